@@ -1,0 +1,422 @@
+// The addon's face to JavaScript: handles, errors and promises; no arithmetic. lib/native.ts is its only
+// caller and holds its one type.
+//
+// An op is called by writing its arguments as doubles into a shared buffer and calling invoke(op, count): one
+// crossing, no objects. Outputs come back in the same buffer as (handle, dtype, rank, dimensions...).
+#include <napi.h>
+
+#include <cmath>
+#include <cstring>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/context.h"
+#include "cpu/kernels.h"
+#include "cuda/cuda.h"
+#include "ops/op.h"
+
+namespace isopolicy {
+namespace {
+
+constexpr size_t kBufferLength = 512;
+constexpr size_t kSequenceSlot =
+    kBufferLength - 1;  // where invoke leaves the number of the last queued command
+
+struct CopyIntoArgs {
+  const void* from;
+  void* to;
+  size_t bytes;
+};
+constexpr ErasedKernel kCopyInto = {nullptr, [](void (*)(), const void* raw, Workers&) {
+                                      const auto& args = *static_cast<const CopyIntoArgs*>(raw);
+                                      std::memcpy(args.to, args.from, args.bytes);
+                                    }};
+
+struct Addon;
+
+// One read: the buffers that the native thread fills, and the promise that it then settles.
+struct Read {
+  Addon* addon;
+  napi_deferred deferred;
+  std::vector<napi_ref> buffers;
+  bool failed = false;
+  StreamFailure failure;
+};
+
+struct Addon {
+  explicit Addon(napi_env env) : env(env) {}
+  napi_env env;
+  Context context;
+  double* buffer = nullptr;
+  napi_ref bufferReference = nullptr;
+  napi_threadsafe_function settle = nullptr;
+  int pendingReads = 0;
+  int64_t reportedBytes = 0;
+  std::map<uint32_t, std::shared_ptr<Recording>> recordings;
+  uint32_t nextRecording = 1;
+  std::string errorKind;
+  std::string errorMessage;
+
+  // Lets the collector know of native memory, in steps: the call is not free and may collect at once.
+  void reportMemory() {
+    const int64_t delta = context.allocator.use().bytes - reportedBytes;
+    if (delta < (4 << 20) && delta > -(4 << 20)) return;
+    int64_t total;
+    napi_adjust_external_memory(env, delta, &total);
+    reportedBytes += delta;
+  }
+  // -1 tells lib/native.ts to fetch the error, which it throws at the call.
+  template <class Body>
+  double guarded(Body body) {
+    try {
+      return body();
+    } catch (const InvalidArgument& error) {
+      errorKind = "invalid";
+      errorMessage = error.what();
+    } catch (const DeviceError& error) {
+      errorKind = "device";
+      errorMessage = error.what();
+    } catch (const std::exception& error) {
+      errorKind = "internal";
+      errorMessage = error.what();
+    }
+    return -1;
+  }
+};
+
+Addon& addonOf(napi_env env) {
+  void* data = nullptr;
+  napi_get_instance_data(env, &data);
+  return *static_cast<Addon*>(data);
+}
+
+Napi::Value number(Napi::Env env, double x) { return Napi::Number::New(env, x); }
+
+double argument(const Napi::CallbackInfo& info, size_t index) {
+  return info[index].IsNumber() ? info[index].As<Napi::Number>().DoubleValue() : NAN;
+}
+
+// invoke(op, argumentCount) -> number of outputs, or -1
+napi_value invoke(napi_env env, napi_callback_info info) {
+  size_t count = 2;
+  napi_value values[2];
+  napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
+  uint32_t op = 0, arguments = 0;
+  napi_get_value_uint32(env, values[0], &op);
+  napi_get_value_uint32(env, values[1], &arguments);
+  Addon& addon = addonOf(env);
+  const double result = addon.guarded([&]() -> double {
+    if (op >= uint32_t(kOpCount) || arguments >= kBufferLength)
+      expected("invoke", "an op that exists", std::to_string(op));
+    double input[kBufferLength];
+    std::memcpy(input, addon.buffer, arguments * sizeof(double));
+    OpCall call(addon.context, kOps[op].name, input, int(arguments), addon.buffer);
+    try {
+      kOps[op].call(call);
+      if (call.remaining() != 0) call.fail("no further arguments", std::to_string(call.remaining()));
+    } catch (...) {
+      call.discardOutputs();
+      throw;
+    }
+    addon.buffer[kSequenceSlot] = double(addon.context.stream->sequence());
+    return call.outputs();
+  });
+  addon.reportMemory();
+  napi_value out;
+  napi_create_int32(env, int32_t(result), &out);
+  return out;
+}
+
+// takeError() -> { kind, message }
+Napi::Value takeError(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  auto out = Napi::Object::New(info.Env());
+  out.Set("kind", addon.errorKind);
+  out.Set("message", addon.errorMessage);
+  return out;
+}
+
+// dispose(handle) -> whether the tensor was live
+Napi::Value dispose(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  const bool live = addon.context.tensors.remove(argument(info, 0));
+  addon.reportMemory();
+  return Napi::Boolean::New(info.Env(), live);
+}
+
+// upload(handle, typedArray) -> 0 or -1; the data is copied before the call returns
+Napi::Value upload(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  return number(info.Env(), addon.guarded([&]() -> double {
+    const Tensor* t = addon.context.tensors.find(argument(info, 0));
+    if (t == nullptr) expected("upload", "a live tensor", "a tensor that was disposed of");
+    if (!info[1].IsTypedArray()) expected("upload", "data to be a typed array", "something else");
+    if (addon.context.stream->recording()) expected("upload", "no upload while recording", "one");
+    const auto view = info[1].As<Napi::TypedArray>();
+    if (view.ByteLength() != t->bytes())
+      expected("upload", std::to_string(t->bytes()) + " bytes for " + t->text(),
+               std::to_string(view.ByteLength()));
+    if (t->bytes() == 0) return 0;
+    const char* data = static_cast<const char*>(view.ArrayBuffer().Data()) + view.ByteOffset();
+    auto staged = std::make_shared<std::vector<char>>(data, data + view.ByteLength());
+    addon.context.stream->enqueue("upload", kCopyInto,
+                                  CopyIntoArgs{staged->data(), t->data(), staged->size()}, staged);
+    return 0;
+  }));
+}
+
+void settleRead(napi_env env, napi_value, void*, void* data) {
+  std::unique_ptr<Read> read(static_cast<Read*>(data));
+  if (env == nullptr) return;  // the environment is going away
+  Addon& addon = *read->addon;
+  napi_handle_scope scope;
+  napi_open_handle_scope(env, &scope);
+  if (--addon.pendingReads == 0) napi_unref_threadsafe_function(env, addon.settle);
+  if (read->failed) {
+    addon.context.stream->acknowledgeFailure();
+    auto error = Napi::Object::New(env);
+    error.Set("message", read->failure.message);
+    error.Set("sequence", double(read->failure.sequence));
+    napi_reject_deferred(env, read->deferred, error);
+  } else {
+    auto buffers = Napi::Array::New(env, read->buffers.size());
+    for (size_t i = 0; i < read->buffers.size(); i++) {
+      napi_value buffer;
+      napi_get_reference_value(env, read->buffers[i], &buffer);
+      buffers[uint32_t(i)] = Napi::Value(env, buffer);
+    }
+    napi_resolve_deferred(env, read->deferred, buffers);
+  }
+  for (napi_ref reference : read->buffers) napi_delete_reference(env, reference);
+  napi_close_handle_scope(env, scope);
+}
+
+// read(...handles) -> Promise<ArrayBuffer[]>, or -1
+Napi::Value read(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  napi_env env = info.Env();
+  napi_value promise = nullptr;
+  const double status = addon.guarded([&]() -> double {
+    struct Copy {
+      const void* from;
+      void* to;
+      size_t bytes;
+    };
+    std::vector<Copy> copies;
+    for (size_t i = 0; i < info.Length(); i++) {
+      const Tensor* t = addon.context.tensors.find(argument(info, i));
+      if (t == nullptr) expected("read", "a live tensor", "a tensor that was disposed of");
+      copies.push_back({t->data(), nullptr, t->bytes()});
+    }
+    if (addon.context.stream->recording()) expected("read", "no read while recording", "one");
+    auto request = std::make_unique<Read>();
+    request->addon = &addon;
+    for (auto& copy : copies) {
+      napi_value buffer;
+      if (napi_create_arraybuffer(env, copy.bytes, &copy.to, &buffer) != napi_ok)
+        throw DeviceError("[read] out of memory: asked for " + std::to_string(copy.bytes) + " bytes");
+      napi_ref reference;
+      napi_create_reference(env, buffer, 1, &reference);
+      request->buffers.push_back(reference);
+    }
+    napi_create_promise(env, &request->deferred, &promise);
+    if (addon.pendingReads++ == 0) napi_ref_threadsafe_function(env, addon.settle);
+    Read* raw = request.release();
+    napi_threadsafe_function settle = addon.settle;
+    addon.context.stream->fence(
+        [copies] {
+          for (const auto& copy : copies)
+            if (copy.bytes) std::memcpy(copy.to, copy.from, copy.bytes);
+        },
+        [raw, settle](const StreamFailure* failure) {
+          if (failure) {
+            raw->failed = true;
+            raw->failure = *failure;
+          }
+          napi_call_threadsafe_function(settle, raw, napi_tsfn_nonblocking);
+        });
+    return 0;
+  });
+  if (status < 0) return number(env, -1);
+  return Napi::Value(env, promise);
+}
+
+Napi::Value beginRecording(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  return number(info.Env(), addon.guarded([&]() -> double {
+    if (addon.context.stream->recording()) expected("record", "one recording at a time", "a second one");
+    addon.context.stream->beginRecording();
+    return 0;
+  }));
+}
+
+// endRecording() -> id of the recording
+Napi::Value endRecording(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  return number(info.Env(), addon.guarded([&]() -> double {
+    if (!addon.context.stream->recording()) expected("record", "a recording to end", "none");
+    addon.recordings[addon.nextRecording] = addon.context.stream->endRecording();
+    return double(addon.nextRecording++);
+  }));
+}
+
+Napi::Value replay(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  return number(info.Env(), addon.guarded([&]() -> double {
+    const auto it = addon.recordings.find(uint32_t(argument(info, 0)));
+    if (it == addon.recordings.end()) expected("replay", "a live recording", "one that was disposed of");
+    if (addon.context.stream->recording()) expected("replay", "no replay while recording", "one");
+    addon.context.stream->replay(it->second);
+    return double(addon.context.stream->sequence());
+  }));
+}
+
+Napi::Value disposeRecording(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  const auto it = addon.recordings.find(uint32_t(argument(info, 0)));
+  if (it == addon.recordings.end()) return Napi::Boolean::New(info.Env(), false);
+  addon.context.releaseRecording(*it->second);
+  addon.recordings.erase(it);
+  addon.reportMemory();
+  return Napi::Boolean::New(info.Env(), true);
+}
+
+Napi::Value memory(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  const MemoryUse& use = addon.context.allocator.use();
+  auto out = Napi::Object::New(info.Env());
+  out.Set("tensors", double(addon.context.tensors.live()));
+  out.Set("bytes", double(use.bytes));
+  out.Set("cachedBytes", double(use.cachedBytes));
+  out.Set("peakBytes", double(use.peakBytes));
+  return out;
+}
+
+Napi::Value setThreads(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  return number(info.Env(), addon.guarded([&]() -> double {
+    const double threads = argument(info, 0);
+    if (!(threads >= 1 && threads <= 256 && threads == double(int(threads))))
+      expected("setThreads", "threads to be an integer from 1 to 256", std::to_string(threads));
+    addon.context.stream->setThreads(int(threads));
+    return 0;
+  }));
+}
+
+Napi::Value setVectorLevel(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  return number(info.Env(), addon.guarded([&]() -> double {
+    addon.context.vectorLevel = parseVectorLevel(info[0].ToString().Utf8Value());
+    return 0;
+  }));
+}
+
+// info() -> the build and the machine as the addon sees them
+Napi::Value describe(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  auto out = Napi::Object::New(info.Env());
+  out.Set("threads", double(addon.context.stream->threads()));
+  out.Set("vectorLevel", nameOf(addon.context.vectorLevel));
+  out.Set("supportedVectorLevel", nameOf(supportedVectorLevel()));
+  out.Set("cudaCompiled", cuda::compiled());
+  std::string problem;
+  const auto devices = cuda::devices(problem);
+  auto list = Napi::Array::New(info.Env(), devices.size());
+  for (size_t i = 0; i < devices.size(); i++) {
+    auto device = Napi::Object::New(info.Env());
+    device.Set("name", devices[i].name);
+    device.Set("computeCapability",
+               std::to_string(devices[i].computeMajor) + "." + std::to_string(devices[i].computeMinor));
+    device.Set("totalBytes", devices[i].totalBytes);
+    list[uint32_t(i)] = device;
+  }
+  out.Set("cudaDevices", list);
+  out.Set("cudaProblem", problem);
+  return out;
+}
+
+Napi::Array knobs(Napi::Env env) {
+  auto list = Napi::Array::New(env);
+  for (const Knob& knob : kKnobs) {
+    auto entry = Napi::Object::New(env);
+    entry.Set("name", knob.name);
+    entry.Set("meaning", knob.meaning);
+    entry.Set("rollout", knob.rollout);
+    entry.Set("training", knob.training);
+    entry.Set("matched", knob.matched);
+    list[list.Length()] = entry;
+  }
+  return list;
+}
+
+void registerKernelsOnce() {
+  static const bool done = [] {
+    registerCpuKernels(Registry::instance());
+    cuda::registerKernels(Registry::instance());
+    return true;
+  }();
+  (void)done;
+}
+
+Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  registerKernelsOnce();
+  Addon* addon = nullptr;
+  try {
+    addon = new Addon(env);
+  } catch (const std::exception& error) {
+    Napi::Error::New(env, error.what()).ThrowAsJavaScriptException();
+    return exports;
+  }
+  // Natural exit and worker.terminate() run this; process.exit() does not, and needs nothing: the threads
+  // just end.
+  napi_set_instance_data(
+      env, addon, [](napi_env, void* data, void*) { delete static_cast<Addon*>(data); }, nullptr);
+  napi_add_env_cleanup_hook(
+      env,
+      [](void* data) {
+        Addon& a = *static_cast<Addon*>(data);
+        a.context.stop();
+      },
+      addon);
+
+  napi_value buffer;
+  napi_create_arraybuffer(env, kBufferLength * sizeof(double), reinterpret_cast<void**>(&addon->buffer),
+                          &buffer);
+  napi_create_reference(env, buffer, 1, &addon->bufferReference);
+  napi_value name;
+  napi_create_string_utf8(env, "isopolicy", NAPI_AUTO_LENGTH, &name);
+  napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, settleRead,
+                                  &addon->settle);
+  napi_unref_threadsafe_function(env, addon->settle);
+
+  auto names = Napi::Array::New(env, size_t(kOpCount));
+  for (int i = 0; i < kOpCount; i++) names[uint32_t(i)] = Napi::String::New(env, kOps[i].name);
+  napi_value invokeFunction;
+  napi_create_function(env, "invoke", NAPI_AUTO_LENGTH, invoke, nullptr, &invokeFunction);
+  exports.Set("buffer", Napi::Value(env, buffer));
+  exports.Set("ops", names);
+  exports.Set("knobs", knobs(env));
+  exports.Set("invoke", Napi::Value(env, invokeFunction));
+  exports.Set("takeError", Napi::Function::New(env, takeError));
+  exports.Set("dispose", Napi::Function::New(env, dispose));
+  exports.Set("upload", Napi::Function::New(env, upload));
+  exports.Set("read", Napi::Function::New(env, read));
+  exports.Set("beginRecording", Napi::Function::New(env, beginRecording));
+  exports.Set("endRecording", Napi::Function::New(env, endRecording));
+  exports.Set("replay", Napi::Function::New(env, replay));
+  exports.Set("disposeRecording", Napi::Function::New(env, disposeRecording));
+  exports.Set("memory", Napi::Function::New(env, memory));
+  exports.Set("setThreads", Napi::Function::New(env, setThreads));
+  exports.Set("setVectorLevel", Napi::Function::New(env, setVectorLevel));
+  exports.Set("info", Napi::Function::New(env, describe));
+  return exports;
+}
+
+}  // namespace
+}  // namespace isopolicy
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) { return isopolicy::initialize(env, exports); }
+NODE_API_MODULE(isopolicy, Init)

@@ -1,0 +1,56 @@
+#include "core/allocator.h"
+
+#include <cstdlib>
+#include <string>
+
+#include "core/error.h"
+
+namespace isopolicy {
+
+// Eight classes a doubling: at most 12 % of a block is unused, and a step's shapes fall on few classes.
+static size_t sizeClass(size_t bytes) {
+  size_t rounded = (bytes + CachingAllocator::kAlignment - 1) / CachingAllocator::kAlignment *
+                   CachingAllocator::kAlignment;
+  if (rounded < CachingAllocator::kAlignment) rounded = CachingAllocator::kAlignment;
+  size_t step = CachingAllocator::kAlignment;
+  while (step * 16 < rounded) step *= 2;
+  return (rounded + step - 1) / step * step;
+}
+
+CachingAllocator::~CachingAllocator() { trim(); }
+
+void* CachingAllocator::allocate(size_t bytes, size_t& blockBytes) {
+  blockBytes = sizeClass(bytes);
+  void* block = nullptr;
+  auto it = free_.find(blockBytes);
+  if (it != free_.end() && !it->second.empty()) {
+    block = it->second.back();
+    it->second.pop_back();
+    use_.cachedBytes -= int64_t(blockBytes);
+  } else {
+    block = std::aligned_alloc(kAlignment, blockBytes);
+    if (block == nullptr) {
+      throw DeviceError("[memory] out of memory: asked for " + std::to_string(bytes) + " bytes, " +
+                        std::to_string(use_.bytes) + " bytes in use and " + std::to_string(use_.cachedBytes) +
+                        " bytes cached");
+    }
+  }
+  use_.bytes += int64_t(blockBytes);
+  if (use_.bytes > use_.peakBytes) use_.peakBytes = use_.bytes;
+  return block;
+}
+
+void CachingAllocator::release(void* block, size_t blockBytes) {
+  use_.bytes -= int64_t(blockBytes);
+  use_.cachedBytes += int64_t(blockBytes);
+  free_[blockBytes].push_back(block);
+}
+
+void CachingAllocator::trim() {
+  for (auto& [size, blocks] : free_)
+    for (void* block : blocks) std::free(block);
+  free_.clear();
+  use_.cachedBytes = 0;
+}
+
+}  // namespace isopolicy

@@ -1,0 +1,128 @@
+#include "core/context.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <thread>
+
+namespace isopolicy {
+
+Registry& Registry::instance() {
+  static Registry* registry =
+      new Registry();  // never destroyed: native threads may outlive static destructors
+  return *registry;
+}
+
+const char* nameOf(VectorLevel level) {
+  switch (level) {
+    case VectorLevel::portable:
+      return "portable";
+    case VectorLevel::avx2:
+      return "avx2";
+    case VectorLevel::avx512:
+      return "avx512";
+    case VectorLevel::avx512bf16:
+      return "avx512bf16";
+  }
+  return "unknown";
+}
+
+VectorLevel supportedVectorLevel() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) return VectorLevel::avx512bf16;
+  if (avx512) return VectorLevel::avx512;
+  if (avx2) return VectorLevel::avx2;
+#endif
+  return VectorLevel::portable;
+}
+
+VectorLevel parseVectorLevel(const std::string& name) {
+  const VectorLevel supported = supportedVectorLevel();
+  for (int i = 0; i < kVectorLevels; i++) {
+    const VectorLevel level = VectorLevel(i);
+    if (name != nameOf(level)) continue;
+    if (level > supported)
+      expected("vectorLevel", std::string("a level this processor has (up to ") + nameOf(supported) + ")",
+               name);
+    return level;
+  }
+  expected("vectorLevel", "one of portable, avx2, avx512, avx512bf16", "\"" + name + "\"");
+}
+
+VectorLevel detectVectorLevel() {
+  const char* forced = std::getenv("ISOPOLICY_VECTOR_LEVEL");
+  return forced && *forced ? parseVectorLevel(forced) : supportedVectorLevel();
+}
+
+int defaultThreads() {
+  const unsigned n = std::thread::hardware_concurrency();
+  return n < 1 ? 1 : n > 64 ? 64 : int(n);
+}
+
+Context::Context()
+    : stream(new Stream(defaultThreads())),
+      vectorLevel(detectVectorLevel()),
+      poison_(std::getenv("ISOPOLICY_POISON") != nullptr) {}
+
+Context::~Context() {
+  stream.reset();  // before the memory that its commands use
+  tensors.clear();
+}
+
+namespace {
+struct PoisonArgs {
+  void* data;
+  size_t bytes;
+};
+void poison(const PoisonArgs& args, Workers&) { std::memset(args.data, 0xff, args.bytes); }
+constexpr ErasedKernel kPoison = {reinterpret_cast<void (*)()>(0),
+                                  [](void (*)(), const void* args, Workers& workers) {
+                                    poison(*static_cast<const PoisonArgs*>(args), workers);
+                                  }};
+}  // namespace
+
+double Context::allocate(DType dtype, const Shape& shape, Tensor& out) {
+  double bytes = double(bytesOf(dtype));
+  for (int i = 0; i < shape.rank; i++) bytes *= double(shape.dims[i]);
+  if (bytes > 1e15) throw DeviceError("[memory] out of memory: asked for a tensor of shape " + shape.text());
+  Tensor tensor;
+  tensor.storage = new Storage(allocator, size_t(bytes));
+  tensor.dtype = dtype;
+  tensor.shape = shape;
+  if (poison_)
+    stream->enqueue("poison", kPoison, PoisonArgs{tensor.storage->data(), tensor.storage->blockBytes()});
+  retainForRecording(tensor);
+  out = tensor;
+  return tensors.add(tensor);
+}
+
+double Context::view(const Tensor& base, int64_t byteOffset, DType dtype, const Shape& shape, Tensor& out) {
+  Tensor tensor = base;
+  tensor.byteOffset += byteOffset;
+  tensor.dtype = dtype;
+  tensor.shape = shape;
+  tensor.storage->retain();
+  out = tensor;
+  return tensors.add(tensor);
+}
+
+void Context::retainForRecording(const Tensor& tensor) {
+  Recording* recording = stream->recording();
+  if (recording == nullptr) return;
+  for (Storage* storage : recording->storages)
+    if (storage == tensor.storage) return;
+  tensor.storage->retain();
+  recording->storages.push_back(tensor.storage);
+}
+
+void Context::releaseRecording(Recording& recording) {
+  for (Storage* storage : recording.storages) storage->release();
+  recording.storages.clear();
+}
+
+}  // namespace isopolicy

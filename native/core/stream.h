@@ -1,0 +1,126 @@
+// The command stream: ops are queued by the JavaScript thread and run, in order, by one native thread that
+// shares out each kernel among the workers. The JavaScript thread never computes and never waits.
+//
+// Failure: the first exception in queued work is kept, everything queued behind it is skipped, every fence
+// reports it, and work goes on from the point where JavaScript acknowledges it.
+#pragma once
+#include <condition_variable>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "core/registry.h"
+#include "core/tensor.h"
+#include "core/workers.h"
+
+namespace isopolicy {
+
+struct StreamFailure {
+  uint64_t sequence = 0;  // of the command that failed
+  std::string message;
+};
+
+class Command {
+ public:
+  static constexpr size_t kArgumentBytes = 384;
+
+  template <class Args>
+  Command(const char* op, uint64_t sequence, ErasedKernel kernel, const Args& args,
+          std::shared_ptr<void> keep = nullptr)
+      : op_(op), sequence_(sequence), kernel_(kernel), keep_(std::move(keep)) {
+    static_assert(sizeof(Args) <= kArgumentBytes && alignof(Args) <= 16 &&
+                  std::is_trivially_copyable_v<Args>);
+    new (args_) Args(args);
+  }
+  void run(Workers& workers) const { kernel_.invoke(kernel_.function, args_, workers); }
+  const char* op() const { return op_; }
+  uint64_t sequence() const { return sequence_; }
+
+ private:
+  const char* op_;
+  uint64_t sequence_;
+  ErasedKernel kernel_;
+  std::shared_ptr<void> keep_;  // host data that the command reads
+  alignas(16) unsigned char args_[kArgumentBytes];
+};
+
+// A sequence of commands kept for replay, with the memory that they touch.
+struct Recording {
+  std::vector<Command> commands;
+  std::vector<Storage*> storages;  // retained; released on the JavaScript thread
+};
+
+class Stream {
+ public:
+  explicit Stream(int threads);
+  Stream(const Stream&) = delete;
+  ~Stream() { stop(); }
+  // Waits for the command that is running, drops the rest.
+  void stop();
+
+  template <class Args>
+  uint64_t enqueue(const char* op, ErasedKernel kernel, const Args& args,
+                   std::shared_ptr<void> keep = nullptr) {
+    const uint64_t sequence = ++sequence_;
+    if (recording_) {
+      recording_->commands.emplace_back(op, sequence, kernel, args, std::move(keep));
+    } else {
+      push({Entry::Kind::command, Command(op, sequence, kernel, args, std::move(keep)), nullptr, nullptr});
+    }
+    return sequence;
+  }
+  // Calls `done` on the native thread once everything queued before has run (or was skipped after a failure).
+  // `copies` run first, and only if nothing failed.
+  void fence(std::function<void()> copies, std::function<void(const StreamFailure*)> done);
+  // JavaScript has seen the failure: work queued from here on runs again.
+  void acknowledgeFailure();
+  void replay(std::shared_ptr<Recording> recording);
+  void setThreads(int threads);
+  int threads() const { return threads_; }
+  // Number of the last queued command.
+  uint64_t sequence() const { return sequence_; }
+
+  void beginRecording() { recording_ = std::make_shared<Recording>(); }
+  std::shared_ptr<Recording> endRecording() {
+    auto recording = std::move(recording_);
+    recording_ = nullptr;
+    return recording;
+  }
+  Recording* recording() const { return recording_.get(); }
+
+ private:
+  struct Entry {
+    enum class Kind : uint8_t { command, fence, acknowledge, replay, setThreads };
+    Kind kind;
+    std::optional<Command> command;
+    std::shared_ptr<Recording> recording;
+    std::unique_ptr<std::pair<std::function<void()>, std::function<void(const StreamFailure*)>>> fence;
+    int threads = 0;
+    uint64_t sequence = 0;
+  };
+  void push(Entry entry);
+  void loop();
+  void runGuarded(const Command& command, uint64_t sequence);
+
+  int threads_;
+  uint64_t sequence_ = 0;
+  std::shared_ptr<Recording> recording_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Entry> queue_;
+  std::atomic<bool> available_{false};
+  std::atomic<bool> stopping_{false};
+  bool sleeping_ = false;
+  std::optional<StreamFailure> failure_;  // of the native thread
+  Workers workers_;
+  std::thread thread_;  // last: it starts when everything else exists
+};
+
+}  // namespace isopolicy

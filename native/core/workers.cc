@@ -1,0 +1,166 @@
+#include "core/workers.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "core/error.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace isopolicy {
+
+static void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Long enough to bridge the gap between two kernels of a decode step, short enough to leave the core to
+// others.
+static constexpr auto kSpin = std::chrono::microseconds(40);
+
+Workers::Workers(int threads) { resize(threads); }
+Workers::~Workers() { stop(); }
+
+void Workers::stop() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  for (auto& t : threads_) t.join();
+  threads_.clear();
+  stopping_ = false;
+}
+
+void Workers::resize(int threads) {
+  stop();
+  const uint64_t now = generation_.load();
+  for (int i = 1; i < threads; i++) threads_.emplace_back([this, now] { loop(now); });
+}
+
+void Workers::takeChunks() {
+  try {
+    for (;;) {
+      const int64_t begin = next_.fetch_add(chunk_, std::memory_order_relaxed);
+      if (begin >= total_) return;
+      const int64_t end = begin + chunk_ < total_ ? begin + chunk_ : total_;
+      (*body_)(begin, end);
+    }
+  } catch (...) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!failure_) failure_ = std::current_exception();
+    next_.store(total_, std::memory_order_relaxed);
+  }
+}
+
+void Workers::loop(uint64_t seen) {
+  for (;;) {
+    const auto deadline = std::chrono::steady_clock::now() + kSpin;
+    while (generation_.load(std::memory_order_acquire) == seen &&
+           !stopping_.load(std::memory_order_relaxed)) {
+      for (int i = 0; i < 32; i++) pause();
+      if (std::chrono::steady_clock::now() > deadline) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        sleeping_++;
+        wake_.wait(lock, [&] { return stopping_ || generation_.load() != seen; });
+        sleeping_--;
+        break;
+      }
+    }
+    if (stopping_) return;
+    seen = generation_.load(std::memory_order_acquire);
+    takeChunks();
+    running_.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+void Workers::parallelFor(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body) {
+  if (n <= 0) return;
+  if (grain < 1) grain = 1;
+  const int64_t useful = (n + grain - 1) / grain;
+  if (useful < 2 || threads_.empty()) {
+    body(0, n);
+    return;
+  }
+  // Four chunks a thread even out threads that the system slows down.
+  const int64_t even = (n + threads() * 4 - 1) / (threads() * 4);
+  total_ = n;
+  chunk_ = even > grain ? even : grain;
+  body_ = &body;
+  next_.store(0, std::memory_order_relaxed);
+  running_.store(int(threads_.size()), std::memory_order_relaxed);
+  bool notify;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    generation_.fetch_add(1, std::memory_order_release);
+    notify = sleeping_ > 0;
+  }
+  if (notify) wake_.notify_all();
+  takeChunks();
+  int spins = 0;
+  while (running_.load(std::memory_order_acquire) != 0) {
+    // A worker may have lost its core; give it ours after a while.
+    if (++spins < 20000)
+      pause();
+    else
+      std::this_thread::yield();
+  }
+  if (failure_) {
+    std::exception_ptr failure;
+    std::swap(failure, failure_);
+    std::rethrow_exception(failure);
+  }
+}
+
+// ---- Scratch ----
+
+namespace {
+struct Arena {
+  struct Block {
+    char* data;
+    size_t bytes;
+  };
+  std::vector<Block> blocks;
+  size_t used = 0;  // across the blocks, in the order of use
+  ~Arena() {
+    for (auto& b : blocks) std::free(b.data);
+  }
+};
+Arena& arena() {
+  static thread_local Arena a;
+  return a;
+}
+}  // namespace
+
+Scratch::Scratch() : mark_(arena().used) {}
+Scratch::~Scratch() { arena().used = mark_; }
+
+void* Scratch::take(size_t bytes) {
+  Arena& a = arena();
+  bytes = (bytes + 63) / 64 * 64 + 64;  // a spare line, so that two threads never share one
+  size_t start = 0;
+  for (auto& block : a.blocks) {
+    const size_t offset = a.used > start ? a.used - start : 0;
+    if (offset + bytes <= block.bytes) {
+      a.used = start + offset + bytes;
+      return block.data + offset;
+    }
+    start += block.bytes;
+  }
+  const size_t size = bytes > (size_t(1) << 20) ? bytes : (size_t(1) << 20);
+  char* data = static_cast<char*>(std::aligned_alloc(64, (size + 63) / 64 * 64));
+  if (data == nullptr)
+    throw DeviceError("out of memory: asked for " + std::to_string(size) + " bytes of scratch");
+  a.blocks.push_back({data, (size + 63) / 64 * 64});
+  a.used = start + bytes;
+  return data;
+}
+
+}  // namespace isopolicy

@@ -1,0 +1,8 @@
+#pragma once
+
+namespace isopolicy {
+
+class Registry;
+void registerCpuKernels(Registry& registry);
+
+}  // namespace isopolicy

@@ -1,0 +1,87 @@
+// How an op is declared: it reads its arguments, checks them, allocates its outputs and queues a kernel.
+//
+// Everything that can be known from shapes, types and settings is checked here, on the JavaScript thread,
+// before anything is queued. Arguments come in the order in which lib/ops writes them; names are for the
+// messages.
+#pragma once
+#include <optional>
+#include <string>
+
+#include "core/context.h"
+
+namespace isopolicy {
+
+class OpCall {
+ public:
+  OpCall(Context& context, const char* op, const double* arguments, int count, double* outputs)
+      : context(context), op(op), arguments_(arguments), count_(count), outputs_(outputs) {}
+
+  // ---- Arguments, in order ----
+  // By value: allocating an output may move the table that tensors live in.
+  Tensor tensor(const char* name);
+  // Nothing for a missing optional tensor (handle 0).
+  std::optional<Tensor> optionalTensor(const char* name);
+  double number(const char* name);
+  int64_t integer(const char* name, int64_t min = INT32_MIN, int64_t max = INT32_MAX);
+  bool flag(const char* name) { return integer(name, 0, 1) != 0; }
+  DType dtype(const char* name) { return DType(integer(name, 0, 3)); }
+  DType floatDtype(const char* name) { return DType(integer(name, 0, 2)); }
+  Family family(const char* name = "family") { return Family(integer(name, 1, 2)); }
+  Shape shape(const char* name);  // written as rank, then the dimensions
+  int remaining() const { return count_ - next_; }
+
+  // ---- Checks; they throw InvalidArgument naming the argument, what was expected and what was found ----
+  [[noreturn]] void fail(const std::string& what, const std::string& got) const { expected(op, what, got); }
+  void expect(bool holds, const std::string& what, const std::string& got) const {
+    if (!holds) fail(what, got);
+  }
+  void expectShape(const char* name, const Tensor& t, const Shape& shape, const char* symbols = "") const;
+  void expectRank(const char* name, const Tensor& t, int rank, const char* symbols = "") const;
+  void expectDtype(const char* name, const Tensor& t, DType dtype) const;
+  void expectFloat(const char* name, const Tensor& t) const;
+
+  // ---- Outputs ----
+  Tensor output(DType dtype, const Shape& shape);
+  void outputView(const Tensor& base, int64_t byteOffset, DType dtype, const Shape& shape);
+  int outputs() const { return outputCount_; }
+  // Lets go of what output() made, after a check that failed later.
+  void discardOutputs();
+
+  // ---- Work ----
+  // Queues the kernel registered for Args; every tensor that the arguments point into must be named in
+  // `touched`, so that a recording keeps it. Outputs made by output() need not be.
+  template <class Args>
+  void enqueue(Family family, const Args& args, std::initializer_list<const Tensor*> touched,
+               std::shared_ptr<void> keep = nullptr) {
+    const ErasedKernel kernel = Registry::instance().find<Args>(op, family, Device::cpu, context.vectorLevel);
+    for (const Tensor* t : touched)
+      if (t) context.retainForRecording(*t);
+    context.stream->enqueue(op, kernel, args, std::move(keep));
+  }
+
+  Context& context;
+  const char* const op;
+
+ private:
+  double next(const char* name);
+  void writeOutput(double handle, const Tensor& t);
+  const double* arguments_;
+  int count_;
+  int next_ = 0;
+  double* outputs_;
+  int written_ = 0;
+  int outputCount_ = 0;
+  double handles_[16];
+};
+
+struct Op {
+  const char* name;
+  void (*call)(OpCall&);
+};
+
+// Every op, in one visible table (ops/table.cc). The binding exports the names; an op's number is its
+// position.
+extern const Op kOps[];
+extern const int kOpCount;
+
+}  // namespace isopolicy

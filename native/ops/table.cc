@@ -1,0 +1,14 @@
+// Every op by name. lib/native.ts reads the names through the binding.
+#include "ops/cast.h"
+#include "ops/memory.h"
+#include "ops/op.h"
+
+namespace isopolicy {
+
+const Op kOps[] = {
+    {"allocate", allocateOp},         {"fill", fillOp}, {"copy", copyOp}, {"view", viewOp},
+    {"randomNormal", randomNormalOp}, {"cast", castOp},
+};
+const int kOpCount = int(sizeof(kOps) / sizeof(kOps[0]));
+
+}  // namespace isopolicy

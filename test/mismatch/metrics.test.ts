@@ -1,0 +1,219 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import {
+  MismatchAccumulator,
+  type MismatchBatch,
+  type MismatchMetrics,
+  mismatchMetrics,
+} from '../../lib/mismatch/metrics.js';
+
+/** Sequences of [log mu, log pi] pairs; null is a masked token, poisoned. */
+function toBatch(sequences: ([number, number] | null)[][]): MismatchBatch {
+  const flat = sequences.flat();
+  const offsets = [0];
+  for (const sequence of sequences) offsets.push(offsets.at(-1)! + sequence.length);
+  return {
+    offsets: Int32Array.from(offsets),
+    rolloutLogprobs: Float64Array.from(flat, (pair) => pair?.[0] ?? Number.NaN),
+    logprobs: Float64Array.from(flat, (pair) => pair?.[1] ?? Number.NaN),
+    mask: Uint8Array.from(flat, (pair) => (pair === null ? 0 : 1)),
+  };
+}
+
+function close(actual: number, expected: number, tolerance = 1e-12): void {
+  const limit = tolerance * Math.max(1, Math.abs(expected));
+  assert.ok(Math.abs(actual - expected) <= limit, `${actual} is not near ${expected}`);
+}
+
+const logprob = fc.double({ min: -10, max: 0, noNaN: true });
+const pairs = fc.array(fc.array(fc.option(fc.tuple(logprob, logprob), { freq: 4 }), { maxLength: 6 }), {
+  minLength: 1,
+  maxLength: 6,
+});
+
+describe('mismatchMetrics', () => {
+  it('gives the values worked out by hand', () => {
+    // Probabilities (mu, pi): (1/2, 1/4), (1/4, 1/2), (1/2, 1/2) | (1/8, 1/4).
+    const [eighth, quarter, half] = [Math.log(1 / 8), Math.log(1 / 4), Math.log(1 / 2)];
+    const metrics = mismatchMetrics(
+      toBatch([[[half, quarter], null, [quarter, half], [half, half]], [], [[eighth, quarter]]]),
+    );
+    const ln2 = Math.LN2;
+    assert.equal(metrics.tokens, 4);
+    assert.equal(metrics.sequences, 2);
+    assert.equal(metrics.nonFinite, 0);
+    // d = ln 2, -ln 2, 0, -ln 2
+    close(metrics.k1, -ln2 / 4);
+    close(metrics.k2, (3 * ln2 * ln2) / 8);
+    // pi/mu - 1 + d: -1/2 + ln 2, 1 - ln 2, 0, 1 - ln 2
+    close(metrics.k3, (1.5 - ln2) / 4);
+    // pi - mu: -1/4, 1/4, 0, 1/8
+    close(metrics.maxProbDiff, 0.25);
+    close(metrics.minProbDiff, -0.25);
+    close(metrics.meanProbDiff, 0.625 / 4);
+    close(metrics.meanAbsLogRatio, (3 * ln2) / 4);
+    close(metrics.maxAbsLogRatio, ln2);
+    assert.equal(metrics.differingShare, 0.75);
+    // L = 0 and ln 2; weights 1 and 2
+    close(metrics.seqLogRatioMean, ln2 / 2);
+    close(metrics.seqLogRatioStd, ln2 / Math.SQRT2);
+    close(metrics.seqLogRatioPer1k, 250 * ln2);
+    close(metrics.ess, 2.25 / 2.5);
+    close(metrics.sequenceKl, -ln2 / 2);
+  });
+
+  it('is exactly 0, never -0, when the engines agree', () => {
+    fc.assert(
+      fc.property(pairs, (sequences) => {
+        const equal = sequences.map((sequence) =>
+          sequence.map((pair): [number, number] | null => (pair ? [pair[0], pair[0]] : null)),
+        );
+        const { tokens, sequences: count, ess, ...gaps } = mismatchMetrics(toBatch(equal));
+        if (tokens === 0) return;
+        assert.ok(count > 0);
+        assert.equal(ess, 1);
+        for (const [name, value] of Object.entries(gaps))
+          assert.ok(Object.is(value, 0), `${name} = ${value}`);
+      }),
+    );
+  });
+
+  it('agrees with the definitions', () => {
+    fc.assert(
+      fc.property(pairs, (sequences) => {
+        const metrics = mismatchMetrics(toBatch(sequences));
+        const kept = sequences.map((sequence) => sequence.filter((pair) => pair !== null));
+        const all = kept.flat();
+        const used = kept.filter((sequence) => sequence.length > 0);
+        assert.equal(metrics.tokens, all.length);
+        assert.equal(metrics.sequences, used.length);
+        if (all.length === 0) return;
+        const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+        const ls = used.map((sequence) => sequence.reduce((sum, [mu, pi]) => sum + pi - mu, 0));
+        const differences = all.map(([mu, pi]) => Math.exp(pi) - Math.exp(mu));
+        close(metrics.k1, mean(all.map(([mu, pi]) => mu - pi)));
+        close(metrics.k2, mean(all.map(([mu, pi]) => (mu - pi) ** 2 / 2)));
+        close(metrics.k3, mean(all.map(([mu, pi]) => Math.exp(pi - mu) - 1 - (pi - mu))));
+        close(metrics.meanProbDiff, mean(differences.map(Math.abs)));
+        close(metrics.maxProbDiff, Math.max(...differences));
+        close(metrics.minProbDiff, Math.min(...differences));
+        close(metrics.meanAbsLogRatio, mean(all.map(([mu, pi]) => Math.abs(mu - pi))));
+        close(metrics.maxAbsLogRatio, Math.max(...all.map(([mu, pi]) => Math.abs(mu - pi))));
+        close(metrics.differingShare, mean(all.map(([mu, pi]) => (mu === pi ? 0 : 1))));
+        close(metrics.sequenceKl, -mean(ls));
+        close(metrics.seqLogRatioPer1k, -1000 * metrics.k1, 1e-10);
+        const variance = ls.reduce((sum, l) => sum + (l - mean(ls)) ** 2, 0) / Math.max(1, ls.length - 1);
+        close(metrics.seqLogRatioStd, Math.sqrt(variance), 1e-10);
+        const weights = ls.map(Math.exp);
+        close(metrics.ess, mean(weights) ** 2 / mean(weights.map((w) => w * w)), 1e-10);
+      }),
+    );
+  });
+
+  it('estimates KL[mu || pi] when tokens come as often as mu says', () => {
+    // mu = 3/4, 1/4; pi = 1/2, 1/2: one token of the rare kind for three of the common one.
+    const common: [number, number] = [Math.log(3 / 4), Math.log(1 / 2)];
+    const rare: [number, number] = [Math.log(1 / 4), Math.log(1 / 2)];
+    const { k1, k3 } = mismatchMetrics(
+      toBatch([
+        [common, common],
+        [common, rare],
+      ]),
+    );
+    const kl = (3 / 4) * Math.log(1.5) + (1 / 4) * Math.log(0.5);
+    close(k1, kl);
+    close(k3, kl);
+  });
+
+  it('keeps the precision of tiny differences', () => {
+    const d = 2 ** -40;
+    const { k2, k3, maxProbDiff } = mismatchMetrics(toBatch([[[-1 - d, -1]]]));
+    assert.equal(k2, d ** 2 / 2);
+    // k3 = d^2/2 (1 + d/3 + ...) for log pi above log mu.
+    assert.ok(Math.abs(k3 / k2 - 1 - d / 3) < 1e-15);
+    assert.ok(Math.abs(maxProbDiff / (Math.exp(-1) * d) - 1) < 1e-12);
+  });
+
+  it('sees a token that only one engine finds possible', () => {
+    const up = mismatchMetrics(toBatch([[[-900, 0]]]));
+    assert.equal(up.maxProbDiff, 1);
+    assert.equal(up.minProbDiff, 1);
+    const down = mismatchMetrics(toBatch([[[0, -900]]]));
+    assert.equal(down.minProbDiff, -1);
+    assert.equal(down.k3, 899);
+  });
+
+  it('counts non-finite pairs and leaves them out', () => {
+    const clean = mismatchMetrics(toBatch([[[-1, -1.25]], [[-2, -1.5]]]));
+    const dirty = mismatchMetrics(
+      toBatch([
+        [
+          [-1, -1.25],
+          [Number.NaN, -1],
+        ],
+        [
+          [-2, -1.5],
+          [-1, -Infinity],
+        ],
+        [[Infinity, Infinity]],
+      ]),
+    );
+    assert.deepEqual(dirty, { ...clean, nonFinite: 3 });
+  });
+
+  it('has NaN and no zero to report when nothing was measured', () => {
+    const { tokens, sequences, nonFinite, ...rest } = mismatchMetrics(toBatch([[null], [[Number.NaN, -1]]]));
+    assert.deepEqual([tokens, sequences, nonFinite], [0, 0, 1]);
+    for (const [name, value] of Object.entries(rest)) assert.ok(Number.isNaN(value), name);
+  });
+
+  it('reads fp32 dumps', () => {
+    const batch = toBatch([
+      [
+        [-0.5, -0.75],
+        [-2, -1.75],
+      ],
+    ]);
+    const floats = {
+      ...batch,
+      rolloutLogprobs: Float32Array.from(batch.rolloutLogprobs),
+      logprobs: Float32Array.from(batch.logprobs),
+    };
+    assert.deepEqual(mismatchMetrics(floats), mismatchMetrics(batch));
+  });
+
+  it('refuses a malformed batch', () => {
+    const batch = toBatch([[[-1, -1]], [[-2, -2]]]);
+    const fails = (change: Partial<MismatchBatch>, message: RegExp) =>
+      assert.throws(() => mismatchMetrics({ ...batch, ...change }), message);
+    fails({ logprobs: new Float64Array(3) }, /\[mismatchMetrics\] expected logprobs\.length to be 2/);
+    fails({ offsets: Int32Array.of(0, 2, 1) }, /offsets\[2\] to be at least offsets\[1\] = 2, got 1/);
+    fails({ mask: Uint8Array.of(1, 3) }, /mask\[1\] to be 0 or 1, got 3/);
+    fails({ rolloutLogprobs: [-1, -2] as unknown as Float64Array }, /rolloutLogprobs to be a Float64Array/);
+  });
+});
+
+describe('MismatchAccumulator', () => {
+  it('gives the same for micro-batches as for the whole', () => {
+    fc.assert(
+      fc.property(pairs, fc.nat(6), (sequences, at) => {
+        const accumulator = new MismatchAccumulator();
+        accumulator.add(toBatch(sequences.slice(0, at)));
+        accumulator.add(toBatch(sequences.slice(at)));
+        // The same additions in the same order: equal to the bit.
+        assert.deepEqual(accumulator.result(), mismatchMetrics(toBatch(sequences)));
+      }),
+    );
+  });
+
+  it('adds nothing of a batch it refuses, and can be read more than once', () => {
+    const accumulator = new MismatchAccumulator();
+    accumulator.add(toBatch([[[-1, -1.5]]]));
+    const before: MismatchMetrics = accumulator.result();
+    assert.throws(() => accumulator.add({ ...toBatch([[[-1, -1]]]), mask: Uint8Array.of(2) }));
+    assert.deepEqual(accumulator.result(), before);
+    accumulator.add(toBatch([[[-1, -2]]]));
+    assert.equal(accumulator.result().k1, 0.75);
+  });
+});
