@@ -17,8 +17,8 @@ export interface MismatchBatch {
 
 /**
  * The gap between two engines on one batch or many; d = log mu - log pi. Every estimate of a divergence is of
- * KL[mu || pi], since the tokens were sampled from mu. Equal log-probs give exactly 0, with `ess` 1. With no token
- * to measure, every number but the counts is NaN.
+ * KL[mu || pi], since the tokens were sampled from mu. Equal log-probs give exactly 0, with `ess` 1. With no
+ * token to measure, every number but the counts is NaN.
  */
 export interface MismatchMetrics {
   /** Tokens measured: unmasked, with both log-probs finite. */
@@ -33,7 +33,10 @@ export interface MismatchMetrics {
   k2: number;
   /** mean exp(-d) - 1 + d; never negative. */
   k3: number;
-  /** Largest pi - mu (signed, in probability): 1 where training is sure of a token that rollout found impossible. */
+  /**
+   * Largest pi - mu (signed, in probability): 1 where training is sure of a token that rollout found
+   * impossible.
+   */
   maxProbDiff: number;
   /** mean |pi - mu|. */
   meanProbDiff: number;
@@ -48,7 +51,9 @@ export interface MismatchMetrics {
   seqLogRatioMean: number;
   /** Standard deviation of L with Bessel's correction; 0 for a single sequence. */
   seqLogRatioStd: number;
-  /** 1000 * sum of all (log pi - log mu) / tokens: the drift per 1,000 tokens of arXiv 2510.26788, figure 2. */
+  /**
+   * 1000 * sum of all (log pi - log mu) / tokens: the drift per 1,000 tokens of arXiv 2510.26788, figure 2.
+   */
   seqLogRatioPer1k: number;
   /** Effective sample size of the weights exp(L), as a share of the sequences. */
   ess: number;
@@ -56,7 +61,10 @@ export interface MismatchMetrics {
   sequenceKl: number;
 }
 
-/** Adds up batches of log-probs, so that a run can measure micro-batch by micro-batch. A sequence stays in one batch. */
+/**
+ * Adds up batches of log-probs, so that a run can measure micro-batch by micro-batch. A sequence stays in one
+ * batch.
+ */
 export class MismatchAccumulator {
   #tokens = 0;
   #nonFinite = 0;
@@ -145,8 +153,9 @@ export class MismatchAccumulator {
 }
 
 /**
- * The mismatch between a rollout engine and a training engine on one batch (arXiv 2510.26788, figure 2; the estimators
- * k1, k2 and k3 as logged by verl and the authors' code). Non-finite pairs are counted and left out, never thrown.
+ * The mismatch between a rollout engine and a training engine on one batch (arXiv 2510.26788, figure 2; the
+ * estimators k1, k2 and k3 as logged by verl and the authors' code). Non-finite pairs are counted and left
+ * out, never thrown.
  *
  * @throws InvalidArgumentError on a malformed batch
  */
@@ -158,7 +167,6 @@ export function mismatchMetrics(batch: MismatchBatch): MismatchMetrics {
 
 /** pi - mu without cancellation, from the larger probability so that nothing overflows. */
 function probabilityDifference(logMu: number, logPi: number): number {
-  if (logMu === logPi) return 0;
   return logPi > logMu
     ? Math.exp(logPi) * -Math.expm1(logMu - logPi)
     : Math.exp(logMu) * Math.expm1(logPi - logMu);

@@ -7,11 +7,13 @@ export type Baseline = (typeof baselines)[number];
 
 export interface AdvantageOptions {
   /**
-   * Default 'mean', which includes the sample itself, as the authors' code does. Their text has 'leave-one-out'
-   * (arXiv 2510.26788, section 2), which is G / (G - 1) times as large.
+   * Default 'mean', which includes the sample itself, as the authors' code does. Their text has
+   * 'leave-one-out' (arXiv 2510.26788), which is G / (G - 1) times as large.
    */
   baseline?: Baseline;
-  /** Divide by (standard deviation of the group + epsilon), with Bessel's correction. Default false (Dr.GRPO). */
+  /**
+   * Divide by (standard deviation of the group + epsilon), with Bessel's correction. Default false (Dr.GRPO).
+   */
   normalizeStd?: boolean;
   /** Default 1e-8, the authors' value; verl has 1e-6. */
   epsilon?: number;
@@ -37,8 +39,8 @@ export function resolveAdvantageOptions(
  *     mean:           A_i = R_i - mean(R)              leave-one-out: A_i = R_i - mean(R without R_i)
  *     normalizeStd:   A_i / (std(R, ddof = 1) + epsilon)
  *
- * A group whose rewards are all equal gives exactly 0. A group of one has nothing to compare with: its mean counts as
- * 0 and its standard deviation as 1, as in verl, so its advantage is the reward (over 1 + epsilon).
+ * A group whose rewards are all equal gives exactly 0. A group of one has nothing to compare with: its mean
+ * counts as 0 and its standard deviation as 1, as in verl, so its advantage is the reward (over 1 + epsilon).
  *
  * @param rewards [groups * groupSize], finite
  */
@@ -64,7 +66,8 @@ export function groupAdvantages(
   }
   const factor = baseline === 'mean' ? 1 : groupSize / (groupSize - 1);
   for (let start = 0; start < rewards.length; start += groupSize) {
-    // Measured from the first reward, equal rewards are exactly 0; a mean of equal values need not be that value.
+    // Measured from the first reward, equal rewards are exactly 0; a mean of equal values need not be that
+    // value.
     const origin = rewards[start]!;
     let sum = 0;
     for (let i = start; i < start + groupSize; i++) sum += rewards[i]! - origin;

@@ -41,8 +41,8 @@ export function resolveAggregation(
  *     token-mean               1 / M         DAPO
  *     token-sum                1
  *
- * It depends on a micro-batch only through the mini-batch's totals, so the gradient of a token is the same to the bit
- * however the mini-batch is split.
+ * It depends on a micro-batch only through the mini-batch's totals, so the gradient of a token is the same to
+ * the bit however the mini-batch is split.
  */
 export function tokenWeight(
   options: Required<AggregationOptions>,

@@ -26,8 +26,8 @@ export const algorithmNames = Object.keys(factories) as readonly AlgorithmName[]
 /**
  * PG-Seq-IS (arXiv 2510.26788, eq. 5), the unbiased policy gradient; see {@link pgSeqIsLoss}.
  *
- * Defaults are those of the authors' scripts: aggregation 'seq-mean-token-sum-norm' with constantLength 8192, baseline
- * 'mean' without std, no log clamp.
+ * Defaults are those of the authors' scripts: aggregation 'seq-mean-token-sum-norm' with constantLength 8192,
+ * baseline 'mean' without std, no log clamp.
  */
 export function pgSeqIs(parameters: AlgorithmParameters['pg-seq-is'] = {}): Algorithm {
   const where = 'pg-seq-is';
@@ -50,8 +50,8 @@ export function pgSeqIs(parameters: AlgorithmParameters['pg-seq-is'] = {}): Algo
 }
 
 /**
- * Dr.GRPO (arXiv 2503.20783): GRPO without std and with a constant length norm. It is what the authors' scripts run
- * under the name GRPO; see {@link grpoLoss}.
+ * Dr.GRPO (arXiv 2503.20783): GRPO without std and with a constant length norm. It is what the authors'
+ * scripts run under the name GRPO; see {@link grpoLoss}.
  *
  * Defaults are those of the scripts: clipLow = clipHigh = 0.2, constantLength 8192, baseline 'mean'.
  */
@@ -66,7 +66,8 @@ export function drGrpo(parameters: AlgorithmParameters['dr-grpo'] = {}): Algorit
  * GRPO (arXiv 2402.03300): advantages over the group's std, and the mean over each sequence's tokens; see
  * {@link grpoLoss}.
  *
- * Defaults: clipLow = clipHigh = 0.2 (authors' scripts), aggregation 'seq-mean-token-mean', baseline 'mean', epsilon 1e-8.
+ * Defaults: clipLow = clipHigh = 0.2 (authors' scripts), aggregation 'seq-mean-token-mean', baseline 'mean',
+ * epsilon 1e-8.
  */
 export function grpo(parameters: AlgorithmParameters['grpo'] = {}): Algorithm {
   const where = 'grpo';
@@ -86,7 +87,8 @@ export function grpo(parameters: AlgorithmParameters['grpo'] = {}): Algorithm {
 /**
  * The algorithm of that name.
  *
- * @throws InvalidArgumentError on an unknown name (listing the known ones and the nearest), an unknown or a bad parameter
+ * @throws InvalidArgumentError on an unknown name (listing the known ones and the nearest), an unknown or a
+ * bad parameter
  */
 export function createAlgorithm<N extends AlgorithmName>(
   name: N,

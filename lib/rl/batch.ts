@@ -1,8 +1,8 @@
 /**
  * What every policy-gradient algorithm reads and returns: plain fp64 arrays, no tensors.
  *
- * Notation: mu is the rollout engine's policy, pi_old the training engine's before the update, pi the training
- * engine's now. A masked position (mask 0) is never read, so it may hold anything, NaN included.
+ * Notation: mu is the rollout engine's policy, pi_old the training engine's before the update, pi the
+ * training engine's now. A masked position (mask 0) is never read, so it may hold anything, NaN included.
  */
 import { checkInteger, invalid } from '../errors.js';
 
@@ -109,8 +109,8 @@ export function checkRagged(
 }
 
 /**
- * Checks a batch before an algorithm reads it. Log-probs must be finite where the mask is 1, advantages everywhere,
- * and the totals must cover at least this batch.
+ * Checks a batch before an algorithm reads it. Log-probs must be finite where the mask is 1, advantages
+ * everywhere, and the totals must cover at least this batch.
  *
  * @throws InvalidArgumentError naming the argument and the index at fault
  */

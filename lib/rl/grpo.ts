@@ -5,7 +5,9 @@ import { checkBatch, countedTokens, type PolicyBatch, type PolicyLoss } from './
 export interface GrpoOptions extends AggregationOptions {
   /** Ratios below 1 - clipLow stop pushing a bad sequence down. Default 0.2, the authors' script value. */
   clipLow?: number;
-  /** Ratios above 1 + clipHigh stop pushing a good one up. Default 0.2 (authors' code); their text has 0.28. */
+  /**
+   * Ratios above 1 + clipHigh stop pushing a good one up. Default 0.2 (authors' code); their text has 0.28.
+   */
   clipHigh?: number;
 }
 
@@ -18,19 +20,20 @@ export function resolveGrpo(where: string, options: GrpoOptions): Required<GrpoO
 }
 
 /**
- * GRPO: PPO's clipped objective with the sequence's advantage at every token. It corrects for the drift since pi_old
- * and takes mu for pi_old (arXiv 2510.26788, section 2; GRPO itself is arXiv 2402.03300, Dr.GRPO 2503.20783).
+ * GRPO: PPO's clipped objective with the sequence's advantage at every token. It corrects for the drift since
+ * pi_old and takes mu for pi_old (arXiv 2510.26788; GRPO itself is arXiv 2402.03300, Dr.GRPO
+ * 2503.20783).
  *
  *     r_t    = exp(log pi_t - log pi_old_t)
  *     loss   = sum_s norm_s sum_t m_t max(-A_s r_t, -A_s clip(r_t, 1 - clipLow, 1 + clipHigh))
  *     d loss / d log pi_t = -A_s r_t m_t norm_s where not clipped, 0 where clipped
  *
- * A token is clipped where the clipped loss is the larger: A > 0 and r > 1 + clipHigh, or A < 0 and r < 1 - clipLow.
- * `norm_s` is {@link tokenWeight}. Dr.GRPO is the default aggregation, 'seq-mean-token-sum-norm', on advantages without
- * std; GRPO is 'seq-mean-token-mean' on advantages with it.
+ * A token is clipped where the clipped loss is the larger: A > 0 and r > 1 + clipHigh, or A < 0 and r < 1 -
+ * clipLow. `norm_s` is {@link tokenWeight}. Dr.GRPO is the default aggregation, 'seq-mean-token-sum-norm', on
+ * advantages without std; GRPO is 'seq-mean-token-mean' on advantages with it.
  *
- * Metrics, over the counted tokens: `clipFraction`, `ratioMean`, `approxKl` (mean of r - 1 - log r, the k3 estimate of
- * KL[pi_old || pi] in nats per token).
+ * Metrics, over the counted tokens: `clipFraction`, `ratioMean`, `approxKl` (mean of r - 1 - log r, the k3
+ * estimate of KL[pi_old || pi] in nats per token).
  *
  * @throws InvalidArgumentError on a malformed batch or option, or without `oldLogprobs`
  */
@@ -78,10 +81,11 @@ export function grpoLoss(batch: PolicyBatch, options: GrpoOptions = {}): PolicyL
 }
 
 /**
- * exp(-d) - 1 + d for d = log p - log q of a token sampled from p: the k3 estimate of KL[p || q], never negative.
+ * exp(-d) - 1 + d for d = log p - log q of a token sampled from p: the k3 estimate of KL[p || q], never
+ * negative.
  *
- * Near 0 even expm1(-d) + d cancels (it keeps 1e-16 / d of relative precision), and the engines' differences live there;
- * so small d take the series d^2/2! - d^3/3! + ... - d^9/9!, exact to the last bits below 0.03.
+ * Near 0 even expm1(-d) + d cancels (it keeps 1e-16 / d of relative precision), and the engines' differences
+ * live there; so small d take the series d^2/2! - d^3/3! + ... - d^9/9!, exact to the last bits below 0.03.
  */
 export function k3(d: number): number {
   if (Math.abs(d) > 0.03) return Math.expm1(-d) + d;

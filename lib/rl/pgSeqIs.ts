@@ -4,8 +4,8 @@ import { checkBatch, countedTokens, type PolicyBatch, type PolicyLoss } from './
 
 export interface PgSeqIsOptions extends AggregationOptions {
   /**
-   * Holds the sequence's log ratio within [-logClamp, logClamp] before it becomes a weight. Default Infinity: the
-   * authors' code has no clamp. verl clamps at 20.
+   * Holds the sequence's log ratio within [-logClamp, logClamp] before it becomes a weight. Default Infinity:
+   * the authors' code has no clamp. verl clamps at 20.
    */
   logClamp?: number;
 }
@@ -18,16 +18,16 @@ export function resolvePgSeqIs(where: string, options: PgSeqIsOptions): Required
 }
 
 /**
- * PG-Seq-IS: REINFORCE with one importance weight per sequence, from the policy that sampled (mu) to the policy that
- * learns (pi), unbiased and unbounded (arXiv 2510.26788, eq. 5).
+ * PG-Seq-IS: REINFORCE with one importance weight per sequence, from the policy that sampled (mu) to the
+ * policy that learns (pi), unbiased and unbounded (arXiv 2510.26788, eq. 5).
  *
  *     W      = exp(sum_t m_t (log pi_t - log mu_t))       detached
  *     loss   = sum_s norm_s sum_t -W_s A_s m_t log pi_t
  *     d loss / d log pi_t = -W_s A_s m_t norm_s
  *
- * `norm_s` is {@link tokenWeight}; the default aggregation is 'seq-mean-token-sum-norm', as in the authors' scripts.
- * pi_old is not used. A weight beyond fp64 is
- * Infinity and so are its gradients, unless the advantage is 0.
+ * `norm_s` is {@link tokenWeight}; the default aggregation is 'seq-mean-token-sum-norm', as in the authors'
+ * scripts. pi_old is not used. A weight beyond fp64 is Infinity and so are its gradients, unless the
+ * advantage is 0.
  *
  * Metrics, over the sequences with a counted token: `weightMean`, `weightMax`, `ess` (effective sample size
  * as a share, see {@link effectiveSampleSize}), `seqLogRatioMean` (mean of the unclamped log W, in nats).
@@ -84,8 +84,9 @@ export function pgSeqIsLoss(batch: PolicyBatch, options: PgSeqIsOptions = {}): P
 }
 
 /**
- * Effective sample size of importance weights w as a share of their number, 1 / mean((w / mean w)^2): 1 when all
- * weights are equal, 1 / n when one has everything. Taken from log w, so weights beyond fp64 still count; NaN for none.
+ * Effective sample size of importance weights w as a share of their number, 1 / mean((w / mean w)^2): 1 when
+ * all weights are equal, 1 / n when one has everything. Taken from log w, so weights beyond fp64 still count;
+ * NaN for none.
  */
 export function effectiveSampleSize(logWeights: ArrayLike<number>): number {
   const n = logWeights.length;

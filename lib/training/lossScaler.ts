@@ -1,6 +1,7 @@
 /**
- * Loss scaling for fp16 training: the loss is multiplied by `scale` before the backward pass, gradients are divided by
- * it before the step, and `update` is called once per step with whether a gradient was infinite or NaN.
+ * Loss scaling for fp16 training: the loss is multiplied by `scale` before the backward pass, gradients are
+ * divided by it before the step, and `update` is called once per step with whether a gradient was infinite or
+ * NaN.
  *
  * Every scaler skips every step that overflowed; they differ in how the scale moves.
  */
@@ -72,9 +73,10 @@ export interface TorchScalerOptions {
 }
 
 /**
- * PyTorch's rule (`torch.amp.GradScaler`). On overflow the scale is multiplied by `backoffFactor` at once and the tracker
- * starts again; after `growthInterval` clean steps in a row it is multiplied by `growthFactor` and the tracker starts again.
- * The scale is an fp32 number; a move that would leave fp32's finite positive range is not made.
+ * PyTorch's rule (`torch.amp.GradScaler`). On overflow the scale is multiplied by `backoffFactor` at once and
+ * the tracker starts again; after `growthInterval` clean steps in a row it is multiplied by `growthFactor`
+ * and the tracker starts again. The scale is an fp32 number; a move that would leave fp32's finite positive
+ * range is not made.
  */
 export class TorchLossScaler implements LossScaler {
   readonly kind = 'torch';
@@ -141,8 +143,8 @@ export interface DeepSpeedScalerOptions {
 }
 
 /**
- * DeepSpeed's rule (its dynamic fp16 scaler, which the authors' oat runs use with these defaults). At iteration i, from 0,
- * with the last overflow at -1 and h = hysteresis to begin with:
+ * DeepSpeed's rule (its dynamic fp16 scaler, which the authors' oat runs use with these defaults). At
+ * iteration i, from 0, with the last overflow at -1 and h = hysteresis to begin with:
  *
  *     overflow: h is 1: fail if the scale is minScale already, else scale = max(scale / factor, minScale)
  *               h > 1:  h = h - 1, the scale stays
@@ -150,8 +152,8 @@ export interface DeepSpeedScalerOptions {
  *     clean:    consecutiveHysteresis: h = hysteresis
  *               (i - last overflow) divisible by the window: h = hysteresis, scale = scale * factor
  *
- * Once down to 1, h stays there until a growth, so every further overflow lowers the scale. A growth that would leave
- * fp32's finite range is not made.
+ * Once down to 1, h stays there until a growth, so every further overflow lowers the scale. A growth that
+ * would leave fp32's finite range is not made.
  */
 export class DeepSpeedLossScaler implements LossScaler {
   readonly kind = 'deepspeed';
@@ -186,7 +188,7 @@ export class DeepSpeedLossScaler implements LossScaler {
     return this.#state.scale;
   }
 
-  /** @throws DeviceError on an overflow that would lower a scale already at `minScale`; the state stays as it was */
+  /** @throws DeviceError on an overflow that would lower a scale already at `minScale`; changes nothing then */
   update(foundOverflow: boolean): ScalerUpdate {
     const s = this.#state;
     const before = s.scale;
@@ -194,7 +196,7 @@ export class DeepSpeedLossScaler implements LossScaler {
       if (s.hysteresisLeft === 1) {
         if (s.scale === s.minScale) {
           throw new DeviceError(
-            `[DeepSpeedLossScaler] expected finite gradients at the minimum loss scale ${s.minScale}, got an overflow`,
+            `[DeepSpeedLossScaler] expected finite gradients at minScale = ${s.minScale}, got an overflow`,
           );
         }
         s.scale = Math.max(s.scale / s.scaleFactor, s.minScale);
@@ -224,7 +226,9 @@ export class DeepSpeedLossScaler implements LossScaler {
   }
 }
 
-/** A scale that never moves. A scale of 1 is no scaling: steps with non-finite gradients are still skipped. */
+/**
+ * A scale that never moves. A scale of 1 is no scaling: steps with non-finite gradients are still skipped.
+ */
 export class StaticLossScaler implements LossScaler {
   readonly kind = 'static';
   #state: StaticScalerState;

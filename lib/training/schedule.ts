@@ -19,12 +19,12 @@ export interface ScheduleSpec {
 export type Schedule = (step: number) => number;
 
 /**
- * A learning-rate schedule as a plain function of the step, so there is no state to save. With peak P, warm-up steps w,
- * total steps n and minimum ratio m:
+ * A learning-rate schedule as a plain function of the step, so there is no state to save. With peak P,
+ * warm-up steps w, total steps n and minimum ratio m:
  *
  *     step < w   P (step + 1) / w                            never 0: the first step already learns
  *     constant   P
- *     linear     P (m + (1 - m) (1 - p))                     p = (step - w) / (n - w), held at 1 from step n on
+ *     linear     P (m + (1 - m) (1 - p))                     p = (step - w) / (n - w), 1 from step n on
  *     cosine     P (m + (1 - m) (1 + cos(pi p)) / 2)
  *
  * @throws InvalidArgumentError on a bad spec, or (from the returned function) on a step that is not a count

@@ -75,8 +75,8 @@ describe('pgSeqIsLoss', () => {
   });
 
   it('is unbiased: samples from mu give the gradient of the reward expected under pi', () => {
-    // Two tokens of a two-word vocabulary; the second token's logits depend on the first. Every one of the four responses
-    // is enumerated with its probability under mu, so the expectation is exact.
+    // Two tokens of a two-word vocabulary; the second token's logits depend on the first. Every one of the
+    // four responses is enumerated with its probability under mu, so the expectation is exact.
     const logMu = (y: number[], logits: number[]) => responseLogprobs(y, logits);
     const theta = [0.3, -0.7, 1.1];
     const rollout = [-0.9, 0.4, 0.2];

@@ -77,6 +77,6 @@ describe('every task', () => {
       const task = createTask(spec);
       return task.format(task.problem(1, 2));
     });
-    assert.deepEqual(texts, ['PIN', 'PIN', 'PIN']);
+    assert.deepEqual(texts, ['2449198366638437=', 'caafhhcbcecdgcfhFHAAGECGEHDFCGGH=', '2449+1983+6663=']);
   });
 });

@@ -90,7 +90,8 @@ describe('DeepSpeedLossScaler', () => {
 
   it('restores the hysteresis at a growth alone', () => {
     const scaler = new DeepSpeedLossScaler({ initScale: 64, scaleWindow: 3 });
-    // i: 0 x (h 2 -> 1), 1 2 clean, 3 clean: 3 - 0 divides by 3 (grow, h = 2), 4 x (h -> 1), 5 x (lower), 6 7, 8 grow.
+    // i: 0 x (h 2 -> 1), 1 2 clean, 3 clean: 3 - 0 divides by 3 (grow, h = 2), 4 x (h -> 1), 5 x (lower), 6
+    // 7, 8 grow.
     assert.deepEqual(play(scaler, 'x...xx...'), [64, 64, 64, 128, 128, 64, 64, 64, 128]);
     assert.deepEqual(scaler.state(), {
       kind: 'deepspeed',
@@ -142,7 +143,7 @@ describe('DeepSpeedLossScaler', () => {
       () => scaler.update(true),
       (error: unknown) => {
         assert.ok(error instanceof DeviceError);
-        assert.match(error.message, /expected finite gradients at the minimum loss scale 4, got an overflow/);
+        assert.match(error.message, /expected finite gradients at minScale = 4, got an overflow/);
         return true;
       },
     );
