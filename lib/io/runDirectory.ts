@@ -13,8 +13,20 @@
  * "-Infinity". Steps count from 0, so the checkpoint of step N holds the state before step N runs.
  */
 import { createReadStream } from 'node:fs';
-import { access, appendFile, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import {
+  access,
+  appendFile,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+
 import { checkInteger, InvalidArgumentError, invalid } from '../errors.js';
 import { atomicWrite, atomicWriteFile, syncFolder } from './atomicWrite.js';
 
@@ -72,12 +84,13 @@ export class RunDirectory {
   static async create(dir: string, config: Readonly<Record<string, unknown>>): Promise<RunDirectory> {
     const text = encodeConfig(config);
     try {
-      await mkdir(dir, { recursive: true });
+      await makeFolder(dir);
       const probe = join(dir, `.tmp-probe-${process.pid}`);
       await writeFile(probe, 'probe');
       await rm(probe);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
+      if (code === undefined) throw error;
       const fileInTheWay = code === 'EEXIST' || code === 'ENOTDIR';
       throw unusable(dir, fileInTheWay ? 'a folder, not (in) a file' : 'a folder that can be written', error);
     }
@@ -146,7 +159,7 @@ export class RunDirectory {
     if (newest !== undefined && newest.step > step) {
       invalid('saveCheckpoint', `step to be at least ${newest.step}, the newest checkpoint's`, step);
     }
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     await syncFolder(this.path);
     await prune(folder);
 
@@ -255,6 +268,20 @@ function decodeConfig(dir: string, text: string): Record<string, unknown> {
     );
   }
   return config;
+}
+
+/** Makes a folder and those above it. (Node's own recursive mkdir never ends where the system answers ENOENT.) */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && (await stat(path)).isDirectory()) return;
+    const parent = dirname(path);
+    if (code !== 'ENOENT' || parent === path || (await exists(parent))) throw error;
+    await makeFolder(parent);
+    await mkdir(path);
+  }
 }
 
 /** The error about the option `out`, with the system's reason where it gave one. */

@@ -1,0 +1,127 @@
+/**
+ * The ops that a model is made of, as functions that run the op and, given a tape, record it for the backward
+ * pass. Without a tape the caller owns the outputs (a tidy scope disposes of them).
+ */
+import type { Parameter } from '../nn/parameter.js';
+import { type AttentionOptions, attention as attentionOp } from '../ops/attention.js';
+import { add as addOp } from '../ops/elementwise.js';
+import { embedding as embeddingOp, gatherRows as gatherRowsOp } from '../ops/embedding.js';
+import { linear as linearOp } from '../ops/linear.js';
+import { type LinearLogprobOptions, linearLogprob as linearLogprobOp } from '../ops/linearLogprob.js';
+import { addRmsNorm as addRmsNormOp, rmsNorm as rmsNormOp } from '../ops/rmsNorm.js';
+import { type RopeOptions, rope as ropeOp } from '../ops/rope.js';
+import { swiglu as swigluOp } from '../ops/swiglu.js';
+import { type KernelFamily } from '../numerics.js';
+import type { Tensor } from '../tensor/tensor.js';
+import type { Tape } from './tape.js';
+
+/** A parameter and the tensor that stands for it in this pass: its own value, or an engine's snapshot of it. */
+export interface Weight {
+  readonly parameter: Parameter;
+  readonly value: Tensor;
+}
+
+export function embedding(tape: Tape | null, weight: Weight, ids: Tensor): Tensor {
+  const out = embeddingOp(weight.value, ids);
+  tape?.record('embedding', { weight: weight.parameter, ids }, [out]);
+  return out;
+}
+
+/**
+ * y = x W^T + b. The rows of W may be given in blocks, each computed by a product of its own and written to its
+ * columns of y: the same values from separate projections or one merged projection.
+ */
+export function linear(
+  tape: Tape | null,
+  x: Tensor,
+  weight: Weight,
+  bias: Weight | null,
+  options: { family: KernelFamily; splitK: number; blocks: readonly number[] },
+): Tensor {
+  const { blocks } = options;
+  const merged = blocks.length === 1;
+  const weights = merged ? [weight.value] : blocksOf(weight.value, blocks);
+  const biases = bias === null ? null : merged ? [bias.value] : blocksOf(bias.value, blocks);
+  const out = linearOp(x, weights, { ...(biases && { biases }), family: options.family, splitK: options.splitK });
+  if (!merged) for (const t of [...weights, ...(biases ?? [])]) t.dispose();
+  tape?.record('linear', { x, weight: weight.parameter, bias: bias?.parameter ?? null }, [out]);
+  return out;
+}
+
+function blocksOf(t: Tensor, blocks: readonly number[]): Tensor[] {
+  let begin = 0;
+  return blocks.map((rows) => {
+    begin += rows;
+    return t.rows(begin - rows, begin);
+  });
+}
+
+export function rmsNorm(tape: Tape | null, x: Tensor, weight: Weight, options: { eps: number; roundings: number }): Tensor {
+  const out = rmsNormOp(x, weight.value, options);
+  tape?.record('rmsNorm', { x, weight: weight.parameter, eps: options.eps }, [out]);
+  return out;
+}
+
+/** x + delta, and the norm of the sum before it is rounded. */
+export function addRmsNorm(
+  tape: Tape | null,
+  x: Tensor,
+  delta: Tensor,
+  weight: Weight,
+  options: { eps: number; roundings: number },
+): { sum: Tensor; out: Tensor } {
+  const { sum, out } = addRmsNormOp(x, delta, weight.value, options);
+  tape?.record('addRmsNorm', { x, delta, weight: weight.parameter, eps: options.eps }, [sum, out]);
+  return { sum, out };
+}
+
+export function add(tape: Tape | null, a: Tensor, b: Tensor): Tensor {
+  const out = addOp(a, b);
+  tape?.record('add', { a, b }, [out]);
+  return out;
+}
+
+export function rope(tape: Tape | null, x: Tensor, table: Tensor, positions: Tensor, options: RopeOptions): Tensor {
+  const out = ropeOp(x, table, positions, options);
+  tape?.record('rope', { x, table, positions, options }, [out]);
+  return out;
+}
+
+export function attention(tape: Tape | null, qkv: Tensor, cuSeqlens: Tensor, options: AttentionOptions): Tensor {
+  const { out, lse } = attentionOp(qkv, cuSeqlens, options);
+  if (tape) tape.record('attention', { qkv, cuSeqlens, options }, [out, lse]);
+  else lse.dispose();
+  return out;
+}
+
+export function swiglu(tape: Tape | null, gateUp: Tensor, options: { roundings: number }): Tensor {
+  const out = swigluOp(gateUp, options);
+  tape?.record('swiglu', { gateUp }, [out]);
+  return out;
+}
+
+export function gatherRows(tape: Tape | null, x: Tensor, index: Tensor): Tensor {
+  const out = gatherRowsOp(x, index);
+  tape?.record('gatherRows', { x, index }, [out]);
+  return out;
+}
+
+export function reshape(tape: Tape | null, x: Tensor, shape: readonly number[]): Tensor {
+  const out = x.reshape(...shape);
+  tape?.record('reshape', { x }, [out]);
+  return out;
+}
+
+/** Log-probs of the targets under the head, and the entropy of each distribution; fp32, [rows]. */
+export function linearLogprob(
+  tape: Tape | null,
+  hidden: Tensor,
+  weight: Weight,
+  targets: Tensor,
+  options: LinearLogprobOptions,
+): { logprobs: Tensor; entropy: Tensor } {
+  const { logprobs, lse, entropy } = linearLogprobOp(hidden, weight.value, targets, options);
+  if (tape) tape.record('linearLogprob', { hidden, weight: weight.parameter, targets, options }, [logprobs, lse, entropy]);
+  else lse.dispose();
+  return { logprobs, entropy };
+}

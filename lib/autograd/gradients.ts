@@ -1,0 +1,85 @@
+/**
+ * The gradient of every differentiable op: one table, op -> what to add where.
+ *
+ * Gradients of activations are stored in the activation's dtype (16 bits in 16-bit training, so that fp16 really
+ * can overflow and loss scaling is real); gradients of parameters are added up in fp32.
+ */
+import type { Parameter } from '../nn/parameter.js';
+import { type AttentionOptions, attentionBackward } from '../ops/attention.js';
+import { embeddingBackward, scatterRows } from '../ops/embedding.js';
+import { linearInputGradient, linearWeightGradient } from '../ops/linear.js';
+import { type LinearLogprobOptions, linearLogprobBackward } from '../ops/linearLogprob.js';
+import { columnSum } from '../ops/reduce.js';
+import { addRmsNormBackward, rmsNormBackward } from '../ops/rmsNorm.js';
+import { type RopeOptions, ropeBackward } from '../ops/rope.js';
+import { swigluBackward } from '../ops/swiglu.js';
+import type { Tensor } from '../tensor/tensor.js';
+import type { GradientFlow } from './tape.js';
+
+/** What each op keeps for its gradient. */
+export interface Operands {
+  embedding: { weight: Parameter; ids: Tensor };
+  linear: { x: Tensor; weight: Parameter; bias: Parameter | null };
+  rmsNorm: { x: Tensor; weight: Parameter; eps: number };
+  addRmsNorm: { x: Tensor; delta: Tensor; weight: Parameter; eps: number };
+  add: { a: Tensor; b: Tensor };
+  rope: { x: Tensor; table: Tensor; positions: Tensor; options: RopeOptions };
+  attention: { qkv: Tensor; cuSeqlens: Tensor; options: AttentionOptions };
+  swiglu: { gateUp: Tensor };
+  gatherRows: { x: Tensor; index: Tensor };
+  linearLogprob: { hidden: Tensor; weight: Parameter; targets: Tensor; options: LinearLogprobOptions };
+  reshape: { x: Tensor };
+}
+
+export type Differentiable = keyof Operands;
+
+interface Results {
+  readonly outputs: readonly Tensor[];
+  /** d(loss)/d(output), undefined for an output that nothing read. */
+  readonly incoming: readonly (Tensor | undefined)[];
+}
+
+type Gradient<Op extends Differentiable> = (operands: Operands[Op], results: Results, flow: GradientFlow) => void;
+
+export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
+  embedding: ({ weight, ids }, { incoming: [d] }) => embeddingBackward(d!, ids, weight.gradient),
+
+  linear: ({ x, weight, bias }, { incoming: [d] }, flow) => {
+    linearWeightGradient(d!, x, 0, weight.gradient);
+    if (bias) columnSum(d!, 0, bias.size, bias.gradient);
+    flow.add(x, linearInputGradient(d!, [weight.value], x.dtype));
+  },
+
+  rmsNorm: ({ x, weight, eps }, { incoming: [d] }, flow) =>
+    flow.add(x, rmsNormBackward(d!, x, weight.value, weight.gradient, { eps })),
+
+  // Two outputs: the sum, which the residual stream carries on, and the normalised value.
+  addRmsNorm: ({ x, delta, weight, eps }, { incoming: [dSum, d] }, flow) => {
+    const g = addRmsNormBackward(dSum ?? null, d!, x, delta, weight.value, weight.gradient, { eps });
+    flow.add(x, g);
+    flow.add(delta, g);
+  },
+
+  add: ({ a, b }, { incoming: [d] }, flow) => {
+    flow.add(a, d!);
+    flow.add(b, d!);
+  },
+
+  rope: ({ x, table, positions, options }, { incoming: [d] }, flow) =>
+    flow.add(x, ropeBackward(d!, table, positions, options)),
+
+  attention: ({ qkv, cuSeqlens, options }, { outputs: [out, lse], incoming: [d] }, flow) =>
+    flow.add(qkv, attentionBackward(d!, qkv, out!, lse!, cuSeqlens, options)),
+
+  swiglu: ({ gateUp }, { incoming: [d] }, flow) => flow.add(gateUp, swigluBackward(d!, gateUp)),
+
+  gatherRows: ({ x, index }, { incoming: [d] }, flow) => flow.add(x, scatterRows(d!, index, x.shape[0]!)),
+
+  linearLogprob: ({ hidden, weight, targets, options }, { outputs: [, lse], incoming: [d] }, flow) =>
+    flow.add(
+      hidden,
+      linearLogprobBackward(d!, hidden, weight.value, targets, lse!, weight.gradient, options),
+    ),
+
+  reshape: ({ x }, { incoming: [d] }, flow) => flow.add(x, d!.reshape(...x.shape)),
+};

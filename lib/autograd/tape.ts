@@ -1,0 +1,135 @@
+import { add } from '../ops/elementwise.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { type Differentiable, gradients, type Operands } from './gradients.js';
+
+interface Entry<Op extends Differentiable = Differentiable> {
+  readonly op: Op;
+  readonly operands: Operands[Op];
+  readonly outputs: readonly Tensor[];
+}
+
+/**
+ * The ops of one forward pass, in order, for one backward pass.
+ *
+ * The tape owns the outputs that are recorded on it: the backward pass disposes of each as soon as nothing before
+ * it can need it, and {@link dispose} disposes of what is left when no backward pass was run.
+ */
+export class Tape {
+  #entries: Entry[] = [];
+  #owned: Tensor[] = [];
+
+  /** Hands over an input, such as token ids, to be disposed of with the tape. */
+  own(t: Tensor): Tensor {
+    this.#owned.push(t);
+    return t;
+  }
+
+  record<Op extends Differentiable>(op: Op, operands: Operands[Op], outputs: readonly Tensor[]): void {
+    this.#entries.push({ op, operands, outputs });
+  }
+
+  /**
+   * Adds d(loss)/d(parameter) to the gradient of every parameter that the recorded ops read.
+   *
+   * Gradients of activations have the dtype of the activation; where several ops read one activation their
+   * gradients are added in that dtype, the last reader first.
+   *
+   * @param output an output of a recorded op
+   * @param gradient d(loss)/d(output), of the output's shape; the caller keeps it
+   */
+  backward(output: Tensor, gradient: Tensor): void {
+    const flow = new GradientFlow();
+    flow.seed(output, gradient);
+    for (const { op, operands, outputs } of this.#entries.reverse()) {
+      const incoming = outputs.map((t) => flow.take(t));
+      if (incoming.some((g) => g !== undefined)) propagate(op, operands, outputs, incoming, flow);
+      for (const g of incoming) if (g) flow.release(g);
+      for (const t of outputs) t.dispose();
+    }
+    this.#entries = [];
+    flow.finish();
+    this.dispose();
+  }
+
+  /** Lets go of everything recorded. */
+  dispose(): void {
+    for (const { outputs } of this.#entries) for (const t of outputs) t.dispose();
+    for (const t of this.#owned) t.dispose();
+    this.#entries = [];
+    this.#owned = [];
+  }
+}
+
+function propagate<Op extends Differentiable>(
+  op: Op,
+  operands: Operands[Op],
+  outputs: readonly Tensor[],
+  incoming: readonly (Tensor | undefined)[],
+  flow: GradientFlow,
+): void {
+  gradients[op](operands, { outputs, incoming }, flow);
+  flow.settle();
+}
+
+/** Gradients on their way from the outputs to the inputs, each disposed of once nobody holds it. */
+export class GradientFlow {
+  readonly #pending = new Map<Tensor, Tensor>();
+  readonly #holders = new Map<Tensor, number>();
+  #fresh: Tensor[] = [];
+
+  /** The caller's own gradient: never disposed of here. */
+  seed(t: Tensor, gradient: Tensor): void {
+    this.#pending.set(t, gradient);
+    this.#holders.set(gradient, 2);
+  }
+
+  /** Adds `gradient` to the gradient of `t`; the flow owns it from here on, and it may be given for several. */
+  add(t: Tensor, gradient: Tensor): void {
+    if (!this.#holders.has(gradient)) {
+      this.#holders.set(gradient, 0);
+      this.#fresh.push(gradient);
+    }
+    const present = this.#pending.get(t);
+    if (present) {
+      const sum = add(present, gradient);
+      this.#pending.set(t, sum);
+      this.#holders.set(sum, 1);
+      this.release(present);
+    } else {
+      this.#pending.set(t, gradient);
+      this.#holders.set(gradient, this.#holders.get(gradient)! + 1);
+    }
+  }
+
+  /** After an op's gradient: what it gave that was only added to something else is dropped. */
+  settle(): void {
+    for (const gradient of this.#fresh) {
+      if (this.#holders.get(gradient) !== 0) continue;
+      this.#holders.delete(gradient);
+      gradient.dispose();
+    }
+    this.#fresh = [];
+  }
+
+  take(t: Tensor): Tensor | undefined {
+    const gradient = this.#pending.get(t);
+    this.#pending.delete(t);
+    return gradient;
+  }
+
+  release(gradient: Tensor): void {
+    const holders = (this.#holders.get(gradient) ?? 0) - 1;
+    if (holders > 0) {
+      this.#holders.set(gradient, holders);
+    } else {
+      this.#holders.delete(gradient);
+      gradient.dispose();
+    }
+  }
+
+  /** After the last op: gradients of inputs that nothing recorded made are dropped. */
+  finish(): void {
+    for (const gradient of this.#pending.values()) this.release(gradient);
+    this.#pending.clear();
+  }
+}

@@ -1,0 +1,36 @@
+import type { Weight } from '../autograd/functions.js';
+import type { Tape } from '../autograd/tape.js';
+import { gemmFamilyOf, type KernelFamily, type Numerics } from '../numerics.js';
+import type { Tensor } from '../tensor/tensor.js';
+import type { Parameter } from './parameter.js';
+
+/**
+ * One pass through a model: what differs between the engines and between passes. Modules hold parameters and
+ * shapes; everything else they ask of this.
+ */
+export interface Forward {
+  /** Records for a backward pass, or null. */
+  readonly tape: Tape | null;
+  readonly numerics: Numerics;
+  /** int32 [tokens]. */
+  readonly positions: Tensor;
+  /** fp32 [positions, headDim / 2, 2]. */
+  readonly ropeTable: Tensor;
+  /** The tensor that stands for a parameter in this pass. */
+  weight(parameter: Parameter): Weight;
+  /** Causal attention of layer `layer`: [tokens, numHeads + 2 numKvHeads, headDim] -> [tokens, numHeads headDim]. */
+  attend(layer: number, qkv: Tensor): Tensor;
+}
+
+/** The options of `linear` for a projection whose rows come in these blocks. */
+export function projection(
+  pass: Forward,
+  blocks: readonly number[],
+): { family: KernelFamily; splitK: number; blocks: readonly number[] } {
+  const total = blocks.reduce((sum, rows) => sum + rows, 0);
+  return {
+    family: gemmFamilyOf(pass.numerics),
+    splitK: pass.numerics.gemmSplitK,
+    blocks: pass.numerics.mergedProjections ? [total] : blocks,
+  };
+}

@@ -1,0 +1,54 @@
+import { linear, reshape, rope } from '../autograd/functions.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { type Forward, projection } from './forward.js';
+import type { Parameter } from './parameter.js';
+
+export interface SelfAttentionShape {
+  readonly numHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+}
+
+/**
+ * Grouped-query causal self-attention with rotary positions:
+ *
+ *     q, k, v = x Wq^T + bq, x Wk^T + bk, x Wv^T + bv      numHeads, numKvHeads, numKvHeads heads of headDim
+ *     out     = softmax(rope(q) rope(k)^T / sqrt(headDim), causal) v Wo^T
+ *
+ * Query head h reads key-value head floor(h numKvHeads / numHeads). Wq, Wk and Wv are the row blocks of one
+ * parameter, so that a merged projection needs no copy.
+ */
+export class SelfAttention {
+  constructor(
+    readonly shape: SelfAttentionShape,
+    /** [(numHeads + 2 numKvHeads) headDim, hiddenSize]. */
+    readonly qkvWeight: Parameter,
+    /** [(numHeads + 2 numKvHeads) headDim], or null. */
+    readonly qkvBias: Parameter | null,
+    /** [hiddenSize, numHeads headDim]. */
+    readonly outWeight: Parameter,
+    readonly layer: number,
+  ) {}
+
+  /** [tokens, hiddenSize] -> [tokens, hiddenSize]. */
+  forward(pass: Forward, x: Tensor): Tensor {
+    const { numHeads, numKvHeads, headDim } = this.shape;
+    const { tape, numerics } = pass;
+    const kvRows = numKvHeads * headDim;
+    const flat = linear(
+      tape,
+      x,
+      pass.weight(this.qkvWeight),
+      this.qkvBias && pass.weight(this.qkvBias),
+      projection(pass, [numHeads * headDim, kvRows, kvRows]),
+    );
+    const qkv = reshape(tape, flat, [x.shape[0]!, numHeads + 2 * numKvHeads, headDim]);
+    const rotated = rope(tape, qkv, pass.ropeTable, pass.positions, {
+      rotatedHeads: numHeads + numKvHeads,
+      roundings: numerics.ropeRoundings,
+      table16: numerics.ropeTable16 === 1,
+    });
+    const attended = pass.attend(this.layer, rotated);
+    return linear(tape, attended, pass.weight(this.outWeight), null, projection(pass, [this.outWeight.shape[0]!]));
+  }
+}

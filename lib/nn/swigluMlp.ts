@@ -1,0 +1,29 @@
+import { linear, swiglu } from '../autograd/functions.js';
+import type { Tensor } from '../tensor/tensor.js';
+import { type Forward, projection } from './forward.js';
+import type { Parameter } from './parameter.js';
+
+/**
+ * The gated feed-forward block of Llama and Qwen (Shazeer 2020, arXiv 2002.05202):
+ *
+ *     out = (silu(x Wg^T) * (x Wu^T)) Wd^T
+ *
+ * Wg and Wu are the row blocks of one parameter.
+ */
+export class SwigluMlp {
+  constructor(
+    /** [2 intermediateSize, hiddenSize]: gate rows, then up rows. */
+    readonly gateUpWeight: Parameter,
+    /** [hiddenSize, intermediateSize]. */
+    readonly downWeight: Parameter,
+  ) {}
+
+  /** [tokens, hiddenSize] -> [tokens, hiddenSize]. */
+  forward(pass: Forward, x: Tensor): Tensor {
+    const { tape, numerics } = pass;
+    const half = this.gateUpWeight.shape[0]! / 2;
+    const gateUp = linear(tape, x, pass.weight(this.gateUpWeight), null, projection(pass, [half, half]));
+    const gated = swiglu(tape, gateUp, { roundings: numerics.swigluRoundings });
+    return linear(tape, gated, pass.weight(this.downWeight), null, projection(pass, [this.downWeight.shape[0]!]));
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * Every rounding and reduction choice in which the two engines differ, by name.
+ *
+ * The table (names, meanings, presets) is native/core/numerics.h, read through the addon, so that kernels and
+ * this module cannot disagree.
+ */
+import { checkChoice, checkInteger, invalid } from './errors.js';
+import { addon, type KnobDescription } from './native.js';
+
+/** The knobs; `knobs` tells what each value means. */
+export interface Numerics {
+  /** Kernel family of the matrix products: 1 rollout, 2 training. */
+  readonly gemmFamily: number;
+  readonly gemmSplitK: number;
+  readonly mergedProjections: number;
+  readonly residualFused: number;
+  readonly rmsNormRoundings: number;
+  readonly ropeTable16: number;
+  readonly ropeRoundings: number;
+  readonly swigluRoundings: number;
+  readonly attentionChunk: number;
+  readonly attentionTile: number;
+  readonly logits16: number;
+  readonly logSoftmaxChunk: number;
+  readonly weightsSnapshot: number;
+}
+
+export type KnobName = keyof Numerics;
+export type KernelFamily = 'rollout' | 'training';
+
+/** Name, meaning and the value in each preset, of every knob. */
+export const knobs: readonly KnobDescription[] = addon.knobs;
+
+export const numericsPresets = ['rollout', 'training', 'matched'] as const;
+export type NumericsPreset = (typeof numericsPresets)[number];
+
+/**
+ * The choices of one preset: `rollout` has the habits of a serving engine, `training` those of a training
+ * framework, `matched` is one set of choices for both engines, which then agree to the bit.
+ *
+ * @param overrides knobs that differ from the preset
+ * @throws InvalidArgumentError on an unknown preset or knob (naming the nearest)
+ */
+export function numerics(preset: NumericsPreset, overrides: Partial<Numerics> = {}): Numerics {
+  checkChoice('numerics', 'preset', preset, numericsPresets);
+  const values = Object.fromEntries(knobs.map((knob) => [knob.name, knob[preset]])) as unknown as Record<
+    KnobName,
+    number
+  >;
+  const names = knobs.map((knob) => knob.name as KnobName);
+  for (const [name, value] of Object.entries(overrides)) {
+    checkChoice('numerics', 'each knob', name as KnobName, names);
+    values[name as KnobName] = checkInteger('numerics', name, value, 0);
+  }
+  const result: Numerics = values;
+  if (result.gemmFamily !== 1 && result.gemmFamily !== 2) {
+    invalid('numerics', 'gemmFamily to be 1 (rollout) or 2 (training)', result.gemmFamily);
+  }
+  return result;
+}
+
+/** The kernel family that `gemmFamily` names. */
+export function gemmFamilyOf(choices: Numerics): KernelFamily {
+  return choices.gemmFamily === 1 ? 'rollout' : 'training';
+}

@@ -1,0 +1,356 @@
+import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
+import type { Decoder } from '../models/decoder.js';
+import {
+  checkSequences,
+  concatenateScores,
+  packSequences,
+  passTokens,
+  type Scores,
+  scoresOf,
+  type TokenSequence,
+} from '../models/sequences.js';
+import type { Forward } from '../nn/forward.js';
+import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
+import { pagedAttention, writeKvCache } from '../ops/attention.js';
+import { gatherRows } from '../ops/embedding.js';
+import { linear } from '../ops/linear.js';
+import { chosenLogprobs } from '../ops/logSoftmax.js';
+import { ropeTable } from '../ops/rope.js';
+import { sample } from '../ops/sample.js';
+import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
+import { tidy } from '../tensor/scope.js';
+import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
+import { DecodeStep } from './decodeStep.js';
+import { KvCache } from './kvCache.js';
+import { type ResolvedSampling, resolveSampling, type SamplingOptions } from './sampling.js';
+import { RolloutWeights } from './weights.js';
+
+export interface RolloutOptions {
+  /** Dtype of weights, activations and cache. */
+  readonly precision: FloatDType;
+  /** Default: the `rollout` preset. */
+  readonly numerics?: Numerics;
+  /** Sequences decoded at once; default 256. */
+  readonly maxBatch?: number;
+  /** Longest sequence, prompt and response together; default the model's maxPositionEmbeddings. */
+  readonly maxLength?: number;
+  /** Pages of 16 positions in the KV cache; default enough for maxBatch sequences of maxLength. */
+  readonly kvPages?: number;
+  /** Most prompt tokens of one prefill pass; default 8192. */
+  readonly maxPrefillTokens?: number;
+}
+
+export interface GenerationRequest {
+  readonly prompt: ArrayLike<number>;
+  /** Names the draw, with the sample and the position; uint31. */
+  readonly promptId: number;
+  readonly sampleId: number;
+}
+
+export interface Completion {
+  /** The response, its stop token included. */
+  readonly tokens: Int32Array;
+  /** log mu of each token under the distribution it was sampled from, in nats. */
+  readonly logprobs: Float64Array;
+  /** `length`: cut off at maxNewTokens. */
+  readonly finishReason: 'stop' | 'length';
+}
+
+interface Running {
+  readonly request: number;
+  readonly slot: number;
+  readonly tokens: number[];
+  readonly logprobs: number[];
+  /** Position of the last token, which the next step reads. */
+  position: number;
+}
+
+/** The inputs of one pass, one entry a token row. */
+export interface RolloutRows {
+  readonly ids: Tensor;
+  readonly positions: Tensor;
+  readonly slots: Tensor;
+}
+
+/**
+ * The engine that generates (policy mu): paged KV cache, continuous batching, sampling on the device, rollout
+ * kernels on a 16-bit snapshot of the weights.
+ *
+ * A response does not depend on what else is in the batch, on the order in which sequences finish, or on threads.
+ */
+export class RolloutEngine implements Disposable {
+  readonly precision: FloatDType;
+  readonly numerics: Numerics;
+  readonly maxBatch: number;
+  readonly maxLength: number;
+  readonly #model: Decoder;
+  readonly #maxPrefillTokens: number;
+  readonly #pages: number;
+  readonly #weights: RolloutWeights;
+  readonly #cache: KvCache;
+  readonly #ropeTable: Tensor;
+  readonly #decodeStep: DecodeStep;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  /** @throws InvalidArgumentError on a bad option */
+  constructor(model: Decoder, options: RolloutOptions) {
+    const where = 'RolloutEngine';
+    const { config } = model;
+    this.#model = model;
+    this.precision = checkChoice(where, 'precision', options.precision, floatDtypes);
+    this.numerics = options.numerics ?? numericsOf('rollout');
+    this.maxBatch = checkInteger(where, 'maxBatch', options.maxBatch ?? 256, 1, 65536);
+    this.maxLength = checkInteger(
+      where,
+      'maxLength',
+      options.maxLength ?? config.maxPositionEmbeddings,
+      1,
+      config.maxPositionEmbeddings,
+    );
+    const perSequence = KvCache.pagesFor(this.maxLength);
+    this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
+    this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
+    this.#weights = new RolloutWeights(model, this.precision);
+    this.#cache = new KvCache(config, {
+      slots: this.maxBatch,
+      maxLength: this.maxLength,
+      pages: this.#pages,
+      dtype: this.precision,
+    });
+    this.#ropeTable = ropeTable(this.maxLength, config.headDim, config.ropeTheta);
+    this.#decodeStep = new DecodeStep(this.maxBatch, (rows, keys, sampling) => this.#step(rows, null, keys, sampling));
+  }
+
+  /** Takes over the model's masters, rounded to the rollout dtype. */
+  syncWeights(): void {
+    this.#weights.sync();
+  }
+
+  /**
+   * Generates one response for each request, in the order of the requests.
+   *
+   * @throws InvalidArgumentError naming the request at fault, before anything is generated
+   */
+  async generate(requests: readonly GenerationRequest[], options: SamplingOptions): Promise<Completion[]> {
+    const sampling = resolveSampling('generate', options, this.#model.config.vocabSize);
+    requests.forEach((request, i) => this.#checkRequest(request, i, sampling));
+    return this.#inTurn(() => this.#generate(requests, sampling));
+  }
+
+  /**
+   * log mu of given responses, computed by the rollout kernels from whole sequences. For a response that this engine
+   * sampled at the same temperature without filters, the same bits as when it was sampled.
+   *
+   * @throws InvalidArgumentError naming the sequence at fault, before anything is queued
+   */
+  async score(sequences: readonly TokenSequence[], options: { temperature?: number } = {}): Promise<Scores> {
+    const { vocabSize } = this.#model.config;
+    checkSequences('score', sequences, { vocabSize, maxLength: this.maxLength });
+    const temperature = checkNumber('score', 'temperature', options.temperature ?? 1, 0);
+    if (temperature === 0) invalid('score', 'temperature above 0', 0);
+    return this.#inTurn(() => this.#score(sequences, temperature));
+  }
+
+  /** One at a time: they share the cache. */
+  #inTurn<R>(body: () => Promise<R>): Promise<R> {
+    const result = this.#turn.then(body);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  #checkRequest(request: GenerationRequest, index: number, { maxNewTokens }: ResolvedSampling): void {
+    const { prompt, promptId, sampleId } = request;
+    const name = `requests[${index}]`;
+    if (prompt.length === 0) invalid('generate', `${name}.prompt of at least one token`, 'an empty prompt');
+    if (prompt.length + maxNewTokens > this.maxLength) {
+      invalid(
+        'generate',
+        `${name}.prompt and maxNewTokens = ${maxNewTokens} within the context of ${this.maxLength} tokens`,
+        `a prompt of ${prompt.length}`,
+      );
+    }
+    const last = this.#model.config.vocabSize - 1;
+    for (let i = 0; i < prompt.length; i++) checkInteger('generate', `${name}.prompt[${i}]`, prompt[i], 0, last);
+    checkInteger('generate', `${name}.promptId`, promptId, 0);
+    checkInteger('generate', `${name}.sampleId`, sampleId, 0);
+  }
+
+  async #generate(requests: readonly GenerationRequest[], sampling: ResolvedSampling): Promise<Completion[]> {
+    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    const completions: Completion[] = new Array(requests.length);
+    let running: Running[] = [];
+    let next = 0;
+
+    const accept = (sequence: Running, token: number, logprob: number): boolean => {
+      sequence.tokens.push(token);
+      sequence.logprobs.push(logprob);
+      sequence.position++;
+      const stopped = sampling.stopTokens.includes(token);
+      if (!stopped && sequence.tokens.length < sampling.maxNewTokens) return true;
+      this.#cache.release(sequence.slot);
+      completions[sequence.request] = {
+        tokens: Int32Array.from(sequence.tokens),
+        logprobs: Float64Array.from(sequence.logprobs),
+        finishReason: stopped ? 'stop' : 'length',
+      };
+      return false;
+    };
+
+    try {
+      while (next < requests.length || running.length > 0) {
+        const admitted: Running[] = [];
+        let promptTokens = 0;
+        while (next < requests.length) {
+          const { prompt } = requests[next]!;
+          if (admitted.length > 0 && promptTokens + prompt.length > this.#maxPrefillTokens) break;
+          const slot = this.#cache.reserve(prompt.length + sampling.maxNewTokens);
+          if (slot === undefined) break;
+          promptTokens += prompt.length;
+          admitted.push({ request: next, slot, tokens: [], logprobs: [], position: prompt.length - 1 });
+          running.push(admitted.at(-1)!);
+          next++;
+        }
+        this.#cache.uploadTable();
+        if (admitted.length > 0) {
+          const [ids, logprobs] = await this.#prefill(requests, admitted, sampling);
+          const done = new Set(admitted.filter((sequence, i) => !accept(sequence, ids![i]!, logprobs![i]!)));
+          running = running.filter((sequence) => !done.has(sequence));
+        }
+        if (running.length > 0) {
+          const { ids, logprobs } = await this.#decodeStep.run(
+            running.map(({ request, slot, tokens, position }) => ({
+              id: tokens.at(-1)!,
+              slot,
+              position,
+              promptId: requests[request]!.promptId,
+              sampleId: requests[request]!.sampleId,
+            })),
+            sampling,
+          );
+          running = running.filter((sequence, i) => accept(sequence, ids[i]!, logprobs[i]!));
+        }
+      }
+    } catch (error) {
+      for (const { slot } of running) this.#cache.release(slot);
+      throw error;
+    }
+    return completions;
+  }
+
+  async #score(sequences: readonly TokenSequence[], temperature: number): Promise<Scores> {
+    const parts: Scores[] = [];
+    let next = 0;
+    while (next < sequences.length) {
+      const part: TokenSequence[] = [];
+      const slots: number[] = [];
+      const slotOfToken: number[] = [];
+      while (next < sequences.length) {
+        const sequence = sequences[next]!;
+        const length = passTokens(sequence);
+        if (part.length > 0 && slotOfToken.length + length > this.#maxPrefillTokens) break;
+        const slot = this.#cache.reserve(length);
+        if (slot === undefined) break;
+        part.push(sequence);
+        slots.push(slot);
+        for (let i = 0; i < length; i++) slotOfToken.push(slot);
+        next++;
+      }
+      this.#cache.uploadTable();
+      const packed = packSequences(part);
+      const outputs = tidy(() => {
+        const vector = (values: ArrayLike<number>) => tensor(values, [values.length], 'int32');
+        const rows = { ids: vector(packed.ids), positions: vector(packed.positions), slots: vector(slotOfToken) };
+        const logits = this.#logits(rows, vector(packed.rows));
+        const chunk = this.numerics.logSoftmaxChunk;
+        const { logprobs, entropy } = chosenLogprobs(logits, vector(packed.targets), { temperature, chunk });
+        return { logprobs, entropy };
+      });
+      try {
+        const [logprobs, entropy] = await readTensors([outputs.logprobs, outputs.entropy]);
+        parts.push(scoresOf(part, logprobs!, entropy!));
+      } finally {
+        for (const t of Object.values(outputs)) t.dispose();
+        for (const slot of slots) this.#cache.release(slot);
+      }
+    }
+    return concatenateScores(parts);
+  }
+
+  /** Runs the prompts through the model and draws each one's first token. */
+  async #prefill(
+    requests: readonly GenerationRequest[],
+    admitted: readonly Running[],
+    sampling: ResolvedSampling,
+  ): Promise<(Float32Array | Int32Array)[]> {
+    const ids: number[] = [];
+    const positions: number[] = [];
+    const slots: number[] = [];
+    const lastRows: number[] = [];
+    const keys: number[] = [];
+    for (const { request, slot } of admitted) {
+      const { prompt, promptId, sampleId } = requests[request]!;
+      for (let i = 0; i < prompt.length; i++) {
+        ids.push(prompt[i]!);
+        positions.push(i);
+        slots.push(slot);
+      }
+      lastRows.push(ids.length - 1);
+      keys.push(promptId, sampleId, prompt.length, slot);
+    }
+    const outputs = tidy(() => {
+      const vector = (values: number[]) => tensor(values, [values.length], 'int32');
+      const rows = { ids: vector(ids), positions: vector(positions), slots: vector(slots) };
+      return this.#step(rows, vector(lastRows), tensor(keys, [admitted.length, 4], 'int32'), sampling);
+    });
+    try {
+      return await readTensors(outputs);
+    } finally {
+      for (const t of outputs) t.dispose();
+    }
+  }
+
+  /** One pass and one draw a row (or for the rows that `lastRows` names): [ids, logprobs]. */
+  #step(rows: RolloutRows, lastRows: Tensor | null, keys: Tensor, sampling: ResolvedSampling): [Tensor, Tensor] {
+    const { seed, temperature, topK, topP } = sampling;
+    const chunk = this.numerics.logSoftmaxChunk;
+    const { ids, logprobs } = sample(this.#logits(rows, lastRows), keys, { seed, temperature, topK, topP, chunk });
+    return [ids, logprobs];
+  }
+
+  /** One pass: the logits of every row, or of the rows that `selected` names. */
+  #logits(rows: RolloutRows, selected: Tensor | null): Tensor {
+    const { numerics } = this;
+    const hidden = this.#model.hidden(this.#pass(rows), rows.ids);
+    const head = this.#weights.of(this.#model.head).value;
+    return linear(selected ? gatherRows(hidden, selected) : hidden, [head], {
+      family: gemmFamilyOf(numerics),
+      splitK: numerics.gemmSplitK,
+      outDtype: numerics.logits16 ? this.precision : 'fp32',
+    });
+  }
+
+  #pass({ positions, slots }: RolloutRows): Forward {
+    const { numHeads, numKvHeads } = this.#model.config;
+    const { attentionChunk: chunk, attentionTile: tile } = this.numerics;
+    const { keys, values, blockTable } = this.#cache;
+    return {
+      tape: null,
+      numerics: this.numerics,
+      positions,
+      ropeTable: this.#ropeTable,
+      weight: (parameter) => this.#weights.of(parameter),
+      attend: (layer, qkv) => {
+        const cache = [keys[layer]!, values[layer]!, blockTable, slots, positions] as const;
+        writeKvCache(qkv, ...cache, { numHeads, numKvHeads });
+        return pagedAttention(qkv, ...cache, { numHeads, numKvHeads, chunk, tile });
+      },
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.#decodeStep[Symbol.dispose]();
+    this.#cache[Symbol.dispose]();
+    this.#weights[Symbol.dispose]();
+    this.#ropeTable.dispose();
+  }
+}

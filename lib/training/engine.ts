@@ -1,0 +1,227 @@
+import { attention, gatherRows, linearLogprob } from '../autograd/functions.js';
+import { Tape } from '../autograd/tape.js';
+import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
+import type { Decoder } from '../models/decoder.js';
+import {
+  checkSequences,
+  concatenateScores,
+  packSequences,
+  type Scores,
+  scoresOf,
+  splitByTokens,
+  type TokenSequence,
+} from '../models/sequences.js';
+import type { Forward } from '../nn/forward.js';
+import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
+import { gradientStats } from '../ops/gradStats.js';
+import { ropeTable } from '../ops/rope.js';
+import type { PolicyLoss } from '../rl/batch.js';
+import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
+import { tidy } from '../tensor/scope.js';
+import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
+import { AdamW, type AdamWOptions } from './adamW.js';
+import { createLossScaler, type LossScaler } from './lossScaler.js';
+import { createSchedule, type Schedule, type ScheduleSpec } from './schedule.js';
+import { TrainingWeights } from './weights.js';
+
+export interface TrainingOptions {
+  /** Dtype of weights, activations and activation gradients; masters and optimizer state are fp32. */
+  readonly precision: FloatDType;
+  /** Default: the `training` preset. */
+  readonly numerics?: Numerics;
+  readonly schedule: ScheduleSpec;
+  readonly optimizer?: AdamWOptions;
+  /** A spec of createLossScaler; default `verl` (the paper's) in fp16, `none` otherwise. */
+  readonly lossScaler?: string;
+  /** Largest norm of the gradient of all parameters together; default 1, the paper's. */
+  readonly maxGradNorm?: number;
+  /** Most tokens of one forward and backward pass; default 4096. Gradients of passes add up in fp32. */
+  readonly microBatchTokens?: number;
+  /** What logits are divided by; the rollout's. Default 1. */
+  readonly temperature?: number;
+}
+
+/** Loss of the sequences `begin` to `end` of the batch given their scores. */
+export type LossFunction = (scores: Scores, begin: number, end: number) => PolicyLoss;
+
+export interface StepResult {
+  readonly loss: number;
+  /** Norm of the unscaled gradient of all parameters, before clipping; not finite where it overflowed. */
+  readonly gradNorm: number;
+  /** Whether the step was left out because a gradient overflowed. */
+  readonly skipped: boolean;
+  /** The first parameter with a gradient that is not finite. */
+  readonly overflowed?: string;
+  /** The loss scale of this step. */
+  readonly lossScale: number;
+  readonly learningRate: number;
+  /** Means over the micro-batches, weighted by sequences, of the algorithm's own metrics. */
+  readonly metrics: Readonly<Record<string, number>>;
+}
+
+/**
+ * The engine that learns (policy pi): packed sequences, fused linear log-prob, a backward pass in the training
+ * dtype with loss scaling, fp32 masters, gradient accumulation, clipping, AdamW.
+ */
+export class TrainingEngine implements Disposable {
+  readonly precision: FloatDType;
+  readonly numerics: Numerics;
+  readonly scaler: LossScaler;
+  readonly optimizer: AdamW;
+  readonly #model: Decoder;
+  readonly #weights: TrainingWeights;
+  readonly #schedule: Schedule;
+  readonly #maxGradNorm: number;
+  readonly #microBatchTokens: number;
+  readonly #temperature: number;
+  readonly #ropeTable: Tensor;
+
+  /** @throws InvalidArgumentError on a bad option */
+  constructor(model: Decoder, options: TrainingOptions) {
+    const where = 'TrainingEngine';
+    this.#model = model;
+    this.precision = checkChoice(where, 'precision', options.precision, floatDtypes);
+    this.numerics = options.numerics ?? numericsOf('training');
+    this.#schedule = createSchedule(options.schedule);
+    this.scaler = createLossScaler(options.lossScaler ?? (this.precision === 'fp16' ? 'verl' : 'none'));
+    this.#maxGradNorm = checkNumber(where, 'maxGradNorm', options.maxGradNorm ?? 1, 0);
+    if (this.#maxGradNorm === 0) invalid(where, 'maxGradNorm above 0', 0);
+    this.#microBatchTokens = checkInteger(where, 'microBatchTokens', options.microBatchTokens ?? 4096, 1);
+    this.#temperature = checkNumber(where, 'temperature', options.temperature ?? 1, 0);
+    if (this.#temperature === 0) invalid(where, 'temperature above 0', 0);
+    this.optimizer = new AdamW(model.parameters, options.optimizer);
+    this.#weights = new TrainingWeights(model, this.precision);
+    this.#ropeTable = ropeTable(model.config.maxPositionEmbeddings, model.config.headDim, model.config.ropeTheta);
+  }
+
+  /** Takes over masters that were changed from outside, such as by another engine. */
+  syncWeights(): void {
+    this.#weights.sync();
+  }
+
+  /**
+   * log pi and entropy of every response token, without gradients.
+   *
+   * @throws InvalidArgumentError naming the sequence at fault
+   */
+  async score(sequences: readonly TokenSequence[]): Promise<Scores> {
+    this.#check('score', sequences);
+    const parts: Scores[] = [];
+    await this.#eachMicroBatch(sequences, async (begin, end) => {
+      const part = sequences.slice(begin, end);
+      const outputs = tidy(() => this.#forward(part, null));
+      try {
+        const [logprobs, entropy] = await readTensors([outputs.logprobs, outputs.entropy]);
+        parts.push(scoresOf(part, logprobs!, entropy!));
+      } finally {
+        outputs.logprobs.dispose();
+        outputs.entropy.dispose();
+      }
+    });
+    return concatenateScores(parts);
+  }
+
+  /**
+   * One optimizer step on one mini-batch: forward, loss and backward for each micro-batch, then unscale, check for
+   * overflow, clip, AdamW. On overflow nothing is learned and the scale is lowered; the same batch may be given
+   * again.
+   *
+   * @throws InvalidArgumentError naming the sequence at fault, before anything is queued
+   */
+  async step(sequences: readonly TokenSequence[], lossOf: LossFunction): Promise<StepResult> {
+    this.#check('step', sequences);
+    const lossScale = this.scaler.scale;
+    const metrics: Record<string, number> = {};
+    let loss = 0;
+    for (const parameter of this.#model.parameters) parameter.zeroGradient();
+    await this.#eachMicroBatch(sequences, async (begin, end) => {
+      const sequencesOfPart = sequences.slice(begin, end);
+      const tape = new Tape();
+      try {
+        const { logprobs, entropy } = this.#forward(sequencesOfPart, tape);
+        const [logprobValues, entropyValues] = await readTensors([logprobs, entropy]);
+        const part = lossOf(scoresOf(sequencesOfPart, logprobValues!, entropyValues!), begin, end);
+        loss += part.loss;
+        const share = (end - begin) / sequences.length;
+        for (const [name, value] of Object.entries(part.metrics)) metrics[name] = (metrics[name] ?? 0) + share * value;
+        const gradient = tensor(Float32Array.from(part.gradient, (g) => g * lossScale));
+        tape.backward(logprobs, gradient);
+        gradient.dispose();
+      } finally {
+        tape.dispose();
+      }
+    });
+
+    const stats = await gradientStats(this.#model.parameters.map((p) => [p.name, p.gradient]));
+    const overflow = stats.nonFinite > 0;
+    const gradNorm = overflow ? Number.NaN : stats.norm / lossScale;
+    const learningRate = this.#schedule(this.optimizer.step);
+    this.scaler.update(overflow);
+    if (!overflow) {
+      const clip = Math.min(1, this.#maxGradNorm / (gradNorm + 1e-6));
+      this.optimizer.update(learningRate, clip / lossScale);
+      if (this.numerics.weightsSnapshot) this.#weights.sync();
+    }
+    return {
+      loss,
+      gradNorm,
+      skipped: overflow,
+      ...(stats.firstNonFinite !== undefined && { overflowed: stats.firstNonFinite }),
+      lossScale,
+      learningRate,
+      metrics,
+    };
+  }
+
+  #check(where: string, sequences: readonly TokenSequence[]): void {
+    const { vocabSize, maxPositionEmbeddings: maxLength } = this.#model.config;
+    checkSequences(where, sequences, { vocabSize, maxLength });
+  }
+
+  async #eachMicroBatch(
+    sequences: readonly TokenSequence[],
+    body: (begin: number, end: number) => Promise<void>,
+  ): Promise<void> {
+    const bounds = splitByTokens(sequences, this.#microBatchTokens);
+    for (let i = 1; i < bounds.length; i++) await body(bounds[i - 1]!, bounds[i]!);
+  }
+
+  /** Queues one pass. With a tape it owns what was made, without one the caller's tidy scope does. */
+  #forward(sequences: readonly TokenSequence[], tape: Tape | null): { logprobs: Tensor; entropy: Tensor } {
+    const { numerics } = this;
+    if (!numerics.weightsSnapshot) this.#weights.sync();
+    const packed = packSequences(sequences);
+    const upload = (values: Int32Array) => {
+      const t = tensor(values, [values.length], 'int32');
+      return tape ? tape.own(t) : t;
+    };
+    const pass = this.#pass(tape, upload(packed.positions), upload(packed.cuSeqlens));
+    const hidden = this.#model.hidden(pass, upload(packed.ids));
+    const predicting = gatherRows(tape, hidden, upload(packed.rows));
+    return linearLogprob(tape, predicting, this.#weights.of(this.#model.head), upload(packed.targets), {
+      temperature: this.#temperature,
+      chunk: numerics.logSoftmaxChunk,
+      logits16: numerics.logits16 === 1,
+      gemmFamily: gemmFamilyOf(numerics),
+      gemmSplitK: numerics.gemmSplitK,
+    });
+  }
+
+  #pass(tape: Tape | null, positions: Tensor, cuSeqlens: Tensor): Forward {
+    const { numHeads, numKvHeads } = this.#model.config;
+    const { attentionChunk: chunk, attentionTile: tile } = this.numerics;
+    return {
+      tape,
+      numerics: this.numerics,
+      positions,
+      ropeTable: this.#ropeTable,
+      weight: (parameter) => this.#weights.of(parameter),
+      attend: (_layer, qkv) => attention(tape, qkv, cuSeqlens, { numHeads, numKvHeads, chunk, tile }),
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.optimizer.dispose();
+    this.#ropeTable.dispose();
+  }
+}

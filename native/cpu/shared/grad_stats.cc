@@ -1,0 +1,69 @@
+// Size and health of a gradient in one pass. Squares of fp32 values are exact in fp64 and cannot overflow
+// there; blocks of a fixed size are added in order.
+#include "cpu/shared/kernel.h"
+#include "ops/grad_stats.h"
+#define ISA_KERNELS "cpu/shared/grad_stats.cc"
+#include "cpu/shared/each_isa.h"
+#ifdef ISA_PASS
+
+namespace isopolicy::ISA_PASS {
+
+struct BlockStats {
+  double squares;
+  int64_t nonFinite;
+};
+
+template <class T>
+static BlockStats statsOfBlock(const T* x, int64_t n) {
+  double squares[kLanes] = {};
+  int32_t nonFinite[kLanes] = {};
+  for (int64_t i = 0; i < n; i += kLanes) {
+    float lanes[kLanes];
+    toArray(loadPartial(x + i, int(std::min<int64_t>(kLanes, n - i))), lanes);
+    for (int l = 0; l < kLanes; l++) {
+      const bool finite = std::fabs(lanes[l]) <= std::numeric_limits<float>::max();
+      const double value = finite ? double(lanes[l]) : 0.0;
+      squares[l] += value * value;
+      nonFinite[l] += finite ? 0 : 1;
+    }
+  }
+  BlockStats total = {0, 0};
+  for (int l = 0; l < kLanes; l++) {
+    total.squares += squares[l];
+    total.nonFinite += nonFinite[l];
+  }
+  return total;
+}
+
+void gradStats(const GradStatsArgs& args, Workers& workers) {
+  constexpr int64_t kBlock = 8192;
+  const int64_t blocks = (args.count + kBlock - 1) / kBlock;
+  Scratch scratch;
+  BlockStats* partial = scratch.get<BlockStats>(blocks);
+  dispatchFloat(args.dtype, [&](auto type) {
+    const auto* x = static_cast<const decltype(type)*>(args.x);
+    workers.parallelFor(blocks, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; b++)
+        partial[b] = statsOfBlock(x + b * kBlock, std::min(kBlock, args.count - b * kBlock));
+    });
+  });
+  BlockStats total = {0, 0};
+  for (int64_t b = 0; b < blocks; b++) {
+    total.squares += partial[b].squares;
+    total.nonFinite += partial[b].nonFinite;
+  }
+  args.stats[0] = args.count > 0 ? float(std::sqrt(total.squares / double(args.count))) : 0.0f;
+  args.stats[1] = float(total.nonFinite);
+}
+
+}  // namespace isopolicy::ISA_PASS
+
+#else
+
+namespace isopolicy {
+void registerGradStats(Registry& registry) {
+  registry.add<GradStatsArgs>(Family::shared, Device::cpu, ISA_VARIANTS(gradStats));
+}
+}  // namespace isopolicy
+
+#endif
