@@ -1,4 +1,9 @@
 'use strict';
-// Prints the native source list for binding.gyp, one path a line: node scripts/sources.cjs
-const { core } = require('../native/sources.json');
-process.stdout.write(core.join('\n'));
+// What binding.gyp asks of the one source list: node scripts/sources.cjs [core|flags]
+// `core` (the default) prints the C++ sources, `flags` the compiler flags, one a line.
+const lists = require('../native/sources.json');
+
+const wanted = process.argv[2] ?? 'core';
+const lines = [...lists[wanted]];
+if (wanted === 'flags' && process.env.ISOPOLICY_WERROR === '1') lines.push('-Werror');
+process.stdout.write(lines.join('\n'));

@@ -2,7 +2,8 @@
  * The ops that a model is made of, as functions that run the op and, given a tape, record it for the backward
  * pass. Without a tape the caller owns the outputs (a tidy scope disposes of them).
  */
-import type { Parameter } from '../nn/parameter.js';
+import type { Weight } from '../nn/weights.js';
+import type { KernelFamily } from '../numerics.js';
 import { type AttentionOptions, attention as attentionOp } from '../ops/attention.js';
 import { add as addOp } from '../ops/elementwise.js';
 import { embedding as embeddingOp, gatherRows as gatherRowsOp } from '../ops/embedding.js';
@@ -11,19 +12,12 @@ import { type LinearLogprobOptions, linearLogprob as linearLogprobOp } from '../
 import { addRmsNorm as addRmsNormOp, rmsNorm as rmsNormOp } from '../ops/rmsNorm.js';
 import { type RopeOptions, rope as ropeOp } from '../ops/rope.js';
 import { swiglu as swigluOp } from '../ops/swiglu.js';
-import { type KernelFamily } from '../numerics.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Tape } from './tape.js';
 
-/** A parameter and the tensor that stands for it in this pass: its own value, or an engine's snapshot of it. */
-export interface Weight {
-  readonly parameter: Parameter;
-  readonly value: Tensor;
-}
-
 export function embedding(tape: Tape | null, weight: Weight, ids: Tensor): Tensor {
   const out = embeddingOp(weight.value, ids);
-  tape?.record('embedding', { weight: weight.parameter, ids }, [out]);
+  tape?.record('embedding', { weight, ids }, [out]);
   return out;
 }
 
@@ -42,9 +36,13 @@ export function linear(
   const merged = blocks.length === 1;
   const weights = merged ? [weight.value] : blocksOf(weight.value, blocks);
   const biases = bias === null ? null : merged ? [bias.value] : blocksOf(bias.value, blocks);
-  const out = linearOp(x, weights, { ...(biases && { biases }), family: options.family, splitK: options.splitK });
+  const out = linearOp(x, weights, {
+    ...(biases && { biases }),
+    family: options.family,
+    splitK: options.splitK,
+  });
   if (!merged) for (const t of [...weights, ...(biases ?? [])]) t.dispose();
-  tape?.record('linear', { x, weight: weight.parameter, bias: bias?.parameter ?? null }, [out]);
+  tape?.record('linear', { x, weight, bias }, [out]);
   return out;
 }
 
@@ -56,9 +54,14 @@ function blocksOf(t: Tensor, blocks: readonly number[]): Tensor[] {
   });
 }
 
-export function rmsNorm(tape: Tape | null, x: Tensor, weight: Weight, options: { eps: number; roundings: number }): Tensor {
+export function rmsNorm(
+  tape: Tape | null,
+  x: Tensor,
+  weight: Weight,
+  options: { eps: number; roundings: number },
+): Tensor {
   const out = rmsNormOp(x, weight.value, options);
-  tape?.record('rmsNorm', { x, weight: weight.parameter, eps: options.eps }, [out]);
+  tape?.record('rmsNorm', { x, weight, eps: options.eps }, [out]);
   return out;
 }
 
@@ -71,7 +74,7 @@ export function addRmsNorm(
   options: { eps: number; roundings: number },
 ): { sum: Tensor; out: Tensor } {
   const { sum, out } = addRmsNormOp(x, delta, weight.value, options);
-  tape?.record('addRmsNorm', { x, delta, weight: weight.parameter, eps: options.eps }, [sum, out]);
+  tape?.record('addRmsNorm', { x, delta, weight, eps: options.eps }, [sum, out]);
   return { sum, out };
 }
 
@@ -81,13 +84,24 @@ export function add(tape: Tape | null, a: Tensor, b: Tensor): Tensor {
   return out;
 }
 
-export function rope(tape: Tape | null, x: Tensor, table: Tensor, positions: Tensor, options: RopeOptions): Tensor {
+export function rope(
+  tape: Tape | null,
+  x: Tensor,
+  table: Tensor,
+  positions: Tensor,
+  options: RopeOptions,
+): Tensor {
   const out = ropeOp(x, table, positions, options);
   tape?.record('rope', { x, table, positions, options }, [out]);
   return out;
 }
 
-export function attention(tape: Tape | null, qkv: Tensor, cuSeqlens: Tensor, options: AttentionOptions): Tensor {
+export function attention(
+  tape: Tape | null,
+  qkv: Tensor,
+  cuSeqlens: Tensor,
+  options: AttentionOptions,
+): Tensor {
   const { out, lse } = attentionOp(qkv, cuSeqlens, options);
   if (tape) tape.record('attention', { qkv, cuSeqlens, options }, [out, lse]);
   else lse.dispose();
@@ -121,7 +135,7 @@ export function linearLogprob(
   options: LinearLogprobOptions,
 ): { logprobs: Tensor; entropy: Tensor } {
   const { logprobs, lse, entropy } = linearLogprobOp(hidden, weight.value, targets, options);
-  if (tape) tape.record('linearLogprob', { hidden, weight: weight.parameter, targets, options }, [logprobs, lse, entropy]);
+  if (tape) tape.record('linearLogprob', { hidden, weight, targets, options }, [logprobs, lse, entropy]);
   else lse.dispose();
   return { logprobs, entropy };
 }

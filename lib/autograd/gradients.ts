@@ -4,7 +4,7 @@
  * Gradients of activations are stored in the activation's dtype (16 bits in 16-bit training, so that fp16 really
  * can overflow and loss scaling is real); gradients of parameters are added up in fp32.
  */
-import type { Parameter } from '../nn/parameter.js';
+import type { Weight } from '../nn/weights.js';
 import { type AttentionOptions, attentionBackward } from '../ops/attention.js';
 import { embeddingBackward, scatterRows } from '../ops/embedding.js';
 import { linearInputGradient, linearWeightGradient } from '../ops/linear.js';
@@ -18,16 +18,16 @@ import type { GradientFlow } from './tape.js';
 
 /** What each op keeps for its gradient. */
 export interface Operands {
-  embedding: { weight: Parameter; ids: Tensor };
-  linear: { x: Tensor; weight: Parameter; bias: Parameter | null };
-  rmsNorm: { x: Tensor; weight: Parameter; eps: number };
-  addRmsNorm: { x: Tensor; delta: Tensor; weight: Parameter; eps: number };
+  embedding: { weight: Weight; ids: Tensor };
+  linear: { x: Tensor; weight: Weight; bias: Weight | null };
+  rmsNorm: { x: Tensor; weight: Weight; eps: number };
+  addRmsNorm: { x: Tensor; delta: Tensor; weight: Weight; eps: number };
   add: { a: Tensor; b: Tensor };
   rope: { x: Tensor; table: Tensor; positions: Tensor; options: RopeOptions };
   attention: { qkv: Tensor; cuSeqlens: Tensor; options: AttentionOptions };
   swiglu: { gateUp: Tensor };
   gatherRows: { x: Tensor; index: Tensor };
-  linearLogprob: { hidden: Tensor; weight: Parameter; targets: Tensor; options: LinearLogprobOptions };
+  linearLogprob: { hidden: Tensor; weight: Weight; targets: Tensor; options: LinearLogprobOptions };
   reshape: { x: Tensor };
 }
 
@@ -39,23 +39,29 @@ interface Results {
   readonly incoming: readonly (Tensor | undefined)[];
 }
 
-type Gradient<Op extends Differentiable> = (operands: Operands[Op], results: Results, flow: GradientFlow) => void;
+type Gradient<Op extends Differentiable> = (
+  operands: Operands[Op],
+  results: Results,
+  flow: GradientFlow,
+) => void;
 
 export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
-  embedding: ({ weight, ids }, { incoming: [d] }) => embeddingBackward(d!, ids, weight.gradient),
+  embedding: ({ weight, ids }, { incoming: [d] }) => embeddingBackward(d!, ids, weight.parameter.gradient),
 
   linear: ({ x, weight, bias }, { incoming: [d] }, flow) => {
-    linearWeightGradient(d!, x, 0, weight.gradient);
-    if (bias) columnSum(d!, 0, bias.size, bias.gradient);
+    linearWeightGradient(d!, x, 0, weight.parameter.gradient);
+    if (bias) columnSum(d!, 0, bias.value.size, bias.parameter.gradient);
     flow.add(x, linearInputGradient(d!, [weight.value], x.dtype));
   },
 
   rmsNorm: ({ x, weight, eps }, { incoming: [d] }, flow) =>
-    flow.add(x, rmsNormBackward(d!, x, weight.value, weight.gradient, { eps })),
+    flow.add(x, rmsNormBackward(d!, x, weight.value, weight.parameter.gradient, { eps })),
 
   // Two outputs: the sum, which the residual stream carries on, and the normalised value.
   addRmsNorm: ({ x, delta, weight, eps }, { incoming: [dSum, d] }, flow) => {
-    const g = addRmsNormBackward(dSum ?? null, d!, x, delta, weight.value, weight.gradient, { eps });
+    const g = addRmsNormBackward(dSum ?? null, d!, x, delta, weight.value, weight.parameter.gradient, {
+      eps,
+    });
     flow.add(x, g);
     flow.add(delta, g);
   },
@@ -78,7 +84,7 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
   linearLogprob: ({ hidden, weight, targets, options }, { outputs: [, lse], incoming: [d] }, flow) =>
     flow.add(
       hidden,
-      linearLogprobBackward(d!, hidden, weight.value, targets, lse!, weight.gradient, options),
+      linearLogprobBackward(d!, hidden, weight.value, targets, lse!, weight.parameter.gradient, options),
     ),
 
   reshape: ({ x }, { incoming: [d] }, flow) => flow.add(x, d!.reshape(...x.shape)),

@@ -16,7 +16,7 @@ import { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } 
  * Weights begin as normal values, a pure function of the seed: std 1 / sqrt(fan-in), the two matrices that write
  * to the residual stream divided by sqrt(2 numLayers) more (GPT-2's rule), embedding and head 0.5 of unit scale.
  */
-export class Decoder {
+export class Decoder implements Disposable {
   readonly config: ResolvedDecoderConfig;
   readonly parameters: readonly Parameter[];
   /** [vocabSize, hiddenSize]. */
@@ -47,7 +47,11 @@ export class Decoder {
       const prefix = `model.layers.${layer}`;
       const qkvRows = (numHeads + 2 * numKvHeads) * headDim;
       const attentionNorm = make(`${prefix}.input_layernorm.weight`, [hiddenSize], ones);
-      const qkv = make(`${prefix}.self_attn.qkv_proj.weight`, [qkvRows, hiddenSize], normal(1 / Math.sqrt(hiddenSize)));
+      const qkv = make(
+        `${prefix}.self_attn.qkv_proj.weight`,
+        [qkvRows, hiddenSize],
+        normal(1 / Math.sqrt(hiddenSize)),
+      );
       const bias = resolved.attentionBias
         ? make(`${prefix}.self_attn.qkv_proj.bias`, [qkvRows], { kind: 'constant', value: 0 })
         : null;
@@ -92,7 +96,7 @@ export class Decoder {
     return this.finalNorm.forward(pass, residual).out;
   }
 
-  dispose(): void {
+  [Symbol.dispose](): void {
     for (const parameter of this.parameters) parameter.dispose();
   }
 }

@@ -49,6 +49,12 @@ export class SelfAttention {
       table16: numerics.ropeTable16 === 1,
     });
     const attended = pass.attend(this.layer, rotated);
-    return linear(tape, attended, pass.weight(this.outWeight), null, projection(pass, [this.outWeight.shape[0]!]));
+    return linear(
+      tape,
+      attended,
+      pass.weight(this.outWeight),
+      null,
+      projection(pass, [this.outWeight.shape[0]!]),
+    );
   }
 }

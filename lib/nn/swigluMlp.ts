@@ -24,6 +24,12 @@ export class SwigluMlp {
     const half = this.gateUpWeight.shape[0]! / 2;
     const gateUp = linear(tape, x, pass.weight(this.gateUpWeight), null, projection(pass, [half, half]));
     const gated = swiglu(tape, gateUp, { roundings: numerics.swigluRoundings });
-    return linear(tape, gated, pass.weight(this.downWeight), null, projection(pass, [this.downWeight.shape[0]!]));
+    return linear(
+      tape,
+      gated,
+      pass.weight(this.downWeight),
+      null,
+      projection(pass, [this.downWeight.shape[0]!]),
+    );
   }
 }

@@ -10,6 +10,7 @@ import {
   type TokenSequence,
 } from '../models/sequences.js';
 import type { Forward } from '../nn/forward.js';
+import { Weights } from '../nn/weights.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
 import { gatherRows } from '../ops/embedding.js';
@@ -23,7 +24,6 @@ import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
 import { DecodeStep } from './decodeStep.js';
 import { KvCache } from './kvCache.js';
 import { type ResolvedSampling, resolveSampling, type SamplingOptions } from './sampling.js';
-import { RolloutWeights } from './weights.js';
 
 export interface RolloutOptions {
   /** Dtype of weights, activations and cache. */
@@ -86,7 +86,7 @@ export class RolloutEngine implements Disposable {
   readonly #model: Decoder;
   readonly #maxPrefillTokens: number;
   readonly #pages: number;
-  readonly #weights: RolloutWeights;
+  readonly #weights: Weights;
   readonly #cache: KvCache;
   readonly #ropeTable: Tensor;
   readonly #decodeStep: DecodeStep;
@@ -110,7 +110,7 @@ export class RolloutEngine implements Disposable {
     const perSequence = KvCache.pagesFor(this.maxLength);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
-    this.#weights = new RolloutWeights(model, this.precision);
+    this.#weights = new Weights(model.parameters, this.precision);
     this.#cache = new KvCache(config, {
       slots: this.maxBatch,
       maxLength: this.maxLength,
@@ -118,7 +118,9 @@ export class RolloutEngine implements Disposable {
       dtype: this.precision,
     });
     this.#ropeTable = ropeTable(this.maxLength, config.headDim, config.ropeTheta);
-    this.#decodeStep = new DecodeStep(this.maxBatch, (rows, keys, sampling) => this.#step(rows, null, keys, sampling));
+    this.#decodeStep = new DecodeStep(this.maxBatch, (rows, keys, sampling) =>
+      this.#step(rows, null, keys, sampling),
+    );
   }
 
   /** Takes over the model's masters, rounded to the rollout dtype. */
@@ -170,7 +172,8 @@ export class RolloutEngine implements Disposable {
       );
     }
     const last = this.#model.config.vocabSize - 1;
-    for (let i = 0; i < prompt.length; i++) checkInteger('generate', `${name}.prompt[${i}]`, prompt[i], 0, last);
+    for (let i = 0; i < prompt.length; i++)
+      checkInteger('generate', `${name}.prompt[${i}]`, prompt[i], 0, last);
     checkInteger('generate', `${name}.promptId`, promptId, 0);
     checkInteger('generate', `${name}.sampleId`, sampleId, 0);
   }
@@ -259,7 +262,11 @@ export class RolloutEngine implements Disposable {
       const packed = packSequences(part);
       const outputs = tidy(() => {
         const vector = (values: ArrayLike<number>) => tensor(values, [values.length], 'int32');
-        const rows = { ids: vector(packed.ids), positions: vector(packed.positions), slots: vector(slotOfToken) };
+        const rows = {
+          ids: vector(packed.ids),
+          positions: vector(packed.positions),
+          slots: vector(slotOfToken),
+        };
         const logits = this.#logits(rows, vector(packed.rows));
         const chunk = this.numerics.logSoftmaxChunk;
         const { logprobs, entropy } = chosenLogprobs(logits, vector(packed.targets), { temperature, chunk });
@@ -310,10 +317,21 @@ export class RolloutEngine implements Disposable {
   }
 
   /** One pass and one draw a row (or for the rows that `lastRows` names): [ids, logprobs]. */
-  #step(rows: RolloutRows, lastRows: Tensor | null, keys: Tensor, sampling: ResolvedSampling): [Tensor, Tensor] {
+  #step(
+    rows: RolloutRows,
+    lastRows: Tensor | null,
+    keys: Tensor,
+    sampling: ResolvedSampling,
+  ): [Tensor, Tensor] {
     const { seed, temperature, topK, topP } = sampling;
     const chunk = this.numerics.logSoftmaxChunk;
-    const { ids, logprobs } = sample(this.#logits(rows, lastRows), keys, { seed, temperature, topK, topP, chunk });
+    const { ids, logprobs } = sample(this.#logits(rows, lastRows), keys, {
+      seed,
+      temperature,
+      topK,
+      topP,
+      chunk,
+    });
     return [ids, logprobs];
   }
 

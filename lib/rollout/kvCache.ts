@@ -24,13 +24,20 @@ export class KvCache implements Disposable {
   readonly #pagesOf = new Map<number, number[]>();
   #tableChanged = false;
 
-  constructor(config: ResolvedDecoderConfig, options: { slots: number; maxLength: number; pages?: number; dtype: FloatDType }) {
+  constructor(
+    config: ResolvedDecoderConfig,
+    options: { slots: number; maxLength: number; pages?: number; dtype: FloatDType },
+  ) {
     const { slots, maxLength, dtype } = options;
     this.#pagesPerSlot = Math.ceil(maxLength / kvPageSize);
     const pages = options.pages ?? slots * this.#pagesPerSlot;
     const { numLayers, numKvHeads, headDim } = config;
-    this.keys = Array.from({ length: numLayers }, () => zeros([pages, numKvHeads, headDim, kvPageSize], dtype));
-    this.values = Array.from({ length: numLayers }, () => zeros([pages, numKvHeads, kvPageSize, headDim], dtype));
+    this.keys = Array.from({ length: numLayers }, () =>
+      zeros([pages, numKvHeads, headDim, kvPageSize], dtype),
+    );
+    this.values = Array.from({ length: numLayers }, () =>
+      zeros([pages, numKvHeads, kvPageSize, headDim], dtype),
+    );
     this.blockTable = full([slots, this.#pagesPerSlot], -1, 'int32');
     this.#table = new Int32Array(slots * this.#pagesPerSlot).fill(-1);
     this.#freePages = Array.from({ length: pages }, (_, i) => pages - 1 - i);

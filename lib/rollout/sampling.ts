@@ -18,7 +18,11 @@ export interface SamplingOptions {
 
 export type ResolvedSampling = Required<SamplingOptions>;
 
-export function resolveSampling(where: string, options: SamplingOptions, vocabSize: number): ResolvedSampling {
+export function resolveSampling(
+  where: string,
+  options: SamplingOptions,
+  vocabSize: number,
+): ResolvedSampling {
   const topP = checkNumber(where, 'topP', options.topP ?? 1, 0, 1);
   if (topP === 0) invalid(where, 'topP above 0', topP);
   const stopTokens = options.stopTokens ?? [];

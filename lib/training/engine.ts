@@ -12,6 +12,7 @@ import {
   type TokenSequence,
 } from '../models/sequences.js';
 import type { Forward } from '../nn/forward.js';
+import { Weights } from '../nn/weights.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { gradientStats } from '../ops/gradStats.js';
 import { ropeTable } from '../ops/rope.js';
@@ -22,7 +23,6 @@ import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
 import { AdamW, type AdamWOptions } from './adamW.js';
 import { createLossScaler, type LossScaler } from './lossScaler.js';
 import { createSchedule, type Schedule, type ScheduleSpec } from './schedule.js';
-import { TrainingWeights } from './weights.js';
 
 export interface TrainingOptions {
   /** Dtype of weights, activations and activation gradients; masters and optimizer state are fp32. */
@@ -69,7 +69,7 @@ export class TrainingEngine implements Disposable {
   readonly scaler: LossScaler;
   readonly optimizer: AdamW;
   readonly #model: Decoder;
-  readonly #weights: TrainingWeights;
+  readonly #weights: Weights;
   readonly #schedule: Schedule;
   readonly #maxGradNorm: number;
   readonly #microBatchTokens: number;
@@ -90,8 +90,12 @@ export class TrainingEngine implements Disposable {
     this.#temperature = checkNumber(where, 'temperature', options.temperature ?? 1, 0);
     if (this.#temperature === 0) invalid(where, 'temperature above 0', 0);
     this.optimizer = new AdamW(model.parameters, options.optimizer);
-    this.#weights = new TrainingWeights(model, this.precision);
-    this.#ropeTable = ropeTable(model.config.maxPositionEmbeddings, model.config.headDim, model.config.ropeTheta);
+    this.#weights = new Weights(model.parameters, this.precision);
+    this.#ropeTable = ropeTable(
+      model.config.maxPositionEmbeddings,
+      model.config.headDim,
+      model.config.ropeTheta,
+    );
   }
 
   /** Takes over masters that were changed from outside, such as by another engine. */
@@ -143,7 +147,8 @@ export class TrainingEngine implements Disposable {
         const part = lossOf(scoresOf(sequencesOfPart, logprobValues!, entropyValues!), begin, end);
         loss += part.loss;
         const share = (end - begin) / sequences.length;
-        for (const [name, value] of Object.entries(part.metrics)) metrics[name] = (metrics[name] ?? 0) + share * value;
+        for (const [name, value] of Object.entries(part.metrics))
+          metrics[name] = (metrics[name] ?? 0) + share * value;
         const gradient = tensor(Float32Array.from(part.gradient, (g) => g * lossScale));
         tape.backward(logprobs, gradient);
         gradient.dispose();
@@ -222,6 +227,7 @@ export class TrainingEngine implements Disposable {
 
   [Symbol.dispose](): void {
     this.optimizer.dispose();
+    this.#weights[Symbol.dispose]();
     this.#ropeTable.dispose();
   }
 }

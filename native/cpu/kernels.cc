@@ -8,20 +8,36 @@ namespace isopolicy {
 
 // shared/
 void registerCast(Registry&);
+void registerElementwise(Registry&);
+void registerRmsNorm(Registry&);
+void registerRmsNormBackward(Registry&);
+void registerRope(Registry&);
+void registerSwiglu(Registry&);
 void registerReduce(Registry&);
 void registerGradStats(Registry&);
 void registerEmbeddingBackward(Registry&);
 void registerEmbedding(Registry&);
 void registerAdamW(Registry&);
 
+// rollout/ and training/
+void registerRolloutGemm(Registry&);
+void registerTrainingGemm(Registry&);
+
 void registerCpuKernels(Registry& registry) {
   registerMemory(registry);
   registerCast(registry);
+  registerElementwise(registry);
+  registerRmsNorm(registry);
+  registerRmsNormBackward(registry);
+  registerRope(registry);
+  registerSwiglu(registry);
   registerReduce(registry);
   registerGradStats(registry);
   registerEmbeddingBackward(registry);
   registerEmbedding(registry);
   registerAdamW(registry);
+  registerRolloutGemm(registry);
+  registerTrainingGemm(registry);
 }
 
 }  // namespace isopolicy

@@ -1,17 +1,26 @@
 // Every op by name. lib/native.ts reads the names through the binding.
-#include "ops/cast.h"
 #include "ops/adamw.h"
+#include "ops/cast.h"
+#include "ops/gemm.h"
+#include "ops/elementwise.h"
 #include "ops/embedding.h"
 #include "ops/grad_stats.h"
-#include "ops/reduce.h"
 #include "ops/memory.h"
 #include "ops/op.h"
+#include "ops/reduce.h"
+#include "ops/rms_norm.h"
+#include "ops/rope.h"
+#include "ops/swiglu.h"
 
 namespace isopolicy {
 
 const Op kOps[] = {
-    {"allocate", allocateOp},         {"fill", fillOp}, {"copy", copyOp}, {"view", viewOp},
-    {"randomNormal", randomNormalOp}, {"cast", castOp},
+    {"allocate", allocateOp},
+    {"fill", fillOp},
+    {"copy", copyOp},
+    {"view", viewOp},
+    {"randomNormal", randomNormalOp},
+    {"cast", castOp},
     {"embedding", embeddingOp},
     {"gatherRows", gatherRowsOp},
     {"embeddingBackward", embeddingBackwardOp},
@@ -20,6 +29,22 @@ const Op kOps[] = {
     {"columnSum", columnSumOp},
     {"gradStats", gradStatsOp},
     {"adamw", adamwOp},
+    {"add", addOp},
+    {"multiply", multiplyOp},
+    {"scale", scaleOp},
+    {"accumulate", accumulateOp},
+    {"rmsNorm", rmsNormOp},
+    {"addRmsNorm", addRmsNormOp},
+    {"rmsNormBackward", rmsNormBackwardOp},
+    {"addRmsNormBackward", addRmsNormBackwardOp},
+    {"rope", ropeOp},
+    {"ropeBackward", ropeBackwardOp},
+    {"swiglu", swigluOp},
+    {"swigluBackward", swigluBackwardOp},
+    {"gemm", gemmOp},
+    {"linear", linearOp},
+    {"linearInputGradient", linearInputGradientOp},
+    {"linearWeightGradient", linearWeightGradientOp},
 };
 const int kOpCount = int(sizeof(kOps) / sizeof(kOps[0]));
 

@@ -1,0 +1,70 @@
+import { checkChoice, checkInteger } from '../errors.js';
+import { dtypeNumber, type FloatDType, floatDtypes } from '../tensor/dtype.js';
+import { call, handleOf, type Tensor } from '../tensor/tensor.js';
+
+/** Which of the two kernel families computes a product; see {@link gemm}. */
+export type GemmFamily = 'rollout' | 'training';
+
+const families: readonly GemmFamily[] = ['rollout', 'training'];
+
+/** @internal The number of a family in native/core/numerics.h. */
+export function familyNumber(where: string, family: GemmFamily): number {
+  return families.indexOf(checkChoice(where, 'family', family, families)) + 1;
+}
+
+/** @internal The dtype of a product: fp32 or that of its inputs. */
+export function resultDtype(where: string, name: string, dtype: FloatDType): number {
+  return dtypeNumber(checkChoice(where, name, dtype, floatDtypes));
+}
+
+/** Settings of {@link gemm}. */
+export interface GemmOptions {
+  /** a is stored [K, M] (or [B, K, M]). Default false. */
+  transposeA?: boolean;
+  /** b is stored [N, K] (or [B, N, K]), as a linear layer's weight is. Default false. */
+  transposeB?: boolean;
+  /** [N], of the dtype of a; added before the result is rounded. */
+  bias?: Tensor | null;
+  /** Where to write the result instead of to a new tensor; may not overlap an input. */
+  out?: Tensor;
+  /** Add the product to `out`, which must be fp32. Default false. */
+  accumulate?: boolean;
+  /** fp32 or the dtype of a. Default: that of `out`, else that of a. */
+  outDtype?: FloatDType;
+  family?: GemmFamily;
+  /** Length of K that is summed before the partial sums are added in order; 0 (default): no split. */
+  splitK?: number;
+}
+
+/**
+ * Matrix product `a b (+ bias) (+ out)` with fp32 sums and one rounding at the end.
+ *
+ * a is [M, K] or [B, M, K]; b is [K, N], or [B, K, N] where a has a batch, and of the dtype of a; the result is
+ * [M, N] or [B, M, N]. A b without a batch serves every matrix of a.
+ *
+ * The order in which an element is summed depends on K and `splitK` alone, so a row of the result does not
+ * depend on the other rows, and its bits do not depend on the number of threads:
+ * - `training` (default): one chain of fused multiply-adds, k from 0 to K - 1. bf16 on processors with
+ *   AVX512-BF16 takes pairs of k with `vdpbf16ps`, which treats subnormal numbers as zero.
+ * - `rollout`: sixteen strided partial sums (k = l, l + 16, ...), joined at the end.
+ *
+ * @throws InvalidArgumentError if shapes or dtypes do not fit, or `out` overlaps an input
+ */
+export function gemm(a: Tensor, b: Tensor, options: GemmOptions = {}): Tensor {
+  const { transposeA = false, transposeB = false, bias, out, accumulate = false } = options;
+  const { family = 'training', splitK = 0 } = options;
+  const outDtype = options.outDtype ?? ((out ?? a).dtype as FloatDType);
+  const outputs = call('gemm', [
+    a.handle,
+    b.handle,
+    handleOf(bias),
+    handleOf(out),
+    familyNumber('gemm', family),
+    checkInteger('gemm', 'splitK', splitK, 0, 2 ** 30),
+    Number(transposeA),
+    Number(transposeB),
+    resultDtype('gemm', 'outDtype', outDtype),
+    Number(accumulate),
+  ]);
+  return out ?? outputs[0]!;
+}

@@ -1,0 +1,96 @@
+import { checkInteger, checkNumber, invalid } from '../errors.js';
+import type { FloatDType } from '../tensor/dtype.js';
+import { tidy } from '../tensor/scope.js';
+import { callFallible, cast, type Tensor, tensor } from '../tensor/tensor.js';
+
+export interface RopeOptions {
+  /** Heads from the first on that are rotated (queries and keys); the rest (values) are copied. Default: all. */
+  readonly rotatedHeads?: number;
+  /** 1: one rounding at the end; 3: both products and their sum. Default: 1. */
+  readonly roundings?: 1 | 3;
+  /** Whether cos and sin are rounded to the dtype of x before use. Default: false. */
+  readonly table16?: boolean;
+}
+
+/**
+ * The angles of rotary position embedding (Su et al., arXiv 2104.09864): (cos, sin) of
+ * position * theta^(-2i / headDim), computed in fp64 and rounded once.
+ *
+ * @param dtype what the values are rounded to; they are stored as fp32 in any case
+ * @returns fp32 [maxPositions, headDim / 2, 2]
+ * @throws InvalidArgumentError for sizes below 1, an odd headDim, or a theta that is not positive
+ */
+export function ropeTable(
+  maxPositions: number,
+  headDim: number,
+  theta: number,
+  dtype: FloatDType = 'fp32',
+): Tensor {
+  checkInteger('ropeTable', 'maxPositions', maxPositions, 1);
+  checkInteger('ropeTable', 'headDim', headDim, 2);
+  if (headDim % 2 !== 0) invalid('ropeTable', 'headDim to be even', headDim);
+  checkNumber('ropeTable', 'theta', theta);
+  if (theta <= 0) invalid('ropeTable', 'theta above 0', theta);
+  const half = headDim / 2;
+  const values = new Float32Array(maxPositions * headDim);
+  for (let i = 0; i < half; i++) {
+    const frequency = theta ** ((-2 * i) / headDim);
+    for (let position = 0; position < maxPositions; position++) {
+      const at = position * headDim + 2 * i;
+      values[at] = Math.cos(position * frequency);
+      values[at + 1] = Math.sin(position * frequency);
+    }
+  }
+  const shape = [maxPositions, half, 2];
+  if (dtype === 'fp32') return tensor(values, shape);
+  return tidy(() => cast(tensor(values, shape, dtype), 'fp32'));
+}
+
+/**
+ * Rotates each pair (x[i], x[i + headDim / 2]) of a head by the angle of its token's position:
+ * y[i] = x[i] * cos - x[i + headDim / 2] * sin, y[i + headDim / 2] = x[i + headDim / 2] * cos + x[i] * sin.
+ *
+ * Products and sums are in fp32. With `roundings` 3 both products are rounded to the dtype of x before their
+ * sum is; with `table16` cos and sin are rounded to it first.
+ *
+ * @param x [N, heads, headDim], any float dtype
+ * @param table fp32 [positions, headDim / 2, 2], see {@link ropeTable}
+ * @param positions int32 [N]
+ * @returns like x
+ * @throws InvalidArgumentError where shapes or dtypes do not fit; DeviceError, at the next read, for a position
+ * outside the table
+ */
+export function rope(x: Tensor, table: Tensor, positions: Tensor, options: RopeOptions = {}): Tensor {
+  const { rotatedHeads = x.shape[1] ?? 0, roundings = 1, table16 = false } = options;
+  return callFallible('rope', [
+    x.handle,
+    table.handle,
+    positions.handle,
+    rotatedHeads,
+    roundings,
+    Number(table16),
+  ])[0]!;
+}
+
+/**
+ * The gradient of {@link rope}: the rotation by the negative angle, in fp32 with one rounding at the end.
+ *
+ * @param dy like x of the forward pass
+ * @param options as in the forward pass
+ * @returns dx
+ */
+export function ropeBackward(
+  dy: Tensor,
+  table: Tensor,
+  positions: Tensor,
+  options: Omit<RopeOptions, 'roundings'> = {},
+): Tensor {
+  const { rotatedHeads = dy.shape[1] ?? 0, table16 = false } = options;
+  return callFallible('ropeBackward', [
+    dy.handle,
+    table.handle,
+    positions.handle,
+    rotatedHeads,
+    Number(table16),
+  ])[0]!;
+}

@@ -1,0 +1,45 @@
+import { type MismatchMetrics, mismatchMetrics } from '../mismatch/metrics.js';
+import type { Decoder } from '../models/decoder.js';
+import type { TokenSequence } from '../models/sequences.js';
+import { RolloutEngine } from '../rollout/engine.js';
+import type { FloatDType } from '../tensor/dtype.js';
+import { TrainingEngine } from '../training/engine.js';
+import { engineNumerics, type NumericsMode } from './config.js';
+
+export interface Setting {
+  readonly precision: FloatDType;
+  readonly numerics: NumericsMode;
+}
+
+/** The effect itself, as the sanity test shows it at its end. */
+export const effectSettings: readonly Setting[] = [
+  { precision: 'bf16', numerics: 'default' },
+  { precision: 'fp16', numerics: 'default' },
+  { precision: 'fp16', numerics: 'matched' },
+];
+
+/**
+ * The mismatch of one set of weights on one set of tokens: both engines score the same responses in the given
+ * precision and numerics.
+ */
+export async function measureMismatch(
+  model: Decoder,
+  sequences: readonly TokenSequence[],
+  { precision, numerics: mode }: Setting,
+): Promise<MismatchMetrics> {
+  const numerics = engineNumerics(mode);
+  using rollout = new RolloutEngine(model, { precision, numerics: numerics.rollout });
+  using training = new TrainingEngine(model, {
+    precision,
+    numerics: numerics.training,
+    schedule: { kind: 'constant', learningRate: 0 },
+  });
+  const mu = await rollout.score(sequences);
+  const pi = await training.score(sequences);
+  return mismatchMetrics({
+    offsets: mu.offsets,
+    rolloutLogprobs: mu.logprobs,
+    logprobs: pi.logprobs,
+    mask: new Uint8Array(mu.logprobs.length).fill(1),
+  });
+}

@@ -1,0 +1,78 @@
+import type { MismatchMetrics } from '../mismatch/metrics.js';
+import type { TrainerStep } from '../rl/trainer.js';
+import { memory } from '../runtime.js';
+
+/** A line of metrics.jsonl. */
+export type StepRecord = { readonly step: number } & Readonly<Record<string, number>>;
+
+/** The part of the mismatch metrics that summaries show. */
+export interface MismatchSummary {
+  /** KL[mu || pi] per token, first-order estimate, in nats. */
+  readonly k1: number;
+  /** KL[mu || pi] per token, low-variance estimate, in nats. */
+  readonly k3: number;
+  /** Greatest |pi - mu| of a token. */
+  readonly maxProbDiff: number;
+  /** Mean |log pi - log mu| per token, in nats. */
+  readonly meanAbsLogRatio: number;
+  /** Nats of log pi - log mu per 1,000 tokens. */
+  readonly seqLogRatioPer1k: number;
+}
+
+export function summarizeMismatch(metrics: MismatchMetrics): MismatchSummary {
+  const { k1, k3, meanAbsLogRatio, seqLogRatioPer1k, maxProbDiff, minProbDiff } = metrics;
+  return { k1, k3, maxProbDiff: Math.max(maxProbDiff, -minProbDiff), meanAbsLogRatio, seqLogRatioPer1k };
+}
+
+/** One flat record of a step, under `group/name` keys. Times and memory are the only values that differ between runs. */
+export function recordOf(
+  { step, reward, mismatch, entropy, updates, trajectories, seconds }: TrainerStep,
+  run: { window: number; overflows: number; lossScale: number; totalSeconds: number },
+): StepRecord {
+  const last = updates.at(-1)!;
+  const tokens = trajectories.reduce((sum, { completion }) => sum + completion.tokens.length, 0);
+  const stepSeconds = seconds.rollout + seconds.score + seconds.train;
+  const record: Record<string, number> & { step: number } = {
+    step,
+    'train/reward': reward,
+    'train/reward_window': run.window,
+    'train/loss': mean(updates.map(({ loss }) => loss)),
+    'train/grad_norm': mean(updates.map(({ gradNorm }) => gradNorm)),
+    'train/learning_rate': last.learningRate,
+    'train/entropy': entropy,
+    'train/response_tokens': tokens / trajectories.length,
+    'train/truncated_share':
+      trajectories.filter(({ completion }) => completion.finishReason === 'length').length /
+      trajectories.length,
+    'train/skipped_updates': updates.filter(({ skipped }) => skipped).length,
+    'scaler/scale': run.lossScale,
+    'scaler/overflows': run.overflows,
+    'memory/peak_bytes': memory().peakBytes,
+    'time/rollout_s': seconds.rollout,
+    'time/score_s': seconds.score,
+    'time/train_s': seconds.train,
+    'time/step_s': stepSeconds,
+    'time/total_s': run.totalSeconds,
+    'time/tokens_per_s': tokens / stepSeconds,
+  };
+  for (const [name, value] of Object.entries(mismatch)) record[`mismatch/${name}`] = value;
+  // Of the last update, where the policy has moved furthest from the one that sampled.
+  for (const [name, value] of Object.entries(last.metrics)) record[`algorithm/${name}`] = value;
+  return record;
+}
+
+/** Means over steps; of the greatest probability difference, the greatest. */
+export function meanMismatch(records: readonly StepRecord[]): MismatchSummary {
+  const column = (name: string) => records.map((record) => record[`mismatch/${name}`]!);
+  return {
+    k1: mean(column('k1')),
+    k3: mean(column('k3')),
+    maxProbDiff: Math.max(...column('maxProbDiff'), ...column('minProbDiff').map((x) => -x)),
+    meanAbsLogRatio: mean(column('meanAbsLogRatio')),
+    seqLogRatioPer1k: mean(column('seqLogRatioPer1k')),
+  };
+}
+
+function mean(values: readonly number[]): number {
+  return values.length === 0 ? Number.NaN : values.reduce((sum, x) => sum + x, 0) / values.length;
+}

@@ -1,0 +1,248 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { InvalidArgumentError } from '../errors.js';
+import { atomicWriteFile } from '../io/atomicWrite.js';
+import { type RunDirectory, readMetrics } from '../io/runDirectory.js';
+import { Decoder } from '../models/decoder.js';
+import type { TokenSequence } from '../models/sequences.js';
+import { createAlgorithm } from '../rl/algorithms.js';
+import { Trainer } from '../rl/trainer.js';
+import { RolloutEngine } from '../rollout/engine.js';
+import { createTask } from '../tasks/index.js';
+import type { Task } from '../tasks/task.js';
+import { loadCheckpoint, saveCheckpoint } from '../training/checkpoint.js';
+import { TrainingEngine } from '../training/engine.js';
+import { decoderConfig, engineNumerics, type SanityConfig } from './config.js';
+import { effectSettings, measureMismatch, type Setting } from './effect.js';
+import { buildPerfectibleSet } from './perfectible.js';
+import {
+  type MismatchSummary,
+  meanMismatch,
+  recordOf,
+  type StepRecord,
+  summarizeMismatch,
+} from './record.js';
+import { teach } from './supervised.js';
+import { judge, type Verdict, windowMean } from './verdict.js';
+
+export interface SanitySummary extends Verdict {
+  readonly steps: number;
+  readonly seconds: number;
+  readonly precision: { readonly training: string; readonly rollout: string };
+  readonly algorithm: string;
+  readonly numerics: string;
+  readonly task: string;
+  readonly seed: number;
+  /** Whether it was stopped before its end; such a run can be resumed. */
+  readonly interrupted: boolean;
+  /** Means over the last window of steps (maxProbDiff: the greatest over it). */
+  readonly mismatch: MismatchSummary;
+  readonly lossScale: { readonly final: number; readonly overflows: number };
+  /** Problems in the set, problems tried, and the base's accuracy on those. */
+  readonly set: { readonly problems: number; readonly tried: number; readonly baseAccuracy: number };
+  /** The final weights on the same tokens in other settings; empty when interrupted. */
+  readonly effect: readonly (Setting & MismatchSummary)[];
+}
+
+/** What a run tells while it goes on. */
+export type SanityEvent =
+  | { readonly kind: 'teach'; readonly step: number; readonly loss: number; readonly accuracy: number }
+  | { readonly kind: 'select'; readonly tried: number; readonly kept: number; readonly candidates: number }
+  | { readonly kind: 'resume'; readonly step: number }
+  | { readonly kind: 'step'; readonly record: StepRecord; readonly steps: number }
+  | { readonly kind: 'effect'; readonly setting: Setting };
+
+export interface RunOptions {
+  readonly directory: RunDirectory;
+  /** Aborting it ends the run after the step that is running, with a checkpoint. */
+  readonly signal?: AbortSignal;
+  readonly report?: (event: SanityEvent) => void;
+}
+
+interface SetFile {
+  readonly indices: readonly number[];
+  readonly tried: number;
+  readonly accuracy: number;
+}
+
+const SET_FILE = 'set.json';
+const SAMPLES_SHOWN = 2;
+const EFFECT_SEQUENCES = 512;
+/** Draw names beyond those of any step. */
+const EFFECT_PROMPTS = 2 ** 30;
+
+/**
+ * The paper's sanity test (arXiv 2510.26788): teach a small model until it is partly right, keep the problems that it
+ * solves 20 % to 80 % of the time, and train on those; a sound setup reaches 95 % training accuracy.
+ *
+ * Everything is a function of the configuration: a run that was stopped, or killed, and resumed ends with the same
+ * bits as one that was not.
+ */
+export async function runSanity(config: SanityConfig, options: RunOptions): Promise<SanitySummary> {
+  const { directory, signal, report } = options;
+  const started = performance.now();
+  const task = createTask(config.task);
+  using model = new Decoder(decoderConfig(config), { seed: config.seed });
+
+  const checkpoint = await directory.latestCheckpoint();
+  let set: SetFile;
+  if (checkpoint) {
+    set = await readSet(directory);
+  } else {
+    await directory.truncateMetrics(0);
+    const common = { seed: config.seed, ...(signal && { signal }) };
+    await teach(model, task, {
+      ...common,
+      accuracy: config.baseAccuracy,
+      report: (progress) => report?.({ kind: 'teach', ...progress }),
+    });
+    set = await buildPerfectibleSet(model, task, {
+      ...common,
+      candidates: config.candidates,
+      samples: config.samplesPerProblem,
+      report: (progress) => report?.({ kind: 'select', ...progress, candidates: config.candidates }),
+    });
+    if (!signal?.aborted) {
+      if (set.indices.length === 0) {
+        throw new InvalidArgumentError(
+          `[sanity] expected some of ${set.tried} problems to be solved 20 % to 80 % of the time, got none ` +
+            `(the base is right ${(100 * set.accuracy).toFixed(1)} % of the time); try another baseAccuracy or more candidates`,
+        );
+      }
+      await atomicWriteFile(join(directory.path, SET_FILE), `${JSON.stringify(set)}\n`);
+    }
+  }
+
+  const numerics = engineNumerics(config.numerics);
+  const totalUpdates = config.steps * config.updatesPerStep;
+  const warmup = Math.min(config.warmupSteps * config.updatesPerStep, totalUpdates - 1);
+  using training = new TrainingEngine(model, {
+    precision: config.trainingPrecision,
+    numerics: numerics.training,
+    schedule: {
+      kind: 'linear',
+      learningRate: config.learningRate,
+      warmupSteps: warmup,
+      totalSteps: totalUpdates,
+      minRatio: 0.02,
+    },
+    lossScaler: config.lossScaler,
+  });
+  using rollout = new RolloutEngine(model, {
+    precision: config.rolloutPrecision,
+    numerics: numerics.rollout,
+  });
+  const save = (step: number) =>
+    directory.saveCheckpoint(step, (dir) => saveCheckpoint(dir, model, training));
+
+  const records: StepRecord[] = [];
+  let secondsBefore = 0;
+  if (checkpoint) {
+    await loadCheckpoint(checkpoint.path, model, training);
+    await directory.truncateMetrics(checkpoint.step);
+    for (const record of await readMetrics(directory.path)) records.push(record as StepRecord);
+    secondsBefore = records.at(-1)?.['time/total_s'] ?? 0;
+    report?.({ kind: 'resume', step: checkpoint.step });
+  } else if (!signal?.aborted) {
+    await save(0);
+  }
+
+  const rewards = records.map((record) => record['train/reward']!);
+  let step = checkpoint?.step ?? 0;
+  if (!signal?.aborted || checkpoint) {
+    const prompts = set.indices.map((index) => task.problem(config.seed, index));
+    const algorithm = createAlgorithm(config.algorithm, algorithmParameters(config, task.responseLength));
+    const trainer = new Trainer(rollout, training, task, prompts, { ...config, algorithm });
+    let saved = step;
+    while (step < config.steps && !signal?.aborted && !judge(rewards).passed) {
+      const result = await trainer.step(step);
+      rewards.push(result.reward);
+      const record = recordOf(result, {
+        window: windowMean(rewards, step),
+        overflows: training.scaler.state().overflows,
+        lossScale: training.scaler.scale,
+        totalSeconds: secondsBefore + (performance.now() - started) / 1e3,
+      });
+      records.push(record);
+      await directory.appendMetrics(record);
+      for (const { prompt, completion, reward } of result.trajectories.slice(0, SAMPLES_SHOWN)) {
+        await directory.appendSample({
+          step,
+          prompt: task.format(prompt),
+          response: task.format(completion.tokens),
+          reward,
+          finishReason: completion.finishReason,
+        });
+      }
+      report?.({ kind: 'step', record, steps: config.steps });
+      step++;
+      if (step % config.checkpointEvery === 0) {
+        await save(step);
+        saved = step;
+      }
+    }
+    if (saved !== step) await save(step);
+  }
+
+  const interrupted = signal?.aborted === true && step < config.steps && !judge(rewards).passed;
+  const effect: (Setting & MismatchSummary)[] = [];
+  if (!interrupted) {
+    const sequences = await sampleSequences(rollout, task, set.indices, config.seed);
+    for (const setting of effectSettings) {
+      report?.({ kind: 'effect', setting });
+      effect.push({ ...setting, ...summarizeMismatch(await measureMismatch(model, sequences, setting)) });
+    }
+  }
+  const summary: SanitySummary = {
+    ...judge(rewards),
+    steps: step,
+    seconds: secondsBefore + (performance.now() - started) / 1e3,
+    precision: { training: config.trainingPrecision, rollout: config.rolloutPrecision },
+    algorithm: config.algorithm,
+    numerics: config.numerics,
+    task: config.task,
+    seed: config.seed,
+    interrupted,
+    mismatch: meanMismatch(records.slice(-10)),
+    lossScale: { final: training.scaler.scale, overflows: training.scaler.state().overflows },
+    set: { problems: set.indices.length, tried: set.tried, baseAccuracy: set.accuracy },
+    effect,
+  };
+  await directory.writeSummary(summary);
+  return summary;
+}
+
+async function readSet(directory: RunDirectory): Promise<SetFile> {
+  const path = join(directory.path, SET_FILE);
+  try {
+    return JSON.parse(await readFile(path, 'utf8'));
+  } catch (cause) {
+    throw new InvalidArgumentError(`[sanity] expected ${path} to be readable JSON`, { cause });
+  }
+}
+
+/** Dr.GRPO and the PG family divide by the longest response there can be, as the paper does with its 8192. */
+function algorithmParameters(config: SanityConfig, responseLength: number): { constantLength?: number } {
+  return config.algorithm === 'grpo' ? {} : { constantLength: responseLength };
+}
+
+/** Responses of the final policy to the problems of the set, for both engines to score. */
+async function sampleSequences(
+  rollout: RolloutEngine,
+  task: Task,
+  indices: readonly number[],
+  seed: number,
+): Promise<TokenSequence[]> {
+  rollout.syncWeights();
+  const requests = Array.from({ length: EFFECT_SEQUENCES }, (_, i) => ({
+    prompt: task.problem(seed, indices[i % indices.length]!),
+    promptId: EFFECT_PROMPTS + i,
+    sampleId: 0,
+  }));
+  const completions = await rollout.generate(requests, {
+    seed,
+    maxNewTokens: task.responseLength,
+    stopTokens: task.stopToken === undefined ? [] : [task.stopToken],
+  });
+  return completions.map(({ tokens }, i) => ({ prompt: requests[i]!.prompt, response: tokens }));
+}

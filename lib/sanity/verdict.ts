@@ -1,0 +1,46 @@
+import { PASS_ACCURACY } from './config.js';
+
+/** Steps that training accuracy is averaged over. */
+export const WINDOW = 10;
+/** Steps for which the average must stay above the bar to pass. */
+export const HOLD = 10;
+/** A fall of the average below this share of its peak is a collapse. */
+const COLLAPSE_SHARE = 0.8;
+
+export interface Verdict {
+  /** Whether the average stayed above 95 % for the last {@link HOLD} steps. */
+  readonly passed: boolean;
+  /** Average of the last {@link WINDOW} steps. */
+  readonly finalAccuracy: number;
+  /** The greatest average. */
+  readonly peakAccuracy: number;
+  /** The first step whose average was below 80 % of the peak before it, or null. */
+  readonly collapsedAtStep: number | null;
+}
+
+/** Judges a run by the mean reward of each of its steps. */
+export function judge(rewards: readonly number[]): Verdict {
+  let peakAccuracy = 0;
+  let collapsedAtStep: number | null = null;
+  let above = 0;
+  let average = 0;
+  for (let step = 0; step < rewards.length; step++) {
+    average = windowMean(rewards, step);
+    if (step + 1 < WINDOW) continue;
+    above = average > PASS_ACCURACY ? above + 1 : 0;
+    if (average < COLLAPSE_SHARE * peakAccuracy) collapsedAtStep ??= step;
+    peakAccuracy = Math.max(peakAccuracy, average);
+  }
+  return {
+    passed: above >= HOLD,
+    finalAccuracy: average,
+    peakAccuracy: Math.max(peakAccuracy, rewards.length < WINDOW ? average : 0),
+    collapsedAtStep,
+  };
+}
+
+/** Mean of the last {@link WINDOW} rewards up to `step` (of fewer at the beginning). */
+export function windowMean(rewards: readonly number[], step: number): number {
+  const window = rewards.slice(Math.max(0, step + 1 - WINDOW), step + 1);
+  return window.length === 0 ? 0 : window.reduce((sum, r) => sum + r, 0) / window.length;
+}

@@ -1,0 +1,9 @@
+// The rollout product for other kernels of the same pass. Include inside #ifdef ISA_PASS, after ops/gemm.h
+// and core/workers.h; it has no guard, since each pass declares its own. It calls parallelFor: call it from
+// the kernel itself, not from a body.
+
+namespace isopolicy::ISA_PASS {
+
+void rolloutGemm(const GemmArgs& args, Workers& workers);
+
+}  // namespace isopolicy::ISA_PASS

@@ -1,0 +1,78 @@
+#!/usr/bin/env node
+/**
+ * Builds the addon with AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer into build/sanitize and runs the
+ * tests that reach native code with it: node scripts/test-sanitize.mjs [filter...]
+ *
+ * A finding ends the test process with an error, so it fails its test file. Nothing is suppressed: an entry for node
+ * or V8 would hide the addon's own leaks, whose stacks go through both.
+ */
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { root } from './stale.mjs';
+
+const folder = path.join(root, 'build/sanitize');
+const areas = ['test/native', 'test/ops', 'test/tensor'];
+
+function fail(line) {
+  console.error(`test-sanitize: ${line}`);
+  process.exit(1);
+}
+
+function run(command, args, options = {}) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options });
+  if (error) fail(`${command}: ${error.message}`);
+  return status ?? 1;
+}
+
+/** A step of the build: shows its warnings, and all of its output if it fails. */
+function build(args, what) {
+  const { status, stdout, stderr } = spawnSync('cmake', args, {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+  });
+  const output = `${stdout}${stderr}`;
+  if (status !== 0) fail(`${what} failed\n${output}`);
+  for (const line of output.split('\n')) if (/\bwarning:/.test(line)) console.error(line);
+}
+
+/** A run-time library of the compiler that CMake will use. */
+function runtimeLibrary(name) {
+  const compiler = process.env.CXX?.split(' ')[0] || 'g++';
+  const { stdout, error } = spawnSync(compiler, [`-print-file-name=${name}`], { encoding: 'utf8' });
+  const file = stdout?.trim();
+  if (error || !file || !path.isAbsolute(file))
+    fail(
+      `${name} was not found through ${compiler}; install g++ with its sanitizer libraries (libasan, libubsan)`,
+    );
+  return fs.realpathSync(file);
+}
+
+if (process.platform !== 'linux') fail('only Linux is supported');
+if (spawnSync('cmake', ['--version']).error) fail('cmake was not found; "apt-get install cmake"');
+const preload = [runtimeLibrary('libasan.so'), runtimeLibrary('libubsan.so')].join(' ');
+
+const start = Date.now();
+build(
+  ['-S', root, '-B', folder, '-DISOPOLICY_SANITIZE=ON', '-DISOPOLICY_CUDA=OFF'],
+  'configuring the sanitized build',
+);
+build(['--build', folder, '--parallel', String(os.availableParallelism())], 'the sanitized build');
+console.log(`sanitized build: ${((Date.now() - start) / 1000).toFixed(0)} s`);
+
+const filters = process.argv.slice(2);
+const chosen =
+  filters.length > 0 ? filters : areas.filter((area) => fs.existsSync(path.join(root, 'dist', area)));
+if (chosen.length === 0) fail('no compiled tests in dist/test; run "npm run build:ts" first');
+const status = run(process.execPath, ['scripts/test.mjs', ...chosen], {
+  env: {
+    ...process.env,
+    ISOPOLICY_ADDON: path.join(folder, 'isopolicy.node'),
+    LD_PRELOAD: preload,
+    ASAN_OPTIONS: 'detect_leaks=1:detect_stack_use_after_return=1',
+    UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
+  },
+});
+process.exit(status);
