@@ -135,9 +135,14 @@ export function invoke(op: number, values: readonly number[]): NativeOutput[] {
 /** Call sites of ops that can still fail once queued, by sequence number. */
 const callSites = new Map<number, Error>();
 
-/** Remembers this call, so that a failure of the op just queued points here. */
-export function rememberCallSite(): void {
-  callSites.set(buffer[sequenceSlot]!, new Error());
+let newestCallSite = 0;
+/** The failure last reported: every read that waits behind it reports it too, with the same stack. */
+let reported: { sequence: number; site: Error | undefined } | undefined;
+
+/** Remembers this call, so that a failure of the op just queued (or of the given number) points here. */
+export function rememberCallSite(sequence = buffer[sequenceSlot]!): void {
+  callSites.set(sequence, new Error());
+  newestCallSite = sequence;
 }
 
 /**
@@ -145,7 +150,7 @@ export function rememberCallSite(): void {
  * Rejects with a {@link DeviceError} when queued work failed; its stack points to the call that queued it.
  */
 export async function readBytes(handles: readonly number[]): Promise<ArrayBuffer[]> {
-  const upTo = buffer[sequenceSlot]!;
+  const upTo = newestCallSite;
   const result = addon.read(...handles);
   if (result === -1) throwLastError();
   try {
@@ -153,7 +158,8 @@ export async function readBytes(handles: readonly number[]): Promise<ArrayBuffer
   } catch (failure) {
     const { message, sequence } = failure as { message: string; sequence: number };
     const error = new DeviceError(message);
-    const site = callSites.get(sequence);
+    if (reported?.sequence !== sequence) reported = { sequence, site: callSites.get(sequence) };
+    const { site } = reported;
     if (site?.stack) error.stack = `${error.name}: ${message}\n${site.stack.split('\n').slice(2).join('\n')}`;
     throw error;
   } finally {

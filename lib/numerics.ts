@@ -14,10 +14,10 @@ export interface Numerics {
   readonly gemmSplitK: number;
   readonly mergedProjections: number;
   readonly residualFused: number;
-  readonly rmsNormRoundings: number;
+  readonly rmsNormRoundings: 1 | 2;
   readonly ropeTable16: number;
-  readonly ropeRoundings: number;
-  readonly swigluRoundings: number;
+  readonly ropeRoundings: 1 | 3;
+  readonly swigluRoundings: 1 | 2;
   readonly attentionChunk: number;
   readonly attentionTile: number;
   readonly logits16: number;
@@ -52,12 +52,25 @@ export function numerics(preset: NumericsPreset, overrides: Partial<Numerics> = 
     checkChoice('numerics', 'each knob', name as KnobName, names);
     values[name as KnobName] = checkInteger('numerics', name, value, 0);
   }
-  const result: Numerics = values;
-  if (result.gemmFamily !== 1 && result.gemmFamily !== 2) {
-    invalid('numerics', 'gemmFamily to be 1 (rollout) or 2 (training)', result.gemmFamily);
+  for (const [name, allowed] of Object.entries(enumerated)) {
+    const value = values[name as KnobName];
+    if (!allowed.includes(value)) invalid('numerics', `${name} to be ${allowed.join(' or ')}`, value);
   }
-  return result;
+  return values as unknown as Numerics;
 }
+
+/** Knobs that are not counts; kernels check the counts, which depend on one another. */
+const enumerated: Partial<Record<KnobName, readonly number[]>> = {
+  gemmFamily: [1, 2],
+  mergedProjections: [0, 1],
+  residualFused: [0, 1],
+  rmsNormRoundings: [1, 2],
+  ropeTable16: [0, 1],
+  ropeRoundings: [1, 3],
+  swigluRoundings: [1, 2],
+  logits16: [0, 1],
+  weightsSnapshot: [0, 1],
+};
 
 /** The kernel family that `gemmFamily` names. */
 export function gemmFamilyOf(choices: Numerics): KernelFamily {

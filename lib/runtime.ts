@@ -1,5 +1,12 @@
-import { checkInteger } from './errors.js';
-import { type AddonInfo, addon, checked, type MemoryUse, type VectorLevel } from './native.js';
+import { checkInteger, InvalidArgumentError } from './errors.js';
+import {
+  type AddonInfo,
+  addon,
+  checked,
+  type MemoryUse,
+  rememberCallSite,
+  type VectorLevel,
+} from './native.js';
 
 export type { AddonInfo, MemoryUse, VectorLevel };
 
@@ -26,6 +33,11 @@ export function setVectorLevel(level: VectorLevel): void {
   checked(addon.setVectorLevel(level));
 }
 
+/** Frees recordings that were dropped without dispose(), as tensors are. */
+const finalizer = new FinalizationRegistry<number>((id) => {
+  addon.disposeRecording(id);
+});
+
 /** A sequence of ops recorded once, to be run again with one call on the same memory. */
 export class Recording implements Disposable {
   readonly #id: number;
@@ -34,16 +46,19 @@ export class Recording implements Disposable {
   /** @internal */
   constructor(id: number) {
     this.#id = id;
+    finalizer.register(this, id, this);
   }
 
   /** Queues the whole sequence; inputs are read from, outputs written to, the tensors of the recording. */
   replay(): void {
-    checked(addon.replay(this.#id));
+    rememberCallSite(checked(addon.replay(this.#id)));
   }
 
   dispose(): void {
-    if (!this.#disposed) addon.disposeRecording(this.#id);
+    if (this.#disposed) return;
     this.#disposed = true;
+    finalizer.unregister(this);
+    addon.disposeRecording(this.#id);
   }
 
   [Symbol.dispose](): void {
@@ -60,6 +75,10 @@ export function record<R>(body: () => R): { recording: Recording; result: R } {
   let result: R;
   try {
     result = body();
+    if (result instanceof Promise)
+      throw new InvalidArgumentError(
+        '[record] expected a synchronous function, got one that returns a promise',
+      );
   } catch (error) {
     addon.disposeRecording(checked(addon.endRecording()));
     throw error;

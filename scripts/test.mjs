@@ -37,7 +37,14 @@ if (chosen.length === 0) {
 const concurrency = Math.max(1, Math.min(4, os.availableParallelism()));
 const { status, signal } = spawnSync(
   process.execPath,
-  ['--test', `--test-concurrency=${concurrency}`, '--test-reporter=spec', ...options, ...chosen],
+  [
+    '--test',
+    `--test-concurrency=${concurrency}`,
+    '--test-reporter=spec',
+    '--test-timeout=600000', // ends a file that hangs, and fails it
+    ...options,
+    ...chosen,
+  ],
   // Fresh tensors hold NaN, so that an output that a kernel does not write shows.
   { cwd: root, stdio: 'inherit', env: { ISOPOLICY_POISON: '1', ...process.env } },
 );

@@ -4,7 +4,7 @@
  */
 import type { Weight } from '../nn/weights.js';
 import type { KernelFamily } from '../numerics.js';
-import { type AttentionOptions, attention as attentionOp } from '../ops/attention.js';
+import { type AttentionHeads, type AttentionOrder, attention as attentionOp } from '../ops/attention.js';
 import { add as addOp } from '../ops/elementwise.js';
 import { embedding as embeddingOp, gatherRows as gatherRowsOp } from '../ops/embedding.js';
 import { linear as linearOp } from '../ops/linear.js';
@@ -58,9 +58,9 @@ export function rmsNorm(
   tape: Tape | null,
   x: Tensor,
   weight: Weight,
-  options: { eps: number; roundings: number },
+  options: { eps: number; roundings: 1 | 2 },
 ): Tensor {
-  const out = rmsNormOp(x, weight.value, options);
+  const out = rmsNormOp(x, weight.value, options.eps, options.roundings);
   tape?.record('rmsNorm', { x, weight, eps: options.eps }, [out]);
   return out;
 }
@@ -71,9 +71,9 @@ export function addRmsNorm(
   x: Tensor,
   delta: Tensor,
   weight: Weight,
-  options: { eps: number; roundings: number },
+  options: { eps: number; roundings: 1 | 2 },
 ): { sum: Tensor; out: Tensor } {
-  const { sum, out } = addRmsNormOp(x, delta, weight.value, options);
+  const { sum, y: out } = addRmsNormOp(x, delta, weight.value, options.eps, options.roundings);
   tape?.record('addRmsNorm', { x, delta, weight, eps: options.eps }, [sum, out]);
   return { sum, out };
 }
@@ -100,7 +100,7 @@ export function attention(
   tape: Tape | null,
   qkv: Tensor,
   cuSeqlens: Tensor,
-  options: AttentionOptions,
+  options: AttentionHeads & AttentionOrder,
 ): Tensor {
   const { out, lse } = attentionOp(qkv, cuSeqlens, options);
   if (tape) tape.record('attention', { qkv, cuSeqlens, options }, [out, lse]);
@@ -108,8 +108,8 @@ export function attention(
   return out;
 }
 
-export function swiglu(tape: Tape | null, gateUp: Tensor, options: { roundings: number }): Tensor {
-  const out = swigluOp(gateUp, options);
+export function swiglu(tape: Tape | null, gateUp: Tensor, options: { roundings: 1 | 2 }): Tensor {
+  const out = swigluOp(gateUp, options.roundings);
   tape?.record('swiglu', { gateUp }, [out]);
   return out;
 }

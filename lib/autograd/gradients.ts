@@ -5,7 +5,7 @@
  * can overflow and loss scaling is real); gradients of parameters are added up in fp32.
  */
 import type { Weight } from '../nn/weights.js';
-import { type AttentionOptions, attentionBackward } from '../ops/attention.js';
+import { type AttentionHeads, attentionBackward } from '../ops/attention.js';
 import { embeddingBackward, scatterRows } from '../ops/embedding.js';
 import { linearInputGradient, linearWeightGradient } from '../ops/linear.js';
 import { type LinearLogprobOptions, linearLogprobBackward } from '../ops/linearLogprob.js';
@@ -13,6 +13,7 @@ import { columnSum } from '../ops/reduce.js';
 import { addRmsNormBackward, rmsNormBackward } from '../ops/rmsNorm.js';
 import { type RopeOptions, ropeBackward } from '../ops/rope.js';
 import { swigluBackward } from '../ops/swiglu.js';
+import type { FloatDType } from '../tensor/dtype.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { GradientFlow } from './tape.js';
 
@@ -24,7 +25,7 @@ export interface Operands {
   addRmsNorm: { x: Tensor; delta: Tensor; weight: Weight; eps: number };
   add: { a: Tensor; b: Tensor };
   rope: { x: Tensor; table: Tensor; positions: Tensor; options: RopeOptions };
-  attention: { qkv: Tensor; cuSeqlens: Tensor; options: AttentionOptions };
+  attention: { qkv: Tensor; cuSeqlens: Tensor; options: AttentionHeads };
   swiglu: { gateUp: Tensor };
   gatherRows: { x: Tensor; index: Tensor };
   linearLogprob: { hidden: Tensor; weight: Weight; targets: Tensor; options: LinearLogprobOptions };
@@ -51,17 +52,15 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
   linear: ({ x, weight, bias }, { incoming: [d] }, flow) => {
     linearWeightGradient(d!, x, 0, weight.parameter.gradient);
     if (bias) columnSum(d!, 0, bias.value.size, bias.parameter.gradient);
-    flow.add(x, linearInputGradient(d!, [weight.value], x.dtype));
+    flow.add(x, linearInputGradient(d!, [weight.value], x.dtype as FloatDType));
   },
 
   rmsNorm: ({ x, weight, eps }, { incoming: [d] }, flow) =>
-    flow.add(x, rmsNormBackward(d!, x, weight.value, weight.parameter.gradient, { eps })),
+    flow.add(x, rmsNormBackward(d!, x, weight.value, eps, weight.parameter.gradient)),
 
   // Two outputs: the sum, which the residual stream carries on, and the normalised value.
   addRmsNorm: ({ x, delta, weight, eps }, { incoming: [dSum, d] }, flow) => {
-    const g = addRmsNormBackward(dSum ?? null, d!, x, delta, weight.value, weight.parameter.gradient, {
-      eps,
-    });
+    const g = addRmsNormBackward(dSum ?? null, d!, x, delta, weight.value, eps, weight.parameter.gradient);
     flow.add(x, g);
     flow.add(delta, g);
   },

@@ -59,11 +59,11 @@ export function rmsNormBackward(
  * The gradients of {@link addRmsNorm}: dx = round(dSum + d), d being the gradient of the norm at x + delta in
  * fp32. The result is the gradient of x and of delta alike; gradWeight accumulates as in {@link rmsNormBackward}.
  *
- * @param dSum gradient of `sum`, the shape and dtype of x
+ * @param dSum gradient of `sum`, the shape and dtype of x, or null where nothing reads the sum
  * @param dy gradient of `y`, the shape and dtype of x
  */
 export function addRmsNormBackward(
-  dSum: Tensor,
+  dSum: Tensor | null,
   dy: Tensor,
   x: Tensor,
   delta: Tensor,
@@ -72,7 +72,7 @@ export function addRmsNormBackward(
   gradWeight: Tensor | null,
 ): Tensor {
   return callOne('addRmsNormBackward', [
-    dSum.handle,
+    handleOf(dSum),
     dy.handle,
     x.handle,
     delta.handle,

@@ -140,7 +140,7 @@ export class Trainer {
   async #sample(step: number): Promise<Trajectory[]> {
     const { promptsPerStep, groupSize, seed } = this.#options;
     this.#rollout.syncWeights();
-    const requests = [];
+    const requests: { prompt: Int32Array; promptId: number; sampleId: number }[] = [];
     for (let i = 0; i < promptsPerStep; i++) {
       const promptId = step * promptsPerStep + i;
       const prompt = this.#prompts[this.#promptIndex(promptId)]!;

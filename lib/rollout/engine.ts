@@ -135,7 +135,7 @@ export class RolloutEngine implements Disposable {
    */
   async generate(requests: readonly GenerationRequest[], options: SamplingOptions): Promise<Completion[]> {
     const sampling = resolveSampling('generate', options, this.#model.config.vocabSize);
-    requests.forEach((request, i) => this.#checkRequest(request, i, sampling));
+    for (const [i, request] of requests.entries()) this.#checkRequest(request, i, sampling);
     return this.#inTurn(() => this.#generate(requests, sampling));
   }
 
@@ -358,9 +358,9 @@ export class RolloutEngine implements Disposable {
       ropeTable: this.#ropeTable,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
-        const cache = [keys[layer]!, values[layer]!, blockTable, slots, positions] as const;
-        writeKvCache(qkv, ...cache, { numHeads, numKvHeads });
-        return pagedAttention(qkv, ...cache, { numHeads, numKvHeads, chunk, tile });
+        const cache = { keyCache: keys[layer]!, valueCache: values[layer]!, blockTable, slots, positions };
+        writeKvCache(qkv, cache, { numHeads, numKvHeads });
+        return pagedAttention(qkv, cache, { numHeads, numKvHeads, chunk, tile });
       },
     };
   }

@@ -1,6 +1,6 @@
 import { InternalError } from '../errors.js';
 import type { ResolvedDecoderConfig } from '../models/config.js';
-import { kvPageSize } from '../ops/attention.js';
+import { pageSize } from '../ops/attention.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { full, type Tensor, zeros } from '../tensor/tensor.js';
 
@@ -29,14 +29,12 @@ export class KvCache implements Disposable {
     options: { slots: number; maxLength: number; pages?: number; dtype: FloatDType },
   ) {
     const { slots, maxLength, dtype } = options;
-    this.#pagesPerSlot = Math.ceil(maxLength / kvPageSize);
+    this.#pagesPerSlot = Math.ceil(maxLength / pageSize);
     const pages = options.pages ?? slots * this.#pagesPerSlot;
     const { numLayers, numKvHeads, headDim } = config;
-    this.keys = Array.from({ length: numLayers }, () =>
-      zeros([pages, numKvHeads, headDim, kvPageSize], dtype),
-    );
+    this.keys = Array.from({ length: numLayers }, () => zeros([pages, numKvHeads, headDim, pageSize], dtype));
     this.values = Array.from({ length: numLayers }, () =>
-      zeros([pages, numKvHeads, kvPageSize, headDim], dtype),
+      zeros([pages, numKvHeads, pageSize, headDim], dtype),
     );
     this.blockTable = full([slots, this.#pagesPerSlot], -1, 'int32');
     this.#table = new Int32Array(slots * this.#pagesPerSlot).fill(-1);
@@ -46,7 +44,7 @@ export class KvCache implements Disposable {
 
   /** The pages that a sequence of this length takes. */
   static pagesFor(length: number): number {
-    return Math.ceil(length / kvPageSize);
+    return Math.ceil(length / pageSize);
   }
 
   /** A slot with pages for `length` positions, or undefined while there is no room. */

@@ -1,3 +1,4 @@
+import { InvalidArgumentError } from '../errors.js';
 import type { Tensor } from './tensor.js';
 
 /** The tensors made while it is open, disposed of when it closes, unless they were kept. */
@@ -47,7 +48,9 @@ export function tidy<R>(body: () => R): R {
   try {
     result = body();
     if (result instanceof Promise)
-      throw new TypeError('[tidy] expected a synchronous function, got one that returns a promise');
+      throw new InvalidArgumentError(
+        '[tidy] expected a synchronous function, got one that returns a promise',
+      );
   } catch (error) {
     scopes.splice(scopes.indexOf(scope), 1);
     scope.close();

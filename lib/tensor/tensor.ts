@@ -1,4 +1,4 @@
-import { InvalidArgumentError, invalid } from '../errors.js';
+import { checkChoice, InvalidArgumentError, invalid } from '../errors.js';
 import {
   addon,
   checked,
@@ -130,18 +130,23 @@ export class Tensor implements Disposable {
     return view(this, begin * stride, [end - begin, ...rest]);
   }
 
-  /** Replaces the contents: floats are rounded to nearest even, and their number must fit. */
+  /** Replaces the contents: floats are rounded to nearest even, and their number must fit; int32 takes only its own values. */
   upload(values: ArrayLike<number>): void {
+    if (this.#disposed)
+      throw new InvalidArgumentError('[upload] expected a live tensor, got a tensor that was disposed of');
     if (values.length !== this.size)
       invalid('upload', `${this.size} values for shape [${this.shape.join(', ')}]`, values.length);
     if (this.dtype === 'int32') {
-      checked(addon.upload(this.handle, values instanceof Int32Array ? values : Int32Array.from(values)));
+      checked(addon.upload(this.handle, values instanceof Int32Array ? values : int32From(values)));
     } else if (this.dtype === 'fp32') {
       checked(addon.upload(this.handle, values instanceof Float32Array ? values : Float32Array.from(values)));
     } else {
       const wide = tensor(values, this.shape);
-      call('cast', [wide.handle, dtypeNumber(this.dtype), this.handle]);
-      wide.dispose();
+      try {
+        call('cast', [wide.handle, dtypeNumber(this.dtype), this.handle]);
+      } finally {
+        wide.dispose();
+      }
     }
   }
 }
@@ -187,6 +192,26 @@ function checkShape(where: string, shape: readonly number[]): void {
     if (!Number.isInteger(d) || d < 0) invalid(where, 'dimensions that are integers of at least 0', d);
 }
 
+/** Values that int32 holds as they are: a fraction or an overflow is an error, not another number. */
+function int32From(values: ArrayLike<number>): Int32Array {
+  const ints = Int32Array.from(values);
+  ints.forEach((x, i) => {
+    if (x !== values[i]) invalid('upload', 'integers from -2^31 to 2^31 - 1 for int32', values[i]);
+  });
+  return ints;
+}
+
+/** A new tensor given its contents; it does not outlive an error. */
+function initialized(t: Tensor, write: (t: Tensor) => void): Tensor {
+  try {
+    write(t);
+  } catch (error) {
+    t.dispose();
+    throw error;
+  }
+  return t;
+}
+
 /** A tensor whose contents are not defined until an op writes them. */
 export function empty(shape: readonly number[], dtype: DType = 'fp32'): Tensor {
   checkShape('empty', shape);
@@ -194,9 +219,7 @@ export function empty(shape: readonly number[], dtype: DType = 'fp32'): Tensor {
 }
 
 export function full(shape: readonly number[], value: number, dtype: DType = 'fp32'): Tensor {
-  const t = empty(shape, dtype);
-  fill(t, value);
-  return t;
+  return initialized(empty(shape, dtype), (t) => fill(t, value));
 }
 
 export function zeros(shape: readonly number[], dtype: DType = 'fp32'): Tensor {
@@ -215,22 +238,14 @@ export function tensor(
   dtype: DType = 'fp32',
 ): Tensor {
   checkShape('tensor', shape);
-  const t = empty(shape, dtype);
-  try {
-    t.upload(values);
-  } catch (error) {
-    t.dispose();
-    throw error;
-  }
-  return t;
+  return initialized(empty(shape, dtype), (t) => t.upload(values));
 }
 
 /** A 16-bit tensor from its stored bits. */
 export function tensorFromBits(bits: Uint16Array, shape: readonly number[], dtype: 'fp16' | 'bf16'): Tensor {
   checkShape('tensorFromBits', shape);
-  const t = empty(shape, dtype);
-  checked(addon.upload(t.handle, bits));
-  return t;
+  checkChoice('tensorFromBits', 'dtype', dtype, ['fp16', 'bf16']);
+  return initialized(empty(shape, dtype), (t) => checked(addon.upload(t.handle, bits)));
 }
 
 /** Independent normal values: a pure function of (seed, stream), the same at every thread count. */

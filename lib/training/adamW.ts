@@ -72,13 +72,13 @@ export class AdamW {
     for (const parameter of this.parameters) {
       const { first, second } = this.moments(parameter);
       adamw(parameter.master, parameter.gradient, first, second, {
-        learningRate,
+        lr: learningRate,
         beta1,
         beta2,
         eps: this.options.eps,
         weightDecay: this.options.weightDecay,
         step: this.#step,
-        gradientScale,
+        gradScale: gradientScale,
       });
     }
   }

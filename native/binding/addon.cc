@@ -168,6 +168,23 @@ Napi::Value upload(const Napi::CallbackInfo& info) {
   }));
 }
 
+void settlePromise(napi_env env, const Read& read) {
+  if (read.failed) {
+    auto error = Napi::Object::New(env);
+    error.Set("message", read.failure.message);
+    error.Set("sequence", double(read.failure.sequence));
+    napi_reject_deferred(env, read.deferred, error);
+    return;
+  }
+  auto buffers = Napi::Array::New(env, read.buffers.size());
+  for (size_t i = 0; i < read.buffers.size(); i++) {
+    napi_value buffer;
+    napi_get_reference_value(env, read.buffers[i], &buffer);
+    buffers[uint32_t(i)] = Napi::Value(env, buffer);
+  }
+  napi_resolve_deferred(env, read.deferred, buffers);
+}
+
 void settleRead(napi_env env, napi_value, void*, void* data) {
   std::unique_ptr<Read> read(static_cast<Read*>(data));
   if (env == nullptr) return;  // the environment is going away
@@ -175,20 +192,11 @@ void settleRead(napi_env env, napi_value, void*, void* data) {
   napi_handle_scope scope;
   napi_open_handle_scope(env, &scope);
   if (--addon.pendingReads == 0) napi_unref_threadsafe_function(env, addon.settle);
-  if (read->failed) {
-    addon.context.stream->acknowledgeFailure();
-    auto error = Napi::Object::New(env);
-    error.Set("message", read->failure.message);
-    error.Set("sequence", double(read->failure.sequence));
-    napi_reject_deferred(env, read->deferred, error);
-  } else {
-    auto buffers = Napi::Array::New(env, read->buffers.size());
-    for (size_t i = 0; i < read->buffers.size(); i++) {
-      napi_value buffer;
-      napi_get_reference_value(env, read->buffers[i], &buffer);
-      buffers[uint32_t(i)] = Napi::Value(env, buffer);
-    }
-    napi_resolve_deferred(env, read->deferred, buffers);
+  if (read->failed) addon.context.stream->acknowledgeFailure(read->failure.sequence);
+  // A worker that is being terminated refuses new values; no exception may leave this callback.
+  try {
+    settlePromise(env, *read);
+  } catch (const Napi::Error&) {
   }
   for (napi_ref reference : read->buffers) napi_delete_reference(env, reference);
   napi_close_handle_scope(env, scope);

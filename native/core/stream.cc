@@ -35,7 +35,11 @@ void Stream::fence(std::function<void()> copies, std::function<void(const Stream
   push(std::move(entry));
 }
 
-void Stream::acknowledgeFailure() { push({Entry::Kind::acknowledge, std::nullopt, nullptr, nullptr}); }
+void Stream::acknowledgeFailure(uint64_t failedSequence) {
+  Entry entry{Entry::Kind::acknowledge, std::nullopt, nullptr, nullptr};
+  entry.sequence = failedSequence;
+  push(std::move(entry));
+}
 
 void Stream::replay(std::shared_ptr<Recording> recording) {
   Entry entry{Entry::Kind::replay, std::nullopt, std::move(recording), nullptr};
@@ -51,7 +55,10 @@ void Stream::setThreads(int threads) {
 }
 
 void Stream::runGuarded(const Command& command, uint64_t sequence) {
-  if (failure_) return;
+  if (failure_) {
+    skippedUnreported_ = true;
+    return;
+  }
   try {
     command.run(workers_);
   } catch (const std::exception& error) {
@@ -89,10 +96,12 @@ void Stream::loop() {
           break;
         case Entry::Kind::fence:
           if (!failure_) entry.fence->first();
+          skippedUnreported_ = false;
           entry.fence->second(failure_ ? &*failure_ : nullptr);
           break;
         case Entry::Kind::acknowledge:
-          failure_.reset();
+          // Another failure, or work lost since, is for the read that it is still to be told by.
+          if (failure_ && failure_->sequence == entry.sequence && !skippedUnreported_) failure_.reset();
           break;
         case Entry::Kind::setThreads:
           workers_.resize(entry.threads);

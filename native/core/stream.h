@@ -2,7 +2,8 @@
 // shares out each kernel among the workers. The JavaScript thread never computes and never waits.
 //
 // Failure: the first exception in queued work is kept, everything queued behind it is skipped, every fence
-// reports it, and work goes on from the point where JavaScript acknowledges it.
+// reports it, and work goes on from the point where JavaScript acknowledges it, once a fence has reported it
+// after the last command that was skipped: nothing is skipped without a read that tells.
 #pragma once
 #include <condition_variable>
 #include <cstddef>
@@ -79,8 +80,8 @@ class Stream {
   // Calls `done` on the native thread once everything queued before has run (or was skipped after a failure).
   // `copies` run first, and only if nothing failed.
   void fence(std::function<void()> copies, std::function<void(const StreamFailure*)> done);
-  // JavaScript has seen the failure: work queued from here on runs again.
-  void acknowledgeFailure();
+  // JavaScript has seen the failure of that command: work queued from here on runs again.
+  void acknowledgeFailure(uint64_t failedSequence);
   void replay(std::shared_ptr<Recording> recording);
   void setThreads(int threads);
   int threads() const { return threads_; }
@@ -119,6 +120,7 @@ class Stream {
   std::atomic<bool> stopping_{false};
   bool sleeping_ = false;
   std::optional<StreamFailure> failure_;  // of the native thread
+  bool skippedUnreported_ = false;        // a command was skipped after the last fence that reported failure_
   Workers workers_;
   std::thread thread_;  // last: it starts when everything else exists
 };

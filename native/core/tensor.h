@@ -79,7 +79,8 @@ class TensorTable {
     slot->live = false;
     slot->generation++;
     live_--;
-    free_.push_back(uint32_t(slot - slots_.data()));
+    // A slot whose generations are used up is left empty: its next handle would not be exact in a double.
+    if (slot->generation < kGenerations) free_.push_back(uint32_t(slot - slots_.data()));
     return true;
   }
   void clear() {
@@ -93,6 +94,7 @@ class TensorTable {
 
  private:
   static constexpr double kSlots = 16777216.0;  // 2^24 slots, 2^29 generations within a double
+  static constexpr uint32_t kGenerations = 1u << 29;
   struct Slot {
     Tensor tensor;
     uint32_t generation = 1;

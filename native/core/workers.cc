@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <system_error>
 
 #include "core/error.h"
 
@@ -42,7 +43,11 @@ void Workers::stop() {
 void Workers::resize(int threads) {
   stop();
   const uint64_t now = generation_.load();
-  for (int i = 1; i < threads; i++) threads_.emplace_back([this, now] { loop(now); });
+  try {
+    for (int i = 1; i < threads; i++) threads_.emplace_back([this, now] { loop(now); });
+  } catch (const std::system_error&) {
+    // The system gives no more threads: those there are do all the work, with the same results.
+  }
 }
 
 void Workers::takeChunks() {

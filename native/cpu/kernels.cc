@@ -22,6 +22,14 @@ void registerAdamW(Registry&);
 // rollout/ and training/
 void registerRolloutGemm(Registry&);
 void registerTrainingGemm(Registry&);
+void registerRolloutLogSoftmax(Registry&);
+void registerRolloutSample(Registry&);
+void registerTrainingLogSoftmax(Registry&);
+void registerTrainingLinearLogprob(Registry&);
+void registerTrainingAttention(Registry&);
+void registerTrainingAttentionBackward(Registry&);
+void registerRolloutAttention(Registry&);
+void registerRolloutKvCache(Registry&);
 
 void registerCpuKernels(Registry& registry) {
   registerMemory(registry);
@@ -38,6 +46,14 @@ void registerCpuKernels(Registry& registry) {
   registerAdamW(registry);
   registerRolloutGemm(registry);
   registerTrainingGemm(registry);
+  registerRolloutLogSoftmax(registry);
+  registerRolloutSample(registry);
+  registerTrainingLogSoftmax(registry);
+  registerTrainingLinearLogprob(registry);
+  registerTrainingAttention(registry);
+  registerTrainingAttentionBackward(registry);
+  registerRolloutAttention(registry);
+  registerRolloutKvCache(registry);
 }
 
 }  // namespace isopolicy

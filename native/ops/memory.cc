@@ -126,7 +126,9 @@ void viewOp(OpCall& call) {
   const Tensor x = call.tensor("x");
   const int64_t first = call.integer("offset", 0);
   const Shape shape = call.shape("shape");
-  call.expect(first + shape.elements() <= x.elements(),
+  double elements = 1;  // in floating point: a product of five dimensions may pass 2^63
+  for (int i = 0; i < shape.rank; i++) elements *= double(shape.dims[i]);
+  call.expect(double(first) + elements <= double(x.elements()),
               "shape to fit the " + std::to_string(x.elements()) + " elements of " + x.shape.text(),
               shape.text() + " at element " + std::to_string(first));
   call.outputView(x, first * int64_t(bytesOf(x.dtype)), x.dtype, shape);

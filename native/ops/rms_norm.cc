@@ -54,14 +54,14 @@ static void normalise(OpCall& call, bool fused) {
 
 static void differentiate(OpCall& call, bool fused) {
   std::optional<Tensor> dSum, delta, gradWeight;
-  if (fused) dSum = call.tensor("dSum");
+  if (fused) dSum = call.optionalTensor("dSum");
   const Tensor dy = call.tensor("dy");
   const Tensor x = call.tensor("x");
   expectRows(call, x);
   expectLike(call, "dy", dy, x);
   if (fused) {
     delta = call.tensor("delta");
-    expectLike(call, "dSum", *dSum, x);
+    if (dSum) expectLike(call, "dSum", *dSum, x);
     expectLike(call, "delta", *delta, x);
   }
   const Tensor weight = call.tensor("weight");
@@ -91,7 +91,7 @@ void addRmsNormOp(OpCall& call) { normalise(call, true); }
 // rmsNormBackward(dy, x, weight, eps, gradWeight?) -> dx; gradWeight accumulates
 void rmsNormBackwardOp(OpCall& call) { differentiate(call, false); }
 
-// addRmsNormBackward(dSum, dy, x, delta, weight, eps, gradWeight?) -> dx; gradWeight accumulates
+// addRmsNormBackward(dSum?, dy, x, delta, weight, eps, gradWeight?) -> dx; gradWeight accumulates
 void addRmsNormBackwardOp(OpCall& call) { differentiate(call, true); }
 
 }  // namespace isopolicy

@@ -1,15 +1,19 @@
 // Every op by name. lib/native.ts reads the names through the binding.
 #include "ops/adamw.h"
+#include "ops/attention.h"
 #include "ops/cast.h"
-#include "ops/gemm.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
+#include "ops/gemm.h"
 #include "ops/grad_stats.h"
+#include "ops/linear_logprob.h"
+#include "ops/log_softmax.h"
 #include "ops/memory.h"
 #include "ops/op.h"
 #include "ops/reduce.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
+#include "ops/sample.h"
 #include "ops/swiglu.h"
 
 namespace isopolicy {
@@ -45,6 +49,16 @@ const Op kOps[] = {
     {"linear", linearOp},
     {"linearInputGradient", linearInputGradientOp},
     {"linearWeightGradient", linearWeightGradientOp},
+    {"logSoftmax", logSoftmaxOp},
+    {"chosenLogprobs", chosenLogprobsOp},
+    {"logSoftmaxBackward", logSoftmaxBackwardOp},
+    {"linearLogprob", linearLogprobOp},
+    {"linearLogprobBackward", linearLogprobBackwardOp},
+    {"attention", attentionOp},
+    {"attentionBackward", attentionBackwardOp},
+    {"writeKvCache", writeKvCacheOp},
+    {"pagedAttention", pagedAttentionOp},
+    {"sample", sampleOp},
 };
 const int kOpCount = int(sizeof(kOps) / sizeof(kOps[0]));
 

@@ -16,22 +16,20 @@ struct BlockStats {
 template <class T>
 static BlockStats statsOfBlock(const T* x, int64_t n) {
   double squares[kLanes] = {};
-  int32_t nonFinite[kLanes] = {};
+  Vec finite = zero();  // counts, exact: a block has 512 elements a lane
+  const Vec infinity = splat(std::numeric_limits<float>::infinity());
   for (int64_t i = 0; i < n; i += kLanes) {
+    const Vec v = loadPartial(x + i, int(std::min<int64_t>(kLanes, n - i)));
+    const Vec size = abs(v);  // a NaN is not below infinity either
+    finite = finite + selectLess(size, infinity, splat(1.0f), zero());
     float lanes[kLanes];
-    toArray(loadPartial(x + i, int(std::min<int64_t>(kLanes, n - i))), lanes);
-    for (int l = 0; l < kLanes; l++) {
-      const bool finite = std::fabs(lanes[l]) <= std::numeric_limits<float>::max();
-      const double value = finite ? double(lanes[l]) : 0.0;
-      squares[l] += value * value;
-      nonFinite[l] += finite ? 0 : 1;
-    }
+    toArray(selectLess(size, infinity, v, zero()), lanes);
+    for (int l = 0; l < kLanes; l++) squares[l] += double(lanes[l]) * double(lanes[l]);
   }
   BlockStats total = {0, 0};
-  for (int l = 0; l < kLanes; l++) {
-    total.squares += squares[l];
-    total.nonFinite += nonFinite[l];
-  }
+  for (int l = 0; l < kLanes; l++) total.squares += squares[l];
+  const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;  // the zeros beyond the end count as finite
+  total.nonFinite = padded - int64_t(reduceAdd(finite));
   return total;
 }
 

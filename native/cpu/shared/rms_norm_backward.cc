@@ -20,7 +20,7 @@ static void normRowsBackward(const RmsNormBackwardArgs& args, int64_t begin, int
   const T* weight = static_cast<const T*>(args.weight);
   for (int64_t row = begin; row < end; row++) {
     const int64_t start = row * width;
-    const T* dSum = fused ? static_cast<const T*>(args.dSum) + start : nullptr;
+    const T* dSum = fused && args.dSum ? static_cast<const T*>(args.dSum) + start : nullptr;
     const T* dy = static_cast<const T*>(args.dy) + start;
     const T* x = static_cast<const T*>(args.x) + start;
     const T* delta = fused ? static_cast<const T*>(args.delta) + start : nullptr;
@@ -43,7 +43,7 @@ static void normRowsBackward(const RmsNormBackwardArgs& args, int64_t begin, int
     eachVector(width, [&](int64_t i, auto lanes) {
       const Vec v = input(i, lanes);
       Vec d = r * (lanes.get(dy + i) * lanes.get(weight + i) - v * along);
-      if constexpr (fused) d = lanes.get(dSum + i) + d;
+      if (fused && dSum) d = lanes.get(dSum + i) + d;
       lanes.put(dx + i, d);
     });
     if (gradWeight == nullptr) continue;

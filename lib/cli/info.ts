@@ -1,0 +1,89 @@
+import os from 'node:os';
+import { Command } from 'commander';
+import type { KnobDescription } from '../native.js';
+import type { AddonInfo, MemoryUse } from '../runtime.js';
+import { formatBytes, formatTable, toJson } from './format.js';
+import { version } from './version.js';
+
+interface Info extends AddonInfo {
+  readonly version: string;
+  readonly node: string;
+  readonly platform: string;
+  readonly cpu: { readonly model: string; readonly cores: number };
+  /** Bytes of the machine. */
+  readonly machineMemory: { readonly total: number; readonly free: number };
+  /** What the addon holds. */
+  readonly memory: MemoryUse;
+  readonly knobs: readonly KnobDescription[];
+}
+
+/** `isopolicy info`: the machine, how the addon was built, and the numeric choices of the engines. */
+export function infoCommand(): Command {
+  return new Command('info')
+    .summary('tell the version, the machine, the build and the numeric choices')
+    .description(
+      'Tell the version, the machine, how the addon was built, and the numeric choices of the engines.',
+    )
+    .option('--json', 'print one JSON object')
+    .action(async ({ json }: { json?: boolean }) => {
+      const { info, memory } = await import('../runtime.js');
+      const { knobs } = await import('../numerics.js');
+      const all: Info = {
+        version,
+        node: process.version,
+        platform: `${process.platform} ${process.arch}`,
+        cpu: { model: os.cpus()[0]?.model.trim() ?? 'unknown', cores: os.availableParallelism() },
+        machineMemory: { total: os.totalmem(), free: os.freemem() },
+        memory: memory(),
+        ...info(),
+        knobs,
+      };
+      process.stdout.write(`${json ? toJson(all) : infoText(all)}\n`);
+    });
+}
+
+function infoText(info: Info): string {
+  const { machineMemory, memory, cudaDevices } = info;
+  const devices = cudaDevices.map(
+    ({ name, computeCapability, totalBytes }) =>
+      `${name} (compute capability ${computeCapability}, ${formatBytes(totalBytes)})`,
+  );
+  const facts: [string, string][] = [
+    ['isopolicy', info.version],
+    ['Node', `${info.node} on ${info.platform}`],
+    ['CPU', `${info.cpu.model}, ${info.cpu.cores} cores`],
+    ['threads', String(info.threads)],
+    ['vector level', `${info.vectorLevel} (the processor has ${info.supportedVectorLevel})`],
+    ['CUDA', info.cudaCompiled ? 'compiled in' : 'not compiled in'],
+    ...devices.map((device): [string, string] => ['CUDA device', device]),
+    ...(info.cudaProblem === '' ? [] : [['CUDA problem', info.cudaProblem] as [string, string]]),
+    ['memory', `${formatBytes(machineMemory.total)}, ${formatBytes(machineMemory.free)} free`],
+    [
+      'in use',
+      `${memory.tensors} tensors, ${formatBytes(memory.bytes)} (peak ${formatBytes(memory.peakBytes)})`,
+    ],
+  ];
+  const right = { align: 'right' } as const;
+  const knobTable = formatTable(
+    [
+      { heading: 'choice' },
+      { heading: 'rollout', ...right },
+      { heading: 'training', ...right },
+      { heading: 'matched', ...right },
+      { heading: 'meaning' },
+    ],
+    info.knobs.map((knob) => [
+      knob.name,
+      String(knob.rollout),
+      String(knob.training),
+      String(knob.matched),
+      knob.meaning,
+    ]),
+  );
+  return [
+    ...facts.map(([name, value]) => `${name.padEnd(14)}${value}`),
+    '',
+    'Numeric choices of the engines, and their presets:',
+    knobTable,
+  ].join('\n');
+}

@@ -1,0 +1,54 @@
+/** Options that check their value as they are parsed, before the addon is loaded. */
+import { Option } from 'commander';
+import { checkChoice, checkInteger, checkNumber, InvalidArgumentError, invalid } from '../errors.js';
+
+/** A whole number of at least `min`. */
+export function integerOption(flags: string, description: string, min: number, max?: number): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text) => checkInteger('cli', option.long!, toNumber(text), min, max));
+}
+
+/** A finite number between `min` and `max`. */
+export function numberOption(flags: string, description: string, min: number, max?: number): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text) => checkNumber('cli', option.long!, toNumber(text), min, max));
+}
+
+/** One of a few words; `otherwise` is the default that help names. */
+export function choiceOption(
+  flags: string,
+  description: string,
+  choices: readonly string[],
+  otherwise?: string,
+): Option {
+  const note = otherwise === undefined ? '' : `; default: ${otherwise}`;
+  const option = new Option(flags, `${description} (${choices.join(', ')}${note})`);
+  return option.argParser((text) => checkChoice('cli', option.long!, text, choices));
+}
+
+/** Text that `check` accepts; what it throws is put down to the option. */
+export function checkedOption(flags: string, description: string, check: (text: string) => unknown): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text) => {
+    try {
+      check(text);
+    } catch (cause) {
+      if (!(cause instanceof InvalidArgumentError)) throw cause;
+      throw new InvalidArgumentError(`[cli] ${option.long}: ${cause.message}`, { cause });
+    }
+    return text;
+  });
+}
+
+/** A path; an empty one is most likely a shell variable that is not set. */
+export function pathOption(flags: string, description: string): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text) =>
+    text === '' ? invalid('cli', `${option.long} to be a path`, text) : text,
+  );
+}
+
+/** The number that all of `text` is; the text itself where it is none, so that messages can show it. */
+function toNumber(text: string): unknown {
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text;
+}

@@ -1,0 +1,113 @@
+/** The end of a sanity run as text on stdout. */
+import type { SanityConfig } from '../sanity/config.js';
+import type { SanitySummary } from '../sanity/run.js';
+import {
+  colored,
+  formatDuration,
+  formatNumber,
+  formatScale,
+  formatShare,
+  formatTable,
+  wrap,
+} from './format.js';
+
+/** Training accuracy is averaged over this many steps, fewer in a shorter run. */
+const WINDOW = 10;
+
+/** Verdict, settings, the effect, and where the run is. */
+export function sanityReport(
+  summary: SanitySummary,
+  config: SanityConfig,
+  directory: string,
+  color = false,
+): string {
+  const lines = [verdictLine(summary, directory, color), settingsLine(config), outcomeLine(summary, config)];
+  const table = effectTable(summary);
+  if (table !== undefined) lines.push('', table);
+  lines.push('', `run directory: ${directory}`);
+  return lines.join('\n');
+}
+
+function verdictLine(summary: SanitySummary, directory: string, color: boolean): string {
+  const { passed, finalAccuracy, peakAccuracy, collapsedAtStep, steps, seconds, interrupted } = summary;
+  const after = `after ${count(steps, 'step')}, ${formatDuration(seconds)}`;
+  if (interrupted) {
+    const verdict = colored('INTERRUPTED', 'red', color);
+    return `${verdict}  ${after}; resume with: isopolicy sanity --resume ${quoted(directory)}`;
+  }
+  const verdict = passed ? colored('PASSED', 'green', color) : colored('NOT PASSED', 'red', color);
+  const collapse = collapsedAtStep === null ? '' : `; collapsed at step ${collapsedAtStep + 1}`;
+  return (
+    `${verdict}  training accuracy ${formatShare(finalAccuracy)} over the last ${Math.min(WINDOW, steps)} ` +
+    `${steps === 1 ? 'step' : 'steps'} (peak ${formatShare(peakAccuracy)}) ${after}${collapse}`
+  );
+}
+
+function settingsLine(config: SanityConfig): string {
+  const { task, algorithm, trainingPrecision, rolloutPrecision, numerics, seed } = config;
+  const precision =
+    trainingPrecision === rolloutPrecision
+      ? trainingPrecision
+      : `${trainingPrecision} training, ${rolloutPrecision} rollout`;
+  return `${task}, ${algorithm}, ${precision}, ${numerics} numerics, seed ${seed}`;
+}
+
+function outcomeLine({ set, lossScale }: SanitySummary, { lossScaler }: SanityConfig): string {
+  return (
+    `${set.problems} of ${set.tried} problems kept (base accuracy ${formatShare(set.baseAccuracy)}), ` +
+    `${lossScaler} loss scale ${formatScale(lossScale.final)}, ${count(lossScale.overflows, 'overflow')}`
+  );
+}
+
+/** The mismatch of the final weights in each setting, and what it says; nothing where it was not measured. */
+function effectTable({ effect }: SanitySummary): string | undefined {
+  if (effect.length === 0) return undefined;
+  const of = (precision: string, numerics: string) =>
+    effect.find((row) => row.precision === precision && row.numerics === numerics)?.meanAbsLogRatio;
+  const fp16 = of('fp16', 'default');
+  const timesFp16 = (value: number | undefined): string =>
+    value === undefined || !fp16 ? '-' : formatNumber(value / fp16);
+  const right = { align: 'right' } as const;
+  const table = formatTable(
+    [
+      { heading: 'setting' },
+      { heading: 'mean\n|log pi - log mu|', ...right },
+      { heading: 'k3', ...right },
+      { heading: 'max\n|pi - mu|', ...right },
+      { heading: 'nats per\n1,000 tokens', ...right },
+      { heading: 'times\nfp16', ...right },
+    ],
+    effect.map((row) => [
+      row.numerics === 'default' ? row.precision : `${row.precision} ${row.numerics}`,
+      formatNumber(row.meanAbsLogRatio),
+      formatNumber(row.k3),
+      formatNumber(row.maxProbDiff),
+      formatNumber(row.seqLogRatioPer1k),
+      timesFp16(row.meanAbsLogRatio),
+    ]),
+  );
+  const sentence = effectSentence(timesFp16(of('bf16', 'default')), timesFp16(of('fp16', 'matched')));
+  return [
+    'The final weights on the same tokens, scored by both engines:',
+    table,
+    ...wrap(sentence).filter((line) => line !== ''),
+  ].join('\n');
+}
+
+function effectSentence(bf16: string, matched: string): string {
+  const sentences: string[] = [];
+  if (bf16 !== '-') sentences.push(`In bf16 the two engines are ${bf16} times as far apart as in fp16.`);
+  if (matched === '0') sentences.push('With matched numerics they agree to the bit.');
+  else if (matched !== '-')
+    sentences.push(`With matched numerics fp16 has ${matched} times its own mismatch.`);
+  return sentences.join(' ');
+}
+
+function count(n: number, noun: string): string {
+  return `${n} ${noun}${n === 1 ? '' : 's'}`;
+}
+
+/** A path as a shell takes it. */
+function quoted(path: string): string {
+  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+}

@@ -1,0 +1,47 @@
+// The write into the paged cache: bits are moved, nothing is computed, so one variant serves every level.
+#include "cpu/shared/attention_work.h"
+#include "cpu/shared/kernel.h"
+
+namespace isopolicy {
+
+template <class Bits>
+static void writeTokens(const WriteKvCacheArgs& args, int64_t begin, int64_t end) {
+  const AttentionShape& shape = args.shape;
+  const int64_t headDim = shape.headDim;
+  auto* keys = static_cast<Bits*>(args.cache.keys);
+  auto* values = static_cast<Bits*>(args.cache.values);
+  for (int64_t token = begin; token < end; token++) {
+    const int64_t slot = args.slots[token];
+    if (slot < 0) continue;
+    const int64_t position = args.positions[token];
+    checkPlace(args.cache, token, slot, position);
+    const int64_t page = pageOf(args.cache, slot, position);
+    const int64_t offset = position % kPageSize;
+    const Bits* key = static_cast<const Bits*>(args.qkv) + (token * shape.heads() + shape.numHeads) * headDim;
+    const Bits* value = key + shape.numKvHeads * headDim;
+    for (int64_t h = 0; h < shape.numKvHeads; h++) {
+      const int64_t base = (page * shape.numKvHeads + h) * headDim * kPageSize;
+      Bits* column = keys + base + offset;
+      for (int64_t d = 0; d < headDim; d++) column[d * kPageSize] = key[h * headDim + d];
+      std::memcpy(values + base + offset * headDim, value + h * headDim, size_t(headDim) * sizeof(Bits));
+    }
+  }
+}
+
+static void rolloutWriteKvCache(const WriteKvCacheArgs& args, Workers& workers) {
+  const int64_t grain = std::max(1, 16384 / (args.shape.numKvHeads * args.shape.headDim));
+  workers.parallelFor(args.shape.tokens, grain, [&](int64_t begin, int64_t end) {
+    if (bytesOf(args.shape.dtype) == 2)
+      writeTokens<uint16_t>(args, begin, end);
+    else
+      writeTokens<uint32_t>(args, begin, end);
+  });
+}
+
+void registerRolloutKvCache(Registry& registry) {
+  registry.add<WriteKvCacheArgs>(
+      Family::rollout, Device::cpu,
+      {rolloutWriteKvCache, rolloutWriteKvCache, rolloutWriteKvCache, rolloutWriteKvCache});
+}
+
+}  // namespace isopolicy

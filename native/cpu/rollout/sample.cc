@@ -1,0 +1,233 @@
+// Sampling of one token a row, by inversion of the cumulative distribution in the order of token ids.
+//
+// The uniform number of a draw is a function of (seed, prompt, sample, position) alone, and its probabilities
+// of the row alone, so a draw does not depend on what else is in the batch.
+#include "cpu/shared/kernel.h"
+
+#include <atomic>
+
+#include "core/random.h"
+#include "ops/sample.h"
+#define ISA_KERNELS "cpu/rollout/sample.cc"
+#include "cpu/shared/each_isa.h"
+#ifdef ISA_PASS
+#include "cpu/shared/log_softmax_row.h"
+
+namespace isopolicy::ISA_PASS {
+namespace {
+
+constexpr int64_t kBlock = 512;
+
+// exp(x - lse) of columns [begin, end), at most kBlock of them.
+template <class Row>
+void probabilities(const Row& row, int64_t begin, int64_t end, float lse, float* out) {
+  const Vec l = splat(lse);
+  int64_t j = begin;
+  for (; j + kLanes <= end; j += kLanes) store(out + (j - begin), exp(row.at(j) - l));
+  if (j < end) storePartial(out + (j - begin), exp(row.partial(j, int(end - j)) - l), int(end - j));
+}
+
+// In double: lane by lane, then the lanes in order.
+double massOf(const float* p, int64_t count) {
+  double lanes[kLanes] = {};
+  int64_t j = 0;
+  for (; j + kLanes <= count; j += kLanes)
+    for (int i = 0; i < kLanes; i++) lanes[i] += double(p[j + i]);
+  for (int i = 0; j + i < count; i++) lanes[i] += double(p[j + i]);
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
+// The first id at which the cumulative mass exceeds u times the whole; always one with mass.
+template <class Row>
+int32_t invert(const Row& row, int64_t columns, float lse, double u) {
+  const int64_t blocks = (columns + kBlock - 1) / kBlock;
+  Scratch scratch;
+  double* upTo = scratch.get<double>(blocks + 1);  // mass of the blocks before each one
+  float p[kBlock];
+  upTo[0] = 0;
+  for (int64_t b = 0; b < blocks; b++) {
+    const int64_t end = std::min((b + 1) * kBlock, columns);
+    probabilities(row, b * kBlock, end, lse, p);
+    upTo[b + 1] = upTo[b] + massOf(p, end - b * kBlock);
+  }
+  const double wanted = u * upTo[blocks];
+  int64_t b = 0;
+  while (b < blocks && upTo[b + 1] <= wanted) b++;
+  // Rounding may leave `wanted` at the very end, and then the last block with mass takes it; likewise below,
+  // where the sum within the block has another order than that of the whole block.
+  if (b == blocks) b--;
+  while (b > 0 && upTo[b + 1] == upTo[b]) b--;
+  const int64_t begin = b * kBlock, end = std::min(begin + kBlock, columns);
+  probabilities(row, begin, end, lse, p);
+  double mass = upTo[b];
+  int64_t last = 0;
+  for (int64_t j = 0; j < end - begin; j++) {
+    if (!(p[j] > 0)) continue;
+    last = j;
+    mass += double(p[j]);
+    if (mass > wanted) break;
+  }
+  return int32_t(begin + last);
+}
+
+// ---- Top k and top p ----
+
+struct Candidate {
+  float x;
+  float p;
+  int32_t id;
+};
+// The top of a heap in this order is the most likely token, of equals the one with the lowest id.
+bool lessLikely(const Candidate& a, const Candidate& b) { return a.x < b.x || (a.x == b.x && a.id > b.id); }
+
+// A value that at least topK entries reach: the topK-th largest of the maxima of short blocks; -infinity
+// where there are too few blocks to tell.
+float reachedByTopK(const LogitRow<float>& row, int64_t columns, int64_t topK) {
+  static constexpr int64_t kShort = 64;
+  const int64_t blocks = columns / kShort;
+  if (topK > blocks) return kMinusInfinity;
+  Scratch scratch;
+  float* maxima = scratch.get<float>(blocks);
+  for (int64_t b = 0; b < blocks; b++) maxima[b] = maximum(row, b * kShort, (b + 1) * kShort);
+  std::nth_element(maxima, maxima + (topK - 1), maxima + blocks, [](float a, float b) { return a > b; });
+  return maxima[topK - 1];
+}
+
+// Puts -infinity in place of every x outside the top k and, of the distribution that those make, outside the
+// smallest set of most likely tokens with a mass of topP or more. Only what is kept gets sorted.
+void filterRow(const SampleArgs& args, float lse, float* x) {
+  const int64_t columns = args.columns;
+  const LogitRow<float> row{x, 1.0f};
+  const bool limited = args.topK > 0 && args.topK < columns;
+  const float leastX = limited ? reachedByTopK(row, columns, args.topK) : kMinusInfinity;
+  // Tokens below (1 - topP) / V make up less than 1 - topP together, so the smallest set has none of them.
+  // (exp(x - lse) sums to 1 but for rounding, which the factor covers; after a top k it does not apply.)
+  const float leastP = limited ? 0.0f : float(0.99 * (1.0 - args.topP) / double(columns));
+
+  Scratch scratch;
+  Candidate* heap = scratch.get<Candidate>(columns);
+  int64_t count = 0;
+  double mass = 0;
+  float p[kBlock];
+  for (int64_t begin = 0; begin < columns; begin += kBlock) {
+    const int64_t n = std::min(kBlock, columns - begin);
+    probabilities(row, begin, begin + n, lse, p);
+    mass += massOf(p, n);
+    for (int64_t j = 0; j < n; j++)
+      if (p[j] > 0 && p[j] >= leastP && x[begin + j] >= leastX)
+        heap[count++] = {x[begin + j], p[j], int32_t(begin + j)};
+  }
+
+  // Popping puts the most likely tokens at the end, the first of them last.
+  std::make_heap(heap, heap + count, lessLikely);
+  int64_t sorted = 0;
+  const auto pop = [&]() -> const Candidate& {
+    std::pop_heap(heap, heap + (count - sorted), lessLikely);
+    return heap[count - ++sorted];
+  };
+  if (limited) {
+    mass = 0;
+    while (sorted < args.topK && sorted < count) mass += double(pop().p);
+  }
+  int64_t kept = limited ? sorted : count;
+  if (args.topP < 1) {
+    const double enough = args.topP * mass;
+    double sum = 0;
+    int64_t taken = 0;
+    while (taken < kept && !(taken > 0 && sum >= enough)) {
+      taken++;
+      sum += double(taken > sorted ? pop().p : heap[count - taken].p);
+    }
+    kept = taken;
+  }
+  for (int64_t j = 0; j < columns; j++) x[j] = kMinusInfinity;
+  for (int64_t i = count - kept; i < count; i++) x[heap[i].id] = heap[i].x;
+}
+
+// ---- One row ----
+
+struct Draw {
+  int32_t id;
+  float logprob;
+};
+
+double uniformOf(const SampleArgs& args, int64_t i) {
+  const int32_t* key = args.keys + 4 * i;
+  const auto bits =
+      philox({uint32_t(key[0]), uint32_t(key[1]), uint32_t(key[2]), 0}, {args.seedLow, args.seedHigh});
+  return uniform53(bits[0], bits[1]);
+}
+
+template <class Row>
+Draw greedy(const Row& row, int64_t columns, float lse) {
+  const float best = maximum(row, 0, columns);
+  int64_t j = 0;
+  while (j + kBlock < columns && maximum(row, j, j + kBlock) != best) j += kBlock;
+  while (row.one(j) != best) j++;
+  return {int32_t(j), best - lse};
+}
+
+template <class Row>
+Draw draw(const Row& row, const SampleArgs& args, float lse, double u) {
+  const int64_t columns = args.columns;
+  if (args.topP == 1 && (args.topK == 0 || args.topK >= columns)) {
+    const int32_t id = invert(row, columns, lse, u);
+    return {id, row.one(id) - lse};
+  }
+  Scratch scratch;
+  float* x = scratch.get<float>(columns);
+  writeLogprobs(row, columns, 0.0f, x);
+  filterRow(args, lse, x);
+  const LogitRow<float> kept{x, 1.0f};
+  const float keptLse = sumOnline<false>(kept, columns, args.chunk).lse();
+  const int32_t id = invert(kept, columns, keptLse, u);
+  return {id, x[id] - keptLse};
+}
+
+}  // namespace
+
+void rolloutSample(const SampleArgs& args, Workers& workers) {
+  std::atomic<int64_t> firstBad{args.rows};
+  workers.parallelFor(args.rows, rowGrain(args.columns), [&](int64_t begin, int64_t end) {
+    dispatchFloat(args.dtype, [&](auto type) {
+      using T = decltype(type);
+      const bool isGreedy = args.temperature == 0;
+      for (int64_t i = begin; i < end; i++) {
+        Draw result{0, 0.0f};
+        if (args.keys[4 * i + 3] >= 0) {
+          const LogitRow<T> row{static_cast<const T*>(args.logits) + i * args.columns,
+                                isGreedy ? 1.0f : args.temperature};
+          const float lse = sumOnline<false>(row, args.columns, args.chunk).lse();
+          if (!std::isfinite(lse)) {
+            int64_t known = firstBad.load();
+            while (i < known && !firstBad.compare_exchange_weak(known, i)) {
+            }
+          } else {
+            result = isGreedy ? greedy(row, args.columns, lse) : draw(row, args, lse, uniformOf(args, i));
+          }
+        }
+        args.ids[i] = result.id;
+        args.logprobs[i] = result.logprob;
+      }
+    });
+  });
+  const int64_t bad = firstBad.load();
+  if (bad < args.rows) {
+    throw DeviceError("expected logits below infinity, one of them at least finite, got row " +
+                      std::to_string(bad) + " with NaN, infinity or nothing finite");
+  }
+}
+
+}  // namespace isopolicy::ISA_PASS
+
+#else
+
+namespace isopolicy {
+void registerRolloutSample(Registry& registry) {
+  registry.add<SampleArgs>(Family::rollout, Device::cpu, ISA_VARIANTS(rolloutSample));
+}
+}  // namespace isopolicy
+
+#endif

@@ -1,0 +1,60 @@
+// How attention is cut into pieces of work. Every piece writes its own rows, so the cut is free to follow the
+// shape; it never changes a result. Plain code without vectors, the same for every pass.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "core/error.h"
+#include "ops/attention.h"
+
+namespace isopolicy {
+
+// Query tokens that share one widening of the keys: enough rows to pay for it, few enough for the cache.
+inline int tokensPerBlock(const AttentionShape& shape) {
+  return std::min(128, std::max(16, 256 / shape.group()));
+}
+
+// Pieces of about 20 microseconds or more, at some 30 billion multiply-adds and 10 million rows a second.
+// `products` is how many products of headDim each pair of a query and a key costs.
+inline int64_t attentionGrain(const AttentionShape& shape, int64_t pieces, double pairs, double rows,
+                              int products) {
+  const double nanoseconds = (pairs * shape.headDim * products / 30.0 + rows * 100.0) * shape.numHeads;
+  return std::max<int64_t>(1, int64_t(20000.0 * double(pieces) / std::max(nanoseconds, 1.0)));
+}
+
+// Throws unless cuSeqlens starts at 0, never decreases and ends at `tokens`.
+inline void checkSequences(const int32_t* cuSeqlens, int64_t sequences, int64_t tokens) {
+  if (cuSeqlens[0] != 0)
+    throw DeviceError("expected cuSeqlens to start at 0, got " + std::to_string(cuSeqlens[0]));
+  for (int64_t s = 0; s < sequences; s++) {
+    if (cuSeqlens[s + 1] < cuSeqlens[s])
+      throw DeviceError("expected cuSeqlens not to decrease, got " + std::to_string(cuSeqlens[s + 1]) +
+                        " after " + std::to_string(cuSeqlens[s]));
+  }
+  if (cuSeqlens[sequences] != tokens)
+    throw DeviceError("expected cuSeqlens to end at " + std::to_string(tokens) + " tokens, got " +
+                      std::to_string(cuSeqlens[sequences]));
+}
+
+// The page of a position. The slot and the position are checked by checkPlace.
+inline int64_t pageOf(const KvCache& cache, int64_t slot, int64_t position) {
+  const int64_t page = cache.blockTable[slot * cache.pagesPerSlot + position / kPageSize];
+  if (page < 0 || page >= cache.pages)
+    throw DeviceError("expected blockTable to hold pages from 0 to " + std::to_string(cache.pages - 1) +
+                      ", got " + std::to_string(page) + " for position " + std::to_string(position) +
+                      " of slot " + std::to_string(slot));
+  return page;
+}
+
+inline void checkPlace(const KvCache& cache, int64_t token, int64_t slot, int64_t position) {
+  if (slot >= cache.slots)
+    throw DeviceError("expected slots below " + std::to_string(cache.slots) + ", got " +
+                      std::to_string(slot) + " for token " + std::to_string(token));
+  const int64_t capacity = cache.pagesPerSlot * kPageSize;
+  if (position < 0 || position >= capacity)
+    throw DeviceError("expected positions from 0 to " + std::to_string(capacity - 1) + ", got " +
+                      std::to_string(position) + " for token " + std::to_string(token));
+}
+
+}  // namespace isopolicy

@@ -1,0 +1,297 @@
+// Log-probs of chosen tokens straight from hidden states, and their gradient, without the logits ever being
+// whole in memory: a block of rows times a block of the vocabulary at a time. The row arithmetic is that of
+// log_softmax_row.h with its steps at the same columns, and an element of a product depends on nothing but
+// its own row and column, so the results equal those of gemm followed by chosenLogprobs to the bit.
+#include "cpu/shared/kernel.h"
+#include "ops/gemm.h"
+#include "ops/linear_logprob.h"
+#define ISA_KERNELS "cpu/training/linear_logprob.cc"
+#include "cpu/shared/each_isa.h"
+#ifdef ISA_PASS
+#include "cpu/rollout/gemm.h"
+#include "cpu/shared/log_softmax_row.h"
+#include "cpu/training/gemm.h"
+
+namespace isopolicy::ISA_PASS {
+namespace {
+
+// A block of logits is at most this many elements, 256 rows and 16,384 columns: 4 MB.
+constexpr int64_t kBlockElements = int64_t(1) << 20;
+constexpr int64_t kBlockRows = 256;
+constexpr int64_t kBlockColumns = 4096;  // of many short steps together
+constexpr int64_t kMostColumns = 16384;  // of one long step
+
+// block[i][j] = hidden[i] . weight[firstColumn + j] in fp32.
+void logitsBlock(const LogitsOf& p, const void* hidden, int64_t rows, int64_t firstColumn, int64_t columns,
+                 float* block, Workers& workers) {
+  GemmArgs gemm{};
+  gemm.a = hidden;
+  gemm.b = static_cast<const char*>(p.weight) + size_t(firstColumn * p.width) * bytesOf(p.dtype);
+  gemm.c = block;
+  gemm.m = rows;
+  gemm.n = columns;
+  gemm.k = p.width;
+  gemm.lda = p.width;
+  gemm.ldb = p.width;
+  gemm.ldc = columns;
+  gemm.transposeB = true;
+  gemm.in = p.dtype;
+  gemm.out = DType::float32;
+  gemm.splitK = int(p.gemmSplitK);
+  if (p.gemmFamily == Family::rollout)
+    rolloutGemm(gemm, workers);
+  else
+    trainingGemm(gemm, workers);
+}
+
+const void* hiddenRow(const LogitsOf& p, int64_t i) {
+  return static_cast<const char*>(p.hidden) + size_t(i * p.width) * bytesOf(p.dtype);
+}
+
+// ---- Forward ----
+
+template <class Round>
+class ForwardBlock {
+ public:
+  ForwardBlock(const LinearLogprobArgs& args, Workers& workers) : args_(args), workers_(workers) {
+    const LogitsOf& p = args.product;
+    step_ = stepOf(args.chunk, p.columns);
+    width_ = step_ <= kBlockColumns ? std::min(kBlockColumns / step_ * step_, p.columns)
+                                    : std::min(step_, kMostColumns);
+    blockRows_ = std::min(kBlockRows, kBlockElements / width_);
+    logits_ = scratch_.template get<float>(blockRows_ * width_);
+    states_ = scratch_.template get<LogSum>(blockRows_);
+    chosen_ = scratch_.template get<float>(blockRows_);
+    maxima_ = scratch_.template get<float>(blockRows_);
+    partials_ = scratch_.template get<float>(blockRows_ * 2 * kLanes);
+  }
+
+  void run() {
+    for (int64_t i = 0; i < args_.product.rows; i += blockRows_)
+      rows(i, std::min(blockRows_, args_.product.rows - i));
+  }
+
+ private:
+  void rows(int64_t first, int64_t count) {
+    const LogitsOf& p = args_.product;
+    for (int64_t i = 0; i < count; i++) states_[i] = LogSum{};
+    if (width_ >= step_) {
+      for (int64_t begin = 0; begin < p.columns; begin += width_)
+        shortSteps(first, count, begin, std::min(begin + width_, p.columns));
+    } else {
+      for (int64_t begin = 0; begin < p.columns; begin += step_)
+        longStep(first, count, begin, std::min(begin + step_, p.columns));
+    }
+    for (int64_t i = 0; i < count; i++) {
+      const float lse = states_[i].lse();
+      args_.lse[first + i] = lse;
+      args_.entropy[first + i] = states_[i].entropy();
+      args_.logprobs[first + i] = chosen_[i] - lse;
+    }
+  }
+
+  // Whole steps, as many as fit a block.
+  void shortSteps(int64_t first, int64_t count, int64_t begin, int64_t end) {
+    multiply(first, count, begin, end);
+    eachRow(count, end - begin, [&](int64_t i, const auto& row) {
+      for (int64_t at = 0; at < end - begin; at += step_) {
+        const int64_t stop = std::min(at + step_, end - begin);
+        states_[i].raise(maximum(row, at, stop));
+        addStep<true>(states_[i], row, at, stop);
+      }
+      keepChosen(first, i, row, begin, end);
+    });
+  }
+
+  // A step wider than a block: the products are made twice, once for the maximum and once for the sum, whose
+  // lane partials go on from block to block.
+  void longStep(int64_t first, int64_t count, int64_t begin, int64_t end) {
+    for (int64_t i = 0; i < count; i++) maxima_[i] = kMinusInfinity;
+    std::memset(partials_, 0, size_t(count) * 2 * kLanes * sizeof(float));
+    for (int64_t at = begin; at < end; at += width_) {
+      const int64_t stop = std::min(at + width_, end);
+      multiply(first, count, at, stop);
+      eachRow(count, stop - at, [&](int64_t i, const auto& row) {
+        const float m = maximum(row, 0, stop - at);
+        if (m > maxima_[i]) maxima_[i] = m;
+      });
+    }
+    for (int64_t i = 0; i < count; i++) states_[i].raise(maxima_[i]);
+    for (int64_t at = begin; at < end; at += width_) {
+      const int64_t stop = std::min(at + width_, end);
+      multiply(first, count, at, stop);
+      eachRow(count, stop - at, [&](int64_t i, const auto& row) {
+        float* kept = partials_ + i * 2 * kLanes;
+        LanePartials lanes{load(kept), load(kept + kLanes)};
+        addEntries<true>(lanes, row, 0, stop - at, states_[i].max);
+        store(kept, lanes.sum);
+        store(kept + kLanes, lanes.spread);
+        keepChosen(first, i, row, at, stop);
+      });
+    }
+    for (int64_t i = 0; i < count; i++) {
+      const float* kept = partials_ + i * 2 * kLanes;
+      states_[i].add(LanePartials{load(kept), load(kept + kLanes)});
+    }
+  }
+
+  void multiply(int64_t first, int64_t count, int64_t begin, int64_t end) {
+    logitsBlock(args_.product, hiddenRow(args_.product, first), count, begin, end - begin, logits_, workers_);
+  }
+  template <class Body>
+  void eachRow(int64_t count, int64_t columns, Body body) {
+    workers_.parallelFor(count, rowGrain(columns), [&](int64_t from, int64_t to) {
+      for (int64_t i = from; i < to; i++)
+        body(i, LogitRow<float, Round>{logits_ + i * columns, args_.product.temperature});
+    });
+  }
+  template <class Row>
+  void keepChosen(int64_t first, int64_t i, const Row& row, int64_t begin, int64_t end) {
+    const int64_t target = args_.product.targets[first + i];
+    if (target >= begin && target < end) chosen_[i] = row.one(target - begin);
+  }
+
+  const LinearLogprobArgs& args_;
+  Workers& workers_;
+  Scratch scratch_;
+  int64_t step_, width_, blockRows_;
+  float* logits_;
+  LogSum* states_;
+  float* chosen_;
+  float* maxima_;
+  float* partials_;
+};
+
+// ---- Backward ----
+
+// dLogit_j = d (1[j = target] - exp(x_j - lse)) / temperature, stored in the training dtype.
+template <class T, class Row>
+void gradientRow(const Row& row, int64_t columns, float d, float lse, float temperature, int64_t target,
+                 T* out) {
+  const Vec minusD = splat(0.0f - d), l = splat(lse), divisor = splat(temperature);
+  int64_t j = 0;
+  for (; j + kLanes <= columns; j += kLanes) store(out + j, exp(row.at(j) - l) * minusD / divisor);
+  if (j < columns) {
+    const int n = int(columns - j);
+    storePartial(out + j, exp(row.partial(j, n) - l) * minusD / divisor, n);
+  }
+  if (target >= 0 && target < columns)
+    fromFloat(d * (1.0f - expOne(row.one(target) - lse)) / temperature, out[target]);
+}
+
+template <class T, class Round>
+void backward(const LinearLogprobBackwardArgs& args, Workers& workers) {
+  const LogitsOf& p = args.product;
+  const int64_t columns = std::min(p.columns, kBlockColumns);
+  const int64_t blockRows = std::min(p.rows, kBlockRows);
+  Scratch scratch;
+  float* logits = scratch.get<float>(blockRows * columns);
+  T* dLogits = scratch.get<T>(blockRows * columns);
+  T* hidden = scratch.get<T>(blockRows * p.width);
+  float* dHidden = scratch.get<float>(blockRows * p.width);
+  int64_t* active = scratch.get<int64_t>(blockRows);
+
+  // Rows without a gradient are left out of the products altogether: not even a NaN of theirs counts.
+  int64_t count = 0;
+  const auto flush = [&] {
+    for (int64_t i = 0; i < count; i++)
+      std::memcpy(hidden + i * p.width, hiddenRow(p, active[i]), size_t(p.width) * sizeof(T));
+    for (int64_t begin = 0; begin < p.columns; begin += columns) {
+      const int64_t n = std::min(columns, p.columns - begin);
+      logitsBlock(p, hidden, count, begin, n, logits, workers);
+      workers.parallelFor(count, rowGrain(n), [&](int64_t from, int64_t to) {
+        for (int64_t i = from; i < to; i++) {
+          const LogitRow<float, Round> row{logits + i * n, p.temperature};
+          const int64_t r = active[i];
+          gradientRow(row, n, args.dLogprobs[r], args.lse[r], p.temperature, p.targets[r] - begin,
+                      dLogits + i * n);
+        }
+      });
+
+      GemmArgs toHidden{};  // dHidden += dLogits weight
+      toHidden.a = dLogits;
+      toHidden.b = static_cast<const T*>(p.weight) + begin * p.width;
+      toHidden.c = dHidden;
+      toHidden.m = count;
+      toHidden.n = p.width;
+      toHidden.k = n;
+      toHidden.lda = n;
+      toHidden.ldb = p.width;
+      toHidden.ldc = p.width;
+      toHidden.accumulate = begin > 0;
+      toHidden.in = p.dtype;
+      toHidden.out = DType::float32;
+      trainingGemm(toHidden, workers);
+
+      if (args.gradWeight == nullptr) continue;
+      GemmArgs toWeight{};  // gradWeight += dLogits^T hidden
+      toWeight.a = dLogits;
+      toWeight.b = hidden;
+      toWeight.c = args.gradWeight + begin * p.width;
+      toWeight.m = n;
+      toWeight.n = p.width;
+      toWeight.k = count;
+      toWeight.lda = n;
+      toWeight.ldb = p.width;
+      toWeight.ldc = p.width;
+      toWeight.transposeA = true;
+      toWeight.accumulate = true;
+      toWeight.in = p.dtype;
+      toWeight.out = DType::float32;
+      trainingGemm(toWeight, workers);
+    }
+    for (int64_t i = 0; i < count; i++) {
+      T* out = static_cast<T*>(args.dHidden) + active[i] * p.width;
+      const float* sum = dHidden + i * p.width;
+      int64_t j = 0;
+      for (; j + kLanes <= p.width; j += kLanes) store(out + j, load(sum + j));
+      if (j < p.width) storePartial(out + j, loadPartial(sum + j, int(p.width - j)), int(p.width - j));
+    }
+    count = 0;
+  };
+
+  for (int64_t i = 0; i < p.rows; i++) {
+    if (args.dLogprobs[i] == 0.0f) {
+      std::memset(static_cast<T*>(args.dHidden) + i * p.width, 0, size_t(p.width) * sizeof(T));
+      continue;
+    }
+    active[count++] = i;
+    if (count == blockRows) flush();
+  }
+  if (count > 0) flush();
+}
+
+}  // namespace
+
+void trainingLinearLogprob(const LinearLogprobArgs& args, Workers& workers) {
+  const LogitsOf& p = args.product;
+  checkIds("targets", p.targets, p.rows, p.columns);
+  dispatchFloat(p.logits16 ? p.dtype : DType::float32,
+                [&](auto round) { ForwardBlock<decltype(round)>(args, workers).run(); });
+}
+
+void trainingLinearLogprobBackward(const LinearLogprobBackwardArgs& args, Workers& workers) {
+  const LogitsOf& p = args.product;
+  checkIds("targets", p.targets, p.rows, p.columns);
+  dispatchFloat(p.dtype, [&](auto type) {
+    using T = decltype(type);
+    if (p.logits16)
+      backward<T, T>(args, workers);
+    else
+      backward<T, float>(args, workers);
+  });
+}
+
+}  // namespace isopolicy::ISA_PASS
+
+#else
+
+namespace isopolicy {
+void registerTrainingLinearLogprob(Registry& registry) {
+  registry.add<LinearLogprobArgs>(Family::training, Device::cpu, ISA_VARIANTS(trainingLinearLogprob));
+  registry.add<LinearLogprobBackwardArgs>(Family::training, Device::cpu,
+                                          ISA_VARIANTS(trainingLinearLogprobBackward));
+}
+}  // namespace isopolicy
+
+#endif

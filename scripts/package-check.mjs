@@ -1,0 +1,149 @@
+#!/usr/bin/env node
+/**
+ * Packs the package, checks what is in it, installs it in an empty folder as a user would (a real compile), and uses it
+ * there: node scripts/package-check.mjs [--script FILE] [--cli] [--sanity] [--keep]
+ */
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { removeStale, root } from './stale.mjs';
+
+const { values: options } = parseArgs({
+  options: {
+    script: { type: 'string' }, // an ES module to run in the folder instead of the one below
+    cli: { type: 'boolean' }, // also `isopolicy --version`
+    sanity: { type: 'boolean' }, // also two steps of `isopolicy sanity`; implies --cli
+    keep: { type: 'boolean' }, // leave the folder behind
+  },
+});
+
+const defaultScript = `
+import { tensor } from 'isopolicy';
+const values = await tensor([1, 2.5, -3], [3], 'bf16').data();
+if (Array.from(values).join() !== '1,2.5,-3') throw new Error('read back ' + values);
+console.log('read back', Array.from(values));
+`;
+
+const required = [
+  'package.json',
+  'README.md',
+  'LICENSE',
+  'binding.gyp',
+  'CMakeLists.txt',
+  'dist/lib/index.js',
+  'dist/lib/index.d.ts',
+  'dist/lib/cli/main.js',
+  'native/sources.json',
+  'native/binding/addon.cc',
+  'native/cuda/device.cu',
+  'scripts/install.mjs',
+  'scripts/sources.cjs',
+];
+const unwanted = [
+  /^build\//,
+  /^dist\/(?!lib\/)/,
+  /^test\//,
+  /\.test\./,
+  /^bench\//,
+  /^node_modules\//,
+  /^\./,
+  /^runs\//,
+];
+
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'isopolicy-package-'));
+
+function finish(code) {
+  if (options.keep) console.log(`package-check: left ${folder}`);
+  else fs.rmSync(folder, { recursive: true, force: true });
+  process.exit(code);
+}
+
+function fail(line) {
+  console.error(`package-check: ${line}`);
+  finish(1);
+}
+
+/** Runs a command to its end, with its duration; shows its output when it fails. */
+function run(what, command, args, cwd) {
+  const start = Date.now();
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    cwd,
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+  });
+  if (error || status !== 0)
+    fail(`${what} failed (${error?.message ?? `exit ${status}`})\n${stdout}${stderr}`);
+  console.log(`package-check: ${what}: ok, ${((Date.now() - start) / 1000).toFixed(1)} s`);
+  return { stdout, stderr };
+}
+
+function checkContents(tarball) {
+  const listing = spawnSync('tar', ['-tzf', tarball], { encoding: 'utf8', maxBuffer: 2 ** 26 });
+  if (listing.status !== 0) fail(`tar could not list ${tarball}\n${listing.stderr}`);
+  const files = listing.stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((file) => file.replace(/^package\//, ''));
+  const lists = JSON.parse(fs.readFileSync(path.join(root, 'native/sources.json'), 'utf8'));
+  const missing = [...required, ...lists.core, ...lists.cuda].filter((file) => !files.includes(file));
+  if (missing.length > 0) fail(`the tarball lacks ${missing.join(', ')}`);
+  const extra = files.filter((file) => unwanted.some((pattern) => pattern.test(file)));
+  if (extra.length > 0) fail(`the tarball should not hold ${extra.join(', ')}`);
+  const kib = (fs.statSync(tarball).size / 1024).toFixed(0);
+  console.log(`package-check: contents: ok, ${files.length} files, ${kib} KiB`);
+}
+
+function isJson(text) {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function lines(text) {
+  return text
+    .trim()
+    .split('\n')
+    .map((line) => `  ${line}`)
+    .join('\n');
+}
+
+removeStale();
+run('npm pack', 'npm', ['pack', '--pack-destination', folder], root);
+const name = fs.readdirSync(folder).find((file) => file.endsWith('.tgz'));
+if (!name) fail('npm pack left no tarball');
+checkContents(path.join(folder, name));
+
+const app = path.join(folder, 'app');
+fs.mkdirSync(app);
+fs.writeFileSync(
+  path.join(app, 'package.json'),
+  JSON.stringify({ name: 'app', private: true, type: 'module' }),
+);
+run('npm install', 'npm', ['install', `../${name}`, '--prefer-offline', '--no-audit', '--no-fund'], app);
+if (!fs.existsSync(path.join(app, 'node_modules/isopolicy/build/Release/isopolicy.node')))
+  fail('npm install built no addon; were install scripts blocked?');
+
+const script = options.script ? fs.readFileSync(options.script, 'utf8') : defaultScript;
+fs.writeFileSync(path.join(app, 'check.mjs'), script);
+console.log(lines(run('script', process.execPath, ['check.mjs'], app).stdout));
+
+if (options.cli || options.sanity) {
+  const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'));
+  const printed = run('isopolicy --version', 'npx', ['--no', 'isopolicy', '--version'], app).stdout.trim();
+  if (printed !== version)
+    fail(`isopolicy --version printed ${JSON.stringify(printed)}, expected ${version}`);
+}
+if (options.sanity) {
+  const args = ['--no', 'isopolicy', 'sanity', '--steps', '2', '--threads', '2', '--out', 'run', '--json'];
+  const { stdout } = run('isopolicy sanity', 'npx', args, app);
+  if (!isJson(stdout) && !stdout.trim().split('\n').every(isJson))
+    fail(`isopolicy sanity --json printed neither JSON nor lines of JSON:\n${stdout}`);
+  if (!fs.existsSync(path.join(app, 'run'))) fail('isopolicy sanity left no run directory');
+  console.log(lines(stdout.slice(0, 2000)));
+}
+finish(0);

@@ -1,0 +1,62 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { after } from 'node:test';
+
+/** The compiled command. */
+export const main = path.resolve(import.meta.dirname, '../../lib/cli/main.js');
+
+export interface Outcome {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A folder that goes when the tests of the file have run. */
+export function temporaryFolder(): string {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'isopolicy-cli-'));
+  after(() => fs.rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Runs the command to its end. */
+export function isopolicy(args: readonly string[], env: Record<string, string> = {}, cwd?: string): Outcome {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], {
+    encoding: 'utf8',
+    env: { ...process.env, ...env },
+    ...(cwd !== undefined && { cwd }),
+  });
+  return { status, stdout, stderr };
+}
+
+/** An environment in which the addon can't be loaded. */
+export const withoutAddon = { ISOPOLICY_ADDON: '/nonexistent/isopolicy.node' };
+
+/**
+ * Starts the command and calls `onLine` with each line of stderr as it comes; resolves when the process has ended.
+ */
+export function start(
+  args: readonly string[],
+  onLine: (line: string, child: ChildProcess) => void,
+): Promise<Outcome & { readonly signal: NodeJS.Signals | null }> {
+  const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let stdout = '';
+  let stderr = '';
+  let seen = 0;
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+    for (let end = stderr.indexOf('\n', seen); end >= 0; end = stderr.indexOf('\n', seen)) {
+      const line = stderr.slice(seen, end);
+      seen = end + 1;
+      onLine(line, child);
+    }
+  });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (status, signal) => resolve({ status, signal, stdout, stderr }));
+  });
+}

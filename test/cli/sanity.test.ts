@@ -1,0 +1,147 @@
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { defaultDirectory } from '../../lib/cli/sanity.js';
+import { resolveSanityOptions } from '../../lib/sanity/config.js';
+import { isopolicy, temporaryFolder, withoutAddon } from './command.js';
+
+const folder = temporaryFolder();
+
+test('help names the defaults that a run has', () => {
+  const help = isopolicy(['sanity', '--help']).stdout.replace(/\s+/g, ' ');
+  const config: Record<string, unknown> = { ...resolveSanityOptions() };
+  const options: Record<string, string> = {
+    '--precision': 'trainingPrecision',
+    '--algorithm': 'algorithm',
+    '--task': 'task',
+    '--seed': 'seed',
+    '--steps': 'steps',
+    '--prompts-per-step': 'promptsPerStep',
+    '--group-size': 'groupSize',
+    '--updates-per-step': 'updatesPerStep',
+    '--learning-rate': 'learningRate',
+    '--warmup-steps': 'warmupSteps',
+    '--hidden-size': 'hiddenSize',
+    '--layers': 'numLayers',
+    '--candidates': 'candidates',
+    '--samples-per-problem': 'samplesPerProblem',
+    '--base-accuracy': 'baseAccuracy',
+    '--checkpoint-every': 'checkpointEvery',
+  };
+  for (const [option, name] of Object.entries(options)) {
+    const stated = new RegExp(`${option} <.*?default: ([^)\\s]+)\\)`).exec(help)?.[1];
+    const value = config[name];
+    assert.equal(typeof value === 'number' ? Number(stated) : stated, value, option);
+  }
+  assert.equal(config.numerics, 'default');
+});
+
+test('a new folder is named for the run and its time', () => {
+  const now = new Date('2026-11-22T14:05:09.123Z');
+  assert.equal(
+    defaultDirectory(resolveSanityOptions(), now),
+    'runs/sanity-sort-16-10-pg-seq-is-fp16-seed1-20261122T140509Z',
+  );
+  const mixed = resolveSanityOptions({
+    trainingPrecision: 'bf16',
+    rolloutPrecision: 'fp32',
+    algorithm: 'grpo',
+  });
+  assert.equal(defaultDirectory(mixed, now), 'runs/sanity-sort-16-10-grpo-bf16-fp32-seed1-20261122T140509Z');
+});
+
+test('precisions that contradict each other', () => {
+  for (const engine of ['training', 'rollout']) {
+    const args = ['sanity', '--precision', 'fp16', `--${engine}-precision`, 'bf16'];
+    const { status, stderr } = isopolicy(args, withoutAddon);
+    assert.equal(status, 2);
+    assert.match(stderr, new RegExp(`^isopolicy: \\[sanity\\] .*--${engine}-precision.*bf16 and fp16\\n$`));
+  }
+  // The same precision twice is no contradiction: this fails for want of the addon.
+  const agreeing = ['sanity', '--precision', 'fp16', '--training-precision', 'fp16', '--out', folder];
+  assert.equal(isopolicy(agreeing, withoutAddon).status, 1);
+});
+
+test('what the options only together get wrong is found before a folder is made', () => {
+  const out = path.join(folder, 'unmade');
+  for (const [args, message] of [
+    [['--hidden-size', '48'], /hiddenSize to be a multiple of 32/],
+    [['--numerics', 'matched', '--training-precision', 'bf16', '--rollout-precision', 'fp16'], /matched/],
+    [['--prompts-per-step', '1', '--group-size', '2', '--updates-per-step', '3'], /updatesPerStep/],
+  ] as const) {
+    const { status, stdout, stderr } = isopolicy(['sanity', ...args, '--out', out]);
+    assert.equal(status, 2, stderr);
+    assert.equal(stdout, '');
+    assert.match(stderr, /^isopolicy: [^\n]+\n$/);
+    assert.match(stderr, message);
+    assert.ok(!fs.existsSync(out));
+  }
+});
+
+test('an output folder that cannot be used ends the command before any work', () => {
+  const file = path.join(folder, 'file');
+  fs.writeFileSync(file, '');
+  const taken = path.join(folder, 'taken');
+  fs.mkdirSync(taken);
+  fs.writeFileSync(path.join(taken, 'metrics.jsonl'), '');
+  for (const [out, message] of [
+    [path.join(file, 'run'), /a folder, not \(in\) a file/],
+    [file, /a folder, not \(in\) a file/],
+    [taken, /a folder without a run \(it has metrics\.jsonl/],
+  ] as const) {
+    const { status, stdout, stderr } = isopolicy(['sanity', '--out', out]);
+    assert.equal(status, 2, stderr);
+    assert.equal(stdout, '');
+    assert.match(stderr, /^isopolicy: \[run\] expected out to be [^\n]+\n$/, 'no progress before it');
+    assert.match(stderr, message);
+  }
+});
+
+test('--resume needs the folder of a sanity run', () => {
+  const missing = path.join(folder, 'missing');
+  const { status, stderr } = isopolicy(['sanity', '--resume', missing], withoutAddon);
+  assert.equal(status, 2);
+  assert.match(
+    stderr,
+    /^isopolicy: \[sanity\] expected --resume to be the folder of a run, [^\n]+missing"\n$/,
+  );
+  assert.ok(!fs.existsSync(missing));
+
+  for (const [name, config, message] of [
+    [
+      'other',
+      { formatVersion: 1, command: 'train', config: {} },
+      /--resume to be the folder of a sanity run/,
+    ],
+    ['none', { formatVersion: 1, command: 'sanity' }, /--resume to be the folder of a sanity run/],
+    ['future', { formatVersion: 99, command: 'sanity', config: {} }, /format version 1 .*99/],
+    ['bad', { formatVersion: 1, command: 'sanity', config: { steps: 'x' } }, /steps to be an integer/],
+  ] as const) {
+    const dir = path.join(folder, name);
+    fs.mkdirSync(dir);
+    fs.writeFileSync(path.join(dir, 'config.json'), JSON.stringify(config));
+    const outcome = isopolicy(['sanity', '--resume', dir]);
+    assert.equal(outcome.status, 2, outcome.stderr);
+    assert.match(outcome.stderr, message);
+    assert.deepEqual(fs.readdirSync(dir), ['config.json'], 'nothing was written');
+  }
+});
+
+test('--resume refuses options that would change the run, without looking at it', () => {
+  for (const args of [
+    ['--steps', '5'],
+    ['--precision', 'fp16'],
+    ['--out', 'elsewhere'],
+    ['--loss-scaler', 'none'],
+  ]) {
+    const { status, stderr } = isopolicy(['sanity', '--resume', 'runs/x', ...args], withoutAddon);
+    assert.equal(status, 2);
+    assert.match(
+      stderr,
+      new RegExp(`^isopolicy: \\[sanity\\] expected no ${args[0]} beside --resume[^\\n]+\\n$`),
+    );
+  }
+  const allowed = ['sanity', '--resume', path.join(folder, 'missing'), '--threads', '1', '--json'];
+  assert.match(isopolicy(allowed, withoutAddon).stderr, /missing/);
+});

@@ -1,0 +1,486 @@
+import assert from 'node:assert/strict';
+import { afterEach, describe, it } from 'node:test';
+import { attention, type KvCacheView, pagedAttention, writeKvCache } from '../../lib/ops/attention.js';
+import { memory, record, setThreads, setVectorLevel } from '../../lib/runtime.js';
+import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
+import { type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
+import {
+  type AttentionCase,
+  cuSeqlensOf,
+  offsets,
+  pagedCache,
+  randomQkv,
+  referenceAttention,
+} from '../support/attention.js';
+import { assertClose, assertSameBits, normals } from '../support/compare.js';
+import { vectorLevels } from '../support/levels.js';
+
+const cases: AttentionCase[] = [
+  { lengths: [1, 7, 33, 300, 0], numHeads: 4, numKvHeads: 2, headDim: 32 },
+  { lengths: [0, 130, 16, 15, 17], numHeads: 4, numKvHeads: 1, headDim: 36 },
+  { lengths: [65, 0, 3, 129], numHeads: 2, numKvHeads: 2, headDim: 64 },
+  { lengths: [40, 5], numHeads: 3, numKvHeads: 1, headDim: 2 },
+  { lengths: [150], numHeads: 6, numKvHeads: 1, headDim: 250 },
+];
+const nameOf = (c: AttentionCase) =>
+  `${c.numHeads}/${c.numKvHeads} heads of ${c.headDim}, lengths ${c.lengths}`;
+const dispose = (...all: Disposable[]) => {
+  for (const x of all) x[Symbol.dispose]();
+};
+
+/** Tokens of the sequences as a prefill presents them: slot s is sequence s. */
+function places(lengths: readonly number[]): { slots: number[]; positions: number[] } {
+  return {
+    slots: lengths.flatMap((n, s) => new Array<number>(n).fill(s)),
+    positions: lengths.flatMap((n) => Array.from({ length: n }, (_, i) => i)),
+  };
+}
+
+const int32 = (values: readonly number[]) => tensor(values, [values.length], 'int32');
+
+/** A cache that holds every sequence of the case. */
+function filledCache(c: AttentionCase, qkv: Tensor, dtype: FloatDType): KvCacheView {
+  const at = places(c.lengths);
+  const cache = {
+    ...pagedCache(c, dtype, c.lengths.length),
+    slots: int32(at.slots),
+    positions: int32(at.positions),
+  };
+  writeKvCache(qkv, cache, c);
+  return cache;
+}
+const disposeCache = (c: KvCacheView) =>
+  dispose(c.keyCache, c.valueCache, c.blockTable, c.slots, c.positions);
+
+afterEach(() => setThreads(1));
+
+for (const level of vectorLevels()) {
+  describe(`attention at ${level}`, () => {
+    for (const c of cases)
+      for (const dtype of floatDtypes)
+        it(`${dtype}, ${nameOf(c)}: both families are close to fp64 at any knobs`, async () => {
+          setVectorLevel(level);
+          const before = memory().tensors;
+          const qkv = randomQkv(c, dtype);
+          const cu = cuSeqlensOf(c.lengths);
+          const cache = filledCache(c, qkv, dtype);
+          for (const scale of [undefined, 0.7]) {
+            const heads = { ...c, ...(scale === undefined ? {} : { scale }) };
+            const expected = referenceAttention(c, await qkv.floats(), scale ?? c.headDim ** -0.5);
+            for (const order of [{}, { chunk: 32, tile: 16 }, { chunk: 96, tile: 48 }]) {
+              const label = JSON.stringify({ ...order, scale });
+              const { out, lse } = attention(qkv, cu, { ...heads, ...order });
+              const paged = pagedAttention(qkv, cache, { ...heads, ...order });
+              assert.deepEqual(out.shape, [qkv.shape[0], c.numHeads * c.headDim]);
+              assert.deepEqual(lse.shape, [c.numHeads, qkv.shape[0]]);
+              assert.equal(out.dtype, dtype);
+              assertClose(await out.floats(), expected.out, dtype, `training ${label}`);
+              assertClose(await paged.floats(), expected.out, dtype, `rollout ${label}`);
+              // The log-sum-exp never sees a rounding to 16 bits.
+              assertClose(await lse.floats(), expected.lse, 'fp32', `lse ${label}`, 2e-6);
+              dispose(out, lse, paged);
+            }
+          }
+          dispose(qkv, cu);
+          disposeCache(cache);
+          assert.equal(memory().tensors, before);
+        });
+
+    for (const dtype of floatDtypes)
+      for (const [chunk, tile] of [
+        [0, 128],
+        [256, 32],
+        [256, 64],
+        [96, 48],
+      ] as const)
+        it(`${dtype}, chunk ${chunk}, tile ${tile}: rollout gives the bits of training, prefill and decode`, async () => {
+          setVectorLevel(level);
+          const lengths = [31, 32, 33, 255, 256, 257, 300];
+          for (const shape of [
+            { numHeads: 4, numKvHeads: 2, headDim: 32 },
+            { numHeads: 4, numKvHeads: 1, headDim: 36 },
+            { numHeads: 1, numKvHeads: 1, headDim: 48 },
+          ]) {
+            const c = { lengths, ...shape };
+            const qkv = randomQkv(c, dtype, 5);
+            const cu = cuSeqlensOf(lengths);
+            const { out, lse } = attention(qkv, cu, { ...c, chunk, tile });
+            const cache = filledCache(c, qkv, dtype);
+            const prefill = pagedAttention(qkv, cache, { ...c, chunk, tile });
+            const expected = await out.floats();
+            assertSameBits(await prefill.floats(), expected, 'prefill');
+
+            // Decode: the tokens at one position of each sequence, in steps, the last step of each included.
+            const starts = offsets(lengths);
+            const width = c.numHeads * c.headDim;
+            const rowSize = qkv.size / qkv.shape[0]!;
+            const values = await qkv.floats();
+            for (const position of [0, 15, 16, 30, 31, 32, 47, 48, 95, 96, 254, 255, 256, 271, 299]) {
+              const slots = lengths.flatMap((n, s) => (n > position ? [s] : []));
+              const tokens = slots.map((s) => starts[s]! + position);
+              const step = tensor(
+                tokens.flatMap((t) => [...values.subarray(t * rowSize, (t + 1) * rowSize)]),
+                [tokens.length, qkv.shape[1]!, c.headDim],
+                dtype,
+              );
+              const at = {
+                slots: int32(slots),
+                positions: int32(slots.map(() => position)),
+              };
+              const decoded = pagedAttention(step, { ...cache, ...at }, { ...c, chunk, tile });
+              const rows = await decoded.floats();
+              for (const [i, t] of tokens.entries())
+                assertSameBits(
+                  rows.subarray(i * width, (i + 1) * width),
+                  expected.subarray(t * width, (t + 1) * width),
+                  `decode of position ${position}, slot ${slots[i]}`,
+                );
+              dispose(step, decoded, at.slots, at.positions);
+            }
+            dispose(qkv, cu, out, lse, prefill);
+            disposeCache(cache);
+          }
+        });
+
+    it('generates token by token, writing the cache as it goes, with the bits of one training pass', async () => {
+      setVectorLevel(level);
+      const c = { lengths: [40, 40, 40], numHeads: 4, numKvHeads: 2, headDim: 20 };
+      const width = c.numHeads * c.headDim;
+      for (const dtype of floatDtypes) {
+        const qkv = randomQkv(c, dtype, 9);
+        const cu = cuSeqlensOf(c.lengths);
+        const { out, lse } = attention(qkv, cu, { ...c, chunk: 32, tile: 16 });
+        const expected = await out.floats();
+        const values = await qkv.floats();
+        const rowSize = values.length / 120;
+        const cache = {
+          ...pagedCache(c, dtype, 3),
+          slots: int32([2, -1, 0, 1]),
+          positions: int32([0, 0, 0, 0]),
+        };
+        // One recorded step, replayed with new contents: as an engine does.
+        const step = zeros([4, qkv.shape[1]!, c.headDim], dtype);
+        const { recording, result } = record(() => {
+          writeKvCache(step, cache, c);
+          return pagedAttention(step, cache, { ...c, chunk: 32, tile: 16 });
+        });
+        for (let position = 0; position < 40; position++) {
+          const tokens = [80 + position, 0, position, 40 + position];
+          step.upload(tokens.flatMap((t) => [...values.subarray(t * rowSize, (t + 1) * rowSize)]));
+          cache.positions.upload([position, 12345, position, position]);
+          recording.replay();
+          const rows = await result.floats();
+          for (const [i, t] of tokens.entries())
+            assertSameBits(
+              rows.subarray(i * width, (i + 1) * width),
+              i === 1 ? new Float32Array(width) : expected.subarray(t * width, (t + 1) * width),
+              `${dtype}, position ${position}, row ${i}`,
+            );
+        }
+        recording.dispose();
+        dispose(qkv, cu, out, lse, step, result);
+        disposeCache(cache);
+      }
+    });
+
+    it('a sequence has the same bits alone, among others and at any number of threads', async () => {
+      setVectorLevel(level);
+      const shape = { numHeads: 4, numKvHeads: 2, headDim: 32 };
+      for (const dtype of floatDtypes) {
+        const many = { lengths: [17, 100, 1, 290, 64, 33, 90, 250], ...shape };
+        const qkv = randomQkv(many, dtype, 3);
+        const cu = cuSeqlensOf(many.lengths);
+        const cache = filledCache(many, qkv, dtype);
+        const first = attention(qkv, cu, many);
+        const paged = pagedAttention(qkv, cache, many);
+        const expected = await first.out.floats();
+        const expectedPaged = await paged.floats();
+        setThreads(3);
+        const again = attention(qkv, cu, many);
+        const pagedAgain = pagedAttention(qkv, cache, many);
+        assertSameBits(await again.out.floats(), expected, 'training, 3 threads');
+        assertSameBits(await again.lse.floats(), await first.lse.floats(), 'lse, 3 threads');
+        assertSameBits(await pagedAgain.floats(), expectedPaged, 'rollout, 3 threads');
+        const starts = offsets(many.lengths);
+        for (const [s, length] of many.lengths.entries()) {
+          const part = qkv.rows(starts[s]!, starts[s + 1]!);
+          const bounds = int32([0, length]);
+          const alone = attention(part, bounds, many);
+          const from = starts[s]! * 128;
+          assertSameBits(
+            await alone.out.floats(),
+            expected.subarray(from, from + length * 128),
+            `${dtype} sequence ${s}`,
+          );
+          dispose(part, bounds, alone.out, alone.lse);
+        }
+        dispose(qkv, cu, first.out, first.lse, paged, again.out, again.lse, pagedAgain);
+        disposeCache(cache);
+      }
+    });
+
+    it('rounds the probabilities to 16 bits against the running maximum of each tile', async () => {
+      setVectorLevel(level);
+      // Two keys in different tiles, headDim 2: tile 16 rounds exp(0) = 1 for key 0 and scales the sum by exp(-s);
+      // one tile of 32 rounds exp(-s) itself.
+      const s = Math.fround(0.3);
+      const rows = Array.from({ length: 17 }, (_, j) => [
+        1,
+        0,
+        j === 0 ? -40 : j === 16 ? s - 40 : -4096,
+        0,
+        j === 0 ? 1 : 0,
+        0,
+      ]);
+      const qkv = tensor(rows.flat(), [17, 3, 2], 'fp32');
+      const cu = int32([0, 17]);
+      for (const dtype of ['fp16', 'bf16'] as const) {
+        const round = (x: number) => {
+          const grid = 2 ** (Math.floor(Math.log2(x)) - (dtype === 'fp16' ? 10 : 7));
+          const n = x / grid;
+          const floor = Math.floor(n);
+          return (n - floor > 0.5 || (n - floor === 0.5 && floor % 2 === 1) ? floor + 1 : floor) * grid;
+        };
+        const narrow = tensor(await qkv.floats(), [17, 3, 2], dtype);
+        const k = await narrow.floats();
+        const gap = k[16 * 6 + 2]! - k[2]!;
+        assert.ok(gap > 0.2);
+        for (const [tile, weight] of [
+          [16, Math.exp(-gap)],
+          [32, round(Math.exp(-gap))],
+        ] as const) {
+          const { out, lse } = attention(narrow, cu, { numHeads: 1, numKvHeads: 1, scale: 1, tile });
+          const got = (await out.floats())[32]!;
+          assert.equal(got, round(weight / (1 + Math.exp(-gap))), `${dtype}, tile ${tile}`);
+          dispose(out, lse);
+        }
+        narrow.dispose();
+      }
+      dispose(qkv, cu);
+    });
+
+    it('keys that are masked or absent cannot reach a row, whatever they hold', async () => {
+      setVectorLevel(level);
+      for (const dtype of floatDtypes) {
+        const c = { lengths: [20, 20], numHeads: 2, numKvHeads: 1, headDim: 18 };
+        const values = await randomQkv(c, dtype, 4).floats();
+        const clean = tensor(values, [40, 4, 18], dtype);
+        const dirtyValues = Float32Array.from(values);
+        dirtyValues.fill(Number.NaN, 15 * 72, 20 * 72);
+        const dirty = tensor(dirtyValues, [40, 4, 18], dtype);
+        const cu = cuSeqlensOf(c.lengths);
+        const a = attention(clean, cu, c);
+        const b = attention(dirty, cu, c);
+        const [cacheA, cacheB] = [filledCache(c, clean, dtype), filledCache(c, dirty, dtype)];
+        const pa = pagedAttention(clean, cacheA, c);
+        const pb = pagedAttention(dirty, cacheB, c);
+        for (const [x, y] of [
+          [a.out, b.out],
+          [pa, pb],
+        ] as const) {
+          const [u, v] = [await x.floats(), await y.floats()];
+          assertSameBits(v.subarray(0, 15 * 36), u.subarray(0, 15 * 36), 'rows before');
+          assertSameBits(v.subarray(20 * 36), u.subarray(20 * 36), 'the next sequence');
+          assert.ok(v.subarray(15 * 36, 20 * 36).every(Number.isNaN), 'NaN is kept where it belongs');
+        }
+        dispose(clean, dirty, cu, a.out, a.lse, b.out, b.lse, pa, pb);
+        disposeCache(cacheA);
+        disposeCache(cacheB);
+      }
+    });
+
+    it('stays finite for scores far apart', async () => {
+      setVectorLevel(level);
+      const c = { lengths: [70], numHeads: 1, numKvHeads: 1, headDim: 8 };
+      const qkv = tensor(normals(70 * 24, 8, 30), [70, 3, 8]);
+      const cu = cuSeqlensOf(c.lengths);
+      const { out, lse } = attention(qkv, cu, { ...c, tile: 16, chunk: 32 });
+      const expected = referenceAttention(c, await qkv.floats(), 8 ** -0.5);
+      assertClose(await out.floats(), expected.out, 'fp32', 'out', 1e-4);
+      assertClose(await lse.floats(), expected.lse, 'fp32', 'lse');
+      dispose(qkv, cu, out, lse);
+    });
+  });
+}
+
+describe('writeKvCache', () => {
+  it('stores keys transposed by page and values by row, and nothing else', async () => {
+    const c = { lengths: [19], numHeads: 2, numKvHeads: 2, headDim: 6 };
+    for (const dtype of floatDtypes) {
+      const qkv = randomQkv(c, dtype, 6);
+      const cache = {
+        ...pagedCache(c, dtype, 1),
+        slots: int32(Array.from({ length: 19 }, (_, i) => (i === 4 ? -1 : 0))),
+        positions: int32(Array.from({ length: 19 }, (_, i) => i)),
+      };
+      writeKvCache(qkv, cache, c);
+      const [x, keys, values, table] = await Promise.all([
+        qkv.floats(),
+        cache.keyCache.floats(),
+        cache.valueCache.floats(),
+        cache.blockTable.data(),
+      ]);
+      let written = 0;
+      for (let i = 0; i < 19; i++)
+        for (let h = 0; h < 2; h++)
+          for (let d = 0; d < 6; d++) {
+            const page = table[i >> 4]!;
+            const k = keys[((page * 2 + h) * 6 + d) * 16 + (i & 15)]!;
+            const v = values[((page * 2 + h) * 16 + (i & 15)) * 6 + d]!;
+            if (i === 4) assert.ok(Number.isNaN(k) && Number.isNaN(v));
+            else {
+              assert.equal(k, x[(i * 6 + 2 + h) * 6 + d]);
+              assert.equal(v, x[(i * 6 + 4 + h) * 6 + d]);
+              written++;
+            }
+          }
+      assert.equal(keys.filter((k) => !Number.isNaN(k)).length, written);
+      assert.equal(values.filter((v) => !Number.isNaN(v)).length, written);
+      qkv.dispose();
+      disposeCache(cache);
+    }
+  });
+});
+
+describe('attention, wrong arguments', () => {
+  const c = { lengths: [3, 2], numHeads: 4, numKvHeads: 2, headDim: 8 };
+  const heads = { numHeads: 4, numKvHeads: 2 };
+  const qkv = randomQkv(c, 'fp16');
+  const cu = cuSeqlensOf(c.lengths);
+  const cache = {
+    ...pagedCache(c, 'fp16', 2),
+    slots: int32([0, 0, 0, 1, 1]),
+    positions: int32([0, 1, 2, 0, 1]),
+  };
+  const wrong: [string, () => unknown, RegExp][] = [
+    ['qkv dtype', () => attention(int32([1]), cu, heads), /^\[attention\] expected qkv of dtype fp32/],
+    ['qkv rank', () => attention(zeros([5, 64]), cu, heads), /qkv of 3 dimensions/],
+    [
+      'heads',
+      () => attention(qkv, cu, { ...heads, numKvHeads: 3 }),
+      /numHeads to be a multiple of numKvHeads = 3, got 4/,
+    ],
+    ['no heads', () => attention(qkv, cu, { ...heads, numHeads: 0 }), /numHeads to be an integer from 1/],
+    [
+      'head count',
+      () => attention(qkv, cu, { numHeads: 2, numKvHeads: 2 }),
+      /qkv of shape .*\[5, 6, 8\], got \[5, 8, 8\]/,
+    ],
+    [
+      'odd headDim',
+      () => attention(zeros([5, 8, 7]), cu, heads),
+      /headDim, .* to be even and from 2 to 256, got 7/,
+    ],
+    ['wide headDim', () => attention(zeros([5, 8, 258]), cu, heads), /headDim.*got 258/],
+    [
+      'scale',
+      () => attention(qkv, cu, { ...heads, scale: Number.NaN }),
+      /scale to be a finite number, got NaN/,
+    ],
+    ['tile', () => attention(qkv, cu, { ...heads, tile: 24 }), /tile to be a multiple of 16, got 24/],
+    [
+      'no tile',
+      () => attention(qkv, cu, { ...heads, tile: 0 }),
+      /tile to be an integer from 16 to 4096, got 0/,
+    ],
+    [
+      'chunk',
+      () => attention(qkv, cu, { ...heads, chunk: 48, tile: 32 }),
+      /chunk to be 0 or a multiple of tile = 32, got 48/,
+    ],
+    ['cuSeqlens dtype', () => attention(qkv, zeros([3]), heads), /cuSeqlens of dtype int32/],
+    ['cuSeqlens rank', () => attention(qkv, zeros([3, 1], 'int32'), heads), /cuSeqlens of 1 dimensions/],
+    ['cuSeqlens size', () => attention(qkv, zeros([0], 'int32'), heads), /cuSeqlens of at least one element/],
+    [
+      'keyCache',
+      () => pagedAttention(qkv, { ...cache, keyCache: zeros([4, 2, 16, 8], 'fp16') }, heads),
+      /keyCache of shape .*\[4, 2, 8, 16\]/,
+    ],
+    [
+      'keyCache dtype',
+      () => pagedAttention(qkv, { ...cache, keyCache: zeros([4, 2, 8, 16]) }, heads),
+      /keyCache of dtype fp16|valueCache of shape/,
+    ],
+    [
+      'valueCache',
+      () => pagedAttention(qkv, { ...cache, valueCache: zeros([1, 2, 16, 8], 'fp16') }, heads),
+      /valueCache of shape/,
+    ],
+    [
+      'blockTable',
+      () => pagedAttention(qkv, { ...cache, blockTable: int32([0]) }, heads),
+      /blockTable of 2 dimensions/,
+    ],
+    [
+      'slots',
+      () => pagedAttention(qkv, { ...cache, slots: int32([0]) }, heads),
+      /slots of shape \[tokens\] = \[5\], got \[1\]/,
+    ],
+    [
+      'positions',
+      () => writeKvCache(qkv, { ...cache, positions: zeros([5]) }, heads),
+      /^\[writeKvCache\] expected positions of dtype int32/,
+    ],
+  ];
+  for (const [name, act, message] of wrong)
+    it(name, () => {
+      const before = memory().tensors;
+      assert.throws(act, { code: 'ERR_INVALID_ARGUMENT', message });
+      assert.ok(memory().tensors - before <= 1, 'only the argument made here is left');
+    });
+
+  const failing: [string, () => unknown, RegExp][] = [
+    ['first offset', () => attention(qkv, int32([1, 3, 5]), heads).out, /cuSeqlens to start at 0, got 1/],
+    [
+      'order of offsets',
+      () => attention(qkv, int32([0, 4, 3, 5]), heads).out,
+      /cuSeqlens not to decrease, got 3 after 4/,
+    ],
+    ['last offset', () => attention(qkv, int32([0, 3, 6]), heads).out, /cuSeqlens to end at 5 tokens, got 6/],
+    [
+      'slot',
+      () => pagedAttention(qkv, { ...cache, slots: int32([0, 0, 2, 1, 1]) }, heads),
+      /slots below 2, got 2 for token 2/,
+    ],
+    [
+      'position',
+      () => pagedAttention(qkv, { ...cache, positions: int32([0, 1, 16, 0, 1]) }, heads),
+      /positions from 0 to 15, got 16 for token 2/,
+    ],
+    [
+      'negative position',
+      () => writeKvCache(qkv, { ...cache, positions: int32([0, -1, 2, 0, 1]) }, heads),
+      /positions from 0 to 15, got -1 for token 1/,
+    ],
+    [
+      'page',
+      () => writeKvCache(qkv, { ...cache, blockTable: tensor([0, 99], [2, 1], 'int32') }, heads),
+      /pages from 0 to 4, got 99 for position 0 of slot 1/,
+    ],
+    [
+      'page read',
+      () => pagedAttention(qkv, { ...cache, blockTable: tensor([-1, 1], [2, 1], 'int32') }, heads),
+      /pages from 0 to 4, got -1 for position 0 of slot 0/,
+    ],
+  ];
+  for (const [name, act, message] of failing)
+    it(`${name}, in the data`, async () => {
+      act();
+      const error = await qkv.data().then(
+        () => assert.fail('no error'),
+        (e: Error) => e,
+      );
+      assert.match(error.message, message);
+      assert.equal((error as Error & { code?: string }).code, 'ERR_DEVICE');
+      assert.match(error.stack ?? '', /attention\.test/, 'the stack points to the call');
+    });
+
+  it('no tokens, no sequences', async () => {
+    const none = zeros([0, 8, 8], 'fp16');
+    const { out, lse } = attention(none, int32([0]), heads);
+    assert.equal((await out.floats()).length, 0);
+    assert.deepEqual(lse.shape, [4, 0]);
+    const paged = pagedAttention(none, { ...cache, slots: int32([]), positions: int32([]) }, heads);
+    assert.equal((await paged.floats()).length, 0);
+  });
+});
