@@ -12,9 +12,14 @@ export function familyNumber(where: string, family: GemmFamily): number {
   return families.indexOf(checkChoice(where, 'family', family, families)) + 1;
 }
 
-/** @internal The dtype of a product: fp32 or that of its inputs. */
-export function resultDtype(where: string, name: string, dtype: FloatDType): number {
-  return dtypeNumber(checkChoice(where, name, dtype, floatDtypes));
+/** @internal The dtype of a product: the one asked for, else that of `like`. */
+export function resultDtype(
+  where: string,
+  name: string,
+  dtype: FloatDType | undefined,
+  like: Tensor,
+): number {
+  return dtypeNumber(dtype === undefined ? like.dtype : checkChoice(where, name, dtype, floatDtypes));
 }
 
 /** Settings of {@link gemm}. */
@@ -53,7 +58,6 @@ export interface GemmOptions {
 export function gemm(a: Tensor, b: Tensor, options: GemmOptions = {}): Tensor {
   const { transposeA = false, transposeB = false, bias, out, accumulate = false } = options;
   const { family = 'training', splitK = 0 } = options;
-  const outDtype = options.outDtype ?? ((out ?? a).dtype as FloatDType);
   const outputs = call('gemm', [
     a.handle,
     b.handle,
@@ -63,7 +67,7 @@ export function gemm(a: Tensor, b: Tensor, options: GemmOptions = {}): Tensor {
     checkInteger('gemm', 'splitK', splitK, 0, 2 ** 30),
     Number(transposeA),
     Number(transposeB),
-    resultDtype('gemm', 'outDtype', outDtype),
+    resultDtype('gemm', 'outDtype', options.outDtype, out ?? a),
     Number(accumulate),
   ]);
   return out ?? outputs[0]!;

@@ -24,14 +24,14 @@ export interface LinearOptions {
  * @throws InvalidArgumentError if shapes or dtypes do not fit, or there are none or more than 16 weights
  */
 export function linear(x: Tensor, weights: readonly Tensor[], options: LinearOptions = {}): Tensor {
-  const { biases, family = 'training', splitK = 0, outDtype = x.dtype as FloatDType } = options;
+  const { biases, family = 'training', splitK = 0, outDtype } = options;
   if (biases && biases.length !== weights.length)
     invalid('linear', `biases to be ${weights.length}, one a weight (or null)`, biases.length);
   return callOne('linear', [
     x.handle,
     familyNumber('linear', family),
     checkInteger('linear', 'splitK', splitK, 0, 2 ** 30),
-    resultDtype('linear', 'outDtype', outDtype),
+    resultDtype('linear', 'outDtype', outDtype, x),
     weights.length,
     ...weights.flatMap((weight, i) => [weight.handle, handleOf(biases?.[i])]),
   ]);
@@ -40,19 +40,15 @@ export function linear(x: Tensor, weights: readonly Tensor[], options: LinearOpt
 /**
  * The gradient of {@link linear} by its input: `dx = sum over i of dy_i W_i`, by the training family.
  *
- * dy is [rows, sum of N_i], weight i is [N_i, K] of the same dtype; dx is [rows, K] of `dtype` (fp32 or that of
- * dy). The products are added in fp32 in the order of the weights and rounded once.
+ * dy is [rows, sum of N_i], weight i is [N_i, K] of the same dtype; dx is [rows, K] of `dtype` (fp32 or, by
+ * default, that of dy). The products are added in fp32 in the order of the weights and rounded once.
  *
  * @throws InvalidArgumentError if shapes or dtypes do not fit, or there are none or more than 16 weights
  */
-export function linearInputGradient(
-  dy: Tensor,
-  weights: readonly Tensor[],
-  dtype: FloatDType = dy.dtype as FloatDType,
-): Tensor {
+export function linearInputGradient(dy: Tensor, weights: readonly Tensor[], dtype?: FloatDType): Tensor {
   return callOne('linearInputGradient', [
     dy.handle,
-    resultDtype('linearInputGradient', 'dtype', dtype),
+    resultDtype('linearInputGradient', 'dtype', dtype, dy),
     weights.length,
     ...weights.map((weight) => weight.handle),
   ]);

@@ -35,16 +35,16 @@ void gemmOp(OpCall& call) {
   const Tensor b = call.tensor("b");
   const auto bias = call.optionalTensor("bias");
   const auto into = call.optionalTensor("out");
+  call.expectFloat("a", a);
   const Family family = call.family();
   GemmArgs g;
   g.splitK = int(call.integer("splitK", 0, kMaxSplit));
   g.transposeA = call.flag("transposeA");
   g.transposeB = call.flag("transposeB");
   g.in = a.dtype;
-  g.out = call.floatDtype("outDtype");
+  g.out = call.dtype("outDtype");
   g.accumulate = call.flag("accumulate");
 
-  call.expectFloat("a", a);
   call.expectDtype("b", b, a.dtype);
   expectResultDtype(call, "outDtype", g.out, a.dtype);
   call.expect(a.shape.rank == 2 || a.shape.rank == 3, "a of 2 or 3 dimensions", a.shape.text());
@@ -102,7 +102,7 @@ void linearOp(OpCall& call) {
   const Tensor x = call.tensor("x");
   const Family family = call.family();
   const auto splitK = int(call.integer("splitK", 0, kMaxSplit));
-  const DType out = call.floatDtype("outDtype");
+  const DType out = call.dtype("outDtype");
   const int64_t count = call.integer("the number of weights", 1, LinearInputGradientArgs::kMaxWeights);
   call.expectFloat("x", x);
   call.expectRank("x", x, 2, "[rows, K]");
@@ -156,7 +156,7 @@ void linearInputGradientOp(OpCall& call) {
   const Tensor dy = call.tensor("dy");
   LinearInputGradientArgs g{};
   g.in = dy.dtype;
-  g.out = call.floatDtype("dtype");
+  g.out = call.dtype("dtype");
   g.count = int(call.integer("the number of weights", 1, LinearInputGradientArgs::kMaxWeights));
   call.expectFloat("dy", dy);
   call.expectRank("dy", dy, 2, "[rows, sum of N]");

@@ -84,6 +84,13 @@ class DotProduct {
     float* packedA = packsA_ ? scratch.get<float>(kDotRows * packedLength_) : nullptr;
     for (int64_t r = 0; r < rows; r += kDotRows) {
       const int64_t high = lesser(kDotRows, rows - r);
+      // The lines of C arrive while the dots run.
+      const int64_t bytes = int64_t(bytesOf(g_.out));
+      for (int64_t i = 0; i < high; i++) {
+        const int64_t at = matrix * g_.strideC + (m + r + i) * g_.ldc + n;
+        for (int64_t byte = 0; byte < columns * bytes; byte += 64)
+          __builtin_prefetch(static_cast<const char*>(g_.c) + at * bytes + byte, 1);
+      }
       const float* aRows = packedA;
       int64_t lda = packedLength_;
       if (g_.transposeA) {
@@ -95,9 +102,9 @@ class DotProduct {
         packRows<1>(a + (m + r) * g_.lda, g_.lda, high, g_.k, packedA, packedLength_);
       }
       if (packsB_)
-        rowOfTiles(int(high), aRows, lda, packedB, packedLength_, columns, sums, sumsStride);
+        rowsOfDots(high, aRows, lda, packedB, packedLength_, columns, sums, sumsStride);
       else
-        rowOfTiles(int(high), aRows, lda, b + n * g_.ldb, g_.ldb, columns, sums, sumsStride);
+        rowsOfDots(high, aRows, lda, b + n * g_.ldb, g_.ldb, columns, sums, sumsStride);
       for (int64_t i = 0; i < high; i++)
         finishRow(matrix, m + r + i, n, columns, sums + i * sumsStride, bias);
     }
@@ -105,33 +112,33 @@ class DotProduct {
 
   // The sums of up to kDotRows rows of C.
   template <class B>
-  void rowOfTiles(int rows, const float* a, int64_t lda, const B* b, int64_t ldb, int64_t columns,
+  void rowsOfDots(int64_t rows, const float* a, int64_t lda, const B* b, int64_t ldb, int64_t columns,
                   float* sums, int64_t stride) const {
-    for (int64_t n = 0; n < columns; n += kDotColumns) {
-      const int wide = int(lesser(kDotColumns, columns - n));
-      for (int64_t k = 0; k == 0 || k < g_.k; k += chunk_) {
-        const int64_t length = lesser(chunk_, g_.k - k);
-        const auto tile = [&](auto R) {
-          dotTile<decltype(R)::value>(a + k, lda, b + n * ldb + k, ldb, wide, length, sums + n, stride,
-                                      k > 0);
-        };
-        switch (rows) {
-          case 1:
-            tile(std::integral_constant<int, 1>{});
-            break;
-          case 2:
-            tile(std::integral_constant<int, 2>{});
-            break;
+    switch (rows) {
+      case 1:
+        return rowOfTiles<1>(a, lda, b, ldb, columns, sums, stride);
+      case 2:
+        return rowOfTiles<2>(a, lda, b, ldb, columns, sums, stride);
 #if ISA_LEVEL >= 2
-          case 3:
-            tile(std::integral_constant<int, 3>{});
-            break;
-          default:
-            tile(std::integral_constant<int, 4>{});
+      case 3:
+        return rowOfTiles<3>(a, lda, b, ldb, columns, sums, stride);
+      default:
+        return rowOfTiles<4>(a, lda, b, ldb, columns, sums, stride);
 #endif
-        }
-        if (g_.k == 0) break;
-      }
+    }
+  }
+
+  template <int R, class B>
+  void rowOfTiles(const float* a, int64_t lda, const B* b, int64_t ldb, int64_t columns, float* sums,
+                  int64_t stride) const {
+    for (int64_t n = 0; n < columns; n += kDotColumns<R>) {
+      const int wide = int(lesser(kDotColumns<R>, columns - n));
+      int64_t k = 0;
+      do {
+        const int64_t length = lesser(chunk_, g_.k - k);
+        dotTile<R>(a + k, lda, b + n * ldb + k, ldb, wide, length, sums + n, stride, k > 0);
+        k += length;
+      } while (k < g_.k);
     }
   }
 

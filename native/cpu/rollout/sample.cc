@@ -39,8 +39,9 @@ double massOf(const float* p, int64_t count) {
   return sum;
 }
 
-// The first id at which the cumulative mass exceeds u times the whole; always one with mass.
-template <class Row>
+// The first id at which the cumulative mass exceeds u times the whole; always one with mass. kSparse: most of
+// the row is -infinity, and looking for blocks of nothing else pays.
+template <bool kSparse, class Row>
 int32_t invert(const Row& row, int64_t columns, float lse, double u) {
   const int64_t blocks = (columns + kBlock - 1) / kBlock;
   Scratch scratch;
@@ -49,8 +50,10 @@ int32_t invert(const Row& row, int64_t columns, float lse, double u) {
   upTo[0] = 0;
   for (int64_t b = 0; b < blocks; b++) {
     const int64_t end = std::min((b + 1) * kBlock, columns);
+    upTo[b + 1] = upTo[b];
+    if (kSparse && maximum(row, b * kBlock, end) == kMinusInfinity) continue;
     probabilities(row, b * kBlock, end, lse, p);
-    upTo[b + 1] = upTo[b] + massOf(p, end - b * kBlock);
+    upTo[b + 1] += massOf(p, end - b * kBlock);
   }
   const double wanted = u * upTo[blocks];
   int64_t b = 0;
@@ -76,11 +79,28 @@ int32_t invert(const Row& row, int64_t columns, float lse, double u) {
 
 struct Candidate {
   float x;
-  float p;
   int32_t id;
 };
 // The top of a heap in this order is the most likely token, of equals the one with the lowest id.
 bool lessLikely(const Candidate& a, const Candidate& b) { return a.x < b.x || (a.x == b.x && a.id > b.id); }
+
+// Takes candidates in order, only as far as they are asked for.
+class Queue {
+ public:
+  explicit Queue(int64_t most) : heap_(scratch_.get<Candidate>(most)) {}
+  void add(float x, int64_t id) { heap_[count_++] = {x, int32_t(id)}; }
+  void order() { std::make_heap(heap_, heap_ + count_, lessLikely); }
+  bool empty() const { return count_ == 0; }
+  Candidate take() {
+    std::pop_heap(heap_, heap_ + count_, lessLikely);
+    return heap_[--count_];
+  }
+
+ private:
+  Scratch scratch_;
+  Candidate* heap_;
+  int64_t count_ = 0;
+};
 
 // A value that at least topK entries reach: the topK-th largest of the maxima of short blocks; -infinity
 // where there are too few blocks to tell.
@@ -95,55 +115,87 @@ float reachedByTopK(const LogitRow<float>& row, int64_t columns, int64_t topK) {
   return maxima[topK - 1];
 }
 
-// Puts -infinity in place of every x outside the top k and, of the distribution that those make, outside the
-// smallest set of most likely tokens with a mass of topP or more. Only what is kept gets sorted.
-void filterRow(const SampleArgs& args, float lse, float* x) {
-  const int64_t columns = args.columns;
+// Puts -infinity in place of every x outside the topK most likely tokens and, of the distribution that those
+// make, outside the smallest set of most likely tokens with a mass of topP or more.
+void keepTopK(float* x, int64_t columns, int64_t topK, double topP, float lse) {
   const LogitRow<float> row{x, 1.0f};
-  const bool limited = args.topK > 0 && args.topK < columns;
-  const float leastX = limited ? reachedByTopK(row, columns, args.topK) : kMinusInfinity;
-  // Tokens below (1 - topP) / V make up less than 1 - topP together, so the smallest set has none of them.
-  // (exp(x - lse) sums to 1 but for rounding, which the factor covers; after a top k it does not apply.)
-  const float leastP = limited ? 0.0f : float(0.99 * (1.0 - args.topP) / double(columns));
-
+  const float least = reachedByTopK(row, columns, topK);
+  Queue queue(columns);
+  for (int64_t begin = 0; begin < columns; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, columns);
+    if (maximum(row, begin, end) >= least)
+      for (int64_t j = begin; j < end; j++)
+        if (x[j] >= least && x[j] > kMinusInfinity) queue.add(x[j], j);
+  }
+  queue.order();
   Scratch scratch;
-  Candidate* heap = scratch.get<Candidate>(columns);
+  Candidate* kept = scratch.get<Candidate>(topK);
   int64_t count = 0;
   double mass = 0;
-  float p[kBlock];
-  for (int64_t begin = 0; begin < columns; begin += kBlock) {
-    const int64_t n = std::min(kBlock, columns - begin);
-    probabilities(row, begin, begin + n, lse, p);
-    mass += massOf(p, n);
-    for (int64_t j = 0; j < n; j++)
-      if (p[j] > 0 && p[j] >= leastP && x[begin + j] >= leastX)
-        heap[count++] = {x[begin + j], p[j], int32_t(begin + j)};
+  while (count < topK && !queue.empty()) {
+    kept[count] = queue.take();
+    mass += double(expOne(kept[count++].x - lse));
   }
-
-  // Popping puts the most likely tokens at the end, the first of them last.
-  std::make_heap(heap, heap + count, lessLikely);
-  int64_t sorted = 0;
-  const auto pop = [&]() -> const Candidate& {
-    std::pop_heap(heap, heap + (count - sorted), lessLikely);
-    return heap[count - ++sorted];
-  };
-  if (limited) {
-    mass = 0;
-    while (sorted < args.topK && sorted < count) mass += double(pop().p);
-  }
-  int64_t kept = limited ? sorted : count;
-  if (args.topP < 1) {
-    const double enough = args.topP * mass;
+  if (topP < 1) {
     double sum = 0;
     int64_t taken = 0;
-    while (taken < kept && !(taken > 0 && sum >= enough)) {
-      taken++;
-      sum += double(taken > sorted ? pop().p : heap[count - taken].p);
-    }
-    kept = taken;
+    while (taken < count && !(taken > 0 && sum >= topP * mass)) sum += double(expOne(kept[taken++].x - lse));
+    count = taken;
   }
   for (int64_t j = 0; j < columns; j++) x[j] = kMinusInfinity;
-  for (int64_t i = count - kept; i < count; i++) x[heap[i].id] = heap[i].x;
+  for (int64_t i = 0; i < count; i++) x[kept[i].id] = kept[i].x;
+}
+
+// The same for topP alone. Mass is gathered by bins of the bits of p (sixteen to a power of two): bins above
+// the one in which topP is reached are kept whole, and only that one is put in order.
+void keepTopP(float* x, int64_t columns, double topP, float lse) {
+  static constexpr int kShift = 19;
+  static constexpr int kBins = 0x40000000 >> kShift;  // p < 2; the last bin takes what rounding puts beyond
+  const LogitRow<float> row{x, 1.0f};
+  Scratch scratch;
+  float* p = scratch.get<float>(columns);
+  double* bins = scratch.get<double>(kBins);
+  std::memset(bins, 0, kBins * sizeof(double));
+  const auto binOf = [](float value) { return std::min(int(bitsOf(value) >> kShift), kBins - 1); };
+  double mass = 0;
+  for (int64_t begin = 0; begin < columns; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, columns);
+    probabilities(row, begin, end, lse, p + begin);
+    mass += massOf(p + begin, end - begin);
+    for (int64_t j = begin; j < end; j++) bins[binOf(p[j])] += double(p[j]);
+  }
+  double sum = 0;
+  int edge = kBins - 1;
+  while (edge > 0 && sum + bins[edge] < topP * mass) sum += bins[edge--];
+  Queue queue(columns);
+  for (int64_t j = 0; j < columns; j++) {
+    const int bin = binOf(p[j]);
+    if (bin == edge && p[j] > 0) queue.add(x[j], j);
+    if (bin <= edge) x[j] = kMinusInfinity;
+  }
+  queue.order();
+  for (bool any = sum > 0; !queue.empty() && !(any && sum >= topP * mass); any = true) {
+    const Candidate next = queue.take();
+    x[next.id] = next.x;
+    sum += double(p[next.id]);
+  }
+}
+
+// As sumOnline, to the bit, for a row that is mostly -infinity: what adds exactly nothing is passed over.
+LogSum sumSparse(const LogitRow<float>& row, int64_t columns, int64_t chunk) {
+  const int64_t step = stepOf(chunk, columns);
+  LogSum state;
+  for (int64_t begin = 0; begin < columns; begin += step) {
+    const int64_t end = std::min(begin + step, columns);
+    state.raise(maximum(row, begin, end));
+    LanePartials lanes{zero(), zero()};
+    for (int64_t at = begin; at < end; at += kBlock) {
+      const int64_t stop = std::min(at + kBlock, end);
+      if (maximum(row, at, stop) > kMinusInfinity) addEntries<false>(lanes, row, at, stop, state.max);
+    }
+    state.add(lanes);
+  }
+  return state;
 }
 
 // ---- One row ----
@@ -173,16 +225,19 @@ template <class Row>
 Draw draw(const Row& row, const SampleArgs& args, float lse, double u) {
   const int64_t columns = args.columns;
   if (args.topP == 1 && (args.topK == 0 || args.topK >= columns)) {
-    const int32_t id = invert(row, columns, lse, u);
+    const int32_t id = invert<false>(row, columns, lse, u);
     return {id, row.one(id) - lse};
   }
   Scratch scratch;
   float* x = scratch.get<float>(columns);
   writeLogprobs(row, columns, 0.0f, x);
-  filterRow(args, lse, x);
+  if (args.topK > 0 && args.topK < columns)
+    keepTopK(x, columns, args.topK, args.topP, lse);
+  else
+    keepTopP(x, columns, args.topP, lse);
   const LogitRow<float> kept{x, 1.0f};
-  const float keptLse = sumOnline<false>(kept, columns, args.chunk).lse();
-  const int32_t id = invert(kept, columns, keptLse, u);
+  const float keptLse = sumSparse(kept, columns, args.chunk).lse();
+  const int32_t id = invert<true>(kept, columns, keptLse, u);
   return {id, x[id] - keptLse};
 }
 

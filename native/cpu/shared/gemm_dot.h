@@ -6,16 +6,23 @@
 
 namespace isopolicy::ISA_PASS {
 
-// Rows of A and rows of B^T of a tile. With 32 registers 16 dots, which are also what reduceTile joins at
-// once; with 16 registers (two for a Vec at AVX2) 4 dots and their operands.
+// Rows of A of a tile, and the dots of a tile. With 32 registers 16 dots, which are also what reduceTile
+// joins at once; with 16 registers (two for a Vec at AVX2) 4 dots and their operands.
 #if ISA_LEVEL >= 2
-inline constexpr int kDotRows = 4, kDotColumns = 4;
+inline constexpr int kDotRows = 4;
 #else
-inline constexpr int kDotRows = 2, kDotColumns = 2;
+inline constexpr int kDotRows = 2;
 #endif
 
+// Rows of B^T of a tile of R rows: at least four dots, so that their chains hide the latency of an FMA, eight
+// for the few rows of a decode step at AVX-512; not more, since each row is a stream from memory.
+template <int R>
+inline constexpr int kDotColumns = ISA_LEVEL < 2 ? 4 / R
+                                   : R <= 2      ? 8
+                                                 : 4;
+
 #if ISA_LEVEL >= 2
-// The sums of the lanes of v[4 * c + r] in lane 4 * r + c, each by the tree of reduceAdd: halves of 8, 4, 2,
+// The sums of the lanes of v[4 * i + j] in lane 4 * j + i, each by the tree of reduceAdd: halves of 8, 4, 2,
 // 1. Two vectors are joined at every step: the first half of the result has the sums of one, the second
 // half of the other.
 ISA_INLINE Vec reduceTile(const Vec (&v)[16]) {
@@ -38,18 +45,19 @@ ISA_INLINE Vec reduceTile(const Vec (&v)[16]) {
 #endif
 
 // sums[r * stride + c] = or += the dot product of row r of `a` and row c of `b` over `length`, for R rows and
-// `columns` <= kDotColumns (at AVX-512 kDotColumns are written: the rest repeats the last one).
+// `columns` <= kDotColumns<R> (at AVX-512 all of these are written: the rest repeats the last one).
 template <int R, class B>
 static void dotTile(const float* a, int64_t lda, const B* b, int64_t ldb, int columns, int64_t length,
                     float* sums, int64_t stride, bool add) {
-  Vec acc[R][kDotColumns];
+  constexpr int C = kDotColumns<R>;
+  Vec acc[R][C];
   const float* rowA[R];
-  const B* rowB[kDotColumns];
+  const B* rowB[C];
   for (int r = 0; r < R; r++) {
     rowA[r] = a + r * lda;
-    for (int c = 0; c < kDotColumns; c++) acc[r][c] = zero();
+    for (int c = 0; c < C; c++) acc[r][c] = zero();
   }
-  for (int c = 0; c < kDotColumns; c++) rowB[c] = b + (c < columns ? c : columns - 1) * ldb;
+  for (int c = 0; c < C; c++) rowB[c] = b + (c < columns ? c : columns - 1) * ldb;
 
   int64_t k = 0;
   for (; k + kLanes <= length; k += kLanes) {
@@ -57,7 +65,7 @@ static void dotTile(const float* a, int64_t lda, const B* b, int64_t ldb, int co
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) x[r] = load(rowA[r] + k);
 #pragma GCC unroll 8
-    for (int c = 0; c < kDotColumns; c++) {
+    for (int c = 0; c < C; c++) {
       const Vec w = load(rowB[c] + k);
 #pragma GCC unroll 8
       for (int r = 0; r < R; r++) acc[r][c] = fma(x[r], w, acc[r][c]);
@@ -65,7 +73,7 @@ static void dotTile(const float* a, int64_t lda, const B* b, int64_t ldb, int co
   }
   if (k < length) {
     const int n = int(length - k);
-    for (int c = 0; c < kDotColumns; c++) {
+    for (int c = 0; c < C; c++) {
       const Vec w = loadPartial(rowB[c] + k, n);
       for (int r = 0; r < R; r++) acc[r][c] = fma(loadPartial(rowA[r] + k, n), w, acc[r][c]);
     }
@@ -73,13 +81,19 @@ static void dotTile(const float* a, int64_t lda, const B* b, int64_t ldb, int co
 
 #if ISA_LEVEL >= 2
   Vec flat[16];
-  for (int i = 0; i < 16; i++) flat[i] = i % 4 < R ? acc[i % 4][i / 4] : zero();
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i++) {
+    const int dot = i % 4 * 4 + i / 4;  // dot r * C + c comes out in lane r * C + c
+    flat[i] = dot < R * C ? acc[dot / C][dot % C] : zero();
+  }
   alignas(64) float joined[16];
   store(joined, reduceTile(flat));
   for (int r = 0; r < R; r++) {
-    float* to = sums + r * stride;
-    const __m128 found = _mm_load_ps(joined + 4 * r);
-    _mm_storeu_ps(to, add ? _mm_add_ps(_mm_loadu_ps(to), found) : found);
+    for (int c = 0; c < C; c += 4) {
+      float* to = sums + r * stride + c;
+      const __m128 found = _mm_load_ps(joined + r * C + c);
+      _mm_storeu_ps(to, add ? _mm_add_ps(_mm_loadu_ps(to), found) : found);
+    }
   }
 #else
   for (int r = 0; r < R; r++) {

@@ -89,6 +89,32 @@ ISA_INLINE void transpose16(__m512 (&r)[16]) {
   }
 }
 
+// The same from memory: sixteen words of sixteen rows, `bytes` apart, to sixteen steps `width` words apart.
+// Quarters of rows are gathered by loads, which leaves half of the shuffles.
+ISA_INLINE void transposeWords(const char* rows, int64_t bytes, float* to, int64_t width) {
+  const auto quarter = [&](int row, int q) {
+    return _mm_loadu_ps(reinterpret_cast<const float*>(rows + row * bytes) + 4 * q);
+  };
+  for (int q = 0; q < 4; q++) {
+    __m512 r[4];
+    for (int j = 0; j < 4; j++) {
+      r[j] = _mm512_castps128_ps512(quarter(j, q));
+      r[j] = _mm512_insertf32x4(r[j], quarter(4 + j, q), 1);
+      r[j] = _mm512_insertf32x4(r[j], quarter(8 + j, q), 2);
+      r[j] = _mm512_insertf32x4(r[j], quarter(12 + j, q), 3);
+    }
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(r[0], r[1]));
+    const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(r[0], r[1]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(r[2], r[3]));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(r[2], r[3]));
+    float* at = to + 4 * q * width;
+    _mm512_storeu_ps(at, _mm512_castpd_ps(_mm512_unpacklo_pd(a, c)));
+    _mm512_storeu_ps(at + width, _mm512_castpd_ps(_mm512_unpackhi_pd(a, c)));
+    _mm512_storeu_ps(at + 2 * width, _mm512_castpd_ps(_mm512_unpacklo_pd(b, d)));
+    _mm512_storeu_ps(at + 3 * width, _mm512_castpd_ps(_mm512_unpackhi_pd(b, d)));
+  }
+}
+
 // Sixteen steps of one row as words; elements from n on are zero and not read.
 template <int Depth, class T>
 ISA_INLINE __m512 stepsAlong(const T* x, int n) {
@@ -101,6 +127,9 @@ ISA_INLINE __m512 stepsAlong(const T* x, int n) {
 }
 #endif
 
+// How far ahead packTransposed asks for the bytes of a row: four vectors of words.
+inline constexpr int kAhead = 256;
+
 // words[step * width + i] = X[i][k]: `columns` rows of x, `length` elements of each, zeros up to width.
 template <int Depth, class T>
 static void packTransposed(const T* x, int64_t ld, int64_t length, int64_t columns, float* words,
@@ -112,8 +141,17 @@ static void packTransposed(const T* x, int64_t ld, int64_t length, int64_t colum
     for (int64_t s = 0; s < steps; s += 16) {
       __m512 r[16];
       const T* from = x + i * ld + s * Depth;
+      // Many short streams are more than the hardware's prefetcher follows.
+      if (rows >= 16)
+        for (int j = 0; j < 16; j++)
+          __builtin_prefetch(reinterpret_cast<const char*>(from + j * ld) + kAhead);
       const int n = int(lesser(length - s * Depth, 16 * Depth));
       if (rows >= 16 && n == 16 * Depth) {
+        if constexpr (Depth == 2 || std::is_same_v<T, float>) {
+          transposeWords(reinterpret_cast<const char*>(from), ld * int64_t(sizeof(T)), words + s * width + i,
+                         width);
+          continue;
+        }
         for (int j = 0; j < 16; j++) r[j] = stepsAlong<Depth>(from + j * ld, 16 * Depth);
       } else {
         for (int j = 0; j < 16; j++)

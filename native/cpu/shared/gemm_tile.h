@@ -64,6 +64,13 @@ struct TileJob {
 
 template <class Step, int R, int V>
 static void runTile(const TileJob& job) {
+  if (job.last) {
+    // The lines of C arrive while the steps run.
+    const int64_t bytes = int64_t(bytesOf(job.out));
+    for (int r = 0; r < R; r++)
+      for (int64_t at = 0; at < V * kLanes * bytes; at += 64)
+        __builtin_prefetch(static_cast<const char*>(job.c) + r * job.ldc * bytes + at, 1);
+  }
   Vec acc[R][V];
   if (job.resume) {
     for (int r = 0; r < R; r++)

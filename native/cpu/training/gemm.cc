@@ -21,6 +21,11 @@ namespace {
 // Steps of a block of k: one panel of B (64 KiB at AVX-512, 16 KiB below) is read once for each tile of
 // rows, and stays in L2 or L1 for the next.
 constexpr int64_t kBlockSteps = 256;
+// The same for few rows, where a panel is packed for one or two tiles and must not leave L1 in between.
+constexpr int64_t kNarrowBlockSteps = 128;
+// Panels of B that one block of A must serve for its packing to pay where it could be read in place: packed
+// rows lie close together and do not compete for cache sets.
+constexpr int64_t kPanelsWorthPacking = 3;
 // Rows and columns of C that a thread takes at a time: a block of A, one of B and the carried tiles together
 // fill about half of an L2 of 1 MiB.
 constexpr int64_t kBlockRows = 96, kBlockColumns = 256;
@@ -35,10 +40,9 @@ constexpr int64_t kPackingCost = 8;
 struct Depths {
   int64_t k, chunk, chunks, blockLength, blocksAChunk, stepsAChunk, blocks, steps;
 
-  Depths(int64_t k, int64_t splitK, int depth) : k(k) {
+  Depths(int64_t k, int64_t splitK, int64_t blockLength, int depth) : k(k), blockLength(blockLength) {
     chunk = splitK > 0 && splitK < k ? splitK : k;
     chunks = chunk > 0 ? quotientUp(k, chunk) : 1;
-    blockLength = kBlockSteps * depth;
     blocksAChunk = chunk > 0 ? quotientUp(chunk, blockLength) : 1;
     stepsAChunk = quotientUp(chunk, depth);
     const int64_t rest = k - (chunks - 1) * chunk;  // length of the last chunk
@@ -69,7 +73,8 @@ struct Depths {
 template <class T, class Step>
 class Product {
  public:
-  explicit Product(const GemmArgs& args) : g_(args), depths_(args.k, args.splitK, Step::kDepth) {
+  explicit Product(const GemmArgs& args)
+      : g_(args), depths_(args.k, args.splitK, blockStepsOf(args) * kDepth, kDepth) {
     if (g_.accumulate) {
       g_.addend = static_cast<const float*>(g_.c);
       g_.ldAddend = g_.ldc;
@@ -87,6 +92,10 @@ class Product {
 
  private:
   static constexpr int kDepth = Step::kDepth;
+
+  static int64_t blockStepsOf(const GemmArgs& g) {
+    return g.m <= 2 * kTileRows ? kNarrowBlockSteps : kBlockSteps;
+  }
 
   // B is packed once, for all threads; then the threads share out blocks of C.
   void runPacked(Workers& workers) {
@@ -169,8 +178,8 @@ class Product {
       packAcross<1>(static_cast<const T*>(g_.bias) + n, 0, 1, columns, bias, roundUp(columns));
     }
     // Rows of packed A lie an odd number of lines apart, so that six of them do not share a cache set.
-    const bool packs = g_.transposeA || !kInPlace;
-    const bool mayPack = packs || kDepth > 1;
+    const bool packs = !kInPlace || panels >= kPanelsWorthPacking;
+    const bool mayPack = packs || g_.transposeA || kDepth > 1;
     const int64_t aStride = g_.transposeA ? roundUp(rows) : kBlockSteps + kLanes;
     float* packedA =
         mayPack ? scratch.get<float>(g_.transposeA ? kBlockSteps * aStride : rows * aStride) : nullptr;

@@ -1,0 +1,388 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { type GemmFamily, gemm } from '../../lib/ops/gemm.js';
+import { info, memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
+import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
+import { tidy } from '../../lib/tensor/scope.js';
+import { cast, empty, readTensors, type Tensor, tensor, view, zeros } from '../../lib/tensor/tensor.js';
+import { assertClose, assertSameBits } from '../support/compare.js';
+import {
+  matrix,
+  normalTensor,
+  type Order,
+  product64,
+  productInOrder,
+  resultDtypes,
+} from '../support/gemmReference.js';
+import { vectorLevels } from '../support/levels.js';
+
+const families: readonly GemmFamily[] = ['rollout', 'training'];
+const flags = [false, true] as const;
+const threads = info().threads;
+const best = info().vectorLevel;
+
+// M, N, K, splitK: single elements, tile and vector tails, several blocks of k, an odd split, a split that is no
+// multiple of a block, many rows (B packed ahead).
+const shapes: readonly [number, number, number, number][] = [
+  [1, 1, 1, 0],
+  [1, 257, 33, 0],
+  [7, 33, 65, 0],
+  [33, 7, 130, 16],
+  [65, 130, 7, 3],
+  [5, 66, 1100, 0],
+  [9, 20, 1100, 301],
+  [257, 65, 33, 0],
+  [200, 70, 530, 0],
+  [13, 1, 64, 64],
+];
+
+function orderOf(family: GemmFamily, dtype: FloatDType, level: string): Order {
+  if (family === 'rollout') return 'lanes';
+  return dtype === 'bf16' && level === 'avx512bf16' ? 'pairs' : 'chain';
+}
+
+/** Runs `body`, reads the tensors it returns and disposes of everything it made. */
+async function values(body: () => Tensor[]): Promise<Float32Array[]> {
+  const tensors = tidy(body);
+  const read = await readTensors(tensors);
+  for (const t of tensors) t.dispose();
+  return read as Float32Array[];
+}
+
+/** A matrix of `rows` rows in a tensor, transposed on the way if asked. */
+function stored(
+  values: Float32Array,
+  rows: number,
+  columns: number,
+  transposed: boolean,
+  dtype: FloatDType,
+): Tensor {
+  if (!transposed) return tensor(values, [rows, columns], dtype);
+  const turned = values.map((_, i) => values[(i % rows) * columns + Math.floor(i / rows)]!);
+  return tensor(turned, [columns, rows], dtype);
+}
+
+interface Reference {
+  readonly a: Float32Array;
+  readonly b: Float32Array;
+  readonly expected: Float64Array | Float32Array;
+}
+const references = new Map<string, Promise<Reference>>();
+
+/** Inputs, as rounded to the dtype, and their product; computed once for all levels and transposes. */
+function reference(
+  dtype: FloatDType,
+  order: Order | 'fp64',
+  m: number,
+  n: number,
+  k: number,
+  splitK: number,
+): Promise<Reference> {
+  const key = [dtype, order, m, n, k, splitK].join();
+  const made =
+    references.get(key) ??
+    values(() => [normalTensor([m, k], dtype, 1), normalTensor([k, n], dtype, 2)]).then(([a, b]) => {
+      const left = matrix(a!, m, k);
+      const right = matrix(b!, k, n);
+      const expected = order === 'fp64' ? product64(left, right) : productInOrder(left, right, order, splitK);
+      return { a: a!, b: b!, expected };
+    });
+  references.set(key, made);
+  return made;
+}
+
+let before = 0;
+beforeEach(() => {
+  before = memory().tensors;
+});
+afterEach(() => {
+  setThreads(threads);
+  setVectorLevel(best);
+  assert.equal(memory().tensors, before, 'tensors left behind');
+});
+
+for (const level of vectorLevels()) {
+  for (const family of families) {
+    for (const dtype of floatDtypes) {
+      describe(`gemm ${family} ${dtype} at ${level}`, () => {
+        beforeEach(() => setVectorLevel(level));
+
+        for (const [m, n, k, splitK] of shapes) {
+          it(`[${m}, ${k}] x [${k}, ${n}], splitK ${splitK}, all transposes: the sum's order, rounded once`, async () => {
+            const order = dtype === 'fp32' ? 'fp64' : orderOf(family, dtype, level);
+            const { a, b, expected } = await reference(dtype, order, m, n, k, splitK);
+            for (const transposeA of flags) {
+              for (const transposeB of flags) {
+                const options = { transposeA, transposeB, family, splitK };
+                const [c, rounded, castWide] = await values(() => {
+                  const x = stored(a, m, k, transposeA, dtype);
+                  const y = stored(b, k, n, transposeB, dtype);
+                  const wide = gemm(x, y, { ...options, outDtype: 'fp32' });
+                  return [wide, gemm(x, y, options), cast(wide, dtype)];
+                });
+                const label = `transposes ${transposeA} ${transposeB}`;
+                if (dtype === 'fp32') assertClose(c!, expected, 'fp32', label, 2e-6);
+                else assertSameBits(c!, expected, label);
+                assertSameBits(rounded!, castWide!, `${label}, rounded`);
+              }
+            }
+          });
+        }
+
+        it('adds the bias before the rounding, and the product to C', async () => {
+          for (const [m, n, k] of [
+            [5, 33, 40],
+            [70, 66, 300],
+            [3, 20, 0],
+          ] as const) {
+            for (const outDtype of resultDtypes(dtype)) {
+              const [sum, bias, biased, rounded, start, accumulated] = await values(() => {
+                const a = normalTensor([m, k], dtype, 3);
+                const b = normalTensor([n, k], dtype, 4);
+                const shift = normalTensor([n], dtype, 5);
+                const into = normalTensor([m, n], 'fp32', 6);
+                const options = { transposeB: true, family } as const;
+                const plain = gemm(a, b, { ...options, outDtype: 'fp32' });
+                const wide = gemm(a, b, { ...options, bias: shift, outDtype: 'fp32' });
+                return [
+                  plain,
+                  shift,
+                  gemm(a, b, { ...options, bias: shift, outDtype }),
+                  cast(wide, outDtype),
+                  cast(into, 'fp32'),
+                  gemm(a, b, { ...options, bias: shift, out: into, accumulate: true }),
+                ];
+              });
+              const expected = sum!.map((x, i) => x + bias![i % n]!);
+              if (outDtype === 'fp32') assertSameBits(biased!, expected, 'bias');
+              assertSameBits(biased!, rounded!, 'one rounding');
+              assertSameBits(
+                accumulated!,
+                expected.map((x, i) => start![i]! + x),
+                'C + (sum + bias)',
+              );
+              if (k === 0) assert.ok(sum!.every((x) => x === 0));
+            }
+          }
+        });
+
+        it('gives a row the same bits whatever the other rows and columns, the batch or the threads', async () => {
+          const [m, n, k] = [130, 150, 333];
+          for (const splitK of [0, 50]) {
+            const options = { transposeB: true, family, splitK, outDtype: 'fp32' } as const;
+            setThreads(1);
+            const [all, first, middle, last, few, batched, narrow] = await values(() => {
+              const a = normalTensor([m, k], dtype, 7);
+              const b = normalTensor([n, k], dtype, 8);
+              const row = (i: number) => gemm(a.rows(i, i + 1), b, options);
+              return [
+                gemm(a, b, options),
+                row(0),
+                row(64),
+                row(129),
+                gemm(a.rows(60, 68), b, options),
+                gemm(a.reshape(2, 65, k), b.rows(0, 150).reshape(1, n, k).reshape(n, k), options),
+                gemm(a, b.rows(100, 117), options),
+              ];
+            });
+            const rows = (begin: number, end: number) => all!.subarray(begin * n, end * n);
+            assertSameBits(first!, rows(0, 1), 'row 0');
+            assertSameBits(middle!, rows(64, 65), 'row 64');
+            assertSameBits(last!, rows(129, 130), 'row 129');
+            assertSameBits(few!, rows(60, 68), 'rows 60 to 67');
+            assertSameBits(batched!, all!, 'a batch with one b');
+            assertSameBits(
+              narrow!,
+              all!.filter((_, i) => i % n >= 100 && i % n < 117),
+              'columns 100 to 116',
+            );
+          }
+        });
+
+        it('gives the same bits at 1 and 3 threads', async () => {
+          for (const [m, n, k] of [
+            [400, 130, 130],
+            [64, 40, 1500],
+            [2, 700, 900],
+          ] as const) {
+            for (const [transposeA, transposeB] of [
+              [false, true],
+              [true, false],
+            ] as const) {
+              const run = () =>
+                values(() => {
+                  const a = normalTensor(transposeA ? [k, m] : [m, k], dtype, 9);
+                  const b = normalTensor(transposeB ? [n, k] : [k, n], dtype, 10);
+                  return [gemm(a, b, { transposeA, transposeB, family })];
+                });
+              setThreads(1);
+              const [one] = await run();
+              setThreads(3);
+              const [three] = await run();
+              assertSameBits(three!, one!, `${m} ${n} ${k}`);
+            }
+          }
+        });
+
+        it('takes each matrix of a batch on its own', async () => {
+          const [count, m, n, k] = [3, 17, 35, 70];
+          for (const transposeA of flags) {
+            for (const transposeB of flags) {
+              const options = { transposeA, transposeB, family, outDtype: 'fp32' } as const;
+              const [own, ownOne, shared, sharedOne, sums, sumsOne] = await values(() => {
+                const a = normalTensor(transposeA ? [count, k, m] : [count, m, k], dtype, 11);
+                const b = normalTensor(transposeB ? [count, n, k] : [count, k, n], dtype, 12);
+                const at = (t: Tensor, i: number) => view(t, (i * t.size) / count, t.shape.slice(1));
+                const started = normalTensor([count, m, n], 'fp32', 13);
+                const startedOne = cast(started, 'fp32');
+                return [
+                  gemm(a, b, options),
+                  gemm(at(a, 2), at(b, 2), options),
+                  gemm(a, at(b, 1), options),
+                  gemm(at(a, 2), at(b, 1), options),
+                  gemm(a, b, { ...options, out: started, accumulate: true }),
+                  gemm(at(a, 2), at(b, 2), { ...options, out: at(startedOne, 2), accumulate: true }),
+                ];
+              });
+              assertSameBits(own!.subarray(2 * m * n), ownOne!, 'own b');
+              assertSameBits(shared!.subarray(2 * m * n), sharedOne!, 'one b for all');
+              assertSameBits(sums!.subarray(2 * m * n), sumsOne!, 'accumulated');
+            }
+          }
+        });
+
+        it('keeps infinities and NaN, and overflows to infinity', async () => {
+          const n = 20;
+          const [c] = await values(() => {
+            const a = tensor([1, 0, Number.NaN, 1, 60000, 60000], [3, 2], dtype);
+            const b = tensor(
+              Array.from({ length: 2 * n }, (_, i) => (i < n ? 60000 : Number.POSITIVE_INFINITY)),
+              [2, n],
+              dtype,
+            );
+            return [gemm(a, b, { family })];
+          });
+          for (let j = 0; j < n; j++) {
+            assert.ok(Number.isNaN(c![j]), '0 * infinity');
+            assert.ok(Number.isNaN(c![n + j]));
+            assert.equal(c![2 * n + j], Number.POSITIVE_INFINITY);
+          }
+          if (dtype === 'fp16') {
+            const [big] = await values(() => [
+              gemm(tensor([300], [1, 1], dtype), tensor([300], [1, 1], dtype), { family }),
+            ]);
+            assert.equal(big![0], Number.POSITIVE_INFINITY);
+          }
+        });
+
+        it('keeps subnormal numbers, but for bf16 pairs', async () => {
+          const tiny = dtype === 'fp16' ? 2 ** -24 : 2 ** -130;
+          const [c] = await values(() => [
+            gemm(tensor([tiny], [1, 1], dtype), tensor([1], [1, 1], dtype), { family }),
+          ]);
+          assert.equal(c![0], orderOf(family, dtype, level) === 'pairs' ? 0 : tiny);
+        });
+      });
+    }
+  }
+}
+
+describe('gemm', () => {
+  it('rounds fp32 alike at AVX2 and AVX-512', async () => {
+    const levels = vectorLevels().filter((level) => level !== 'portable');
+    for (const family of families) {
+      const results: Float32Array[] = [];
+      for (const level of levels) {
+        setVectorLevel(level);
+        const [c] = await values(() => [
+          gemm(normalTensor([50, 700], 'fp32', 14), normalTensor([700, 90], 'fp32', 15), { family }),
+        ]);
+        results.push(c!);
+      }
+      for (const c of results) assertSameBits(c, results[0]!, family);
+    }
+  });
+
+  it('packs a wide B in several parts', async () => {
+    for (const dtype of ['fp32', 'bf16'] as const) {
+      const [rows, all] = await values(() => {
+        const a = normalTensor([200, 3100], dtype, 16);
+        const b = normalTensor([1400, 3100], dtype, 17);
+        const options = { transposeB: true } as const;
+        return [gemm(a.rows(77, 79), b, options), gemm(a, b, options)];
+      });
+      assertSameBits(all!.subarray(77 * 1400, 79 * 1400), rows!, dtype);
+    }
+  });
+
+  it('accepts empty matrices', async () => {
+    for (const family of families) {
+      const shapesOf = tidy(() =>
+        [
+          gemm(zeros([0, 5]), zeros([5, 3]), { family }),
+          gemm(zeros([4, 5]), zeros([5, 0]), { family }),
+          gemm(zeros([0, 4, 5]), zeros([5, 3]), { family }),
+        ].map((t) => t.shape),
+      );
+      assert.deepEqual(shapesOf, [
+        [0, 3],
+        [4, 0],
+        [0, 4, 3],
+      ]);
+    }
+  });
+
+  it('writes into out and returns it', async () => {
+    const [c] = await values(() => {
+      const out = empty([2, 2]);
+      const result = gemm(tensor([1, 2, 3, 4], [2, 2]), tensor([5, 6, 7, 8], [2, 2]), { out });
+      assert.equal(result, out);
+      return [out];
+    });
+    assert.deepEqual([...c!], [19, 22, 43, 50]);
+  });
+
+  it('names what is wrong with its arguments', () => {
+    tidy(() => {
+      const a = zeros([4, 6]);
+      const b = zeros([6, 8]);
+      const fails = (body: () => unknown, message: RegExp) =>
+        assert.throws(body, { code: 'ERR_INVALID_ARGUMENT', message });
+      fails(() => gemm(a, zeros([5, 8])), /^\[gemm\] expected b of shape \[K, N\] with K = 6, got \[5, 8\]$/);
+      fails(() => gemm(a, b, { transposeB: true }), /b of shape \[N, K\] with K = 6, got \[6, 8\]/);
+      fails(() => gemm(a, b, { transposeA: true }), /b of shape \[K, N\] with K = 4, got \[6, 8\]/);
+      fails(() => gemm(zeros([6]), b), /a of 2 or 3 dimensions, got \[6\]/);
+      fails(() => gemm(a, zeros([2, 6, 8])), /b of 2 dimensions, as a, got \[2, 6, 8\]/);
+      fails(() => gemm(zeros([3, 4, 6]), zeros([2, 6, 8])), /b of shape \[B, K, N\] with B = 3/);
+      fails(() => gemm(a, zeros([6, 8], 'bf16')), /b of dtype fp32, got bf16/);
+      fails(() => gemm(zeros([4, 6], 'int32'), b), /a of dtype fp32, fp16 or bf16, got int32/);
+      fails(() => gemm(a, b, { outDtype: 'fp16' }), /outDtype to be fp32, got fp16/);
+      fails(
+        () => gemm(cast(a, 'bf16'), cast(b, 'bf16'), { outDtype: 'fp16' }),
+        /to be bf16 or fp32, got fp16/,
+      );
+      fails(() => gemm(a, b, { outDtype: 'int8' as FloatDType }), /\[gemm\] expected outDtype to be one of/);
+      fails(() => gemm(a, b, { bias: zeros([7]) }), /bias of shape \[N\] = \[8\], got \[7\]/);
+      fails(() => gemm(a, b, { bias: zeros([8], 'fp16') }), /bias of dtype fp32, got fp16/);
+      fails(() => gemm(a, b, { out: zeros([4, 9]) }), /out of shape \[M, N\] = \[4, 8\], got \[4, 9\]/);
+      fails(
+        () => gemm(a, b, { out: zeros([4, 8], 'bf16'), outDtype: 'fp32' }),
+        /out of dtype fp32, got bf16/,
+      );
+      fails(() => gemm(a, b, { accumulate: true }), /out where accumulate is set, got none/);
+      fails(
+        () => gemm(cast(a, 'fp16'), cast(b, 'fp16'), { out: zeros([4, 8], 'fp16'), accumulate: true }),
+        /outDtype to be fp32 where accumulate is set, got fp16/,
+      );
+      fails(
+        () => gemm(zeros([8, 8]), b.reshape(8, 6), { out: b.reshape(8, 6) }),
+        /out to have memory of its own/,
+      );
+      fails(() => gemm(a, b, { splitK: -1 }), /\[gemm\] expected splitK to be an integer of at least 0/);
+      fails(() => gemm(a, b, { family: 'fast' as GemmFamily }), /family to be one of rollout, training/);
+      const gone = zeros([6, 8]);
+      gone.dispose();
+      fails(() => gemm(a, gone), /b to be a live tensor/);
+    });
+  });
+});
