@@ -134,12 +134,12 @@ console.log(lines(run('script', process.execPath, ['check.mjs'], app).stdout));
 
 if (options.cli || options.sanity) {
   const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'));
-  const printed = run('isopolicy --version', 'npx', ['--no', 'isopolicy', '--version'], app).stdout.trim();
+  const printed = run('isopolicy --version', 'npx', ['isopolicy', '--version'], app).stdout.trim();
   if (printed !== version)
     fail(`isopolicy --version printed ${JSON.stringify(printed)}, expected ${version}`);
 }
 if (options.sanity) {
-  const args = ['--no', 'isopolicy', 'sanity', '--steps', '2', '--threads', '2', '--out', 'run', '--json'];
+  const args = ['isopolicy', 'sanity', '--steps', '2', '--threads', '2', '--out', 'run', '--json'];
   const { stdout } = run('isopolicy sanity', 'npx', args, app);
   if (!isJson(stdout) && !stdout.trim().split('\n').every(isJson))
     fail(`isopolicy sanity --json printed neither JSON nor lines of JSON:\n${stdout}`);

@@ -15,6 +15,7 @@ void registerRope(Registry&);
 void registerSwiglu(Registry&);
 void registerReduce(Registry&);
 void registerGradStats(Registry&);
+void registerPeak(Registry&);
 void registerEmbeddingBackward(Registry&);
 void registerEmbedding(Registry&);
 void registerAdamW(Registry&);
@@ -41,6 +42,7 @@ void registerCpuKernels(Registry& registry) {
   registerSwiglu(registry);
   registerReduce(registry);
   registerGradStats(registry);
+  registerPeak(registry);
   registerEmbeddingBackward(registry);
   registerEmbedding(registry);
   registerAdamW(registry);

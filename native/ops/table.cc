@@ -10,6 +10,7 @@
 #include "ops/log_softmax.h"
 #include "ops/memory.h"
 #include "ops/op.h"
+#include "ops/peak.h"
 #include "ops/reduce.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
@@ -32,6 +33,7 @@ const Op kOps[] = {
     {"reduce", reduceOp},
     {"columnSum", columnSumOp},
     {"gradStats", gradStatsOp},
+    {"peak", peakOp},
     {"adamw", adamwOp},
     {"add", addOp},
     {"multiply", multiplyOp},

@@ -263,9 +263,8 @@ for (const level of vectorLevels()) {
       setVectorLevel(level);
       for (const dtype of floatDtypes) {
         const c = { lengths: [20, 20], numHeads: 2, numKvHeads: 1, headDim: 18 };
-        const values = await randomQkv(c, dtype, 4).floats();
-        const clean = tensor(values, [40, 4, 18], dtype);
-        const dirtyValues = Float32Array.from(values);
+        const clean = randomQkv(c, dtype, 4);
+        const dirtyValues = await clean.floats();
         dirtyValues.fill(Number.NaN, 15 * 72, 20 * 72);
         const dirty = tensor(dirtyValues, [40, 4, 18], dtype);
         const cu = cuSeqlensOf(c.lengths);

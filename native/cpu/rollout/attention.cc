@@ -36,20 +36,15 @@ class PagedStrips {
     }
   }
 
-  // The pages of keys first .. first + n - 1.
+  // The pages of keys first .. first + n - 1, read as they are. The next strip is on its way from memory
+  // while this one is computed: pages are too short and scattered for the processor to run ahead by itself.
   KeyStrip<T> direct(const TokenRun& run, int64_t kvHead, int first, int n) {
-    const KvCache& cache = args_.cache;
-    for (int j = 0; j < n; j += kPageSize) {
-      const int64_t page = pageOf(cache, run.slot, first + j);
-      const int64_t base = (page * args_.shape.numKvHeads + kvHead) * headDim_ * kPageSize;
-      keys_[j / kPageSize] = static_cast<const T*>(cache.keys) + base;
-      values_[j / kPageSize] = static_cast<const T*>(cache.values) + base;
-    }
-    return {keys_, values_, headDim_};
+    fetch(run, kvHead, first + n, std::min(first + 2 * n, run.position + run.count));
+    return pages(run, kvHead, first, n);
   }
 
   KeyStrip<float> widened(const TokenRun& run, int64_t kvHead, int first, int n) {
-    direct(run, kvHead, first, n);
+    pages(run, kvHead, first, n);
     for (int j = 0; j < n; j += kPageSize) {
       const int g = j / kPageSize;
       widenRow(keys_[g], headDim_ * kPageSize, const_cast<float*>(wideKeys_[g]));
@@ -61,6 +56,33 @@ class PagedStrips {
   }
 
  private:
+  int64_t offsetOf(const TokenRun& run, int64_t kvHead, int position) const {
+    const int64_t page = pageOf(args_.cache, run.slot, position);
+    return (page * args_.shape.numKvHeads + kvHead) * headDim_ * kPageSize;
+  }
+
+  KeyStrip<T> pages(const TokenRun& run, int64_t kvHead, int first, int n) {
+    for (int j = 0; j < n; j += kPageSize) {
+      const int64_t offset = offsetOf(run, kvHead, first + j);
+      keys_[j / kPageSize] = static_cast<const T*>(args_.cache.keys) + offset;
+      values_[j / kPageSize] = static_cast<const T*>(args_.cache.values) + offset;
+    }
+    return {keys_, values_, headDim_};
+  }
+
+  void fetch(const TokenRun& run, int64_t kvHead, int begin, int end) const {
+    const int64_t bytes = int64_t(headDim_) * kPageSize * int64_t(sizeof(T));
+    for (int j = begin; j < end; j += kPageSize) {
+      const int64_t offset = offsetOf(run, kvHead, j) * int64_t(sizeof(T));
+      const char* keys = static_cast<const char*>(args_.cache.keys) + offset;
+      const char* values = static_cast<const char*>(args_.cache.values) + offset;
+      for (int64_t line = 0; line < bytes; line += 64) {
+        __builtin_prefetch(keys + line, 0, 2);
+        __builtin_prefetch(values + line, 0, 2);
+      }
+    }
+  }
+
   const PagedAttentionArgs& args_;
   const int headDim_;
   const int stride_;

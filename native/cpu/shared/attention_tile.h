@@ -14,9 +14,11 @@ inline int roundUp16(int n) { return (n + 15) / 16 * 16; }
 
 // ---- scores[r][16 g + lane] = scale * sum over d of q[r][d] * k[g][d][lane], d in order ----
 
+// Not inlined: shared by every dtype that a caller is compiled for, and addresses that the compiler would
+// keep across blocks cost the registers that the sums need.
 template <int R, int C, class S>
-ISA_INLINE void dotBlock(const float* q, int64_t qStride, const S* const* k, int headDim, float scale,
-                         float* scores, int64_t scoreStride) {
+__attribute__((noinline)) void dotBlock(const float* q, int64_t qStride, const S* const* k, int headDim,
+                                        float scale, float* scores, int64_t scoreStride) {
   const S* keys[C];
   for (int c = 0; c < C; c++) keys[c] = k[c];
   Vec sum[R][C];
@@ -42,10 +44,9 @@ ISA_INLINE void dotGroups(const float* q, int64_t qStride, const S* const* k, in
   if constexpr (C > 1) dotGroups<R, C / 2>(q, qStride, k, groups, headDim, scale, scores, scoreStride);
 }
 
-// Not inlined: shared by every dtype that a caller is compiled for.
 template <int R, class S>
-__attribute__((noinline)) void dots(const float* q, int64_t qStride, const S* const* k, int groups,
-                                    int headDim, float scale, float* scores, int64_t scoreStride) {
+ISA_INLINE void dots(const float* q, int64_t qStride, const S* const* k, int groups, int headDim, float scale,
+                     float* scores, int64_t scoreStride) {
   dotGroups<R, kRegisterVectors<R>>(q, qStride, k, groups, headDim, scale, scores, scoreStride);
 }
 

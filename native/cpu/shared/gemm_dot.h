@@ -42,6 +42,18 @@ ISA_INLINE Vec reduceTile(const Vec (&v)[16]) {
   return {_mm512_add_ps(_mm512_shuffle_ps(pairs[0].v, pairs[1].v, 0x88),
                         _mm512_shuffle_ps(pairs[0].v, pairs[1].v, 0xdd))};
 }
+#else
+// reduceAdd, its tree written out where two registers make a Vec.
+ISA_INLINE float joinLanes(Vec x) {
+#if ISA_LEVEL == 1
+  const __m256 eighth = _mm256_add_ps(x.lo, x.hi);
+  const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(eighth), _mm256_extractf128_ps(eighth, 1));
+  const __m128 pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+  return _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps(pair, pair, 1)));
+#else
+  return reduceAdd(x);
+#endif
+}
 #endif
 
 // sums[r * stride + c] = or += the dot product of row r of `a` and row c of `b` over `length`, for R rows and
@@ -98,7 +110,7 @@ static void dotTile(const float* a, int64_t lda, const B* b, int64_t ldb, int co
 #else
   for (int r = 0; r < R; r++) {
     for (int c = 0; c < columns; c++) {
-      const float sum = reduceAdd(acc[r][c]);
+      const float sum = joinLanes(acc[r][c]);
       float& to = sums[r * stride + c];
       to = add ? to + sum : sum;
     }

@@ -1,0 +1,116 @@
+/** The command line of `npm run bench`. */
+import { parseArgs } from 'node:util';
+import { checkChoice, checkInteger, checkNumber, InvalidArgumentError } from '../lib/errors.js';
+import { type FloatDType, floatDtypes } from '../lib/tensor/dtype.js';
+
+export const groupNames = [
+  'gemm',
+  'attention',
+  'log-softmax',
+  'linear-logprob',
+  'elementwise',
+  'calls',
+] as const;
+export type GroupName = (typeof groupNames)[number];
+
+/** `shared`: one kernel that both engines use. */
+export const familyNames = ['rollout', 'training', 'shared'] as const;
+export type FamilyName = (typeof familyNames)[number];
+
+export interface BenchOptions {
+  readonly only: readonly GroupName[];
+  readonly dtypes: readonly FloatDType[];
+  readonly families: readonly FamilyName[];
+  readonly shapes: 'quick' | 'full';
+  /** Empty: all that the addon takes by itself. */
+  readonly threads: readonly number[];
+  /** Milliseconds of measuring a row. */
+  readonly time: number;
+  /** Input sets a row; null: as many as exceed the caches. */
+  readonly sets: number | null;
+  readonly out: string | null;
+  readonly help: boolean;
+}
+
+const options = [
+  ['only', 'GROUPS', 'some of the groups below (default: all)'],
+  ['dtype', 'DTYPES', `some of ${floatDtypes.join(', ')} (default: all)`],
+  ['family', 'FAMILIES', `some of ${familyNames.join(', ')} (default: all)`],
+  ['shapes', 'SET', 'quick (about two minutes; the default) or full'],
+  ['threads', 'N', 'native threads, or a list (default: what the addon takes)'],
+  ['time', 'MS', 'milliseconds a row (default: 100, with full shapes 400)'],
+  ['sets', 'N', 'input sets a row rotates (default: beyond the caches)'],
+  ['out', 'FILE', 'write everything as JSON, too'],
+  ['help', '', 'print this'],
+] as const;
+
+export const helpText = [
+  'Usage: npm run bench -- [options]',
+  '',
+  'Times the kernels beside the peaks of the machine.',
+  'Lists take commas: --dtype fp16,bf16',
+  '',
+  ...options.map(([name, value, text]) => `  ${`--${name} ${value}`.padEnd(20)}${text}`),
+  '',
+  `Groups: ${groupNames.join(', ')}`,
+  'Exit code: 0, 1 where a row failed, 2 for bad arguments.',
+  'docs/benchmarks.md tells what a row means.',
+].join('\n');
+
+const names: readonly string[] = options.map(([name]) => `--${name}`);
+
+/**
+ * What the arguments behind the script's name ask for.
+ *
+ * @throws InvalidArgumentError for an unknown option or value (naming the nearest), or one that is missing
+ */
+export function parseBenchArguments(argv: readonly string[]): BenchOptions {
+  const { tokens } = parseArgs({
+    args: [...argv],
+    options: Object.fromEntries(
+      options.map(([name]) => [name, { type: name === 'help' ? ('boolean' as const) : ('string' as const) }]),
+    ),
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  });
+  const given = new Map<string, string>();
+  for (const token of tokens) {
+    if (token.kind === 'positional')
+      throw new InvalidArgumentError(
+        `[bench] expected options only, got ${JSON.stringify(token.value)} (did you mean --only ${token.value}?)`,
+      );
+    if (token.kind !== 'option') continue;
+    checkChoice('bench', 'each option', token.rawName, names);
+    if (token.name === 'help') given.set('help', '');
+    else if (token.value === undefined || (!token.inlineValue && token.value.startsWith('--')))
+      throw new InvalidArgumentError(`[bench] expected a value after --${token.name}, got none`);
+    else given.set(token.name, token.value);
+  }
+  const list = <T extends string>(name: string, choices: readonly T[]): readonly T[] =>
+    given
+      .get(name)
+      ?.split(',')
+      .map((item) => checkChoice('bench', `--${name}`, item, choices)) ?? choices;
+
+  const shapes = checkChoice('bench', '--shapes', given.get('shapes') ?? 'quick', ['quick', 'full'] as const);
+  const sets = given.get('sets');
+  return {
+    only: list('only', groupNames),
+    dtypes: list('dtype', floatDtypes),
+    families: list('family', familyNames),
+    shapes,
+    threads: (given.get('threads')?.split(',') ?? []).map((n) =>
+      checkInteger('bench', '--threads', number(n), 1, 256),
+    ),
+    time: checkNumber('bench', '--time', number(given.get('time') ?? (shapes === 'full' ? '400' : '100')), 1),
+    sets: sets === undefined ? null : checkInteger('bench', '--sets', number(sets), 1, 64),
+    out: given.get('out') ?? null,
+    help: given.has('help'),
+  };
+}
+
+/** NaN for what is not a number, the empty string among it. */
+function number(text: string): number {
+  return text.trim() === '' ? Number.NaN : Number(text);
+}

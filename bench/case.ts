@@ -1,0 +1,79 @@
+/** What a row of the benchmark measures. */
+import type { FloatDType } from '../lib/tensor/dtype.js';
+import { tidy } from '../lib/tensor/scope.js';
+import { copy, empty, randomNormal, type Tensor, tensor } from '../lib/tensor/tensor.js';
+import type { BenchOptions, FamilyName, GroupName } from './arguments.js';
+
+/** One set of inputs, and the op on them. */
+export interface InputSet {
+  /** Queues the op and lets go of its outputs. */
+  run(): void;
+  dispose(): void;
+}
+
+export interface BenchCase {
+  readonly group: GroupName;
+  readonly op: string;
+  readonly family: FamilyName;
+  readonly dtype: FloatDType;
+  readonly shape: string;
+  readonly unit: 'GFLOP/s' | 'GB/s' | 'ns/op';
+  /** Floating-point operations of a run, 2 a multiply-add; 0 where memory alone counts. */
+  readonly flops: number;
+  /** The least that a run must read and write. */
+  readonly bytes: number;
+  /** Whether a good part of `bytes` is written, so that copying may be the better yardstick. Default false. */
+  readonly writes?: boolean;
+  /** Ops that a run queues; default 1. */
+  readonly ops?: number;
+  /** Time the calls alone, not the work that they queue. Default false. */
+  readonly callsOnly?: boolean;
+  /** Memory of an input set: sets are rotated until they exceed the caches. */
+  readonly inputBytes: number;
+  prepare(seed: number): InputSet;
+}
+
+export type CaseSelection = Pick<BenchOptions, 'dtypes' | 'families' | 'shapes'>;
+
+/** The families among `of` that were asked for. */
+export function familiesOf<T extends FamilyName>(selection: CaseSelection, ...of: T[]): T[] {
+  return of.filter((family) => selection.families.includes(family));
+}
+
+/** Runs `body` on tensors that live as long as the set. */
+export function inputSet(tensors: readonly Tensor[], body: () => void): InputSet {
+  return {
+    // A block: what a body returned would outlive the scope.
+    run: () =>
+      tidy(() => {
+        body();
+      }),
+    dispose: () => {
+      for (const t of tensors) t.dispose();
+    },
+  };
+}
+
+const blockElements = 2 ** 20;
+
+/** Normal values; a tensor above a million elements repeats a block of a million, which is made much faster. */
+export function normalInput(shape: readonly number[], dtype: FloatDType, seed: number, std = 1): Tensor {
+  const size = shape.reduce((product, d) => product * d, 1);
+  if (size <= blockElements) return randomNormal(shape, { seed, std, dtype });
+  const out = empty(shape, dtype);
+  tidy(() => {
+    const block = randomNormal([blockElements], { seed, std, dtype });
+    const flat = out.reshape(size);
+    for (let at = 0; at < size; at += blockElements) {
+      const count = Math.min(blockElements, size - at);
+      copy(block.rows(0, count), flat.rows(at, at + count));
+    }
+  });
+  return out;
+}
+
+/** Integers from 0 to below - 1, spread over the range. */
+export function idInput(count: number, below: number, seed: number): Tensor {
+  const ids = Int32Array.from({ length: count }, (_, i) => ((i + seed) * 7919) % below);
+  return tensor(ids, [count], 'int32');
+}

@@ -1,0 +1,67 @@
+import { linearLogprob, linearLogprobBackward } from '../../lib/ops/linearLogprob.js';
+import { bytesPerElement } from '../../lib/tensor/dtype.js';
+import { full as filled, zeros } from '../../lib/tensor/tensor.js';
+import { type BenchCase, type CaseSelection, familiesOf, idInput, inputSet, normalInput } from '../case.js';
+
+type Head = readonly [rows: number, vocabulary: number, hidden: number];
+
+const quick: readonly Head[] = [[256, 16384, 896]];
+const full: readonly Head[] = [
+  [512, 32000, 896],
+  [512, 151936, 1536],
+];
+
+/** Shapes are rows x vocabulary x hidden: a product of that size, three of them in the backward pass. */
+export function linearLogprobCases(selection: CaseSelection): BenchCase[] {
+  const cases: BenchCase[] = [];
+  for (const [rows, vocabulary, hiddenSize] of selection.shapes === 'full' ? full : quick)
+    for (const dtype of selection.dtypes) {
+      const operands = (rows + vocabulary) * hiddenSize * bytesPerElement(dtype);
+      const base = {
+        group: 'linear-logprob' as const,
+        dtype,
+        shape: `${rows}x${vocabulary}x${hiddenSize}`,
+        unit: 'GFLOP/s' as const,
+        flops: 2 * rows * vocabulary * hiddenSize,
+        bytes: operands,
+        inputBytes: operands,
+      };
+      const inputs = (seed: number) => ({
+        hidden: normalInput([rows, hiddenSize], dtype, seed),
+        weight: normalInput([vocabulary, hiddenSize], dtype, seed + 1, hiddenSize ** -0.5),
+        targets: idInput(rows, vocabulary, seed),
+      });
+      for (const gemmFamily of familiesOf(selection, 'rollout', 'training'))
+        cases.push({
+          ...base,
+          op: 'linearLogprob',
+          family: gemmFamily,
+          prepare(seed) {
+            const { hidden, weight, targets } = inputs(seed);
+            return inputSet([hidden, weight, targets], () =>
+              linearLogprob(hidden, weight, targets, { gemmFamily }),
+            );
+          },
+        });
+      if (selection.families.includes('training'))
+        cases.push({
+          ...base,
+          op: 'linearLogprobBackward',
+          family: 'training',
+          flops: 3 * base.flops,
+          bytes: operands + 8 * vocabulary * hiddenSize,
+          inputBytes: operands + 4 * vocabulary * hiddenSize,
+          prepare(seed) {
+            const { hidden, weight, targets } = inputs(seed);
+            const { logprobs, lse, entropy } = linearLogprob(hidden, weight, targets);
+            const dLogprobs = filled([rows], 1 / rows);
+            const gradWeight = zeros([vocabulary, hiddenSize]);
+            const tensors = [hidden, weight, targets, logprobs, lse, entropy, dLogprobs, gradWeight];
+            return inputSet(tensors, () =>
+              linearLogprobBackward(dLogprobs, hidden, weight, targets, lse, gradWeight),
+            );
+          },
+        });
+    }
+  return cases;
+}

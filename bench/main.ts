@@ -1,0 +1,30 @@
+/** `npm run bench`: the kernels beside the machine's measured peaks. */
+import path from 'node:path';
+import { InvalidArgumentError } from '../lib/errors.js';
+import { atomicWriteFile } from '../lib/io/atomicWrite.js';
+import { type BenchOptions, helpText, parseBenchArguments } from './arguments.js';
+import { runBench } from './run.js';
+
+async function main(argv: readonly string[]): Promise<number> {
+  let options: BenchOptions;
+  try {
+    options = parseBenchArguments(argv);
+  } catch (error) {
+    if (!(error instanceof InvalidArgumentError)) throw error;
+    console.error(`${error.message}\nnpm run bench -- --help lists the options.`);
+    return 2;
+  }
+  if (options.help) {
+    console.log(helpText);
+    return 0;
+  }
+  const command = ['npm run bench', ...(argv.length > 0 ? ['--', ...argv] : [])].join(' ');
+  const document = await runBench(options, command, (line) => console.log(line));
+  if (options.out !== null) {
+    await atomicWriteFile(path.resolve(options.out), `${JSON.stringify(document, null, 1)}\n`);
+    console.error(`written: ${options.out}`);
+  }
+  return document.failures.length > 0 ? 1 : 0;
+}
+
+process.exitCode = await main(process.argv.slice(2));

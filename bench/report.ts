@@ -1,0 +1,164 @@
+/** From timings to rows: rates, shares of the peak, the table and the JSON document. */
+import type { MachinePeaks, Peak } from '../lib/ops/peak.js';
+import type { FloatDType } from '../lib/tensor/dtype.js';
+import type { BenchOptions, FamilyName, GroupName } from './arguments.js';
+import type { BenchCase } from './case.js';
+import type { Machine } from './machine.js';
+import type { Timing } from './measure.js';
+
+/** Raised when a field changes its meaning or goes. */
+export const schemaVersion = 1;
+
+/** The peak that a row is held against: arithmetic in fp32 or bf16, or the reading or copying of memory. */
+export type Roof = 'fma' | 'bf16' | 'read' | 'copy';
+
+export interface Row extends Timing {
+  readonly group: GroupName;
+  readonly op: string;
+  readonly family: FamilyName;
+  readonly dtype: FloatDType;
+  readonly shape: string;
+  readonly threads: number;
+  /** Of the median, in `unit`. */
+  readonly rate: number;
+  readonly unit: BenchCase['unit'];
+  readonly gflops: number;
+  /** Of the least traffic that the op needs. */
+  readonly gbps: number;
+  /** The time that the peaks allow over the median time; null where neither arithmetic nor memory is measured. */
+  readonly share: number | null;
+  readonly roof: Roof | null;
+}
+
+export interface PeakPass extends MachinePeaks {
+  readonly before: GroupName;
+}
+
+export interface BenchDocument {
+  readonly schemaVersion: typeof schemaVersion;
+  readonly date: string;
+  readonly commit: string | null;
+  readonly command: string;
+  readonly settings: Omit<BenchOptions, 'help' | 'out'>;
+  readonly machine: Machine;
+  readonly peaks: readonly PeakPass[];
+  readonly rows: readonly Row[];
+  readonly failures: readonly { readonly row: string; readonly message: string }[];
+}
+
+/** The best of what was seen so far: a ceiling does not come down because a neighbour was busy. */
+export function higherPeaks(a: MachinePeaks | undefined, b: MachinePeaks): MachinePeaks {
+  if (!a) return b;
+  const higher = (x: Peak, y: Peak) => (x.best >= y.best ? x : y);
+  return {
+    ...b,
+    fma: higher(a.fma, b.fma),
+    bf16: a.bf16 && b.bf16 ? higher(a.bf16, b.bf16) : b.bf16,
+    read: higher(a.read, b.read),
+    copy: higher(a.copy, b.copy),
+  };
+}
+
+/**
+ * The roofline: the op takes at least flops / peak and bytes / bandwidth; the longer of the two is its roof. The
+ * bandwidth is that of reading, or, for an op that writes too, of copying where that is the higher one. bf16 is held against vdpbf16ps where the vector level has it, everything else against the fp32 multiply-add.
+ */
+export function roofOf(
+  benchCase: Pick<BenchCase, 'flops' | 'bytes' | 'dtype' | 'writes'>,
+  peaks: MachinePeaks,
+): { leastMs: number; roof: Roof } {
+  const { flops, bytes, dtype, writes } = benchCase;
+  const arithmetic: Roof = dtype === 'bf16' && peaks.bf16 ? 'bf16' : 'fma';
+  const arithmeticMs = flops / ((peaks[arithmetic] ?? peaks.fma).best * 1e6);
+  const memory: Roof = writes && peaks.copy.best > peaks.read.best ? 'copy' : 'read';
+  const memoryMs = bytes / (peaks[memory].best * 1e6);
+  return arithmeticMs >= memoryMs
+    ? { leastMs: arithmeticMs, roof: arithmetic }
+    : { leastMs: memoryMs, roof: memory };
+}
+
+export function rowOf(benchCase: BenchCase, timing: Timing, peaks: MachinePeaks): Row {
+  const { group, op, family, dtype, shape, unit, flops, bytes, ops = 1 } = benchCase;
+  const gflops = flops / timing.medianMs / 1e6;
+  const gbps = bytes / timing.medianMs / 1e6;
+  const limit = unit === 'ns/op' ? null : roofOf(benchCase, peaks);
+  return {
+    group,
+    op,
+    family,
+    dtype,
+    shape,
+    threads: peaks.threads,
+    ...timing,
+    rate: unit === 'GFLOP/s' ? gflops : unit === 'GB/s' ? gbps : (timing.medianMs * 1e6) / ops,
+    unit,
+    gflops,
+    gbps,
+    share: limit && limit.leastMs / timing.medianMs,
+    roof: limit?.roof ?? null,
+  };
+}
+
+/** Column name, width, and whether it is aligned to the right. 80 columns with the blanks between. */
+const columns = [
+  ['op', 15, false],
+  ['family', 8, false],
+  ['type', 4, false],
+  ['shape', 14, false],
+  ['th', 2, true],
+  ['ms', 7, true],
+  ['p90', 7, true],
+  ['rate', 6, true],
+  ['peak', 4, true],
+  ['of', 4, false],
+] as const;
+
+function line(cells: readonly string[]): string {
+  return columns
+    .map(([, width, right], i) => (right ? cells[i]!.padStart(width) : cells[i]!.padEnd(width)))
+    .join(' ')
+    .trimEnd();
+}
+
+export function tableHead(group: GroupName, unit: BenchCase['unit']): string {
+  return `${group}, rate in ${unit}\n${line(columns.map(([name]) => name))}`;
+}
+
+export function tableRow(row: Row): string {
+  return line([
+    shortOp(row.op),
+    row.family,
+    row.dtype,
+    row.shape,
+    String(row.threads),
+    short(row.medianMs),
+    short(row.p90Ms),
+    short(row.rate),
+    row.share === null ? '' : `${Math.round(100 * row.share)}%`,
+    row.roof ?? '',
+  ]);
+}
+
+export function peaksLine(peaks: MachinePeaks): string {
+  const { threads, fma, bf16, read, copy } = peaks;
+  const show = (peak: Peak) => Math.round(peak.best);
+  return (
+    `peak, ${threads} ${threads === 1 ? 'thread' : 'threads'}: fma ${show(fma)}` +
+    `${bf16 ? `, bf16 ${show(bf16)}` : ''} GFLOP/s; read ${show(read)}, copy ${show(copy)} GB/s`
+  );
+}
+
+function shortOp(op: string): string {
+  if (op.length <= 15) return op;
+  return op
+    .replace('Backward', 'Bwd')
+    .replace('Gradient', 'Grad')
+    .replace(/^linear/, 'lin')
+    .slice(0, 15);
+}
+
+/** Four digits in at most six characters, from thousandths to hundreds of thousands. */
+export function short(x: number): string {
+  if (x >= 1000) return x.toFixed(0);
+  return x >= 1 ? x.toPrecision(4) : x.toFixed(4);
+}

@@ -1,0 +1,127 @@
+/**
+ * isopolicy: one policy, two engines.
+ *
+ * Kernels and tensors, models, the rollout engine and the training engine, policy-gradient algorithms, loss scaling,
+ * mismatch metrics and the sanity test; each usable alone.
+ */
+
+export { type Differentiable, gradients } from './autograd/gradients.js';
+export { Tape } from './autograd/tape.js';
+export {
+  DeviceError,
+  type ErrorCode,
+  InternalError,
+  InvalidArgumentError,
+  IsopolicyError,
+} from './errors.js';
+export { type MetricsRecord, RunDirectory, readMetrics } from './io/runDirectory.js';
+export { openSafetensors, SafetensorsFile, writeSafetensors } from './io/safetensors.js';
+export {
+  MismatchAccumulator,
+  type MismatchBatch,
+  type MismatchMetrics,
+  mismatchMetrics,
+} from './mismatch/metrics.js';
+export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './models/config.js';
+export { Decoder } from './models/decoder.js';
+export type { Scores, TokenSequence } from './models/sequences.js';
+export type { Forward } from './nn/forward.js';
+export { Parameter } from './nn/parameter.js';
+export { type Weight, Weights } from './nn/weights.js';
+export {
+  type KernelFamily,
+  type KnobName,
+  knobs,
+  type Numerics,
+  type NumericsPreset,
+  numerics,
+  numericsPresets,
+} from './numerics.js';
+export { adamw } from './ops/adamw.js';
+export {
+  attention,
+  attentionBackward,
+  type KvCacheView,
+  pagedAttention,
+  pageSize,
+  writeKvCache,
+} from './ops/attention.js';
+export { accumulate, add, multiply, scale } from './ops/elementwise.js';
+export { embedding, embeddingBackward, gatherRows, scatterRows } from './ops/embedding.js';
+export { type GemmOptions, gemm } from './ops/gemm.js';
+export { type GradientStats, gradientStats } from './ops/gradStats.js';
+export { linear, linearInputGradient, linearWeightGradient } from './ops/linear.js';
+export { linearLogprob, linearLogprobBackward } from './ops/linearLogprob.js';
+export { chosenLogprobs, logSoftmax, logSoftmaxBackward } from './ops/logSoftmax.js';
+export { columnSum, reduce } from './ops/reduce.js';
+export { addRmsNorm, addRmsNormBackward, rmsNorm, rmsNormBackward } from './ops/rmsNorm.js';
+export { rope, ropeBackward, ropeTable } from './ops/rope.js';
+export { type SampleOptions, sample } from './ops/sample.js';
+export { swiglu, swigluBackward } from './ops/swiglu.js';
+export { CounterRandom, philox } from './random.js';
+export { type AdvantageOptions, groupAdvantages } from './rl/advantages.js';
+export {
+  type AlgorithmName,
+  type AlgorithmParameters,
+  algorithmNames,
+  createAlgorithm,
+  drGrpo,
+  grpo,
+  pgSeqIs,
+} from './rl/algorithms.js';
+export { type Algorithm, batchTotals, type PolicyBatch, type PolicyLoss } from './rl/batch.js';
+export { grpoLoss } from './rl/grpo.js';
+export { pgSeqIsLoss } from './rl/pgSeqIs.js';
+export { Trainer, type TrainerOptions, type TrainerStep, type Trajectory } from './rl/trainer.js';
+export {
+  type Completion,
+  type GenerationRequest,
+  RolloutEngine,
+  type RolloutOptions,
+} from './rollout/engine.js';
+export type { SamplingOptions } from './rollout/sampling.js';
+export {
+  type AddonInfo,
+  info,
+  type MemoryUse,
+  memory,
+  Recording,
+  record,
+  setThreads,
+  setVectorLevel,
+  type VectorLevel,
+} from './runtime.js';
+export { resolveSanityOptions, type SanityConfig, type SanityOptions } from './sanity/config.js';
+export { measureMismatch } from './sanity/effect.js';
+export { buildPerfectibleSet, type PerfectibleSet } from './sanity/perfectible.js';
+export { runSanity, type SanityEvent, type SanitySummary } from './sanity/run.js';
+export { teach } from './sanity/supervised.js';
+export { judge, type Verdict } from './sanity/verdict.js';
+export { createTask, type Task } from './tasks/index.js';
+export { type DType, type FloatDType, formats } from './tensor/dtype.js';
+export { keep, tidy } from './tensor/scope.js';
+export {
+  cast,
+  copy,
+  empty,
+  fill,
+  full,
+  randomNormal,
+  readTensors,
+  Tensor,
+  tensor,
+  tensorFromBits,
+  view,
+  zeros,
+} from './tensor/tensor.js';
+export { AdamW, type AdamWOptions } from './training/adamW.js';
+export { loadCheckpoint, loadWeights, saveCheckpoint, saveWeights } from './training/checkpoint.js';
+export { type StepResult, TrainingEngine, type TrainingOptions } from './training/engine.js';
+export {
+  createLossScaler,
+  DeepSpeedLossScaler,
+  type LossScaler,
+  StaticLossScaler,
+  TorchLossScaler,
+} from './training/lossScaler.js';
+export { createSchedule, type ScheduleSpec } from './training/schedule.js';

@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { parseBenchArguments } from '../../bench/arguments.js';
+import { groups } from '../../bench/cases/index.js';
+import type { BenchDocument } from '../../bench/report.js';
+import { memory } from '../../lib/runtime.js';
+import { full } from '../../lib/tensor/tensor.js';
+
+const script = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../bench/main.js');
+
+describe('a tiny run', () => {
+  let folder = '';
+  let document: BenchDocument;
+  let stdout = '';
+  before(async () => {
+    folder = await mkdtemp(path.join(os.tmpdir(), 'isopolicy-bench-'));
+    const out = path.join(folder, 'bench.json');
+    const argv = [
+      '--only',
+      'elementwise',
+      '--dtype',
+      'bf16',
+      '--time',
+      '5',
+      '--sets',
+      '1',
+      '--threads',
+      '1',
+      '--out',
+      out,
+    ];
+    const run = spawnSync(process.execPath, [script, ...argv], { encoding: 'utf8' });
+    assert.equal(run.status, 0, run.stderr + run.stdout);
+    stdout = run.stdout;
+    document = JSON.parse(await readFile(out, 'utf8')) as BenchDocument;
+  });
+  after(() => rm(folder, { recursive: true, force: true }));
+
+  test('the document says what ran, where and on what', () => {
+    assert.equal(document.schemaVersion, 1);
+    assert.ok(Math.abs(Date.parse(document.date) - Date.now()) < 3_600_000);
+    assert.ok(document.commit === null || /^[0-9a-f]{40}\+?$/.test(document.commit));
+    assert.match(document.command, /^npm run bench -- --only elementwise /);
+    assert.deepEqual(document.settings, {
+      only: ['elementwise'],
+      dtypes: ['bf16'],
+      families: ['rollout', 'training', 'shared'],
+      shapes: 'quick',
+      threads: [1],
+      time: 5,
+      sets: 1,
+    });
+    const { cpu, cores, node, vectorLevel, memoryBytes } = document.machine;
+    assert.ok(cpu.length > 0 && cores >= 1 && memoryBytes > 0 && vectorLevel.length > 0);
+    assert.equal(node, process.version);
+    assert.deepEqual(document.failures, []);
+  });
+
+  test('peaks are measured on one thread and on all', () => {
+    assert.equal(document.peaks[0]?.threads, 1);
+    for (const pass of document.peaks) {
+      assert.equal(pass.before, 'elementwise');
+      for (const peak of [pass.fma, pass.read, pass.copy, ...(pass.bf16 ? [pass.bf16] : [])])
+        assert.ok(peak.best > 0 && peak.median > 0 && peak.best >= peak.median, JSON.stringify(pass));
+    }
+  });
+
+  test('each row has its numbers, and a line in the table', () => {
+    const expected = groups.elementwise(parseBenchArguments(['--dtype', 'bf16']));
+    assert.ok(expected.length > 5);
+    assert.deepEqual(
+      document.rows.map((row) => row.op),
+      expected.map((c) => c.op),
+    );
+    for (const row of document.rows) {
+      assert.deepEqual(
+        [row.group, row.family, row.dtype, row.threads, row.unit],
+        ['elementwise', 'shared', 'bf16', 1, 'GB/s'],
+      );
+      assert.ok(row.samples >= 5 && row.runsPerSample >= 1 && row.inputSets === 1, JSON.stringify(row));
+      assert.ok(row.minMs > 0 && row.minMs <= row.medianMs && row.medianMs <= row.p90Ms, JSON.stringify(row));
+      assert.ok(row.gbps > 0 && row.rate === row.gbps && row.gflops === 0 && row.share !== null);
+      assert.ok(row.roof === 'read' || row.roof === 'copy');
+    }
+    const lines = stdout.trimEnd().split('\n');
+    assert.equal(lines.filter((line) => line.includes(' shared   bf16 ')).length, document.rows.length);
+    for (const line of lines) assert.ok(line.length <= 80, `${line.length} columns: ${line}`);
+  });
+});
+
+test('quick cases of every group: positive work, names that fit, an input set that runs and leaves nothing', async () => {
+  const start = memory().tensors;
+  const fence = full([1], 0);
+  for (const [group, casesOf] of Object.entries(groups)) {
+    const cases = casesOf(parseBenchArguments([]));
+    assert.ok(cases.length > 0, group);
+    const seen = new Set<string>();
+    for (const c of cases) {
+      const name = [c.op, c.family, c.dtype, c.shape].join(' ');
+      assert.equal(c.group, group);
+      assert.ok(!seen.has(name), `${name} twice`);
+      seen.add(name);
+      assert.ok(c.shape.length <= 14, name);
+      assert.ok(c.unit === 'GFLOP/s' ? c.flops > 0 : c.unit === 'GB/s' ? c.bytes > 0 : c.ops! > 0, name);
+      assert.ok(c.inputBytes > 0, name);
+    }
+    // One of each op: all of them are timed by the benchmark itself.
+    const ops = new Map(cases.filter((c) => c.dtype === 'fp32').map((c) => [`${c.op} ${c.family}`, c]));
+    for (const c of ops.values()) {
+      const input = c.prepare(1);
+      input.run();
+      await fence.data();
+      input.dispose();
+      assert.equal(memory().tensors, start + 1, `${c.op} leaves tensors behind`);
+    }
+  }
+  fence.dispose();
+});
+
+test('the filters reach every group', () => {
+  for (const casesOf of Object.values(groups)) {
+    for (const c of casesOf(parseBenchArguments(['--family', 'rollout', '--dtype', 'fp16']))) {
+      assert.equal(c.family, 'rollout');
+      assert.equal(c.dtype, 'fp16');
+    }
+  }
+});
