@@ -72,6 +72,13 @@ const enumerated: Partial<Record<KnobName, readonly number[]>> = {
   weightsSnapshot: [0, 1],
 };
 
+const families: readonly KernelFamily[] = ['rollout', 'training'];
+
+/** @internal The number by which native/core/numerics.h knows a family. */
+export function familyNumber(where: string, name: string, family: KernelFamily): number {
+  return 1 + families.indexOf(checkChoice(where, name, family, families));
+}
+
 /** The kernel family that `gemmFamily` names. */
 export function gemmFamilyOf(choices: Numerics): KernelFamily {
   return choices.gemmFamily === 1 ? 'rollout' : 'training';

@@ -3,7 +3,7 @@
  * plain lines.
  */
 
-/** A part of a line of progress. Where room is short, `short` stands in for it, then the least important parts go. */
+/** A part of a line of progress. Where room is short, `short` stands in for it; then the least important parts go. */
 export interface Part {
   readonly text: string;
   readonly short?: string;
@@ -22,22 +22,19 @@ const GAP = '  ';
 /** Least time between two drawings of the live line. */
 const DRAW_EVERY_MS = 100;
 
-/** The parts as one line of at most `width` columns: shortened, then thinned out, then cut. */
+/** The parts as one line of at most `width` columns: shortened from the end, then thinned out, then cut. */
 export function fitLine(parts: readonly Part[], width = Number.POSITIVE_INFINITY): string {
-  const join = (texts: readonly string[]) => texts.join(GAP);
-  const full = join(parts.map(({ text }) => text));
-  if (full.length <= width) return full;
-  const left = [...parts];
-  for (;;) {
-    const line = join(left.map(({ text, short }) => short ?? text));
-    if (line.length <= width) return line;
-    if (left.length <= 1) return line.slice(0, Math.max(0, width));
-    const least = Math.min(...left.map(({ importance }) => importance));
-    left.splice(
-      left.findLastIndex(({ importance }) => importance === least),
-      1,
-    );
+  const left = parts.map(({ text, importance }) => ({ text, importance }));
+  const line = () => left.map(({ text }) => text).join(GAP);
+  for (let i = parts.length - 1; i >= 0 && line().length > width; i--) {
+    left[i]!.text = parts[i]!.short ?? parts[i]!.text;
   }
+  while (left.length > 1 && line().length > width) {
+    const least = Math.min(...left.map(({ importance }) => importance));
+    const last = left.findLastIndex(({ importance }) => importance === least);
+    left.splice(last, 1);
+  }
+  return line().slice(0, Math.max(0, width));
 }
 
 /** What the writer needs of a stream; process.stderr is one. */

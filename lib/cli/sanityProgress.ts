@@ -57,11 +57,12 @@ export class SanityProgress {
 
   #step(record: StepRecord, steps: number): ProgressLine {
     const value = (name: string) => record[name] ?? Number.NaN;
+    const done = `${record.step + 1}/${steps}`;
     const left = formatClock(this.#secondsLeft(record, steps));
     return {
       phase: 'train',
       parts: [
-        { text: `step ${record.step + 1}/${steps}`, importance: 6 },
+        { text: `step ${done}`, short: done, importance: 6 },
         { text: `reward ${formatShare(value('train/reward_window'))}`, importance: 5 },
         { text: `KL ${formatNumber(value('mismatch/k3'), 2)}`, importance: 3 },
         { text: `scale ${formatScale(value('scaler/scale'))}`, importance: 2 },

@@ -90,6 +90,7 @@ function effectTable({ effect }: SanitySummary): string | undefined {
   return [
     'The final weights on the same tokens, scored by both engines:',
     table,
+    '',
     ...wrap(sentence).filter((line) => line !== ''),
   ].join('\n');
 }

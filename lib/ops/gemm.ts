@@ -1,16 +1,7 @@
 import { checkChoice, checkInteger } from '../errors.js';
+import { familyNumber, type KernelFamily } from '../numerics.js';
 import { dtypeNumber, type FloatDType, floatDtypes } from '../tensor/dtype.js';
 import { call, handleOf, type Tensor } from '../tensor/tensor.js';
-
-/** Which of the two kernel families computes a product; see {@link gemm}. */
-export type GemmFamily = 'rollout' | 'training';
-
-const families: readonly GemmFamily[] = ['rollout', 'training'];
-
-/** @internal The number of a family in native/core/numerics.h. */
-export function familyNumber(where: string, family: GemmFamily): number {
-  return families.indexOf(checkChoice(where, 'family', family, families)) + 1;
-}
 
 /** @internal The dtype of a product: the one asked for, else that of `like`. */
 export function resultDtype(
@@ -36,7 +27,7 @@ export interface GemmOptions {
   accumulate?: boolean;
   /** fp32 or the dtype of a. Default: that of `out`, else that of a. */
   outDtype?: FloatDType;
-  family?: GemmFamily;
+  family?: KernelFamily;
   /** Length of K that is summed before the partial sums are added in order; 0 (default): no split. */
   splitK?: number;
 }
@@ -63,7 +54,7 @@ export function gemm(a: Tensor, b: Tensor, options: GemmOptions = {}): Tensor {
     b.handle,
     handleOf(bias),
     handleOf(out),
-    familyNumber('gemm', family),
+    familyNumber('gemm', 'family', family),
     checkInteger('gemm', 'splitK', splitK, 0, 2 ** 30),
     Number(transposeA),
     Number(transposeB),

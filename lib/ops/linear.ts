@@ -1,13 +1,14 @@
 import { checkInteger, invalid } from '../errors.js';
+import { familyNumber, type KernelFamily } from '../numerics.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { call, callOne, handleOf, type Tensor } from '../tensor/tensor.js';
-import { familyNumber, type GemmFamily, resultDtype } from './gemm.js';
+import { resultDtype } from './gemm.js';
 
 /** Settings of {@link linear}. */
 export interface LinearOptions {
   /** One [N_i] for each weight, or null for none; added before the result is rounded. */
   biases?: readonly (Tensor | null)[];
-  family?: GemmFamily;
+  family?: KernelFamily;
   /** As for gemm; default 0. */
   splitK?: number;
   /** fp32 or the dtype of x (default). */
@@ -29,7 +30,7 @@ export function linear(x: Tensor, weights: readonly Tensor[], options: LinearOpt
     invalid('linear', `biases to be ${weights.length}, one a weight (or null)`, biases.length);
   return callOne('linear', [
     x.handle,
-    familyNumber('linear', family),
+    familyNumber('linear', 'family', family),
     checkInteger('linear', 'splitK', splitK, 0, 2 ** 30),
     resultDtype('linear', 'outDtype', outDtype, x),
     weights.length,

@@ -1,6 +1,6 @@
-import type { KernelFamily } from '../numerics.js';
+import { familyNumber, type KernelFamily } from '../numerics.js';
 import { callFallible, handleOf, type Tensor } from '../tensor/tensor.js';
-import { familyNumber, type TokenLogprobs } from './logSoftmax.js';
+import type { TokenLogprobs } from './logSoftmax.js';
 
 /** How the logits come about; forward and backward pass must agree on it. */
 export interface LinearLogitsOptions {

@@ -1,5 +1,4 @@
-import { checkChoice } from '../errors.js';
-import type { KernelFamily } from '../numerics.js';
+import { familyNumber, type KernelFamily } from '../numerics.js';
 import { dtypeNumber, type FloatDType } from '../tensor/dtype.js';
 import { call, callFallible, callOne, type Tensor } from '../tensor/tensor.js';
 
@@ -20,13 +19,6 @@ export interface TokenLogprobs {
   readonly lse: Tensor;
   /** -sum p log p in nats. */
   readonly entropy: Tensor;
-}
-
-const families: readonly KernelFamily[] = ['rollout', 'training'];
-
-/** The number by which native/core/numerics.h knows a family. */
-export function familyNumber(where: string, name: string, family: KernelFamily): number {
-  return 1 + families.indexOf(checkChoice(where, name, family, families));
 }
 
 /**

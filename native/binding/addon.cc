@@ -387,6 +387,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
       [](void* data) {
         Addon& a = *static_cast<Addon*>(data);
         a.context.stop();
+        napi_delete_reference(a.env, a.bufferReference);
       },
       addon);
 

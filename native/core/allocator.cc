@@ -9,6 +9,9 @@ namespace isopolicy {
 
 // Eight classes a doubling: at most 12 % of a block is unused, and a step's shapes fall on few classes.
 static size_t sizeClass(size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  return bytes > 0 ? bytes : 1;  // room to spare would hide a write past the end
+#endif
   size_t rounded = (bytes + CachingAllocator::kAlignment - 1) / CachingAllocator::kAlignment *
                    CachingAllocator::kAlignment;
   if (rounded < CachingAllocator::kAlignment) rounded = CachingAllocator::kAlignment;
@@ -28,8 +31,7 @@ void* CachingAllocator::allocate(size_t bytes, size_t& blockBytes) {
     it->second.pop_back();
     use_.cachedBytes -= int64_t(blockBytes);
   } else {
-    block = std::aligned_alloc(kAlignment, blockBytes);
-    if (block == nullptr) {
+    if (posix_memalign(&block, kAlignment, blockBytes) != 0) {
       throw DeviceError("[memory] out of memory: asked for " + std::to_string(bytes) + " bytes, " +
                         std::to_string(use_.bytes) + " bytes in use and " + std::to_string(use_.cachedBytes) +
                         " bytes cached");

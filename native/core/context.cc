@@ -67,7 +67,7 @@ int defaultThreads() {
 Context::Context()
     : stream(new Stream(defaultThreads())),
       vectorLevel(detectVectorLevel()),
-      poison_(std::getenv("ISOPOLICY_POISON") != nullptr) {}
+      poison_(std::getenv("ISOPOLICY_POISON") != nullptr && std::string(std::getenv("ISOPOLICY_POISON")) == "1") {}
 
 Context::~Context() {
   stream.reset();  // before the memory that its commands use

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { before, test } from 'node:test';
 import { isopolicy, type Outcome, start, temporaryFolder } from './command.js';
 
-const STEPS = 12;
+const STEPS = 40;
 const folder = temporaryFolder();
 const reference = path.join(folder, 'reference');
 
@@ -15,7 +15,7 @@ const tiny = [
   ...['--task', 'sort:4:4', '--hidden-size', '32', '--layers', '1'],
   ...['--base-accuracy', '0.3', '--candidates', '20', '--samples-per-problem', '10'],
   ...['--prompts-per-step', '4', '--group-size', '4', '--updates-per-step', '2'],
-  ...['--steps', String(STEPS), '--checkpoint-every', '3', '--learning-rate', '1e-5', '--seed', '5'],
+  ...['--steps', String(STEPS), '--checkpoint-every', '7', '--learning-rate', '1e-5', '--seed', '5'],
 ];
 
 type Line = Record<string, unknown>;
@@ -125,7 +125,7 @@ test('a run that is resumed after its end tells its verdict again', () => {
   assert.equal(status, 3, stderr);
   assert.match(
     stdout,
-    /^NOT PASSED {2}training accuracy 0\.\d{3} over the last 10 steps \(peak 0\.\d{3}\) after 12 steps, /,
+    /^NOT PASSED {2}training accuracy 0\.\d{3} over the last 10 steps \(peak 0\.\d{3}\) after 40 steps, /,
   );
   assert.match(stdout, /^sort:4:4, pg-seq-is, fp16, default numerics, seed 5$/m);
   assert.match(stdout, /^fp16 matched +0 +0 +0 +0 +0$/m);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { type GemmFamily, gemm } from '../../lib/ops/gemm.js';
+import type { KernelFamily } from '../../lib/numerics.js';
+import { gemm } from '../../lib/ops/gemm.js';
 import { info, memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
 import { tidy } from '../../lib/tensor/scope.js';
@@ -16,7 +17,7 @@ import {
 } from '../support/gemmReference.js';
 import { vectorLevels } from '../support/levels.js';
 
-const families: readonly GemmFamily[] = ['rollout', 'training'];
+const families: readonly KernelFamily[] = ['rollout', 'training'];
 const flags = [false, true] as const;
 const threads = info().threads;
 const best = info().vectorLevel;
@@ -36,7 +37,7 @@ const shapes: readonly [number, number, number, number][] = [
   [13, 1, 64, 64],
 ];
 
-function orderOf(family: GemmFamily, dtype: FloatDType, level: string): Order {
+function orderOf(family: KernelFamily, dtype: FloatDType, level: string): Order {
   if (family === 'rollout') return 'lanes';
   return dtype === 'bf16' && level === 'avx512bf16' ? 'pairs' : 'chain';
 }
@@ -379,7 +380,7 @@ describe('gemm', () => {
         /out to have memory of its own/,
       );
       fails(() => gemm(a, b, { splitK: -1 }), /\[gemm\] expected splitK to be an integer of at least 0/);
-      fails(() => gemm(a, b, { family: 'fast' as GemmFamily }), /family to be one of rollout, training/);
+      fails(() => gemm(a, b, { family: 'fast' as KernelFamily }), /family to be one of rollout, training/);
       const gone = zeros([6, 8]);
       gone.dispose();
       fails(() => gemm(a, gone), /b to be a live tensor/);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { type GemmFamily, gemm } from '../../lib/ops/gemm.js';
+import type { KernelFamily } from '../../lib/numerics.js';
+import { gemm } from '../../lib/ops/gemm.js';
 import { linear, linearInputGradient, linearWeightGradient } from '../../lib/ops/linear.js';
 import { info, memory, record, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
@@ -10,7 +11,7 @@ import { assertClose, assertSameBits, normals } from '../support/compare.js';
 import { matrix, normalTensor, product64, resultDtypes } from '../support/gemmReference.js';
 import { vectorLevels } from '../support/levels.js';
 
-const families: readonly GemmFamily[] = ['rollout', 'training'];
+const families: readonly KernelFamily[] = ['rollout', 'training'];
 const threads = info().threads;
 const best = info().vectorLevel;
 // Query, key and value widths with tails, over K = 70.
@@ -278,7 +279,10 @@ describe('linear', () => {
       fails(() => linear(x, [w], { biases: [] }), /\[linear\] expected biases to be 1, one a weight/);
       fails(() => linear(x, [w], { outDtype: 'bf16' }), /outDtype to be fp32, got bf16/);
       fails(() => linear(x, [w], { splitK: 0.5 }), /splitK to be an integer/);
-      fails(() => linear(x, [w], { family: 'both' as GemmFamily }), /family to be one of rollout, training/);
+      fails(
+        () => linear(x, [w], { family: 'both' as KernelFamily }),
+        /family to be one of rollout, training/,
+      );
       fails(() => linear(zeros([4, 6], 'int32'), [w]), /x of dtype fp32, fp16 or bf16, got int32/);
 
       const dy = zeros([4, 10]);
