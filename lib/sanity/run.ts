@@ -23,7 +23,7 @@ import {
   summarizeMismatch,
 } from './record.js';
 import { teach } from './supervised.js';
-import { judge, type Verdict, windowMean } from './verdict.js';
+import { judge, type Verdict, WINDOW, windowMean } from './verdict.js';
 
 export interface SanitySummary extends Verdict {
   readonly steps: number;
@@ -35,8 +35,8 @@ export interface SanitySummary extends Verdict {
   readonly seed: number;
   /** Whether it was stopped before its end; such a run can be resumed. */
   readonly interrupted: boolean;
-  /** Means over the last window of steps (maxProbDiff: the greatest over it). */
-  readonly mismatch: MismatchSummary;
+  /** Means over the last window of steps (maxProbDiff: the greatest over it); null before the first step. */
+  readonly mismatch: MismatchSummary | null;
   readonly lossScale: { readonly final: number; readonly overflows: number };
   /** Problems in the set, problems tried, and the base's accuracy on those. */
   readonly set: { readonly problems: number; readonly tried: number; readonly baseAccuracy: number };
@@ -147,6 +147,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     await save(0);
   }
 
+  const responsesPerStep = config.promptsPerStep * config.groupSize;
   const rewards = records.map((record) => record['train/reward']!);
   let step = checkpoint?.step ?? 0;
   if (!signal?.aborted || checkpoint) {
@@ -154,7 +155,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     const algorithm = createAlgorithm(config.algorithm, algorithmParameters(config, task.responseLength));
     const trainer = new Trainer(rollout, training, task, prompts, { ...config, algorithm });
     let saved = step;
-    while (step < config.steps && !signal?.aborted && !judge(rewards).passed) {
+    while (step < config.steps && !signal?.aborted && !judge(rewards, responsesPerStep).passed) {
       const result = await trainer.step(step);
       rewards.push(result.reward);
       const record = recordOf(result, {
@@ -184,7 +185,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     if (saved !== step) await save(step);
   }
 
-  const interrupted = signal?.aborted === true && step < config.steps && !judge(rewards).passed;
+  const interrupted = signal?.aborted === true && step < config.steps && !judge(rewards, responsesPerStep).passed;
   const effect: (Setting & MismatchSummary)[] = [];
   if (!interrupted) {
     const sequences = await sampleSequences(rollout, task, set.indices, config.seed);
@@ -194,7 +195,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     }
   }
   const summary: SanitySummary = {
-    ...judge(rewards),
+    ...judge(rewards, responsesPerStep),
     steps: step,
     seconds: secondsBefore + (performance.now() - started) / 1e3,
     precision: { training: config.trainingPrecision, rollout: config.rolloutPrecision },
@@ -203,7 +204,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     task: config.task,
     seed: config.seed,
     interrupted,
-    mismatch: meanMismatch(records.slice(-10)),
+    mismatch: records.length === 0 ? null : meanMismatch(records.slice(-WINDOW)),
     lossScale: { final: training.scaler.scale, overflows: training.scaler.state().overflows },
     set: { problems: set.indices.length, tried: set.tried, baseAccuracy: set.accuracy },
     effect,

@@ -4,8 +4,10 @@ import { PASS_ACCURACY } from './config.js';
 export const WINDOW = 10;
 /** Steps for which the average must stay above the bar to pass. */
 export const HOLD = 10;
-/** A fall of the average below this share of its peak is a collapse. */
+/** A fall of the average below this share of its peak is a collapse, unless so few responses make it noise. */
 const COLLAPSE_SHARE = 0.8;
+/** Standard errors of the average that a fall must exceed to be more than noise. */
+const COLLAPSE_ERRORS = 4;
 
 export interface Verdict {
   /** Whether the average stayed above 95 % for the last {@link HOLD} steps. */
@@ -14,12 +16,12 @@ export interface Verdict {
   readonly finalAccuracy: number;
   /** The greatest average. */
   readonly peakAccuracy: number;
-  /** The first step whose average was below 80 % of the peak before it, or null. */
+  /** The first step whose average was below 80 % of the peak before it, by more than chance, or null. */
   readonly collapsedAtStep: number | null;
 }
 
-/** Judges a run by the mean reward of each of its steps. */
-export function judge(rewards: readonly number[]): Verdict {
+/** Judges a run by the mean reward of each of its steps, of `responsesPerStep` responses each. */
+export function judge(rewards: readonly number[], responsesPerStep: number): Verdict {
   let peakAccuracy = 0;
   let collapsedAtStep: number | null = null;
   let above = 0;
@@ -28,7 +30,9 @@ export function judge(rewards: readonly number[]): Verdict {
     average = windowMean(rewards, step);
     if (step + 1 < WINDOW) continue;
     above = average > PASS_ACCURACY ? above + 1 : 0;
-    if (average < COLLAPSE_SHARE * peakAccuracy) collapsedAtStep ??= step;
+    const error = Math.sqrt((peakAccuracy * (1 - peakAccuracy)) / (WINDOW * responsesPerStep));
+    const fall = peakAccuracy - average;
+    if (fall > (1 - COLLAPSE_SHARE) * peakAccuracy && fall > COLLAPSE_ERRORS * error) collapsedAtStep ??= step;
     peakAccuracy = Math.max(peakAccuracy, average);
   }
   return {
