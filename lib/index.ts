@@ -89,6 +89,7 @@ export {
   record,
   setThreads,
   setVectorLevel,
+  trimMemory,
   type VectorLevel,
 } from './runtime.js';
 export { resolveSanityOptions, type SanityConfig, type SanityOptions } from './sanity/config.js';

@@ -54,6 +54,7 @@ interface Addon {
   replay(recording: number): number;
   disposeRecording(recording: number): boolean;
   memory(): MemoryUse;
+  trim(): void;
   setThreads(threads: number): number;
   setVectorLevel(level: string): number;
   info(): AddonInfo;

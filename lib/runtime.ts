@@ -15,6 +15,11 @@ export function memory(): MemoryUse {
   return addon.memory();
 }
 
+/** Returns cached memory to the system, once the work that is queued already has run. */
+export function trimMemory(): void {
+  addon.trim();
+}
+
 /** How the addon was built, what the processor has, and which CUDA devices can be used (or why none). */
 export function info(): AddonInfo {
   return addon.info();

@@ -96,7 +96,12 @@ export class Decoder implements Disposable {
     return this.finalNorm.forward(pass, residual).out;
   }
 
-  [Symbol.dispose](): void {
+  /** Gives the parameters' memory back. */
+  dispose(): void {
     for (const parameter of this.parameters) parameter.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 }

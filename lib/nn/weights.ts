@@ -32,7 +32,12 @@ export class Weights implements Disposable {
     return this.#weights.get(parameter)!;
   }
 
-  [Symbol.dispose](): void {
+  /** Gives the copies back. */
+  dispose(): void {
     for (const { value } of this.#weights.values()) value.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 }

@@ -365,10 +365,15 @@ export class RolloutEngine implements Disposable {
     };
   }
 
-  [Symbol.dispose](): void {
+  /** Gives weights, cache and recordings back. */
+  dispose(): void {
     this.#decodeStep[Symbol.dispose]();
     this.#cache[Symbol.dispose]();
     this.#weights[Symbol.dispose]();
     this.#ropeTable.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 }

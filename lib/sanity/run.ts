@@ -185,7 +185,8 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     if (saved !== step) await save(step);
   }
 
-  const interrupted = signal?.aborted === true && step < config.steps && !judge(rewards, responsesPerStep).passed;
+  const interrupted =
+    signal?.aborted === true && step < config.steps && !judge(rewards, responsesPerStep).passed;
   const effect: (Setting & MismatchSummary)[] = [];
   if (!interrupted) {
     const sequences = await sampleSequences(rollout, task, set.indices, config.seed);

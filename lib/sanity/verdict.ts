@@ -32,7 +32,8 @@ export function judge(rewards: readonly number[], responsesPerStep: number): Ver
     above = average > PASS_ACCURACY ? above + 1 : 0;
     const error = Math.sqrt((peakAccuracy * (1 - peakAccuracy)) / (WINDOW * responsesPerStep));
     const fall = peakAccuracy - average;
-    if (fall > (1 - COLLAPSE_SHARE) * peakAccuracy && fall > COLLAPSE_ERRORS * error) collapsedAtStep ??= step;
+    if (fall > (1 - COLLAPSE_SHARE) * peakAccuracy && fall > COLLAPSE_ERRORS * error)
+      collapsedAtStep ??= step;
     peakAccuracy = Math.max(peakAccuracy, average);
   }
   return {

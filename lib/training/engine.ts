@@ -225,9 +225,14 @@ export class TrainingEngine implements Disposable {
     };
   }
 
-  [Symbol.dispose](): void {
+  /** Gives weights and optimizer state back; the model stays. */
+  dispose(): void {
     this.optimizer.dispose();
     this.#weights[Symbol.dispose]();
     this.#ropeTable.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 }

@@ -303,6 +303,12 @@ Napi::Value memory(const Napi::CallbackInfo& info) {
   return out;
 }
 
+// trim(): cached memory goes back to the system
+Napi::Value trim(const Napi::CallbackInfo& info) {
+  addonOf(info.Env()).context.trim();
+  return info.Env().Undefined();
+}
+
 Napi::Value setThreads(const Napi::CallbackInfo& info) {
   Addon& addon = addonOf(info.Env());
   return number(info.Env(), addon.guarded([&]() -> double {
@@ -418,6 +424,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("replay", Napi::Function::New(env, replay));
   exports.Set("disposeRecording", Napi::Function::New(env, disposeRecording));
   exports.Set("memory", Napi::Function::New(env, memory));
+  exports.Set("trim", Napi::Function::New(env, trim));
   exports.Set("setThreads", Napi::Function::New(env, setThreads));
   exports.Set("setVectorLevel", Napi::Function::New(env, setVectorLevel));
   exports.Set("info", Napi::Function::New(env, describe));

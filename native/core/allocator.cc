@@ -20,7 +20,9 @@ static size_t sizeClass(size_t bytes) {
   return (rounded + step - 1) / step * step;
 }
 
-CachingAllocator::~CachingAllocator() { trim(); }
+CachingAllocator::~CachingAllocator() {
+  for (void* block : takeCached()) std::free(block);
+}
 
 void* CachingAllocator::allocate(size_t bytes, size_t& blockBytes) {
   blockBytes = sizeClass(bytes);
@@ -34,7 +36,7 @@ void* CachingAllocator::allocate(size_t bytes, size_t& blockBytes) {
     if (posix_memalign(&block, kAlignment, blockBytes) != 0) {
       throw DeviceError("[memory] out of memory: asked for " + std::to_string(bytes) + " bytes, " +
                         std::to_string(use_.bytes) + " bytes in use and " + std::to_string(use_.cachedBytes) +
-                        " bytes cached");
+                        " bytes cached (these are being returned now)");
     }
   }
   use_.bytes += int64_t(blockBytes);
@@ -48,11 +50,12 @@ void CachingAllocator::release(void* block, size_t blockBytes) {
   free_[blockBytes].push_back(block);
 }
 
-void CachingAllocator::trim() {
-  for (auto& [size, blocks] : free_)
-    for (void* block : blocks) std::free(block);
+std::vector<void*> CachingAllocator::takeCached() {
+  std::vector<void*> all;
+  for (auto& [size, blocks] : free_) all.insert(all.end(), blocks.begin(), blocks.end());
   free_.clear();
   use_.cachedBytes = 0;
+  return all;
 }
 
 }  // namespace isopolicy

@@ -28,8 +28,8 @@ class CachingAllocator {
   // Returns a block of at least `bytes` bytes and its true size; throws DeviceError when memory is exhausted.
   void* allocate(size_t bytes, size_t& blockBytes);
   void release(void* block, size_t blockBytes);
-  // Returns every cached block to the system. Only safe when no queued command can touch them.
-  void trim();
+  // Hands over every cached block, to be freed once no queued command can touch them.
+  std::vector<void*> takeCached();
   const MemoryUse& use() const { return use_; }
 
  private:

@@ -67,7 +67,8 @@ int defaultThreads() {
 Context::Context()
     : stream(new Stream(defaultThreads())),
       vectorLevel(detectVectorLevel()),
-      poison_(std::getenv("ISOPOLICY_POISON") != nullptr && std::string(std::getenv("ISOPOLICY_POISON")) == "1") {}
+      poison_(std::getenv("ISOPOLICY_POISON") != nullptr &&
+              std::string(std::getenv("ISOPOLICY_POISON")) == "1") {}
 
 Context::~Context() {
   stream.reset();  // before the memory that its commands use
@@ -79,19 +80,36 @@ struct PoisonArgs {
   void* data;
   size_t bytes;
 };
-void poison(const PoisonArgs& args, Workers&) { std::memset(args.data, 0xff, args.bytes); }
-constexpr ErasedKernel kPoison = {reinterpret_cast<void (*)()>(0),
-                                  [](void (*)(), const void* args, Workers& workers) {
-                                    poison(*static_cast<const PoisonArgs*>(args), workers);
+constexpr ErasedKernel kPoison = {nullptr, [](void (*)(), const void* raw, Workers&) {
+                                    const auto& args = *static_cast<const PoisonArgs*>(raw);
+                                    std::memset(args.data, 0xff, args.bytes);
                                   }};
+struct NoArgs {};
+constexpr ErasedKernel kNothing = {nullptr, [](void (*)(), const void*, Workers&) {}};
 }  // namespace
+
+void Context::trim() {
+  if (stream->recording()) return;  // its commands run later, again and again
+  // A command that does nothing holds the blocks; they are freed with it, once it has run or was dropped.
+  std::shared_ptr<std::vector<void*>> blocks(new std::vector<void*>(allocator.takeCached()),
+                                             [](std::vector<void*>* held) {
+                                               for (void* block : *held) std::free(block);
+                                               delete held;
+                                             });
+  stream->enqueue("trim", kNothing, NoArgs{}, std::move(blocks));
+}
 
 double Context::allocate(DType dtype, const Shape& shape, Tensor& out) {
   double bytes = double(bytesOf(dtype));
   for (int i = 0; i < shape.rank; i++) bytes *= double(shape.dims[i]);
   if (bytes > 1e15) throw DeviceError("[memory] out of memory: asked for a tensor of shape " + shape.text());
   Tensor tensor;
-  tensor.storage = new Storage(allocator, size_t(bytes));
+  try {
+    tensor.storage = new Storage(allocator, size_t(bytes));
+  } catch (const DeviceError&) {
+    trim();  // for the caller's next try; this one cannot wait
+    throw;
+  }
   tensor.dtype = dtype;
   tensor.shape = shape;
   if (poison_)

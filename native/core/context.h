@@ -21,6 +21,8 @@ class Context {
   double allocate(DType dtype, const Shape& shape, Tensor& out);
   // Another window on the same memory.
   double view(const Tensor& base, int64_t byteOffset, DType dtype, const Shape& shape, Tensor& out);
+  // Returns cached memory to the system, in stream order: queued commands may still use it.
+  void trim();
   // Everything a queued command touches stays alive for as long as a recording may replay it.
   void retainForRecording(const Tensor& tensor);
   void releaseRecording(Recording& recording);

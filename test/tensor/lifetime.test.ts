@@ -6,7 +6,7 @@ import { Worker } from 'node:worker_threads';
 const library = new URL('../../lib/', import.meta.url).href;
 const prelude = `
 const { Tensor, tensor, zeros, full, empty, randomNormal, cast } = await import('${library}tensor/tensor.js');
-const { memory, record } = await import('${library}runtime.js');
+const { memory, record, trimMemory } = await import('${library}runtime.js');
 // Minutes of work, in commands of a few milliseconds each.
 const busy = () => { for (let i = 0; i < 20000; i++) randomNormal([1 << 18], { seed: i }).dispose(); };
 `;
@@ -28,6 +28,28 @@ function runWell(script: string, options: Parameters<typeof run>[1] = {}): strin
   assert.equal(child.stderr, '');
   return child.stdout;
 }
+
+describe('memory', () => {
+  it('goes back to the system on request, queued work or not', () => {
+    const output = runWell(`
+      const [a, b] = [full([1 << 16], 2), full([1 << 16], 3)];
+      for (let i = 0; i < 50; i++) { const c = cast(a, 'bf16'); cast(c, 'fp32', b); c.dispose(); }
+      const before = memory().cachedBytes;
+      trimMemory();
+      const after = memory().cachedBytes;
+      const again = cast(b, 'fp16');
+      console.log(before > 0, after, (await again.data()).every((x) => x === 2), memory().tensors);`);
+    assert.equal(output, 'true 0 true 3\n');
+  });
+
+  it('that cannot be had is an error that says how much was asked for, and the process lives', () => {
+    const output = runWell(`
+      let message;
+      try { empty([2 ** 20, 2 ** 20, 64]); } catch (error) { message = error.code + ' ' + error.message; }
+      console.log(message, (await tensor([5]).data())[0]);`);
+    assert.match(output, /^ERR_DEVICE \[memory\] out of memory: asked for .* 5\n$/);
+  });
+});
 
 describe('a process', () => {
   it('exits with the code it asks for, work in flight or not', () => {

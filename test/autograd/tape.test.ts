@@ -1,0 +1,714 @@
+/**
+ * The tape on real ops. Inputs are rows of parameters taken by `embedding`, so the gradient of every input can be
+ * read; each case has a forward of its own in fp64, and the expected gradients are its central differences.
+ */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  add,
+  addRmsNorm,
+  attention,
+  embedding,
+  gatherRows,
+  linear,
+  linearLogprob,
+  reshape,
+  rmsNorm,
+  rope,
+  swiglu,
+} from '../../lib/autograd/functions.js';
+import { gradients } from '../../lib/autograd/gradients.js';
+import { GradientFlow, Tape } from '../../lib/autograd/tape.js';
+import { Parameter } from '../../lib/nn/parameter.js';
+import { type Weight, Weights } from '../../lib/nn/weights.js';
+import { ropeTable } from '../../lib/ops/rope.js';
+import { memory } from '../../lib/runtime.js';
+import type { FloatDType } from '../../lib/tensor/dtype.js';
+import { type Tensor, tensor } from '../../lib/tensor/tensor.js';
+import { referenceAttention } from '../support/attention.js';
+import { assertClose, normals, relativeError } from '../support/compare.js';
+
+const EPS = 1e-3;
+const merged = { family: 'training', splitK: 0, blocks: [0] } as const;
+
+interface Context {
+  readonly tape: Tape | null;
+  /** Row numbers and the like, owned by the tape. */
+  ints(values: readonly number[]): Tensor;
+  /** The parameter's rows as an activation. */
+  input(name: string): Tensor;
+  weight(name: string): Weight;
+}
+
+type Values = Readonly<Record<string, Float64Array>>;
+
+interface Graph {
+  readonly shapes: Readonly<Record<string, readonly number[]>>;
+  run(context: Context): Tensor;
+  /** The same output in fp64. */
+  reference(values: Values): Float64Array;
+}
+
+/** Parameters of random values, the tape that `graph` was run with, and its output. */
+function record(graph: Graph, dtype: FloatDType, tape = new Tape()) {
+  const parameters = new Map(
+    Object.entries(graph.shapes).map(([name, shape], i) => {
+      const parameter = new Parameter(name, shape, { kind: 'constant', value: 0 }, 1, i);
+      parameter.master.upload(normals(parameter.size, 31 + i));
+      parameter.zeroGradient();
+      parameter.gradient; // made here, so that it is not counted as left behind
+      return [name, parameter];
+    }),
+  );
+  const weights = new Weights([...parameters.values()], dtype);
+  const before = memory();
+  const ints = (values: readonly number[]) => tape.own(tensor(values, [values.length], 'int32'));
+  const weight = (name: string) => weights.of(parameters.get(name)!);
+  const output = graph.run({
+    tape,
+    ints,
+    weight,
+    input: (name) =>
+      embedding(tape, weight(name), ints(Array.from({ length: graph.shapes[name]![0]! }, (_, i) => i))),
+  });
+  const dispose = () => {
+    weights[Symbol.dispose]();
+    for (const parameter of parameters.values()) parameter.dispose();
+  };
+  return { parameters, weights, tape, output, before, [Symbol.dispose]: dispose };
+}
+
+async function check(graph: Graph, dtype: FloatDType, limit?: number): Promise<void> {
+  using run = record(graph, dtype);
+  const { parameters, tape, output, before } = run;
+  const values: Record<string, Float64Array> = {};
+  for (const [name, parameter] of parameters) {
+    values[name] = Float64Array.from(await run.weights.of(parameter).value.floats());
+  }
+  const found = await output.floats();
+  assertClose(found, graph.reference(values), dtype, 'forward', limit);
+
+  const coefficients = normals(found.length, 77);
+  const seed = tensor(coefficients, output.shape, output.dtype);
+  const loss = () => {
+    const out = graph.reference(values);
+    return out.reduce((sum, x, i) => sum + x * coefficients[i]!, 0);
+  };
+  tape.backward(output, seed);
+  assert.equal(seed.disposed, false, 'the seed stays');
+  assert.equal((await seed.floats()).length, found.length);
+  seed.dispose();
+  assert.equal(memory().tensors, before.tensors, 'tensors left');
+  assert.equal(memory().bytes, before.bytes, 'bytes left');
+
+  const h = 1e-4;
+  for (const [name, parameter] of parameters) {
+    const expected = values[name]!.map((x, i) => {
+      values[name]![i] = x + h;
+      const up = loss();
+      values[name]![i] = x - h;
+      const down = loss();
+      values[name]![i] = x;
+      return (up - down) / (2 * h);
+    });
+    assert.ok(expected.some((g) => g !== 0));
+    assertClose(await parameter.gradient.floats(), expected, dtype, `gradient of ${name}`, limit ?? 2e-5);
+  }
+
+  // Nothing is left to run backward: a second pass adds nothing.
+  const [first] = parameters.values();
+  const gradient = await first!.gradient.floats();
+  const again = tensor(coefficients, output.shape, output.dtype);
+  tape.backward(output, again);
+  assert.deepEqual(await first!.gradient.floats(), gradient);
+  assert.equal(again.disposed, false);
+  again.dispose();
+}
+
+// The ops in fp64, straight from their definitions.
+
+function linear64(x: Float64Array, w: Float64Array, columns: number, bias?: Float64Array): Float64Array {
+  const rows = x.length / columns;
+  const width = w.length / columns;
+  const y = new Float64Array(rows * width);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < width; j++) {
+      let sum = bias ? bias[j]! : 0;
+      for (let k = 0; k < columns; k++) sum += x[i * columns + k]! * w[j * columns + k]!;
+      y[i * width + j] = sum;
+    }
+  }
+  return y;
+}
+
+function add64(a: Float64Array, b: Float64Array): Float64Array {
+  return a.map((x, i) => x + b[i]!);
+}
+
+function rmsNorm64(x: Float64Array, w: Float64Array): Float64Array {
+  const n = w.length;
+  return x.map((value, i) => {
+    const row = x.subarray(i - (i % n), i - (i % n) + n);
+    const square = row.reduce((sum, v) => sum + v * v, 0) / n;
+    return (value / Math.sqrt(square + EPS)) * w[i % n]!;
+  });
+}
+
+function swiglu64(x: Float64Array, width: number): Float64Array {
+  const half = width / 2;
+  return Float64Array.from({ length: x.length / 2 }, (_, i) => {
+    const at = Math.floor(i / half) * width + (i % half);
+    return (x[at]! / (1 + Math.exp(-x[at]!))) * x[at + half]!;
+  });
+}
+
+function rows64(x: Float64Array, columns: number, index: readonly number[]): Float64Array {
+  return Float64Array.from(index.flatMap((row) => [...x.subarray(row * columns, (row + 1) * columns)]));
+}
+
+function rope64(
+  x: Float64Array,
+  heads: number,
+  headDim: number,
+  rotated: number,
+  positions: readonly number[],
+  theta: number,
+): Float64Array {
+  const y = x.slice();
+  const half = headDim / 2;
+  positions.forEach((position, t) => {
+    for (let head = 0; head < rotated; head++) {
+      for (let i = 0; i < half; i++) {
+        const at = (t * heads + head) * headDim + i;
+        const angle = position * theta ** ((-2 * i) / headDim);
+        y[at] = x[at]! * Math.cos(angle) - x[at + half]! * Math.sin(angle);
+        y[at + half] = x[at + half]! * Math.cos(angle) + x[at]! * Math.sin(angle);
+      }
+    }
+  });
+  return y;
+}
+
+function logprobs64(
+  logits: Float64Array,
+  vocabSize: number,
+  targets: readonly number[],
+  temperature: number,
+): Float64Array {
+  return Float64Array.from(targets, (target, i) => {
+    const row = logits.subarray(i * vocabSize, (i + 1) * vocabSize).map((x) => x / temperature);
+    const largest = row.reduce((a, b) => Math.max(a, b));
+    return row[target]! - largest - Math.log(row.reduce((sum, x) => sum + Math.exp(x - largest), 0));
+  });
+}
+
+const attentionCase = { lengths: [3, 1, 4], numHeads: 4, numKvHeads: 2, headDim: 6 };
+const attentionShape = [8, 8 * 6] as const;
+
+const graphs: Readonly<Record<string, Graph>> = {
+  'embedding: ids that repeat, ids that are missing': {
+    shapes: { table: [5, 3] },
+    run: ({ tape, weight, ints }) => embedding(tape, weight('table'), ints([4, 1, 4, 4, 0])),
+    reference: ({ table }) => rows64(table!, 3, [4, 1, 4, 4, 0]),
+  },
+  'linear: one merged product, with bias': {
+    shapes: { x: [4, 5], w: [7, 5], b: [7] },
+    run: ({ tape, input, weight }) => linear(tape, input('x'), weight('w'), weight('b'), merged),
+    reference: ({ x, w, b }) => linear64(x!, w!, 5, b),
+  },
+  'linear: three blocks of rows, with bias': {
+    shapes: { x: [4, 5], w: [7, 5], b: [7] },
+    run: ({ tape, input, weight }) =>
+      linear(tape, input('x'), weight('w'), weight('b'), { ...merged, blocks: [3, 2, 2] }),
+    reference: ({ x, w, b }) => linear64(x!, w!, 5, b),
+  },
+  'linear: blocks, split K, rollout family, no bias': {
+    shapes: { x: [3, 37], w: [6, 37] },
+    run: ({ tape, input, weight }) =>
+      linear(tape, input('x'), weight('w'), null, { family: 'rollout', splitK: 16, blocks: [5, 1] }),
+    reference: ({ x, w }) => linear64(x!, w!, 37),
+  },
+  rmsNorm: {
+    shapes: { x: [4, 7], w: [7] },
+    run: ({ tape, input, weight }) => rmsNorm(tape, input('x'), weight('w'), { eps: EPS, roundings: 1 }),
+    reference: ({ x, w }) => rmsNorm64(x!, w!),
+  },
+  'addRmsNorm: both outputs are read': {
+    shapes: { x: [4, 7], delta: [4, 7], w: [7] },
+    run: ({ tape, input, weight }) => {
+      const { sum, out } = addRmsNorm(tape, input('x'), input('delta'), weight('w'), {
+        eps: EPS,
+        roundings: 2,
+      });
+      return add(tape, sum, out);
+    },
+    reference: ({ x, delta, w }) => {
+      const sum = add64(x!, delta!);
+      return add64(sum, rmsNorm64(sum, w!));
+    },
+  },
+  'addRmsNorm: nobody reads the sum': {
+    shapes: { x: [4, 7], delta: [4, 7], w: [7] },
+    run: ({ tape, input, weight }) =>
+      addRmsNorm(tape, input('x'), input('delta'), weight('w'), { eps: EPS, roundings: 1 }).out,
+    reference: ({ x, delta, w }) => rmsNorm64(add64(x!, delta!), w!),
+  },
+  'addRmsNorm: one tensor as both inputs, and read once more': {
+    shapes: { x: [4, 7], w: [7] },
+    run: ({ tape, input, weight }) => {
+      const x = input('x');
+      const { sum, out } = addRmsNorm(tape, x, x, weight('w'), { eps: EPS, roundings: 1 });
+      return add(tape, add(tape, sum, x), out);
+    },
+    reference: ({ x, w }) => {
+      const sum = add64(x!, x!);
+      return add64(add64(sum, x!), rmsNorm64(sum, w!));
+    },
+  },
+  'add: one tensor as both inputs': {
+    shapes: { x: [3, 5] },
+    run: ({ tape, input }) => {
+      const x = input('x');
+      return add(tape, x, x);
+    },
+    reference: ({ x }) => x!.map((v) => 2 * v),
+  },
+  'add: a tensor and its own sums': {
+    shapes: { x: [3, 5], y: [3, 5] },
+    run: ({ tape, input }) => {
+      const [x, y] = [input('x'), input('y')];
+      const once = add(tape, x, y);
+      return add(tape, add(tape, once, once), add(tape, x, once)); // 4 x + 3 y
+    },
+    reference: ({ x, y }) => x!.map((v, i) => 4 * v + 3 * y![i]!),
+  },
+  'one activation read by five ops': {
+    shapes: { x: [3, 6], w: [6], p: [6, 6], q: [12, 6] },
+    run: ({ tape, input, weight, ints }) => {
+      const x = input('x');
+      const normed = rmsNorm(tape, x, weight('w'), { eps: EPS, roundings: 1 });
+      const projected = linear(tape, x, weight('p'), null, merged);
+      const gated = swiglu(tape, linear(tape, x, weight('q'), null, merged), { roundings: 1 });
+      const turned = gatherRows(tape, x, ints([2, 0, 0]));
+      return add(tape, add(tape, add(tape, normed, projected), add(tape, gated, turned)), x);
+    },
+    reference: ({ x, w, p, q }) =>
+      [
+        rmsNorm64(x!, w!),
+        linear64(x!, p!, 6),
+        swiglu64(linear64(x!, q!, 6), 12),
+        rows64(x!, 6, [2, 0, 0]),
+        x!,
+      ].reduce(add64),
+  },
+  'rope: some heads, any positions': {
+    shapes: { x: [4, 3 * 6] },
+    run: ({ tape, input, ints }) => {
+      const table = tape!.own(ropeTable(90, 6, 50));
+      const x = reshape(tape, input('x'), [4, 3, 6]);
+      return rope(tape, x, table, ints([0, 89, 7, 7]), { rotatedHeads: 2 });
+    },
+    reference: ({ x }) => rope64(x!, 3, 6, 2, [0, 89, 7, 7], 50),
+  },
+  'attention: several sequences, grouped queries': {
+    shapes: { x: attentionShape },
+    run: ({ tape, input, ints }) => {
+      const { numHeads, numKvHeads } = attentionCase;
+      const qkv = reshape(tape, input('x'), [8, 8, 6]);
+      return attention(tape, qkv, ints([0, 3, 4, 8]), { numHeads, numKvHeads });
+    },
+    reference: ({ x }) => referenceAttention(attentionCase, x!, 1 / Math.sqrt(6)).out,
+  },
+  swiglu: {
+    shapes: { x: [3, 10] },
+    run: ({ tape, input }) => swiglu(tape, input('x'), { roundings: 2 }),
+    reference: ({ x }) => swiglu64(x!, 10),
+  },
+  'gatherRows: rows that repeat, rows that are missing': {
+    shapes: { x: [5, 3], w: [4, 3] },
+    run: ({ tape, input, weight, ints }) =>
+      linear(tape, gatherRows(tape, input('x'), ints([3, 3, 0, 3, 4])), weight('w'), null, merged),
+    reference: ({ x, w }) => linear64(rows64(x!, 3, [3, 3, 0, 3, 4]), w!, 3),
+  },
+  'linearLogprob: a temperature, chunks, an entropy that nobody reads': {
+    shapes: { x: [4, 5], w: [11, 5] },
+    run: ({ tape, input, weight, ints }) =>
+      linearLogprob(tape, input('x'), weight('w'), ints([0, 10, 3, 3]), { temperature: 0.7, chunk: 4 })
+        .logprobs,
+    reference: ({ x, w }) => logprobs64(linear64(x!, w!, 5), 11, [0, 10, 3, 3], 0.7),
+  },
+  'reshape: there and back, and the first shape read too': {
+    shapes: { x: [4, 6], w: [3, 8] },
+    run: ({ tape, input, weight }) => {
+      const x = input('x');
+      const wide = reshape(tape, x, [3, 8]);
+      const projected = linear(tape, wide, weight('w'), null, merged); // [3, 3]
+      const long = reshape(tape, projected, [9, 1]);
+      const square = reshape(tape, add(tape, long, long), [3, 3]);
+      return add(tape, square, linear(tape, reshape(tape, x, [3, 8]), weight('w'), null, merged));
+    },
+    reference: ({ x, w }) => linear64(x!, w!, 8).map((v) => 3 * v),
+  },
+  'outputs that nobody reads, alive and dead ends': {
+    shapes: { x: [3, 6], w: [6], p: [6, 6] },
+    run: ({ tape, input, weight, ints }) => {
+      const x = input('x');
+      const dead = linear(tape, x, weight('p'), null, merged);
+      swiglu(tape, dead, { roundings: 1 });
+      addRmsNorm(tape, x, dead, weight('w'), { eps: EPS, roundings: 1 });
+      linearLogprob(tape, x, weight('p'), ints([0, 1, 5]), {});
+      const out = linear(
+        tape,
+        rmsNorm(tape, x, weight('w'), { eps: EPS, roundings: 1 }),
+        weight('p'),
+        null,
+        merged,
+      );
+      add(tape, out, out);
+      return out;
+    },
+    reference: ({ x, w, p }) => linear64(rmsNorm64(x!, w!), p!, 6),
+  },
+};
+
+/** A decoder block with everything in it, its head included. */
+const block: Graph = {
+  shapes: {
+    x: [8, 6],
+    n1: [6],
+    qkv: [48, 6],
+    bias: [48],
+    o: [6, 24],
+    n2: [6],
+    gate: [10, 6],
+    down: [6, 5],
+    n3: [6],
+    head: [9, 6],
+  },
+  run: ({ tape, input, weight, ints }) => {
+    const { numHeads, numKvHeads } = attentionCase;
+    const options = { eps: EPS, roundings: 1 } as const;
+    const x = input('x');
+    const normed = rmsNorm(tape, x, weight('n1'), options);
+    const flat = linear(tape, normed, weight('qkv'), weight('bias'), { ...merged, blocks: [24, 12, 12] });
+    const table = tape!.own(ropeTable(4, 6, 100));
+    const rotated = rope(tape, reshape(tape, flat, [8, 8, 6]), table, ints([0, 1, 2, 0, 0, 1, 2, 3]), {
+      rotatedHeads: 6,
+    });
+    const attended = attention(tape, rotated, ints([0, 3, 4, 8]), { numHeads, numKvHeads });
+    const delta = linear(tape, attended, weight('o'), null, merged);
+    const { sum, out } = addRmsNorm(tape, x, delta, weight('n2'), options);
+    const gated = swiglu(tape, linear(tape, out, weight('gate'), null, { ...merged, blocks: [5, 5] }), {
+      roundings: 1,
+    });
+    const last = addRmsNorm(
+      tape,
+      sum,
+      linear(tape, gated, weight('down'), null, merged),
+      weight('n3'),
+      options,
+    );
+    const rows = gatherRows(tape, last.out, ints([1, 2, 7, 5, 5]));
+    return linearLogprob(tape, rows, weight('head'), ints([8, 0, 3, 1, 2]), {}).logprobs;
+  },
+  reference: (v) => {
+    const qkv = linear64(rmsNorm64(v.x!, v.n1!), v.qkv!, 6, v.bias);
+    const rotated = rope64(qkv, 8, 6, 6, [0, 1, 2, 0, 0, 1, 2, 3], 100);
+    const { out } = referenceAttention(attentionCase, rotated, 1 / Math.sqrt(6));
+    const sum = add64(v.x!, linear64(out, v.o!, 24));
+    const gated = swiglu64(linear64(rmsNorm64(sum, v.n2!), v.gate!, 6), 10);
+    const last = rmsNorm64(add64(sum, linear64(gated, v.down!, 5)), v.n3!);
+    return logprobs64(linear64(rows64(last, 6, [1, 2, 7, 5, 5]), v.head!, 6), 9, [8, 0, 3, 1, 2], 1);
+  },
+};
+
+describe('gradients of every op', () => {
+  it('the cases below cover the whole table', () => {
+    const used = new Set<string>();
+    for (const graph of [...Object.values(graphs), block]) {
+      const tape = new Tape();
+      const spied = tape.record.bind(tape);
+      tape.record = (op, operands, outputs) => {
+        used.add(op);
+        spied(op, operands, outputs);
+      };
+      using _run = record(graph, 'fp32', tape);
+      tape.dispose();
+    }
+    assert.deepEqual([...used].sort(), Object.keys(gradients).sort());
+  });
+
+  for (const [name, graph] of Object.entries(graphs)) {
+    it(name, () => check(graph, 'fp32'));
+  }
+  it('a whole block', () => check(block, 'fp32'));
+
+  // In 16 bits each activation gradient is rounded to a unit of 2^-11 or 2^-8 at every op; ten ops in a row.
+  for (const [dtype, limit] of [
+    ['fp16', 1e-2],
+    ['bf16', 8e-2],
+  ] as const) {
+    it(`a whole block in ${dtype}`, () => check(block, dtype, limit));
+  }
+});
+
+describe('Tape', () => {
+  it('dispose without a backward pass lets go of everything', () => {
+    using run = record(block, 'fp32');
+    assert.ok(memory().tensors > run.before.tensors + 20);
+    run.tape.dispose();
+    assert.equal(memory().tensors, run.before.tensors);
+    assert.equal(memory().bytes, run.before.bytes);
+    assert.equal(run.output.disposed, true);
+    run.tape.dispose();
+    assert.equal(memory().tensors, run.before.tensors);
+  });
+
+  it('a backward pass from an output that was not recorded changes nothing and disposes of all', async () => {
+    using run = record(graphs.swiglu!, 'fp32');
+    using stranger = tensor([1]);
+    using seed = tensor([1]);
+    run.tape.backward(stranger, seed);
+    assert.deepEqual(await run.parameters.get('x')!.gradient.floats(), new Float32Array(30));
+    assert.equal(stranger.disposed, false);
+    assert.equal(seed.disposed, false);
+    assert.equal(memory().tensors, run.before.tensors + 2);
+  });
+
+  it('the gradient of an output in the middle leaves what came after it out', async () => {
+    using run = record({ ...graphs.rmsNorm!, run: (c) => rmsNormThenTwice(c) }, 'fp32');
+    async function gradientsOf(target: Tensor, tape: Tape) {
+      using seed = tensor(normals(28, 5), [4, 7]);
+      tape.backward(target, seed);
+      return run.parameters.get('x')!.gradient.floats();
+    }
+    const middle = between!;
+    const found = await gradientsOf(middle, run.tape);
+    using plain = record(graphs.rmsNorm!, 'fp32');
+    using seed = tensor(normals(28, 5), [4, 7]);
+    plain.tape.backward(plain.output, seed);
+    assert.deepEqual(found, await plain.parameters.get('x')!.gradient.floats());
+  });
+  let between: Tensor | undefined;
+  function rmsNormThenTwice({ tape, input, weight }: Context): Tensor {
+    between = rmsNorm(tape, input('x'), weight('w'), { eps: EPS, roundings: 1 });
+    return add(tape, between, between);
+  }
+
+  it('gradients of parameters add up over passes', async () => {
+    const passes = 3;
+    const shapes = { x: [4, 5], w: [7, 5], b: [7] };
+    const graph: Graph = { ...graphs['linear: one merged product, with bias']!, shapes };
+    using once = record(graph, 'fp32');
+    using seed = tensor(normals(28, 3), [4, 7]);
+    once.tape.backward(once.output, seed);
+    const gradient = await once.parameters.get('w')!.gradient.floats();
+    for (let i = 1; i < passes; i++) {
+      const tape = new Tape();
+      const ids = tape.own(tensor([0, 1, 2, 3], [4], 'int32'));
+      const weight = (name: string) => once.weights.of(once.parameters.get(name)!);
+      const out = linear(tape, embedding(tape, weight('x'), ids), weight('w'), weight('b'), merged);
+      tape.backward(out, seed);
+    }
+    const total = await once.parameters.get('w')!.gradient.floats();
+    assert.ok(
+      relativeError(
+        total,
+        gradient.map((g) => passes * g),
+      ) < 1e-6,
+    );
+  });
+
+  it('adds the gradients of several readers in the dtype of the activation, the last reader first', async () => {
+    // 256 + 1 is a tie that bf16 rounds to 256, so 1 + 1 + 256 is 258 but 256 + 1 + 1 is 256.
+    const sum = async (factors: readonly number[], dtype: FloatDType) => {
+      const graph: Graph = {
+        shapes: { x: [1, 1], ...Object.fromEntries(factors.map((_, i) => [`w${i}`, [1, 1]])) },
+        run: ({ tape, input, weight }) => {
+          const x = input('x');
+          return factors
+            .map((_, i) => linear(tape, x, weight(`w${i}`), null, merged))
+            .reduce((a, b) => add(tape, a, b));
+        },
+        reference: () => new Float64Array(1),
+      };
+      using run = record(graph, dtype);
+      run.tape.dispose();
+      factors.forEach((factor, i) => {
+        run.parameters.get(`w${i}`)!.master.upload([factor]);
+      });
+      run.weights.sync();
+      const tape = new Tape();
+      const weight = (name: string) => run.weights.of(run.parameters.get(name)!);
+      const ids = tape.own(tensor([0], [1], 'int32'));
+      const output = graph.run({
+        tape,
+        weight,
+        ints: () => ids,
+        input: (name) => embedding(tape, weight(name), ids),
+      });
+      using seed = tensor([1], [1, 1], dtype);
+      tape.backward(output, seed);
+      return run.parameters.get('x')!.gradient.item();
+    };
+    assert.equal(await sum([256, 1, 1], 'bf16'), 258);
+    assert.equal(await sum([1, 1, 256], 'bf16'), 256);
+    assert.equal(await sum([1, 1, 256], 'fp16'), 258);
+    assert.equal(await sum([1, 1, 256], 'fp32'), 258);
+  });
+
+  it('an activation gradient overflows in fp16 and not in bf16', async () => {
+    for (const [dtype, expected] of [
+      ['fp16', Number.POSITIVE_INFINITY],
+      ['bf16', 2 * 39936],
+      ['fp32', 2 * 39936],
+    ] as const) {
+      using run = record(graphs['add: one tensor as both inputs']!, dtype);
+      using seed = tensor(new Float32Array(15).fill(39936), [3, 5], dtype);
+      run.tape.backward(run.output, seed);
+      const gradient = await run.parameters.get('x')!.gradient.floats();
+      assert.deepEqual(gradient, new Float32Array(15).fill(expected), dtype);
+    }
+  });
+
+  it('a seed of the wrong shape throws, and nothing is left behind', () => {
+    using run = record(block, 'fp32');
+    using seed = tensor(normals(4, 1), [4]);
+    assert.throws(() => run.tape.backward(run.output, seed), /\[linearLogprobBackward\]/);
+    run.tape.dispose();
+    assert.equal(seed.disposed, false);
+    assert.equal(memory().tensors, run.before.tensors + 1);
+  });
+
+  it('an op that fails in the middle of the pass leaves nothing behind', () => {
+    using run = record(graphs.rmsNorm!, 'fp32');
+    const { tape, output } = run;
+    // A record whose operands do not belong together: its gradient cannot be formed.
+    const odd = tape.own(tensor([1, 2, 3], [3]));
+    const failing = tape.own(tensor(normals(28, 2), [4, 7]));
+    tape.record('swiglu', { gateUp: odd }, [failing]);
+    // Its gradient is on its way to `output` when the pass fails.
+    const weight = run.weights.of(run.parameters.get('w')!);
+    const branch = rmsNorm(tape, output, weight, { eps: EPS, roundings: 1 });
+    const last = add(tape, failing, branch);
+    using seed = tensor(normals(28, 1), [4, 7]);
+    assert.throws(() => tape.backward(last, seed), /\[swigluBackward\]/);
+    tape.dispose();
+    assert.equal(seed.disposed, false);
+    assert.equal(memory().tensors, run.before.tensors + 1);
+  });
+
+  it('addRmsNorm of which only the sum is read passes the gradient on', async () => {
+    const graph: Graph = {
+      shapes: { x: [2, 3], delta: [2, 3], w: [3] },
+      run: ({ tape, input, weight }) =>
+        addRmsNorm(tape, input('x'), input('delta'), weight('w'), { eps: EPS, roundings: 1 }).sum,
+      reference: () => new Float64Array(6),
+    };
+    using run = record(graph, 'fp32');
+    using seed = tensor([1, 2, 3, 4, 5, 6], [2, 3]);
+    run.tape.backward(run.output, seed);
+    for (const name of ['x', 'delta']) {
+      assert.deepEqual([...(await run.parameters.get(name)!.gradient.floats())], [1, 2, 3, 4, 5, 6], name);
+    }
+    assert.deepEqual([...(await run.parameters.get('w')!.gradient.floats())], [0, 0, 0]);
+    assert.equal(memory().tensors, run.before.tensors + 1);
+  });
+
+  it('without a tape the ops give the same values, and the caller owns them', async () => {
+    using run = record(block, 'fp32');
+    const expected = await run.output.floats();
+    run.tape.dispose();
+    const owned: Tensor[] = [];
+    const own = (t: Tensor) => {
+      owned.push(t);
+      return t;
+    };
+    const ints = (values: readonly number[]) => own(tensor(values, [values.length], 'int32'));
+    const weight = (name: string) => run.weights.of(run.parameters.get(name)!);
+    const { numHeads, numKvHeads } = attentionCase;
+    const options = { eps: EPS, roundings: 1 } as const;
+    const x = own(embedding(null, weight('x'), ints([0, 1, 2, 3, 4, 5, 6, 7])));
+    const normed = own(rmsNorm(null, x, weight('n1'), options));
+    const flat = own(
+      linear(null, normed, weight('qkv'), weight('bias'), { ...merged, blocks: [24, 12, 12] }),
+    );
+    const cube = own(reshape(null, flat, [8, 8, 6]));
+    const rotated = own(
+      rope(null, cube, own(ropeTable(4, 6, 100)), ints([0, 1, 2, 0, 0, 1, 2, 3]), { rotatedHeads: 6 }),
+    );
+    const attended = own(attention(null, rotated, ints([0, 3, 4, 8]), { numHeads, numKvHeads }));
+    const delta = own(linear(null, attended, weight('o'), null, merged));
+    const middle = addRmsNorm(null, x, delta, weight('n2'), options);
+    const gateUp = own(linear(null, own(middle.out), weight('gate'), null, { ...merged, blocks: [5, 5] }));
+    const down = own(linear(null, own(swiglu(null, gateUp, { roundings: 1 })), weight('down'), null, merged));
+    const last = addRmsNorm(null, own(middle.sum), down, weight('n3'), options);
+    own(last.sum);
+    const rows = own(gatherRows(null, own(last.out), ints([1, 2, 7, 5, 5])));
+    const { logprobs, entropy } = linearLogprob(null, rows, weight('head'), ints([8, 0, 3, 1, 2]), {});
+    assert.deepEqual(await own(logprobs).floats(), expected);
+    own(entropy);
+    for (const t of owned) t.dispose();
+    assert.equal(memory().tensors, run.before.tensors);
+  });
+});
+
+describe('GradientFlow', () => {
+  it('never disposes of the seed, however it is added and released', () => {
+    using seed = tensor([1, 2]);
+    using a = tensor([0, 0]);
+    using b = tensor([0, 0]);
+    using c = tensor([0, 0]);
+    const start = memory().tensors;
+    const flow = new GradientFlow();
+    flow.seed(a, seed);
+    const taken = flow.take(a)!;
+    assert.equal(taken, seed);
+    assert.equal(flow.take(a), undefined);
+    flow.add(b, taken);
+    flow.add(b, taken);
+    flow.add(c, taken);
+    flow.settle();
+    flow.release(taken);
+    flow.finish();
+    assert.equal(seed.disposed, false);
+    assert.equal(memory().tensors, start);
+  });
+
+  it('keeps a gradient that two tensors share until both have let go of it', () => {
+    using a = tensor([0]);
+    using b = tensor([0]);
+    const shared = tensor([3]);
+    const flow = new GradientFlow();
+    flow.add(a, shared);
+    flow.add(b, shared);
+    flow.settle();
+    flow.release(flow.take(a)!);
+    assert.equal(shared.disposed, false);
+    flow.release(flow.take(b)!);
+    assert.equal(shared.disposed, true);
+  });
+
+  it('drops what was only added to something else, and what nobody takes', async () => {
+    using a = tensor([0]);
+    using b = tensor([0]);
+    const [first, second, third] = [tensor([1]), tensor([10]), tensor([100])];
+    const start = memory().tensors;
+    const flow = new GradientFlow();
+    flow.add(a, first);
+    flow.settle();
+    flow.add(a, second);
+    flow.settle();
+    assert.equal(first.disposed, true);
+    assert.equal(second.disposed, true);
+    const sum = flow.take(a)!;
+    assert.equal(await sum.item(), 11);
+    flow.release(sum);
+    assert.equal(sum.disposed, true);
+    flow.add(b, third);
+    flow.settle();
+    flow.finish();
+    assert.equal(third.disposed, true);
+    assert.equal(memory().tensors, start - 3);
+  });
+});

@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { InvalidArgumentError } from '../../lib/errors.js';
+import { type DecoderConfig, resolveDecoderConfig } from '../../lib/models/config.js';
+
+const least: DecoderConfig = {
+  vocabSize: 10,
+  hiddenSize: 24,
+  intermediateSize: 5,
+  numLayers: 2,
+  numHeads: 6,
+  maxPositionEmbeddings: 7,
+};
+
+describe('resolveDecoderConfig', () => {
+  it('fills in the defaults', () => {
+    assert.deepEqual(resolveDecoderConfig(least), {
+      ...least,
+      numKvHeads: 6,
+      headDim: 4,
+      ropeTheta: 10000,
+      rmsNormEps: 1e-6,
+      tieWordEmbeddings: false,
+      attentionBias: false,
+    });
+  });
+
+  it('keeps what is given, and resolves to itself', () => {
+    const given = {
+      ...least,
+      numKvHeads: 2,
+      headDim: 256,
+      ropeTheta: 1,
+      rmsNormEps: 0,
+      tieWordEmbeddings: true,
+      attentionBias: true,
+    };
+    assert.deepEqual(resolveDecoderConfig(given), given);
+    assert.deepEqual(resolveDecoderConfig(resolveDecoderConfig(least)), resolveDecoderConfig(least));
+  });
+
+  const bad: readonly (readonly [object, RegExp])[] = [
+    ...(
+      [
+        'vocabSize',
+        'hiddenSize',
+        'intermediateSize',
+        'numLayers',
+        'numHeads',
+        'maxPositionEmbeddings',
+      ] as const
+    ).flatMap((field) =>
+      [0, -1, 1.5, '8', undefined, Number.NaN, 2 ** 31].map(
+        (value) =>
+          [
+            { [field]: value },
+            new RegExp(`^\\[DecoderConfig\\] expected ${field} to be an integer of at least 1`),
+          ] as const,
+      ),
+    ),
+    [{ numKvHeads: 0 }, /expected numKvHeads to be an integer of at least 1 and at most 6, got 0/],
+    [{ numKvHeads: 7 }, /expected numKvHeads .* at most 6, got 7/],
+    [{ numKvHeads: 4 }, /expected numKvHeads to divide numHeads = 6, got 4/],
+    [{ headDim: 5 }, /expected headDim to be even \(rotary positions turn pairs\), got 5/],
+    [{ headDim: 258 }, /expected headDim to be an integer of at least 2 and at most 256, got 258/],
+    [{ headDim: 0 }, /expected headDim .* got 0/],
+    [{ hiddenSize: 25 }, /expected headDim to be an integer .* got 4\.1666/],
+    [{ hiddenSize: 18 }, /expected headDim to be even .* got 3/],
+    [{ ropeTheta: 0.5 }, /expected ropeTheta to be a finite number of at least 1, got 0\.5/],
+    [{ ropeTheta: Infinity }, /expected ropeTheta to be a finite number/],
+    [{ rmsNormEps: -1e-9 }, /expected rmsNormEps to be a finite number of at least 0/],
+    [{ rmsNormEps: Number.NaN }, /expected rmsNormEps .* got NaN/],
+  ];
+  for (const [change, message] of bad) {
+    const [[field, value]] = Object.entries(change) as [[string, unknown]];
+    it(`refuses ${field} ${typeof value === 'string' ? `'${value}'` : value}`, () => {
+      assert.throws(
+        () => resolveDecoderConfig({ ...least, ...change } as DecoderConfig),
+        (error) => {
+          assert.ok(error instanceof InvalidArgumentError);
+          assert.match(error.message, message);
+          return true;
+        },
+      );
+    });
+  }
+
+  for (const field of ['tieWordEmbeddings', 'attentionBias']) {
+    it(`refuses a ${field} that is not a boolean`, () => {
+      assert.throws(
+        () => resolveDecoderConfig({ ...least, [field]: 'no' } as unknown as DecoderConfig),
+        new RegExp(`\\[DecoderConfig\\] expected ${field} to be a boolean, got "no"`),
+      );
+    });
+  }
+
+  it('refuses a field that it does not know', () => {
+    assert.throws(
+      () => resolveDecoderConfig({ ...least, numKVHeads: 2 } as DecoderConfig),
+      /\[DecoderConfig\] .*numKVHeads/,
+    );
+  });
+});
