@@ -1,31 +1,15 @@
 import assert from 'node:assert/strict';
-import { afterEach, beforeEach, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { type AdamWOptions, adamw } from '../../lib/ops/adamw.js';
-import { info, memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
+import { setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
-import { cast, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
+import { cast, tensor, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
+import { ownTensors } from '../support/owned.js';
 
-const initial = info();
-let made: Tensor[] = [];
-let before = 0;
-const own = <T extends Tensor>(t: T): T => {
-  made.push(t);
-  return t;
-};
+const own = ownTensors();
 const defaults: AdamWOptions = { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, step: 1 };
-
-beforeEach(() => {
-  before = memory().tensors;
-});
-afterEach(() => {
-  for (const t of made) t.dispose();
-  made = [];
-  setThreads(initial.threads);
-  setVectorLevel(initial.vectorLevel);
-  assert.equal(memory().tensors, before);
-});
 
 /** One step in fp64 on plain arrays. */
 function reference(

@@ -1,31 +1,15 @@
 import assert from 'node:assert/strict';
-import { afterEach, beforeEach, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { embedding, embeddingBackward, gatherRows, scatterRows } from '../../lib/ops/embedding.js';
-import { info, memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
+import { setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
-import { empty, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
+import { empty, tensor, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
+import { ownTensors } from '../support/owned.js';
 
-const initial = info();
-let made: Tensor[] = [];
-let before = 0;
-const own = <T extends Tensor>(t: T): T => {
-  made.push(t);
-  return t;
-};
+const own = ownTensors();
 const int32 = (values: readonly number[]) => own(tensor(values, [values.length], 'int32'));
-
-beforeEach(() => {
-  before = memory().tensors;
-});
-afterEach(() => {
-  for (const t of made) t.dispose();
-  made = [];
-  setThreads(initial.threads);
-  setVectorLevel(initial.vectorLevel);
-  assert.equal(memory().tensors, before);
-});
 
 // Few rows of odd width, one column, and enough of both for several threads.
 const cases = [

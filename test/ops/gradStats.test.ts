@@ -1,31 +1,15 @@
 import assert from 'node:assert/strict';
-import { afterEach, beforeEach, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { gradientStats } from '../../lib/ops/gradStats.js';
-import { info, memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
+import { setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
-import { type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
+import { tensor, zeros } from '../../lib/tensor/tensor.js';
 import { normals } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
+import { ownTensors } from '../support/owned.js';
 
-const initial = info();
-let made: Tensor[] = [];
-let before = 0;
-const own = <T extends Tensor>(t: T): T => {
-  made.push(t);
-  return t;
-};
+const own = ownTensors();
 const close = (a: number, b: number) => assert.ok(Math.abs(a - b) <= 1e-6 * Math.abs(b), `${a} and ${b}`);
-
-beforeEach(() => {
-  before = memory().tensors;
-});
-afterEach(() => {
-  for (const t of made) t.dispose();
-  made = [];
-  setThreads(initial.threads);
-  setVectorLevel(initial.vectorLevel);
-  assert.equal(memory().tensors, before);
-});
 
 describe('gradientStats', () => {
   it('gives norms by hand', async () => {

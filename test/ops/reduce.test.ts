@@ -1,30 +1,14 @@
 import assert from 'node:assert/strict';
-import { afterEach, beforeEach, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { columnSum, type Reduction, reduce } from '../../lib/ops/reduce.js';
-import { info, memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
+import { setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
-import { type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
+import { tensor, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
+import { ownTensors } from '../support/owned.js';
 
-const initial = info();
-let made: Tensor[] = [];
-let before = 0;
-const own = <T extends Tensor>(t: T): T => {
-  made.push(t);
-  return t;
-};
-
-beforeEach(() => {
-  before = memory().tensors;
-});
-afterEach(() => {
-  for (const t of made) t.dispose();
-  made = [];
-  setThreads(initial.threads);
-  setVectorLevel(initial.vectorLevel);
-  assert.equal(memory().tensors, before);
-});
+const own = ownTensors();
 
 const reference: Record<Reduction, (x: Float32Array) => number> = {
   sum: (x) => x.reduce((s, v) => s + v, 0),

@@ -39,7 +39,9 @@ export function referenceScores(
   for (const { prompt, response } of sequences) {
     const tokens = [...Array.from(prompt), ...Array.from(response)];
     const inputs = tokens.slice(0, -1);
-    let x = inputs.map((id) => w('model.embed_tokens.weight').slice(id * hiddenSize, (id + 1) * hiddenSize));
+    let x: Float64Array[] = inputs.map((id) =>
+      w('model.embed_tokens.weight').slice(id * hiddenSize, (id + 1) * hiddenSize),
+    );
     for (let layer = 0; layer < numLayers; layer++) {
       const prefix = `model.layers.${layer}`;
       const qkv = x.map((row, position) => {

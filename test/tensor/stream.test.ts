@@ -1,18 +1,14 @@
 import assert from 'node:assert/strict';
-import { afterEach, beforeEach, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { DeviceError } from '../../lib/errors.js';
 import { embedding } from '../../lib/ops/embedding.js';
-import { info, memory, setThreads, setVectorLevel, type VectorLevel } from '../../lib/runtime.js';
+import { info, setThreads, setVectorLevel, type VectorLevel } from '../../lib/runtime.js';
 import { cast, copy, fill, full, randomNormal, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
 import { vectorLevels } from '../support/levels.js';
+import { ownTensors } from '../support/owned.js';
 
 const initial = info();
-let made: Tensor[] = [];
-let before = 0;
-const own = <T extends Tensor>(t: T): T => {
-  made.push(t);
-  return t;
-};
+const own = ownTensors();
 const ids = (...values: number[]) => own(tensor(values, [values.length], 'int32'));
 
 /** The line of the file that calls this. */
@@ -30,17 +26,6 @@ function failedAt(line: number, id: number) {
     return true;
   };
 }
-
-beforeEach(() => {
-  before = memory().tensors;
-});
-afterEach(() => {
-  for (const t of made) t.dispose();
-  made = [];
-  setThreads(initial.threads);
-  setVectorLevel(initial.vectorLevel);
-  assert.equal(memory().tensors, before);
-});
 
 describe('the stream', () => {
   it('runs ops in the order of the calls', async () => {
