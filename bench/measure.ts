@@ -1,5 +1,6 @@
 /** Times one case with tinybench. */
 import { Bench } from 'tinybench';
+import { trimMemory } from '../lib/runtime.js';
 import { full, type Tensor } from '../lib/tensor/tensor.js';
 import type { BenchCase, InputSet } from './case.js';
 
@@ -39,6 +40,7 @@ export async function measure(benchCase: BenchCase, time: number, sets?: number 
   } finally {
     for (const input of inputs) input.dispose();
     fence.dispose();
+    trimMemory(); // a full run would otherwise keep the largest inputs of every shape
   }
 }
 

@@ -113,6 +113,16 @@ export function scoresOf(
   return { offsets, logprobs: Float64Array.from(logprobs), entropy: Float64Array.from(entropy) };
 }
 
+/** Checks that every token is an id within the vocabulary; names the first that is not. */
+export function checkTokens(where: string, name: string, tokens: ArrayLike<number>, vocabSize: number): void {
+  for (let i = 0; i < tokens.length; i++) {
+    const token = tokens[i]!;
+    // Most calls check thousands of good tokens: the name is made for a bad one alone.
+    if (Number.isInteger(token) && token >= 0 && token < vocabSize) continue;
+    checkInteger(where, `${name}[${i}]`, token, 0, vocabSize - 1);
+  }
+}
+
 /**
  * Checks sequences before anything is queued: tokens within the vocabulary, neither part empty, no longer than the
  * context.
@@ -128,9 +138,7 @@ export function checkSequences(
   sequences.forEach(({ prompt, response }, s) => {
     for (const [name, tokens] of Object.entries({ prompt, response })) {
       if (tokens.length === 0) invalid(where, `sequences[${s}].${name} of at least one token`, 'none');
-      for (let i = 0; i < tokens.length; i++) {
-        checkInteger(where, `sequences[${s}].${name}[${i}]`, tokens[i], 0, limits.vocabSize - 1);
-      }
+      checkTokens(where, `sequences[${s}].${name}`, tokens, limits.vocabSize);
     }
     const length = prompt.length + response.length;
     if (length > limits.maxLength) {

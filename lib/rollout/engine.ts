@@ -2,6 +2,7 @@ import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
 import {
   checkSequences,
+  checkTokens,
   concatenateScores,
   packSequences,
   passTokens,
@@ -171,9 +172,7 @@ export class RolloutEngine implements Disposable {
         `a prompt of ${prompt.length}`,
       );
     }
-    const last = this.#model.config.vocabSize - 1;
-    for (let i = 0; i < prompt.length; i++)
-      checkInteger('generate', `${name}.prompt[${i}]`, prompt[i], 0, last);
+    checkTokens('generate', `${name}.prompt`, prompt, this.#model.config.vocabSize);
     checkInteger('generate', `${name}.promptId`, promptId, 0);
     checkInteger('generate', `${name}.sampleId`, sampleId, 0);
   }

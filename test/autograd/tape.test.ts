@@ -571,6 +571,17 @@ describe('Tape', () => {
     }
   });
 
+  it('the gradient of an input that no op made is dropped', () => {
+    const before = memory().tensors;
+    const tape = new Tape();
+    const x = tensor(normals(12, 4), [2, 6]);
+    using seed = tensor(normals(6, 5), [2, 3]);
+    tape.backward(swiglu(tape, x, { roundings: 1 }), seed);
+    assert.equal(x.disposed, false, 'the input is the caller’s');
+    x.dispose();
+    assert.equal(memory().tensors, before + 1);
+  });
+
   it('a seed of the wrong shape throws, and nothing is left behind', () => {
     using run = record(block, 'fp32');
     using seed = tensor(normals(4, 1), [4]);
