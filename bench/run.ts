@@ -5,13 +5,12 @@ import type { BenchOptions } from './arguments.js';
 import type { BenchCase } from './case.js';
 import { groups } from './cases/index.js';
 import { commit, describeMachine } from './machine.js';
-import { measure } from './measure.js';
+import { measure, type Timing } from './measure.js';
 import {
   type BenchDocument,
   higherPeaks,
   type PeakPass,
   peaksLine,
-  type Row,
   rowOf,
   schemaVersion,
   tableHead,
@@ -37,7 +36,7 @@ export async function runBench(
 
   const best = new Map<number, MachinePeaks>();
   const peaks: PeakPass[] = [];
-  const rows: Row[] = [];
+  const measured: { benchCase: BenchCase; timing: Timing; threads: number }[] = [];
   const failures: { row: string; message: string }[] = [];
   try {
     for (const group of options.only) {
@@ -55,13 +54,9 @@ export async function runBench(
         setThreads(threads);
         for (const benchCase of cases) {
           try {
-            const row = rowOf(
-              benchCase,
-              await measure(benchCase, options.time, options.sets),
-              best.get(threads)!,
-            );
-            rows.push(row);
-            print(tableRow(row));
+            const timing = await measure(benchCase, options.time, options.sets);
+            measured.push({ benchCase, timing, threads });
+            print(tableRow(rowOf(benchCase, timing, best.get(threads)!)));
           } catch (error) {
             const failure = { row: nameOf(benchCase, threads), message: (error as Error).message };
             failures.push(failure);
@@ -73,6 +68,8 @@ export async function runBench(
   } finally {
     setThreads(before);
   }
+  // Once more: a later pass may have seen higher peaks than those that the printed shares are of.
+  const rows = measured.map(({ benchCase, timing, threads }) => rowOf(benchCase, timing, best.get(threads)!));
   return { schemaVersion, date, commit: commit(), command, settings, machine, peaks, rows, failures };
 }
 

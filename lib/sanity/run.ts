@@ -152,7 +152,8 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   let step = checkpoint?.step ?? 0;
   if (!signal?.aborted || checkpoint) {
     const prompts = set.indices.map((index) => task.problem(config.seed, index));
-    const algorithm = createAlgorithm(config.algorithm, algorithmParameters(config, task.responseLength));
+    // Constant-length norms divide by the longest response there can be, as the paper does with its 8192.
+    const algorithm = createAlgorithm(config.algorithm, { constantLength: task.responseLength });
     const trainer = new Trainer(rollout, training, task, prompts, { ...config, algorithm });
     let saved = step;
     while (step < config.steps && !signal?.aborted && !judge(rewards, responsesPerStep).passed) {
@@ -221,11 +222,6 @@ async function readSet(directory: RunDirectory): Promise<SetFile> {
   } catch (cause) {
     throw new InvalidArgumentError(`[sanity] expected ${path} to be readable JSON`, { cause });
   }
-}
-
-/** Dr.GRPO and the PG family divide by the longest response there can be, as the paper does with its 8192. */
-function algorithmParameters(config: SanityConfig, responseLength: number): { constantLength?: number } {
-  return config.algorithm === 'grpo' ? {} : { constantLength: responseLength };
 }
 
 /** Responses of the final policy to the problems of the set, for both engines to score. */
