@@ -4,6 +4,7 @@
  * Gradients of activations are stored in the activation's dtype (16 bits in 16-bit training, so that fp16 really
  * can overflow and loss scaling is real); gradients of parameters are added up in fp32.
  */
+import { invalid } from '../errors.js';
 import type { Weight } from '../nn/weights.js';
 import { type AttentionHeads, attentionBackward } from '../ops/attention.js';
 import { embeddingBackward, scatterRows } from '../ops/embedding.js';
@@ -60,7 +61,10 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
 
   // Two outputs: the sum, which the residual stream carries on, and the normalised value.
   addRmsNorm: ({ x, delta, weight, eps }, { incoming: [dSum, d] }, flow) => {
-    const g = addRmsNormBackward(dSum ?? null, d!, x, delta, weight.value, eps, weight.parameter.gradient);
+    const g =
+      d === undefined
+        ? dSum!
+        : addRmsNormBackward(dSum ?? null, d, x, delta, weight.value, eps, weight.parameter.gradient);
     flow.add(x, g);
     flow.add(delta, g);
   },
@@ -80,11 +84,19 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
 
   gatherRows: ({ x, index }, { incoming: [d] }, flow) => flow.add(x, scatterRows(d!, index, x.shape[0]!)),
 
-  linearLogprob: ({ hidden, weight, targets, options }, { outputs: [, lse], incoming: [d] }, flow) =>
-    flow.add(
-      hidden,
-      linearLogprobBackward(d!, hidden, weight.value, targets, lse!, weight.parameter.gradient, options),
-    ),
+  // Of its outputs the log-probs alone have a gradient; the entropy is for measuring.
+  // Of its outputs the log-probs alone have a gradient; lse and entropy are for measuring.
+  linearLogprob: (
+    { hidden, weight, targets, options },
+    { outputs: [, lse], incoming: [d, ...rest] },
+    flow,
+  ) => {
+    if (rest.some((other) => other !== undefined)) {
+      invalid('backward', 'the log-probs of linearLogprob as the output', 'its lse or entropy');
+    }
+    const { gradient } = weight.parameter;
+    flow.add(hidden, linearLogprobBackward(d!, hidden, weight.value, targets, lse!, gradient, options));
+  },
 
   reshape: ({ x }, { incoming: [d] }, flow) => flow.add(x, d!.reshape(...x.shape)),
 };

@@ -40,15 +40,17 @@ export class Tape {
   backward(output: Tensor, gradient: Tensor): void {
     const flow = new GradientFlow();
     flow.seed(output, gradient);
-    for (const { op, operands, outputs } of this.#entries.reverse()) {
-      const incoming = outputs.map((t) => flow.take(t));
-      if (incoming.some((g) => g !== undefined)) propagate(op, operands, outputs, incoming, flow);
-      for (const g of incoming) if (g) flow.release(g);
-      for (const t of outputs) t.dispose();
+    try {
+      for (const { op, operands, outputs } of this.#entries.toReversed()) {
+        const incoming = outputs.map((t) => flow.take(t));
+        if (incoming.some((g) => g !== undefined)) propagate(op, operands, outputs, incoming, flow);
+        for (const g of incoming) if (g) flow.release(g);
+        for (const t of outputs) t.dispose();
+      }
+    } finally {
+      flow.finish();
+      this.dispose();
     }
-    this.#entries = [];
-    flow.finish();
-    this.dispose();
   }
 
   /** Lets go of everything recorded. */
@@ -76,9 +78,11 @@ export class GradientFlow {
   readonly #pending = new Map<Tensor, Tensor>();
   readonly #holders = new Map<Tensor, number>();
   #fresh: Tensor[] = [];
+  #seed: Tensor | undefined;
 
   /** The caller's own gradient: never disposed of here. */
   seed(t: Tensor, gradient: Tensor): void {
+    this.#seed = gradient;
     this.#pending.set(t, gradient);
     this.#holders.set(gradient, 2);
   }
@@ -127,9 +131,11 @@ export class GradientFlow {
     }
   }
 
-  /** After the last op: gradients of inputs that nothing recorded made are dropped. */
+  /** After the last op, or one that failed: gradients that were still on their way are dropped. */
   finish(): void {
-    for (const gradient of this.#pending.values()) this.release(gradient);
+    for (const gradient of this.#holders.keys()) if (gradient !== this.#seed) gradient.dispose();
+    this.#holders.clear();
     this.#pending.clear();
+    this.#fresh = [];
   }
 }

@@ -1,4 +1,4 @@
-import { checkInteger, checkNumber, invalid } from '../errors.js';
+import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 
 /** A Llama- or Qwen2-style decoder. */
 export interface DecoderConfig {
@@ -32,6 +32,7 @@ export type ResolvedDecoderConfig = Required<DecoderConfig>;
  */
 export function resolveDecoderConfig(config: DecoderConfig): ResolvedDecoderConfig {
   const where = 'DecoderConfig';
+  for (const name of Object.keys(config)) checkChoice(where, 'each field', name, fields);
   const vocabSize = checkInteger(where, 'vocabSize', config.vocabSize, 1);
   const hiddenSize = checkInteger(where, 'hiddenSize', config.hiddenSize, 1);
   const intermediateSize = checkInteger(where, 'intermediateSize', config.intermediateSize, 1);
@@ -52,7 +53,27 @@ export function resolveDecoderConfig(config: DecoderConfig): ResolvedDecoderConf
     maxPositionEmbeddings: checkInteger(where, 'maxPositionEmbeddings', config.maxPositionEmbeddings, 1),
     ropeTheta: checkNumber(where, 'ropeTheta', config.ropeTheta ?? 10000, 1),
     rmsNormEps: checkNumber(where, 'rmsNormEps', config.rmsNormEps ?? 1e-6, 0),
-    tieWordEmbeddings: config.tieWordEmbeddings ?? false,
-    attentionBias: config.attentionBias ?? false,
+    tieWordEmbeddings: checkBoolean('tieWordEmbeddings', config.tieWordEmbeddings ?? false),
+    attentionBias: checkBoolean('attentionBias', config.attentionBias ?? false),
   };
+}
+
+const fields: readonly string[] = [
+  'vocabSize',
+  'hiddenSize',
+  'intermediateSize',
+  'numLayers',
+  'numHeads',
+  'numKvHeads',
+  'headDim',
+  'maxPositionEmbeddings',
+  'ropeTheta',
+  'rmsNormEps',
+  'tieWordEmbeddings',
+  'attentionBias',
+];
+
+function checkBoolean(name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') invalid('DecoderConfig', `${name} to be a boolean`, value);
+  return value;
 }

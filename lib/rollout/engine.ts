@@ -240,6 +240,7 @@ export class RolloutEngine implements Disposable {
   }
 
   async #score(sequences: readonly TokenSequence[], temperature: number): Promise<Scores> {
+    if (!this.numerics.weightsSnapshot) this.#weights.sync();
     const parts: Scores[] = [];
     let next = 0;
     while (next < sequences.length) {

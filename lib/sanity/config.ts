@@ -111,7 +111,7 @@ export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig 
     hiddenSize,
     numLayers: checkInteger(where, 'numLayers', options.numLayers ?? 4, 1, 1024),
     candidates: checkInteger(where, 'candidates', options.candidates ?? 400, 1, 1e6),
-    samplesPerProblem: checkInteger(where, 'samplesPerProblem', options.samplesPerProblem ?? 40, 1, 1e4),
+    samplesPerProblem: checkInteger(where, 'samplesPerProblem', options.samplesPerProblem ?? 40, 2, 1e4),
     baseAccuracy: checkNumber(where, 'baseAccuracy', options.baseAccuracy ?? 0.55, 0, 1),
     checkpointEvery: checkInteger(where, 'checkpointEvery', options.checkpointEvery ?? 10, 1, 1e6),
   };

@@ -6,8 +6,13 @@ export const WINDOW = 10;
 export const HOLD = 10;
 /** A fall of the average below this share of its peak is a collapse, unless so few responses make it noise. */
 const COLLAPSE_SHARE = 0.8;
-/** Standard errors of the average that a fall must exceed to be more than noise. */
-const COLLAPSE_ERRORS = 4;
+/**
+ * Standard errors that a fall must exceed to be more than noise. Five, since the peak is the greatest of many
+ * averages: fewer than 1 in 300 steady runs is then called collapsed, with as few as 2 responses a step.
+ */
+const COLLAPSE_ERRORS = 5;
+/** Absorbs the rounding of a mean of rewards, so that an average of exactly 95 % does not pass. */
+const ROUNDING = 1e-9;
 
 export interface Verdict {
   /** Whether the average stayed above 95 % for the last {@link HOLD} steps. */
@@ -29,8 +34,10 @@ export function judge(rewards: readonly number[], responsesPerStep: number): Ver
   for (let step = 0; step < rewards.length; step++) {
     average = windowMean(rewards, step);
     if (step + 1 < WINDOW) continue;
-    above = average > PASS_ACCURACY ? above + 1 : 0;
-    const error = Math.sqrt((peakAccuracy * (1 - peakAccuracy)) / (WINDOW * responsesPerStep));
+    above = average > PASS_ACCURACY + ROUNDING ? above + 1 : 0;
+    // Both the peak and this average are means of WINDOW steps' responses.
+    const pooled = (peakAccuracy + average) / 2;
+    const error = Math.sqrt((2 * pooled * (1 - pooled)) / (WINDOW * responsesPerStep));
     const fall = peakAccuracy - average;
     if (fall > (1 - COLLAPSE_SHARE) * peakAccuracy && fall > COLLAPSE_ERRORS * error)
       collapsedAtStep ??= step;
