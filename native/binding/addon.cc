@@ -186,7 +186,8 @@ void settlePromise(napi_env env, const Read& read) {
 }
 
 void settleRead(napi_env env, napi_value, void*, void* data) {
-  std::unique_ptr<Read> read(static_cast<Read*>(data));
+  const std::unique_ptr<std::shared_ptr<Read>> held(static_cast<std::shared_ptr<Read>*>(data));
+  Read* const read = held->get();
   if (env == nullptr) return;  // the environment is going away
   Addon& addon = *read->addon;
   napi_handle_scope scope;
@@ -220,7 +221,7 @@ Napi::Value read(const Napi::CallbackInfo& info) {
       copies.push_back({t->data(), nullptr, t->bytes()});
     }
     if (addon.context.stream->recording()) expected("read", "no read while recording", "one");
-    auto request = std::make_unique<Read>();
+    auto request = std::make_shared<Read>();
     request->addon = &addon;
     for (auto& copy : copies) {
       napi_value buffer;
@@ -232,19 +233,20 @@ Napi::Value read(const Napi::CallbackInfo& info) {
     }
     napi_create_promise(env, &request->deferred, &promise);
     if (addon.pendingReads++ == 0) napi_ref_threadsafe_function(env, addon.settle);
-    Read* raw = request.release();
     napi_threadsafe_function settle = addon.settle;
     addon.context.stream->fence(
         [copies] {
           for (const auto& copy : copies)
             if (copy.bytes) std::memcpy(copy.to, copy.from, copy.bytes);
         },
-        [raw, settle](const StreamFailure* failure) {
+        [request, settle](const StreamFailure* failure) {
           if (failure) {
-            raw->failed = true;
-            raw->failure = *failure;
+            request->failed = true;
+            request->failure = *failure;
           }
-          napi_call_threadsafe_function(settle, raw, napi_tsfn_nonblocking);
+          auto* held = new std::shared_ptr<Read>(request);
+          // Refused where the environment is going away.
+          if (napi_call_threadsafe_function(settle, held, napi_tsfn_nonblocking) != napi_ok) delete held;
         });
     return 0;
   });
