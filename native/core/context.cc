@@ -8,9 +8,10 @@
 namespace isopolicy {
 
 Registry& Registry::instance() {
-  static Registry* registry =
-      new Registry();  // never destroyed: native threads may outlive static destructors
-  return *registry;
+  // Read on the JavaScript thread alone, so it may be destroyed with the library, which a worker's end
+  // unloads.
+  static Registry registry;
+  return registry;
 }
 
 const char* nameOf(VectorLevel level) {
