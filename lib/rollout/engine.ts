@@ -22,6 +22,7 @@ import { sample } from '../ops/sample.js';
 import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
 import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
+import { Turns } from '../turns.js';
 import { DecodeStep } from './decodeStep.js';
 import { KvCache } from './kvCache.js';
 import { type ResolvedSampling, resolveSampling, type SamplingOptions } from './sampling.js';
@@ -91,7 +92,8 @@ export class RolloutEngine implements Disposable {
   readonly #cache: KvCache;
   readonly #ropeTable: Tensor;
   readonly #decodeStep: DecodeStep;
-  #turn: Promise<unknown> = Promise.resolve();
+  /** One pass at a time: they share the cache. */
+  readonly #turns = new Turns();
 
   /** @throws InvalidArgumentError on a bad option */
   constructor(model: Decoder, options: RolloutOptions) {
@@ -137,7 +139,7 @@ export class RolloutEngine implements Disposable {
   async generate(requests: readonly GenerationRequest[], options: SamplingOptions): Promise<Completion[]> {
     const sampling = resolveSampling('generate', options, this.#model.config.vocabSize);
     for (const [i, request] of requests.entries()) this.#checkRequest(request, i, sampling);
-    return this.#inTurn(() => this.#generate(requests, sampling));
+    return this.#turns.take(() => this.#generate(requests, sampling));
   }
 
   /**
@@ -151,14 +153,7 @@ export class RolloutEngine implements Disposable {
     checkSequences('score', sequences, { vocabSize, maxLength: this.maxLength });
     const temperature = checkNumber('score', 'temperature', options.temperature ?? 1, 0);
     if (temperature === 0) invalid('score', 'temperature above 0', 0);
-    return this.#inTurn(() => this.#score(sequences, temperature));
-  }
-
-  /** One at a time: they share the cache. */
-  #inTurn<R>(body: () => Promise<R>): Promise<R> {
-    const result = this.#turn.then(body);
-    this.#turn = result.catch(() => undefined);
-    return result;
+    return this.#turns.take(() => this.#score(sequences, temperature));
   }
 
   #checkRequest(request: GenerationRequest, index: number, { maxNewTokens }: ResolvedSampling): void {

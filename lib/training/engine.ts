@@ -20,6 +20,7 @@ import type { PolicyLoss } from '../rl/batch.js';
 import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
 import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
+import { Turns } from '../turns.js';
 import { AdamW, type AdamWOptions } from './adamW.js';
 import { createLossScaler, type LossScaler } from './lossScaler.js';
 import { createSchedule, type Schedule, type ScheduleSpec } from './schedule.js';
@@ -50,7 +51,7 @@ export interface StepResult {
   readonly gradNorm: number;
   /** Whether the step was left out because a gradient overflowed. */
   readonly skipped: boolean;
-  /** The first parameter with a gradient that is not finite. */
+  /** The first parameter with a gradient that is not finite, or `log-probs` where the forward pass overflowed. */
   readonly overflowed?: string;
   /** The loss scale of this step. */
   readonly lossScale: number;
@@ -75,6 +76,7 @@ export class TrainingEngine implements Disposable {
   readonly #microBatchTokens: number;
   readonly #temperature: number;
   readonly #ropeTable: Tensor;
+  readonly #turns = new Turns();
 
   /** @throws InvalidArgumentError on a bad option */
   constructor(model: Decoder, options: TrainingOptions) {
@@ -127,16 +129,21 @@ export class TrainingEngine implements Disposable {
 
   /**
    * One optimizer step on one mini-batch: forward, loss and backward for each micro-batch, then unscale, check for
-   * overflow, clip, AdamW. On overflow nothing is learned and the scale is lowered; the same batch may be given
-   * again.
+   * overflow, clip, AdamW. On overflow, of the gradients or already of the log-probs, nothing is learned and the loss
+   * scaler is told; the same batch may be given again. Steps take turns: their gradients share memory.
    *
    * @throws InvalidArgumentError naming the sequence at fault, before anything is queued
    */
   async step(sequences: readonly TokenSequence[], lossOf: LossFunction): Promise<StepResult> {
     this.#check('step', sequences);
+    return this.#turns.take(() => this.#step(sequences, lossOf));
+  }
+
+  async #step(sequences: readonly TokenSequence[], lossOf: LossFunction): Promise<StepResult> {
     const lossScale = this.scaler.scale;
     const metrics: Record<string, number> = {};
     let loss = 0;
+    let overflowed: string | undefined;
     for (const parameter of this.#model.parameters) parameter.zeroGradient();
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const sequencesOfPart = sequences.slice(begin, end);
@@ -144,21 +151,26 @@ export class TrainingEngine implements Disposable {
       try {
         const { logprobs, entropy } = this.#forward(sequencesOfPart, tape);
         const [logprobValues, entropyValues] = await readTensors([logprobs, entropy]);
-        const part = lossOf(scoresOf(sequencesOfPart, logprobValues!, entropyValues!), begin, end);
+        const scores = scoresOf(sequencesOfPart, logprobValues!, entropyValues!);
+        if (!scores.logprobs.every(Number.isFinite)) {
+          overflowed = 'log-probs';
+          return;
+        }
+        const part = lossOf(scores, begin, end);
         loss += part.loss;
         const share = (end - begin) / sequences.length;
         for (const [name, value] of Object.entries(part.metrics))
           metrics[name] = (metrics[name] ?? 0) + share * value;
-        const gradient = tensor(Float32Array.from(part.gradient, (g) => g * lossScale));
+        const gradient = tape.own(tensor(Float32Array.from(part.gradient, (g) => g * lossScale)));
         tape.backward(logprobs, gradient);
-        gradient.dispose();
       } finally {
         tape.dispose();
       }
     });
 
     const stats = await gradientStats(this.#model.parameters.map((p) => [p.name, p.gradient]));
-    const overflow = stats.nonFinite > 0;
+    overflowed ??= stats.firstNonFinite;
+    const overflow = overflowed !== undefined;
     const gradNorm = overflow ? Number.NaN : stats.norm / lossScale;
     const learningRate = this.#schedule(this.optimizer.step);
     this.scaler.update(overflow);
@@ -171,7 +183,7 @@ export class TrainingEngine implements Disposable {
       loss,
       gradNorm,
       skipped: overflow,
-      ...(stats.firstNonFinite !== undefined && { overflowed: stats.firstNonFinite }),
+      ...(overflowed !== undefined && { overflowed }),
       lossScale,
       learningRate,
       metrics,

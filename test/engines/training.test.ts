@@ -205,6 +205,36 @@ describe('TrainingEngine', () => {
     assert.ok(logprobs.every((lp) => Number.isNaN(lp)));
   });
 
+  it('an overflow of the forward pass skips the step, too', async () => {
+    using model = oddModel();
+    using engine = new TrainingEngine(model, { precision: 'fp16', schedule });
+    const batch = batchOf(model, lengths);
+    const { master } = model.layers[1]!.mlp.downWeight;
+    const weights = await master.floats();
+    master.upload(weights.map((w) => w * 1e6));
+    engine.syncWeights();
+    const result = await engine.step(batch, () => assert.fail('a loss of log-probs that are not finite'));
+    assert.equal(result.skipped, true);
+    assert.equal(result.overflowed, 'log-probs');
+    assert.equal(engine.scaler.scale, 32768);
+    master.upload(weights);
+    engine.syncWeights();
+    assert.equal((await engine.step(batch, weightedLoss(4))).skipped, false);
+  });
+
+  it('two steps at once take turns', async () => {
+    const run = async (together: boolean) => {
+      using model = oddModel();
+      using engine = new TrainingEngine(model, { precision: 'fp16', schedule, microBatchTokens: 20 });
+      const batch = batchOf(model, lengths);
+      const first = engine.step(batch, weightedLoss(4));
+      if (!together) await first;
+      const second = engine.step(batch, weightedLoss(2));
+      return await Promise.all([first, second]);
+    };
+    assert.deepEqual(await run(true), await run(false));
+  });
+
   it('learns: the likelihood of a batch rises, in every precision, to the same bits on any threads', async () => {
     for (const precision of ['fp32', 'fp16', 'bf16'] as const) {
       const train = async (threads: number) => {
