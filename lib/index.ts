@@ -6,7 +6,9 @@
  */
 
 export { type Differentiable, gradients } from './autograd/gradients.js';
+export { Parameter } from './autograd/parameter.js';
 export { Tape } from './autograd/tape.js';
+export { type Weight, Weights } from './autograd/weights.js';
 export {
   DeviceError,
   type ErrorCode,
@@ -26,8 +28,6 @@ export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } 
 export { Decoder } from './models/decoder.js';
 export type { Scores, TokenSequence } from './models/sequences.js';
 export type { Forward } from './nn/forward.js';
-export { Parameter } from './nn/parameter.js';
-export { type Weight, Weights } from './nn/weights.js';
 export {
   type KernelFamily,
   type KnobName,

@@ -1,16 +1,16 @@
 /** The knobs: their presets, their checks, and what each alone does to the log-probs of either engine. */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { Parameter } from '../lib/autograd/parameter.js';
+import { Weights } from '../lib/autograd/weights.js';
 import { InvalidArgumentError } from '../lib/errors.js';
 import type { Decoder } from '../lib/models/decoder.js';
 import type { TokenSequence } from '../lib/models/sequences.js';
 import { addon } from '../lib/native.js';
 import type { Forward } from '../lib/nn/forward.js';
-import { Parameter } from '../lib/nn/parameter.js';
 import { RmsNorm } from '../lib/nn/rmsNorm.js';
 import { SelfAttention } from '../lib/nn/selfAttention.js';
 import { SwigluMlp } from '../lib/nn/swigluMlp.js';
-import { Weights } from '../lib/nn/weights.js';
 import {
   familyNumber,
   gemmFamilyOf,

@@ -2,7 +2,7 @@
  * The ops that a model is made of, as functions that run the op and, given a tape, record it for the backward
  * pass. Without a tape the caller owns the outputs (a tidy scope disposes of them).
  */
-import type { Weight } from '../nn/weights.js';
+
 import type { KernelFamily } from '../numerics.js';
 import { type AttentionHeads, type AttentionOrder, attention as attentionOp } from '../ops/attention.js';
 import { add as addOp } from '../ops/elementwise.js';
@@ -14,6 +14,7 @@ import { type RopeOptions, rope as ropeOp } from '../ops/rope.js';
 import { swiglu as swigluOp } from '../ops/swiglu.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Tape } from './tape.js';
+import type { Weight } from './weights.js';
 
 export function embedding(tape: Tape | null, weight: Weight, ids: Tensor): Tensor {
   const out = embeddingOp(weight.value, ids);

@@ -5,7 +5,6 @@
  * can overflow and loss scaling is real); gradients of parameters are added up in fp32.
  */
 import { invalid } from '../errors.js';
-import type { Weight } from '../nn/weights.js';
 import { type AttentionHeads, attentionBackward } from '../ops/attention.js';
 import { embeddingBackward, scatterRows } from '../ops/embedding.js';
 import { linearInputGradient, linearWeightGradient } from '../ops/linear.js';
@@ -17,6 +16,7 @@ import { swigluBackward } from '../ops/swiglu.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { GradientFlow } from './tape.js';
+import type { Weight } from './weights.js';
 
 /** What each op keeps for its gradient. */
 export interface Operands {

@@ -1,8 +1,8 @@
 import { embedding } from '../autograd/functions.js';
+import { type Initialization, Parameter } from '../autograd/parameter.js';
 import { checkInteger } from '../errors.js';
 import { DecoderLayer } from '../nn/decoderLayer.js';
 import type { Forward } from '../nn/forward.js';
-import { type Initialization, Parameter } from '../nn/parameter.js';
 import { type Residual, RmsNorm } from '../nn/rmsNorm.js';
 import { SelfAttention } from '../nn/selfAttention.js';
 import { SwigluMlp } from '../nn/swigluMlp.js';

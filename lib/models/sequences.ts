@@ -81,6 +81,16 @@ export interface Scores {
   readonly entropy: Float64Array;
 }
 
+/** A loss of scored sequences, and its gradient. */
+export interface TokenLoss {
+  /** The scalar to be minimised; losses of micro-batches add up to the mini-batch's. */
+  loss: number;
+  /** [tokens] d loss / d log pi, 0 at masked positions. */
+  gradient: Float64Array;
+  /** Flat numbers about this batch; empty when the batch has no counted token. */
+  metrics: Record<string, number>;
+}
+
 /** The scores of consecutive runs of sequences as one. */
 export function concatenateScores(parts: readonly Scores[]): Scores {
   const offsets = [0];

@@ -1,8 +1,8 @@
+import type { Parameter } from '../autograd/parameter.js';
 import type { Tape } from '../autograd/tape.js';
+import type { Weight } from '../autograd/weights.js';
 import { gemmFamilyOf, type KernelFamily, type Numerics } from '../numerics.js';
 import type { Tensor } from '../tensor/tensor.js';
-import type { Parameter } from './parameter.js';
-import type { Weight } from './weights.js';
 
 /**
  * One pass through a model: what differs between the engines and between passes. Modules hold parameters and

@@ -1,7 +1,7 @@
 import { add, addRmsNorm, rmsNorm } from '../autograd/functions.js';
+import type { Parameter } from '../autograd/parameter.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Forward } from './forward.js';
-import type { Parameter } from './parameter.js';
 
 /** The residual stream between two norms: its value, and what a block has yet to add to it. */
 export interface Residual {

@@ -1,7 +1,7 @@
 import { linear, reshape, rope } from '../autograd/functions.js';
+import type { Parameter } from '../autograd/parameter.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type Forward, projection } from './forward.js';
-import type { Parameter } from './parameter.js';
 
 export interface SelfAttentionShape {
   readonly numHeads: number;

@@ -1,7 +1,7 @@
 import { linear, swiglu } from '../autograd/functions.js';
+import type { Parameter } from '../autograd/parameter.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type Forward, projection } from './forward.js';
-import type { Parameter } from './parameter.js';
 
 /**
  * The gated feed-forward block of Llama and Qwen (Shazeer 2020, arXiv 2002.05202):

@@ -5,6 +5,7 @@
  * training engine's now. A masked position (mask 0) is never read, so it may hold anything, NaN included.
  */
 import { checkInteger, invalid } from '../errors.js';
+import type { TokenLoss } from '../models/sequences.js';
 
 /** How much the mini-batch that a micro-batch belongs to counts; see {@link batchTotals}. */
 export interface BatchTotals {
@@ -32,14 +33,8 @@ export interface PolicyBatch {
   totals: BatchTotals;
 }
 
-export interface PolicyLoss {
-  /** The scalar to be minimised; losses of micro-batches add up to the mini-batch's. */
-  loss: number;
-  /** [tokens] d loss / d log pi, 0 at masked positions. */
-  gradient: Float64Array;
-  /** Flat numbers about this batch; empty when the batch has no counted token. */
-  metrics: Record<string, number>;
-}
+/** What an algorithm returns: loss, d loss / d log pi of each token, metrics. */
+export type PolicyLoss = TokenLoss;
 
 /** A policy-gradient algorithm: two plain functions. Anything of this shape can be trained with. */
 export interface Algorithm {

@@ -1,3 +1,4 @@
+import { Weights } from '../autograd/weights.js';
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
 import {
@@ -11,7 +12,6 @@ import {
   type TokenSequence,
 } from '../models/sequences.js';
 import type { Forward } from '../nn/forward.js';
-import { Weights } from '../nn/weights.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
 import { gatherRows } from '../ops/embedding.js';

@@ -1,8 +1,7 @@
 import type { Decoder } from '../models/decoder.js';
-import type { TokenSequence } from '../models/sequences.js';
+import type { TokenLoss, TokenSequence } from '../models/sequences.js';
 import { numerics } from '../numerics.js';
 import { CounterRandom } from '../random.js';
-import type { PolicyLoss } from '../rl/batch.js';
 import { RolloutEngine } from '../rollout/engine.js';
 import type { Task } from '../tasks/task.js';
 import { TrainingEngine } from '../training/engine.js';
@@ -75,7 +74,7 @@ export async function teach(model: Decoder, task: Task, options: TeachOptions): 
 }
 
 /** Mean of -log p over `tokens` tokens, of which these are some. */
-function crossEntropy(logprobs: Float64Array, tokens: number): PolicyLoss {
+function crossEntropy(logprobs: Float64Array, tokens: number): TokenLoss {
   let loss = 0;
   for (const logprob of logprobs) loss -= logprob / tokens;
   return { loss, gradient: new Float64Array(logprobs.length).fill(-1 / tokens), metrics: {} };

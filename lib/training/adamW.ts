@@ -1,5 +1,5 @@
+import type { Parameter } from '../autograd/parameter.js';
 import { checkInteger, checkNumber, invalid } from '../errors.js';
-import type { Parameter } from '../nn/parameter.js';
 import { adamw } from '../ops/adamw.js';
 import { fill, type Tensor, zeros } from '../tensor/tensor.js';
 

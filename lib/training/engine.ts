@@ -1,5 +1,6 @@
 import { attention, gatherRows, linearLogprob } from '../autograd/functions.js';
 import { Tape } from '../autograd/tape.js';
+import { Weights } from '../autograd/weights.js';
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
 import {
@@ -9,14 +10,13 @@ import {
   type Scores,
   scoresOf,
   splitByTokens,
+  type TokenLoss,
   type TokenSequence,
 } from '../models/sequences.js';
 import type { Forward } from '../nn/forward.js';
-import { Weights } from '../nn/weights.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { gradientStats } from '../ops/gradStats.js';
 import { ropeTable } from '../ops/rope.js';
-import type { PolicyLoss } from '../rl/batch.js';
 import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
 import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
@@ -43,7 +43,7 @@ export interface TrainingOptions {
 }
 
 /** Loss of the sequences `begin` to `end` of the batch given their scores. */
-export type LossFunction = (scores: Scores, begin: number, end: number) => PolicyLoss;
+export type LossFunction = (scores: Scores, begin: number, end: number) => TokenLoss;
 
 export interface StepResult {
   readonly loss: number;

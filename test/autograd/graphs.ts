@@ -12,9 +12,9 @@ import {
   rope,
   swiglu,
 } from '../../lib/autograd/functions.js';
+import { Parameter } from '../../lib/autograd/parameter.js';
 import { Tape } from '../../lib/autograd/tape.js';
-import { Parameter } from '../../lib/nn/parameter.js';
-import { type Weight, Weights } from '../../lib/nn/weights.js';
+import { type Weight, Weights } from '../../lib/autograd/weights.js';
 import { ropeTable } from '../../lib/ops/rope.js';
 import { memory } from '../../lib/runtime.js';
 import type { FloatDType } from '../../lib/tensor/dtype.js';
