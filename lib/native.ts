@@ -20,7 +20,7 @@ export interface MemoryUse {
   readonly peakBytes: number;
 }
 
-export type VectorLevel = 'portable' | 'avx2' | 'avx512' | 'avx512bf16';
+export type VectorLevel = 'portable' | 'avx2' | 'avx512' | 'avx512bf16' | 'amx';
 
 export interface AddonInfo {
   readonly threads: number;

@@ -92,7 +92,7 @@ export async function measurePeaks(
       threads,
       vectorLevel,
       fma: await measure('fma'),
-      bf16: vectorLevel === 'avx512bf16' ? await measure('bf16') : null,
+      bf16: vectorLevel === 'avx512bf16' || vectorLevel === 'amx' ? await measure('bf16') : null,
       read: await measure('read'),
       copy: await measure('copy'),
     };

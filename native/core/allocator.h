@@ -17,9 +17,16 @@ struct MemoryUse {
   int64_t peakBytes = 0;    // most ever held by live tensors
 };
 
+// Memory from the system, aligned to at least 64 bytes, on huge pages where it is large; null when there is none.
+// Given back by std::free.
+void* allocatePages(size_t bytes);
+
 class CachingAllocator {
  public:
   static constexpr size_t kAlignment = 64;
+  // Blocks of at least this size lie on pages of this size where the system has them: a stream through memory
+  // then misses the TLB once in 2 MiB instead of once in 4 KiB.
+  static constexpr size_t kHugePage = size_t(2) << 20;
 
   CachingAllocator() = default;
   CachingAllocator(const CachingAllocator&) = delete;

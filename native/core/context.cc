@@ -5,6 +5,14 @@
 #include <string>
 #include <thread>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+
 namespace isopolicy {
 
 Registry& Registry::instance() {
@@ -24,9 +32,27 @@ const char* nameOf(VectorLevel level) {
       return "avx512";
     case VectorLevel::avx512bf16:
       return "avx512bf16";
+    case VectorLevel::amx:
+      return "amx";
   }
   return "unknown";
 }
+
+#if defined(__x86_64__)
+// Whether the processor has tiles of bf16 and the kernel lets this process use them: their registers are 8 KiB
+// a thread, which Linux saves only for processes that ask (ARCH_REQ_XCOMP_PERM; threads made later inherit it).
+static bool requestTiles() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  const bool tiles = (d >> 24 & 1) != 0, bf16 = (d >> 22 & 1) != 0;
+  return tiles && bf16 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 VectorLevel supportedVectorLevel() {
 #if defined(__x86_64__)
@@ -35,7 +61,10 @@ VectorLevel supportedVectorLevel() {
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) return VectorLevel::avx512bf16;
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) {
+    static const bool tiles = requestTiles();
+    return tiles ? VectorLevel::amx : VectorLevel::avx512bf16;
+  }
   if (avx512) return VectorLevel::avx512;
   if (avx2) return VectorLevel::avx2;
 #endif
@@ -52,7 +81,7 @@ VectorLevel parseVectorLevel(const std::string& name) {
                name);
     return level;
   }
-  expected("vectorLevel", "one of portable, avx2, avx512, avx512bf16", "\"" + name + "\"");
+  expected("vectorLevel", "one of portable, avx2, avx512, avx512bf16, amx", "\"" + name + "\"");
 }
 
 VectorLevel detectVectorLevel() {

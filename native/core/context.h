@@ -38,7 +38,7 @@ class Context {
 
 // The highest level that this processor has.
 VectorLevel supportedVectorLevel();
-// That, or what ISOPOLICY_VECTOR_LEVEL (portable, avx2, avx512, avx512bf16) lowers it to.
+// That, or what ISOPOLICY_VECTOR_LEVEL (portable, avx2, avx512, avx512bf16, amx) lowers it to.
 VectorLevel detectVectorLevel();
 VectorLevel parseVectorLevel(const std::string& name);
 const char* nameOf(VectorLevel level);

@@ -20,8 +20,8 @@ inline const char* nameOf(Family f) {
 }
 
 // What the vector code may assume of the processor, each level including those before it.
-enum class VectorLevel : uint8_t { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3 };
-inline constexpr int kVectorLevels = 4;
+enum class VectorLevel : uint8_t { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3, amx = 4 };
+inline constexpr int kVectorLevels = 5;
 
 template <class Args>
 using Kernel = void (*)(const Args&, Workers&);

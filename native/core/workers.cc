@@ -6,6 +6,7 @@
 #include <string>
 #include <system_error>
 
+#include "core/allocator.h"
 #include "core/error.h"
 
 #if defined(__x86_64__)
@@ -160,7 +161,7 @@ void* Scratch::take(size_t bytes) {
     start += block.bytes;
   }
   const size_t size = bytes > (size_t(1) << 20) ? bytes : (size_t(1) << 20);
-  char* data = static_cast<char*>(std::aligned_alloc(64, (size + 63) / 64 * 64));
+  char* data = static_cast<char*>(allocatePages((size + 63) / 64 * 64));
   if (data == nullptr)
     throw DeviceError("out of memory: asked for " + std::to_string(size) + " bytes of scratch");
   a.blocks.push_back({data, (size + 63) / 64 * 64});

@@ -25,7 +25,7 @@ test('the arithmetic ends at the value that only all of it can give', async () =
       setVectorLevel(level);
       // x -> x / 2 + 1 has the fixed point 2, which fp32 reaches from any start below 100 in 40 steps.
       for (const passes of [1, 67]) assert.equal(await itemOf(peak('fma', passes)), 2, `${level}, ${passes}`);
-      if (level !== 'avx512bf16') continue;
+      if (level !== 'avx512bf16' && level !== 'amx') continue;
       // 4096 steps of 0.5 * (1 - 0.5)
       for (const passes of [1, 67]) assert.equal(await itemOf(peak('bf16', passes)), 1024, `${passes}`);
     }
@@ -82,7 +82,7 @@ test('measured peaks are positive, and the settings are as before', async () => 
   const peaks = await measurePeaks({ threads: 1, milliseconds: 1, memoryBytes: 2 ** 20 });
   assert.equal(peaks.threads, 1);
   assert.equal(peaks.vectorLevel, vectorLevel);
-  assert.equal(peaks.bf16 !== null, vectorLevel === 'avx512bf16');
+  assert.equal(peaks.bf16 !== null, vectorLevel === 'avx512bf16' || vectorLevel === 'amx');
   for (const each of [peaks.fma, peaks.read, peaks.copy])
     assert.ok(each.best >= each.median && each.median > 0);
   assert.equal(info().threads, threads);

@@ -39,7 +39,7 @@ const shapes: readonly [number, number, number, number][] = [
 
 function orderOf(family: KernelFamily, dtype: FloatDType, level: string): Order {
   if (family === 'rollout') return 'lanes';
-  return dtype === 'bf16' && level === 'avx512bf16' ? 'pairs' : 'chain';
+  return dtype === 'bf16' && (level === 'avx512bf16' || level === 'amx') ? 'pairs' : 'chain';
 }
 
 /** Runs `body`, reads the tensors it returns and disposes of everything it made. */

@@ -147,11 +147,11 @@ describe('settings', () => {
     for (const level of ['sse', '', 'AVX2', undefined as unknown as string])
       assert.throws(
         () => setVectorLevel(level as VectorLevel),
-        /^InvalidArgumentError: \[vectorLevel\] expected one of portable, avx2, avx512, avx512bf16, got /,
+        /^InvalidArgumentError: \[vectorLevel\] expected one of portable, avx2, avx512, avx512bf16, amx, got /,
       );
     assert.equal(info().vectorLevel, initial.vectorLevel);
     const supported = vectorLevels();
-    const all: VectorLevel[] = ['portable', 'avx2', 'avx512', 'avx512bf16'];
+    const all: VectorLevel[] = ['portable', 'avx2', 'avx512', 'avx512bf16', 'amx'];
     for (const level of all.slice(supported.length))
       assert.throws(() => setVectorLevel(level), /expected a level this processor has/);
   });

@@ -16,6 +16,9 @@
 // type of that level. Functions compiled for a level live in that level's namespace alone, so no copy of an
 // AVX-512 function can end up in portable code. Standard headers must be included before, never inside a
 // pass.
+//
+// Level amx adds tiles of bf16 to avx512bf16. A kernel with products in it defines ISA_TILES before it includes
+// this header and is compiled for amx, too; all others run at that level what they have for avx512bf16.
 #ifndef ISA_PASS
 
 #define ISA_PASS portable
@@ -64,11 +67,25 @@ ISA_PUSH("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 #undef ISA_LEVEL
 ISA_POP
 
+#if defined(ISA_TILES)
+ISA_PUSH("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")
+#define ISA_PASS amx
+#define ISA_LEVEL 4
+#include "cpu/shared/simd.h"
+#include ISA_KERNELS
+#undef ISA_PASS
+#undef ISA_LEVEL
+ISA_POP
 #define ISA_VARIANTS(f) \
-  { portable::f, avx2::f, avx512::f, avx512bf16::f }
+  { portable::f, avx2::f, avx512::f, avx512bf16::f, amx::f }
 #else
 #define ISA_VARIANTS(f) \
-  { portable::f, portable::f, portable::f, portable::f }
+  { portable::f, avx2::f, avx512::f, avx512bf16::f, avx512bf16::f }
+#endif
+
+#else
+#define ISA_VARIANTS(f) \
+  { portable::f, portable::f, portable::f, portable::f, portable::f }
 #endif
 
 #endif
