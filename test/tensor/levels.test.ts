@@ -21,5 +21,8 @@ it('ISOPOLICY_VECTOR_LEVEL forces each level that the processor has', () => {
 it('a level that does not exist is refused when the addon is loaded', () => {
   const { status, stderr } = levelWith('avx1024');
   assert.equal(status, 1);
-  assert.match(stderr, /\[vectorLevel\] expected one of portable, avx2, avx512, avx512bf16, amx, got "avx1024"/);
+  assert.match(
+    stderr,
+    /\[vectorLevel\] expected one of portable, avx2, avx512, avx512bf16, amx, got "avx1024"/,
+  );
 });
