@@ -57,6 +57,8 @@ interface Addon {
   trim(): void;
   setThreads(threads: number): number;
   setVectorLevel(level: string): number;
+  setProfiling(on: boolean): void;
+  profile(): { nanoseconds: number; ops: { op: string; calls: number; nanoseconds: number }[] };
   info(): AddonInfo;
 }
 

@@ -330,6 +330,30 @@ Napi::Value setVectorLevel(const Napi::CallbackInfo& info) {
   }));
 }
 
+// setProfiling(on)
+Napi::Value setProfiling(const Napi::CallbackInfo& info) {
+  addonOf(info.Env()).context.stream->setProfiling(info[0].ToBoolean().Value());
+  return info.Env().Undefined();
+}
+
+// profile() -> { nanoseconds, ops: [{ op, calls, nanoseconds }] }, after a read that followed setProfiling(false)
+Napi::Value profile(const Napi::CallbackInfo& info) {
+  const Profile& profile = addonOf(info.Env()).context.stream->profile();
+  auto list = Napi::Array::New(info.Env(), profile.ops().size());
+  for (uint32_t i = 0; i < profile.ops().size(); i++) {
+    const OpTime& time = profile.ops()[i];
+    auto entry = Napi::Object::New(info.Env());
+    entry.Set("op", time.op);
+    entry.Set("calls", double(time.calls));
+    entry.Set("nanoseconds", double(time.nanoseconds));
+    list[i] = entry;
+  }
+  auto out = Napi::Object::New(info.Env());
+  out.Set("nanoseconds", double(profile.elapsedNanoseconds()));
+  out.Set("ops", list);
+  return out;
+}
+
 // info() -> the build and the machine as the addon sees them
 Napi::Value describe(const Napi::CallbackInfo& info) {
   Addon& addon = addonOf(info.Env());
@@ -429,6 +453,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("trim", Napi::Function::New(env, trim));
   exports.Set("setThreads", Napi::Function::New(env, setThreads));
   exports.Set("setVectorLevel", Napi::Function::New(env, setVectorLevel));
+  exports.Set("setProfiling", Napi::Function::New(env, setProfiling));
+  exports.Set("profile", Napi::Function::New(env, profile));
   exports.Set("info", Napi::Function::New(env, describe));
   return exports;
 }

@@ -50,7 +50,13 @@ void Stream::replay(std::shared_ptr<Recording> recording) {
 void Stream::setThreads(int threads) {
   threads_ = threads;
   Entry entry{Entry::Kind::setThreads, std::nullopt, nullptr, nullptr};
-  entry.threads = threads;
+  entry.setting = threads;
+  push(std::move(entry));
+}
+
+void Stream::setProfiling(bool on) {
+  Entry entry{Entry::Kind::setProfiling, std::nullopt, nullptr, nullptr};
+  entry.setting = on;
   push(std::move(entry));
 }
 
@@ -66,6 +72,7 @@ void Stream::runGuarded(const Command& command, uint64_t sequence) {
   } catch (...) {
     failure_ = StreamFailure{sequence, std::string("[") + command.op() + "] unknown failure"};
   }
+  if (profile_.on()) profile_.add(command.op());
 }
 
 void Stream::loop() {
@@ -85,6 +92,7 @@ void Stream::loop() {
       batch.swap(queue_);
       available_.store(false, std::memory_order_release);
     }
+    if (profile_.on()) profile_.mark();
     for (auto& entry : batch) {
       if (stopping_) return;
       switch (entry.kind) {
@@ -96,6 +104,7 @@ void Stream::loop() {
           break;
         case Entry::Kind::fence:
           if (!failure_) entry.fence->first();
+          if (profile_.on()) profile_.add("read");
           skippedUnreported_ = false;
           entry.fence->second(failure_ ? &*failure_ : nullptr);
           break;
@@ -104,7 +113,13 @@ void Stream::loop() {
           if (failure_ && failure_->sequence == entry.sequence && !skippedUnreported_) failure_.reset();
           break;
         case Entry::Kind::setThreads:
-          workers_.resize(entry.threads);
+          workers_.resize(entry.setting);
+          break;
+        case Entry::Kind::setProfiling:
+          if (entry.setting)
+            profile_.start();
+          else
+            profile_.stop();
           break;
       }
     }

@@ -17,6 +17,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/profile.h"
 #include "core/registry.h"
 #include "core/tensor.h"
 #include "core/workers.h"
@@ -85,6 +86,10 @@ class Stream {
   void replay(std::shared_ptr<Recording> recording);
   void setThreads(int threads);
   int threads() const { return threads_; }
+  // Times what is queued from here on, or ends that.
+  void setProfiling(bool on);
+  // Complete once a fence queued after setProfiling(false) was reached.
+  const Profile& profile() const { return profile_; }
   // Number of the last queued command.
   uint64_t sequence() const { return sequence_; }
 
@@ -98,12 +103,12 @@ class Stream {
 
  private:
   struct Entry {
-    enum class Kind : uint8_t { command, fence, acknowledge, replay, setThreads };
+    enum class Kind : uint8_t { command, fence, acknowledge, replay, setThreads, setProfiling };
     Kind kind;
     std::optional<Command> command;
     std::shared_ptr<Recording> recording;
     std::unique_ptr<std::pair<std::function<void()>, std::function<void(const StreamFailure*)>>> fence;
-    int threads = 0;
+    int setting = 0;  // number of threads, or whether to profile
     uint64_t sequence = 0;
   };
   void push(Entry entry);
@@ -121,6 +126,7 @@ class Stream {
   bool sleeping_ = false;
   std::optional<StreamFailure> failure_;  // of the native thread
   bool skippedUnreported_ = false;        // a command was skipped after the last fence that reported failure_
+  Profile profile_;
   Workers workers_;
   std::thread thread_;  // last: it starts when everything else exists
 };
