@@ -46,7 +46,7 @@ interface Addon {
   readonly knobs: readonly KnobDescription[];
   invoke(op: number, argumentCount: number): number;
   takeError(): { kind: 'invalid' | 'device' | 'internal'; message: string };
-  dispose(handle: number): boolean;
+  dispose(handle: number): void;
   upload(handle: number, data: ArrayBufferView): number;
   read(...handles: number[]): Promise<ArrayBuffer[]> | -1;
   beginRecording(): number;

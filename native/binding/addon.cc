@@ -139,12 +139,17 @@ Napi::Value takeError(const Napi::CallbackInfo& info) {
   return out;
 }
 
-// dispose(handle) -> whether the tensor was live
-Napi::Value dispose(const Napi::CallbackInfo& info) {
-  Addon& addon = addonOf(info.Env());
-  const bool live = addon.context.tensors.remove(argument(info, 0));
+// dispose(handle); a tensor that was disposed of already stays so
+napi_value dispose(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value value;
+  napi_get_cb_info(env, info, &count, &value, nullptr, nullptr);
+  double handle = 0;
+  napi_get_value_double(env, value, &handle);
+  Addon& addon = addonOf(env);
+  addon.context.tensors.remove(handle);
   addon.reportMemory();
-  return Napi::Boolean::New(info.Env(), live);
+  return nullptr;
 }
 
 // upload(handle, typedArray) -> 0 or -1; the data is copied before the call returns
@@ -336,7 +341,8 @@ Napi::Value setProfiling(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// profile() -> { nanoseconds, ops: [{ op, calls, nanoseconds }] }, after a read that followed setProfiling(false)
+// profile() -> { nanoseconds, ops: [{ op, calls, nanoseconds }] }, after a read that followed
+// setProfiling(false)
 Napi::Value profile(const Napi::CallbackInfo& info) {
   const Profile& profile = addonOf(info.Env()).context.stream->profile();
   auto list = Napi::Array::New(info.Env(), profile.ops().size());
@@ -435,14 +441,16 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
 
   auto names = Napi::Array::New(env, size_t(kOpCount));
   for (int i = 0; i < kOpCount; i++) names[uint32_t(i)] = Napi::String::New(env, kOps[i].name);
-  napi_value invokeFunction;
+  // The two that every op takes: plain functions, without the wrapping of the others.
+  napi_value invokeFunction, disposeFunction;
   napi_create_function(env, "invoke", NAPI_AUTO_LENGTH, invoke, nullptr, &invokeFunction);
+  napi_create_function(env, "dispose", NAPI_AUTO_LENGTH, dispose, nullptr, &disposeFunction);
   exports.Set("buffer", Napi::Value(env, buffer));
   exports.Set("ops", names);
   exports.Set("knobs", knobs(env));
   exports.Set("invoke", Napi::Value(env, invokeFunction));
   exports.Set("takeError", Napi::Function::New(env, takeError));
-  exports.Set("dispose", Napi::Function::New(env, dispose));
+  exports.Set("dispose", Napi::Value(env, disposeFunction));
   exports.Set("upload", Napi::Function::New(env, upload));
   exports.Set("read", Napi::Function::New(env, read));
   exports.Set("beginRecording", Napi::Function::New(env, beginRecording));

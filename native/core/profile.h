@@ -12,7 +12,8 @@ struct OpTime {
   int64_t nanoseconds = 0;
 };
 
-// Belongs to the native thread while it is on. JavaScript reads it once a fence queued after stop() was reached.
+// Belongs to the native thread while it is on. JavaScript reads it once a fence queued after stop() was
+// reached.
 class Profile {
  public:
   bool on() const { return on_; }
