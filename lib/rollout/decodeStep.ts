@@ -27,6 +27,8 @@ interface Inputs extends RolloutRows {
   readonly keys: Tensor;
   /** int32 [6 rows]: positions, slots and keys, which are views of it, so that one upload brings a step's. */
   readonly state: Tensor;
+  /** What the next upload brings; kept, so that a step makes no garbage of it. */
+  readonly nextState: Int32Array;
   readonly recorded: Map<string, Recorded>;
 }
 
@@ -58,7 +60,8 @@ export class DecodeStep implements Disposable {
     const inputs = this.#inputsFor(count);
     const { recording, outputs } = this.#recordedFor(inputs, sampling);
     const rows = placeRows(sequences, inputs.ids);
-    inputs.state.upload(stateOf(rows, count));
+    writeState(rows, inputs.nextState);
+    inputs.state.upload(inputs.nextState);
     recording.replay();
     return { rows, draws: readTensors(outputs) };
   }
@@ -71,6 +74,7 @@ export class DecodeStep implements Disposable {
       inputs = {
         ids,
         state,
+        nextState: new Int32Array(6 * count),
         positions: keep(view(state, 0, [count])),
         slots: keep(view(state, count, [count])),
         keys: keep(view(state, 2 * count, [count, 4])),
@@ -147,20 +151,17 @@ function placeRows<R extends DecodeRow>(sequences: readonly R[], ids: Tensor): (
   return rows;
 }
 
-/** Positions, slots and keys of the rows, as `Inputs.state` has them. */
-function stateOf(rows: readonly (DecodeRow | undefined)[], count: number): Int32Array {
-  const state = new Int32Array(6 * count).fill(0);
-  rows.forEach((sequence, row) => {
-    state[row] = sequence?.position ?? 0;
-    state[count + row] = sequence?.slot ?? -1;
-    if (sequence) {
-      state.set(
-        [sequence.promptId, sequence.sampleId, sequence.position + 1, sequence.slot],
-        2 * count + 4 * row,
-      );
-    } else {
-      state[2 * count + 4 * row + 3] = -1;
-    }
-  });
-  return state;
+/** Writes positions, slots and keys of the rows, as `Inputs.state` has them. */
+function writeState(rows: readonly (DecodeRow | undefined)[], state: Int32Array): void {
+  const count = rows.length;
+  for (let row = 0; row < count; row++) {
+    const { position = 0, slot = -1, promptId = 0, sampleId = 0 } = rows[row] ?? {};
+    state[row] = position;
+    state[count + row] = slot;
+    const key = 2 * count + 4 * row;
+    state[key] = promptId;
+    state[key + 1] = sampleId;
+    state[key + 2] = position + 1;
+    state[key + 3] = slot;
+  }
 }

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "binding/memory_report.h"
 #include "core/context.h"
 #include "cpu/kernels.h"
 #include "cuda/cuda.h"
@@ -54,19 +55,17 @@ struct Addon {
   napi_ref bufferReference = nullptr;
   napi_threadsafe_function settle = nullptr;
   int pendingReads = 0;
-  int64_t reportedBytes = 0;
+  MemoryReport memoryReport;
   std::map<uint32_t, std::shared_ptr<Recording>> recordings;
   uint32_t nextRecording = 1;
   std::string errorKind;
   std::string errorMessage;
 
-  // Lets the collector know of native memory, in steps: the call is not free and may collect at once.
   void reportMemory() {
-    const int64_t delta = context.allocator.use().bytes - reportedBytes;
-    if (delta < (4 << 20) && delta > -(4 << 20)) return;
+    const int64_t change = memoryReport.due(context.allocator.use().bytes);
+    if (change == 0) return;
     int64_t total;
-    napi_adjust_external_memory(env, delta, &total);
-    reportedBytes += delta;
+    napi_adjust_external_memory(env, change, &total);
   }
   // -1 tells lib/native.ts to fetch the error, which it throws at the call.
   template <class Body>
