@@ -1,6 +1,7 @@
-// The rollout family's product: two chains of fp32 multiply-adds an element, of the even and of the odd steps of k,
-// joined at the end. With the one or few rows of a decode step an element has too few neighbours to fill the pipeline,
-// so a serving engine's kernels give each element more than one chain. With splitK two chains for each chunk of k.
+// The rollout family's product: two chains of fp32 multiply-adds an element, of the even and of the odd steps
+// of k, joined at the end. With the one or few rows of a decode step an element has too few neighbours to
+// fill the pipeline, so a serving engine's kernels give each element more than one chain. With splitK two
+// chains for each chunk of k.
 #include "cpu/shared/kernel.h"
 #include "ops/gemm.h"
 #define ISA_KERNELS "cpu/rollout/gemm.cc"

@@ -1,9 +1,10 @@
-// Reading a matrix by steps of k, in 32-bit words, for packing: a word is an fp32 value (Depth 1, any dtype, widened),
-// or the 16-bit pair k, k + 1 (Depth 2, k in the low half; an odd last k is paired with zero).
+// Reading a matrix by steps of k, in 32-bit words, for packing: a word is an fp32 value (Depth 1, any dtype,
+// widened), or the 16-bit pair k, k + 1 (Depth 2, k in the low half; an odd last k is paired with zero).
 //
-// Of a matrix with lanes (rows of A, columns of B) and steps of k, sixteen words at a time: eachStep gives sixteen
-// lanes of one step, eachLane sixteen steps of one lane. Either can be read from memory that is contiguous along k
-// or across the lanes; what lies the other way is transposed in registers. Included once a pass, inside it: no guard.
+// Of a matrix with lanes (rows of A, columns of B) and steps of k, sixteen words at a time: eachStep gives
+// sixteen lanes of one step, eachLane sixteen steps of one lane. Either can be read from memory that is
+// contiguous along k or across the lanes; what lies the other way is transposed in registers. Included once a
+// pass, inside it: no guard.
 
 namespace isopolicy::ISA_PASS {
 
@@ -11,8 +12,8 @@ ISA_INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 ISA_INLINE int64_t quotientUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 ISA_INLINE int64_t roundUp(int64_t a, int64_t b) { return quotientUp(a, b) * b; }
 
-// A block of a stored matrix: `lanes` x `length` of k, element (lane, k) at lane * ld + k where it lies along k, else
-// at k * ld + lane.
+// A block of a stored matrix: `lanes` x `length` of k, element (lane, k) at lane * ld + k where it lies along
+// k, else at k * ld + lane.
 template <class T>
 struct Source {
   const T* at;
@@ -56,8 +57,8 @@ ISA_INLINE void transpose16(__m512 (&r)[16]) {
   }
 }
 
-// The same from memory, sixteen words of sixteen rows that are `bytes` apart: quarters of rows are gathered by loads,
-// which leaves half of the shuffles.
+// The same from memory, sixteen words of sixteen rows that are `bytes` apart: quarters of rows are gathered
+// by loads, which leaves half of the shuffles.
 ISA_INLINE void transposeWords(const char* rows, int64_t bytes, __m512 (&out)[16]) {
   const auto quarter = [&](int row, int q) {
     return _mm_loadu_ps(reinterpret_cast<const float*>(rows + row * bytes) + 4 * q);
@@ -84,7 +85,8 @@ ISA_INLINE void transposeWords(const char* rows, int64_t bytes, __m512 (&out)[16
 }
 #endif
 
-// Sixteen words: the lanes of one step, of which n exist, taken from row k of x and, at Depth 2, from row k + 1.
+// Sixteen words: the lanes of one step, of which n exist, taken from row k of x and, at Depth 2, from row k
+// + 1.
 template <int Depth, class T>
 ISA_INLINE Vec stepAcross(const T* x, [[maybe_unused]] int64_t ld, [[maybe_unused]] bool second, int n) {
   if constexpr (Depth == 1) {
@@ -117,11 +119,12 @@ ISA_INLINE Vec stepsAlong(const T* x, int n) {
   }
 }
 
-// How far ahead the bytes of a row are asked for: many short streams are more than the hardware's prefetcher follows.
+// How far ahead the bytes of a row are asked for: many short streams are more than the hardware's prefetcher
+// follows.
 inline constexpr int kAhead = 512;
 
-// Sixteen steps from k on, of sixteen lanes from `lane` on, whichever way they lie: out[i] is step i, absent lanes and
-// steps are zero.
+// Sixteen steps from k on, of sixteen lanes from `lane` on, whichever way they lie: out[i] is step i, absent
+// lanes and steps are zero.
 template <int Depth, class T>
 ISA_INLINE void stepBlock(const Source<T>& x, int64_t k, int64_t lane, Vec (&out)[16]) {
   const int lanes = int(lesser(kLanes, x.lanes - lane));
@@ -145,7 +148,8 @@ ISA_INLINE void stepBlock(const Source<T>& x, int64_t k, int64_t lane, Vec (&out
       return;
     }
   }
-  for (int i = 0; i < 16; i++) r[i] = i < lanes ? stepsAlong<Depth>(from + i * x.ld, n).v : _mm512_setzero_ps();
+  for (int i = 0; i < 16; i++)
+    r[i] = i < lanes ? stepsAlong<Depth>(from + i * x.ld, n).v : _mm512_setzero_ps();
   transpose16(r);
   for (int i = 0; i < 16; i++) out[i] = {r[i]};
 #else
@@ -159,8 +163,8 @@ ISA_INLINE void stepBlock(const Source<T>& x, int64_t k, int64_t lane, Vec (&out
 #endif
 }
 
-// put(step, lane, words) for every step below `steps` (from the length on they are zero) and every sixteenth lane below
-// `width`, steps in order within a lane.
+// put(step, lane, words) for every step below `steps` (from the length on they are zero) and every sixteenth
+// lane below `width`, steps in order within a lane.
 template <int Depth, class T, class Put>
 ISA_INLINE void eachStep(const Source<T>& x, int64_t steps, int64_t width, Put&& put) {
   for (int64_t lane = 0; lane < width; lane += kLanes) {
@@ -179,7 +183,8 @@ ISA_INLINE void eachStep(const Source<T>& x, int64_t steps, int64_t width, Put&&
 }
 
 #if ISA_LEVEL >= 4
-// put(lane, step, words): sixteen steps from `step` on of one lane, for every lane below `width` and every sixteenth step.
+// put(lane, step, words): sixteen steps from `step` on of one lane, for every lane below `width` and every
+// sixteenth step.
 template <int Depth, class T, class Put>
 ISA_INLINE void eachLane(const Source<T>& x, int64_t steps, int64_t width, Put&& put) {
   if (x.alongK) {

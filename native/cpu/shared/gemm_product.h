@@ -1,15 +1,16 @@
-// How a matrix product is cut into blocks, packed and shared among threads: the same for both families and every
-// format of gemm_tile.h.
+// How a matrix product is cut into blocks, packed and shared among threads: the same for both families and
+// every format of gemm_tile.h.
 //
-// C is cut into blocks of rows x columns, a task each; k into blocks whose panel of B stays in L1 while the rows of
-// a block pass over it. A is packed ahead, for all threads. B is packed ahead where several blocks of rows read it,
-// else block by block by the task itself; packed weights are read in place. With splitK each chunk of k has chains
-// of its own, and the chunks are added in order. Included once a pass, inside it, after gemm_tile.h: no guard.
+// C is cut into blocks of rows x columns, a task each; k into blocks whose panel of B stays in L1 while the
+// rows of a block pass over it. A is packed ahead, for all threads. B is packed ahead where several blocks of
+// rows read it, else block by block by the task itself; packed weights are read in place. With splitK each
+// chunk of k has chains of its own, and the chunks are added in order. Included once a pass, inside it, after
+// gemm_tile.h: no guard.
 
 namespace isopolicy::ISA_PASS {
 
-// Rows and columns of C that a thread takes at a time: the sums (256 KiB), a block of A over all of k and a panel of B
-// together stay in L2.
+// Rows and columns of C that a thread takes at a time: the sums (256 KiB), a block of A over all of k and a
+// panel of B together stay in L2.
 inline constexpr int64_t kProductRows = 256, kProductColumns = 256;
 // Bytes that are packed ahead for all threads (a share of L3).
 inline constexpr int64_t kPackedAhead = int64_t(8) << 20;
@@ -59,7 +60,8 @@ class Product {
  public:
   using T = typename Format::Element;
 
-  explicit Product(const GemmArgs& args) : g_(args), depths_(args.k, args.splitK, Format::kBlock, Format::kStepLength) {
+  explicit Product(const GemmArgs& args)
+      : g_(args), depths_(args.k, args.splitK, Format::kBlock, Format::kStepLength) {
     if (g_.accumulate) {
       g_.addend = static_cast<const float*>(g_.c);
       g_.ldAddend = g_.ldc;
@@ -68,7 +70,8 @@ class Product {
 
   void run(Workers& workers) {
     const int64_t perThread = quotientUp(quotientUp(g_.m, kRows), workers.threads()) * kRows;
-    blockRows_ = lesser(kProductRows / kRows * kRows, perThread > 2 * kRows ? perThread : kProductRows / kRows * kRows);
+    blockRows_ = lesser(kProductRows / kRows * kRows,
+                        perThread > 2 * kRows ? perThread : kProductRows / kRows * kRows);
     if (g_.batch > 1)
       eachMatrix(workers);
     else
@@ -91,8 +94,7 @@ class Product {
     const int64_t aBytes = quotientUp(g_.m, kRows) * depths_.steps * Format::kBytesA;
     const int64_t rowBytes = depths_.steps * Format::kBytesA / kRows + 1;
     const int64_t slabRows =
-        aBytes <= kPackedAhead ? g_.m
-                               : roundUp(lesser(g_.m, kPackedAhead / rowBytes), blockRows_);
+        aBytes <= kPackedAhead ? g_.m : roundUp(lesser(g_.m, kPackedAhead / rowBytes), blockRows_);
     const int64_t panelBytes = depths_.steps * Format::kBytesB + 1;
     // Several blocks of rows read the same panels.
     const bool sharesB = !g_.packedB && g_.m > blockRows_;
@@ -103,7 +105,8 @@ class Product {
     packed.a = scratch.get<char>(quotientUp(lesser(slabRows, g_.m), kRows) * depths_.steps * Format::kBytesA);
     char* bAhead = nullptr;
     if (sharesB)
-      bAhead = scratch.get<char>(quotientUp(lesser(slabColumns, g_.n), kColumns) * depths_.steps * Format::kBytesB);
+      bAhead = scratch.get<char>(quotientUp(lesser(slabColumns, g_.n), kColumns) * depths_.steps *
+                                 Format::kBytesB);
     packed.b = bAhead;
     for (int64_t n = 0; n < g_.n; n += slabColumns) {
       const int64_t columns = lesser(slabColumns, g_.n - n);
@@ -119,25 +122,25 @@ class Product {
   }
 
   // A and, where bAhead is not null, B: piece by piece, a piece one tile or panel over one block of k.
-  void packAhead(Workers& workers, const Packed& packed, bool packsA, char* bAhead, int64_t n, int64_t columns) {
+  void packAhead(Workers& workers, const Packed& packed, bool packsA, char* bAhead, int64_t n,
+                 int64_t columns) {
     const int64_t tiles = packsA ? quotientUp(packed.aRows, kRows) : 0;
     const int64_t panels = bAhead ? quotientUp(columns, kColumns) : 0;
     const int64_t blocks = depths_.blocks;
-    workers.parallelFor(
-        (tiles + panels) * blocks, quotientUp(int64_t(1) << 15, kRows * Format::kBlock),
-        [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; i++) {
-            const Depths::Block k = depths_.block(i % blocks);
-            const int64_t piece = i / blocks;
-            if (piece < tiles) {
-              packRows(0, packed.aFirstRow + piece * kRows, k, aAt(packed, piece * kRows, k));
-            } else {
-              const int64_t panel = piece - tiles;
-              packColumns(0, n + panel * kColumns, k,
-                          bAhead + (panel * depths_.steps + k.firstStep) * Format::kBytesB);
-            }
-          }
-        });
+    workers.parallelFor((tiles + panels) * blocks, quotientUp(int64_t(1) << 15, kRows * Format::kBlock),
+                        [&](int64_t begin, int64_t end) {
+                          for (int64_t i = begin; i < end; i++) {
+                            const Depths::Block k = depths_.block(i % blocks);
+                            const int64_t piece = i / blocks;
+                            if (piece < tiles) {
+                              packRows(0, packed.aFirstRow + piece * kRows, k, aAt(packed, piece * kRows, k));
+                            } else {
+                              const int64_t panel = piece - tiles;
+                              packColumns(0, n + panel * kColumns, k,
+                                          bAhead + (panel * depths_.steps + k.firstStep) * Format::kBytesB);
+                            }
+                          }
+                        });
   }
 
   char* aAt(const Packed& packed, int64_t row, const Depths::Block& k) const {
@@ -158,7 +161,8 @@ class Product {
   }
 
   // Shares out the blocks of C in rows m .. and columns n ..; smaller blocks where there would be too few.
-  void eachBlock(Workers& workers, const Packed& packed, int64_t m, int64_t rows, int64_t n, int64_t columns) {
+  void eachBlock(Workers& workers, const Packed& packed, int64_t m, int64_t rows, int64_t n,
+                 int64_t columns) {
     int64_t high = blockRows_, wide = kProductColumns;
     const bool few = rows <= 2 * kRows;  // one or two tiles: a panel at a time, so that its sums stay in L1
     if (few) wide = kColumns;
@@ -180,36 +184,41 @@ class Product {
     const int64_t high = blockRows_, wide = kProductColumns;
     const int64_t down = quotientUp(g_.m, high), across = quotientUp(g_.n, wide);
     const int64_t work = lesser(high, g_.m) * lesser(wide, g_.n) * (g_.k + 16);
-    workers.parallelFor(g_.batch * down * across, quotientUp(kProductGrain, work), [&](int64_t begin, int64_t end) {
-      [[maybe_unused]] typename Format::Scope scope;
-      Scratch scratch;
-      Packed packed;
-      packed.a = scratch.get<char>(quotientUp(lesser(high, g_.m), kRows) * depths_.steps * Format::kBytesA);
-      for (int64_t i = begin; i < end; i++) {
-        const int64_t matrix = i / (down * across);
-        packed.aFirstRow = i / across % down * high;
-        packed.aRows = lesser(high, g_.m - packed.aFirstRow);
-        for (int64_t row = 0; row < packed.aRows; row += kRows)
-          for (int64_t b = 0; b < depths_.blocks; b++) {
-            const Depths::Block k = depths_.block(b);
-            packRows(matrix, packed.aFirstRow + row, k, aAt(packed, row, k));
+    workers.parallelFor(
+        g_.batch * down * across, quotientUp(kProductGrain, work), [&](int64_t begin, int64_t end) {
+          [[maybe_unused]] typename Format::Scope scope;
+          Scratch scratch;
+          Packed packed;
+          packed.a =
+              scratch.get<char>(quotientUp(lesser(high, g_.m), kRows) * depths_.steps * Format::kBytesA);
+          for (int64_t i = begin; i < end; i++) {
+            const int64_t matrix = i / (down * across);
+            packed.aFirstRow = i / across % down * high;
+            packed.aRows = lesser(high, g_.m - packed.aFirstRow);
+            for (int64_t row = 0; row < packed.aRows; row += kRows)
+              for (int64_t b = 0; b < depths_.blocks; b++) {
+                const Depths::Block k = depths_.block(b);
+                packRows(matrix, packed.aFirstRow + row, k, aAt(packed, row, k));
+              }
+            const int64_t column = i % across * wide;
+            block(packed, matrix, packed.aFirstRow, packed.aRows, column, lesser(wide, g_.n - column));
           }
-        const int64_t column = i % across * wide;
-        block(packed, matrix, packed.aFirstRow, packed.aRows, column, lesser(wide, g_.n - column));
-      }
-    });
+        });
   }
 
   // One block of C, over all of k.
-  void block(const Packed& packed, int64_t matrix, int64_t m, int64_t rows, int64_t n, int64_t columns) const {
+  void block(const Packed& packed, int64_t matrix, int64_t m, int64_t rows, int64_t n,
+             int64_t columns) const {
     Scratch scratch;
     const int64_t tiles = quotientUp(rows, kRows), panels = quotientUp(columns, kColumns);
     const int64_t tileSums = kChains * kSums;
     float* sums = scratch.get<float>(tiles * panels * tileSums);
-    float* totals = depths_.blocks > depths_.blocksAChunk ? scratch.get<float>(tiles * panels * kSums) : nullptr;
+    float* totals =
+        depths_.blocks > depths_.blocksAChunk ? scratch.get<float>(tiles * panels * kSums) : nullptr;
     const bool direct = g_.packedB && tiles <= Format::kMostDirectTiles;
-    char* own = packed.b || direct ? nullptr
-                                   : scratch.get<char>(Format::kBlock / Format::kStepLength * Format::kBytesB);
+    char* own = packed.b || direct
+                    ? nullptr
+                    : scratch.get<char>(Format::kBlock / Format::kStepLength * Format::kBytesB);
     float* bias = scratch.get<float>(g_.bias ? panels * kColumns : 0);
     if (g_.bias) widen(static_cast<const T*>(g_.bias) + n, columns, panels * kColumns, bias);
 
@@ -224,15 +233,18 @@ class Product {
         job.next = nullptr;
         job.lines = 0;
         if (g_.packedB || packed.b) {
-          const char* from = packed.b ? packed.b + (column - packed.bFirstColumn) / kColumns * depths_.steps * Format::kBytesB
-                                      : static_cast<const char*>(g_.b) + column / kColumns * depths_.steps * Format::kBytesStored;
+          const char* from =
+              packed.b
+                  ? packed.b + (column - packed.bFirstColumn) / kColumns * depths_.steps * Format::kBytesB
+                  : static_cast<const char*>(g_.b) + column / kColumns * depths_.steps * Format::kBytesStored;
           const char* at = from + k.firstStep * storedBytes;
           job.b = at;
           if (!packed.b && !direct) {
             Format::prepare(at, k.steps, own);
             job.b = own;
           } else if (p + 1 < panels || tiles == 1) {
-            // The panel after this one is asked for while this one is multiplied; with few rows, what comes next in it.
+            // The panel after this one is asked for while this one is multiplied; with few rows, what comes
+            // next in it.
             const int64_t lines = quotientUp(k.steps * storedBytes, 64);
             job.next = tiles == 1 ? at + 8192 : at + depths_.steps * storedBytes;
             job.lines = int(quotientUp(lines, tiles * k.steps));
@@ -250,8 +262,8 @@ class Product {
           Format::run(high, wide, job, direct);
           if (job.lines > 0) job.next += job.lines * k.steps * 64;
           if (k.chunkEnds)
-            finish(matrix, m + t * kRows, high, column, wide, job.sums, totals ? totals + at * kSums : nullptr,
-                   k.chunk > 0, k.last, bias + p * kColumns);
+            finish(matrix, m + t * kRows, high, column, wide, job.sums,
+                   totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last, bias + p * kColumns);
         }
       }
     }
@@ -264,8 +276,8 @@ class Product {
     }
   }
 
-  // A chunk of k is done: its chains are joined and added to the chunks before it; after the last one the result is
-  // rounded and stored.
+  // A chunk of k is done: its chains are joined and added to the chunks before it; after the last one the
+  // result is rounded and stored.
   void finish(int64_t matrix, int64_t m, int rows, int64_t n, int columns, const float* sums, float* totals,
               bool hasTotal, bool last, const float* bias) const {
     const auto total = [&](int r, int v) __attribute__((always_inline)) {

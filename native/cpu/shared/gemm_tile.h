@@ -6,11 +6,11 @@
 //                 fp16 as two bf16 parts: 11 bits of significand are 8 and 3, so each number is exactly
 //                 hi + lo and a product is four products of parts, none of which rounds
 //
-// A format says how a block of A and a panel of B lie in memory, packs them so, and runs a tile: kRows rows of A
-// times kColumns columns of B over some steps of k. Sums are fp32 and stay in memory between blocks of k
-// ([chain][row][column]). The order of a sum is a matter of the format and Chains alone: chain c of Chains takes
-// steps c, c + Chains, ...; it does not depend on the tile's shape or on what else is in it. Included once a pass,
-// inside it, after gemm_pack.h: no guard.
+// A format says how a block of A and a panel of B lie in memory, packs them so, and runs a tile: kRows rows
+// of A times kColumns columns of B over some steps of k. Sums are fp32 and stay in memory between blocks of k
+// ([chain][row][column]). The order of a sum is a matter of the format and Chains alone: chain c of Chains
+// takes steps c, c + Chains, ...; it does not depend on the tile's shape or on what else is in it. Included
+// once a pass, inside it, after gemm_pack.h: no guard.
 #include "cpu/shared/tiles.h"
 
 namespace isopolicy::ISA_PASS {
@@ -33,9 +33,9 @@ ISA_INLINE void fetchNext(const char*& next, int lines) {
 
 // ---- One vector of columns at a time: Fused and Pairs ----
 
-// Vectors of a panel of B. With 32 registers two, so that 14 rows of A make 28 chains beside two vectors of B and one
-// broadcast; a step then costs 16 loads for 28 multiply-adds, half of what the load ports give. With 16 registers (two a
-// Vec at AVX2) one, and 6 rows; portable code has 16 xmm, four a Vec.
+// Vectors of a panel of B. With 32 registers two, so that 14 rows of A make 28 chains beside two vectors of B
+// and one broadcast; a step then costs 16 loads for 28 multiply-adds, half of what the load ports give. With
+// 16 registers (two a Vec at AVX2) one, and 6 rows; portable code has 16 xmm, four a Vec.
 inline constexpr int kTileVectors = ISA_LEVEL >= 2 ? 2 : 1;
 inline constexpr int kTileColumns = kTileVectors * kLanes;
 inline constexpr int kAllRows = ISA_LEVEL >= 2 ? 14 : ISA_LEVEL == 1 ? 6 : 2;
@@ -44,8 +44,8 @@ struct FusedStep {
   ISA_INLINE static Vec apply(Vec a, Vec b, Vec sum) { return fma(a, b, sum); }
 };
 #if ISA_LEVEL >= 3
-// The instruction adds the product of the odd k first, then that of the even one, each with a rounding of its own, and
-// takes and gives subnormals as zero.
+// The instruction adds the product of the odd k first, then that of the even one, each with a rounding of its
+// own, and takes and gives subnormals as zero.
 struct PairStep {
   ISA_INLINE static Vec apply(Vec a, Vec b, Vec sum) {
     return {_mm512_dpbf16_ps(sum.v, (__m512bh)a.v, (__m512bh)b.v)};
@@ -120,10 +120,10 @@ struct Fused {
   static constexpr int kChains = Chains, kStepLength = 1;
   static constexpr int kRows = kAllRows / Chains, kColumns = kTileColumns;
   static constexpr int64_t kBlock = 128;  // of k: a panel of B is 16 KiB and stays in L1
-  static constexpr int64_t kBytesA = kRows * 4, kBytesB = kColumns * 4;  // a step, ready to run
-  static constexpr int64_t kBytesStored = kColumns * int64_t(sizeof(T));    // a step of packed weights
-  // The tile can read packed weights as they are, widening them on the way, which costs it a conversion for kRows
-  // multiply-adds; widened once they serve many tiles.
+  static constexpr int64_t kBytesA = kRows * 4, kBytesB = kColumns * 4;   // a step, ready to run
+  static constexpr int64_t kBytesStored = kColumns * int64_t(sizeof(T));  // a step of packed weights
+  // The tile can read packed weights as they are, widening them on the way, which costs it a conversion for
+  // kRows multiply-adds; widened once they serve many tiles.
   static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : 2;
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {
@@ -186,7 +186,8 @@ struct Pairs {
 #if ISA_LEVEL >= 4
 inline constexpr int64_t kTileBytes = 1024;
 
-// Sixteen words of fp16 pairs as two of bf16 pairs whose sum they are. A number that is not finite leaves NaN in one part.
+// Sixteen words of fp16 pairs as two of bf16 pairs whose sum they are. A number that is not finite leaves NaN
+// in one part.
 ISA_INLINE void splitHalves(Vec words, Vec& hi, Vec& lo) {
   const __m512i bits = _mm512_castps_si512(words.v);
   const __m512 x = _mm512_cvtph_ps(_mm512_castsi512_si256(bits));
@@ -201,8 +202,9 @@ ISA_INLINE void splitHalves(Vec words, Vec& hi, Vec& lo) {
   lo = {_mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(restY, restX))};
 }
 
-// A block of A is [step][16-row half][part] tiles, a panel of B [step][16-column half][part]: kRows and kColumns are
-// two tiles each, so that four products share four loads and their sums fill four of the eight registers.
+// A block of A is [step][16-row half][part] tiles, a panel of B [step][16-column half][part]: kRows and
+// kColumns are two tiles each, so that four products share four loads and their sums fill four of the eight
+// registers.
 template <int Parts, int Chains>
 struct Tiles {
   using Element = std::conditional_t<Parts == 1, BFloat16, Half>;
@@ -220,7 +222,8 @@ struct Tiles {
   }
   static void packB(const Source<Element>& x, int64_t steps, void* to) {
     eachStep<2>(x, steps * 16, kColumns, [&](int64_t pair, int64_t column, Vec words) {
-      put(static_cast<char*>(to) + (pair / 16 * 2 + column / 16) * Parts * kTileBytes + pair % 16 * 64, words);
+      put(static_cast<char*>(to) + (pair / 16 * 2 + column / 16) * Parts * kTileBytes + pair % 16 * 64,
+          words);
     });
   }
   static void packStored(const Source<Element>& x, int64_t steps, void* to) {
@@ -267,8 +270,8 @@ struct Tiles {
     }
   }
 
-  // Sums in 0 to 3 (row half, column half), A in 4 and 5, B in 6 and 7. Products of one step reach different sums in
-  // turn: a product on the same sum as the one before it would wait for it.
+  // Sums in 0 to 3 (row half, column half), A in 4 and 5, B in 6 and 7. Products of one step reach different
+  // sums in turn: a product on the same sum as the one before it would wait for it.
   template <bool LowerRows, bool RightColumns>
   static void quad(const TileJob& job) {
     constexpr int64_t kSumStride = kColumns * 4;

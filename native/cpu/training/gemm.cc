@@ -1,5 +1,5 @@
-// The training family's product: one chain of fp32 multiply-adds an element, k from 0 to k - 1, as a framework's
-// matrix library makes it for many rows. With splitK a chain for each chunk of k.
+// The training family's product: one chain of fp32 multiply-adds an element, k from 0 to k - 1, as a
+// framework's matrix library makes it for many rows. With splitK a chain for each chunk of k.
 #include "cpu/shared/kernel.h"
 #include "ops/gemm.h"
 #define ISA_KERNELS "cpu/training/gemm.cc"
