@@ -1,3 +1,4 @@
+import type { Parameter } from '../autograd/parameter.js';
 import { Weights } from '../autograd/weights.js';
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
@@ -49,9 +50,14 @@ export interface RolloutOptions {
   readonly maxPrefillTokens?: number;
 }
 
+/** Packed weights come in whole steps of k at every level: a split of k has to end where a step does. */
+const longestPackedStep = 32;
+
 /**
  * The engine that generates (policy mu): paged KV cache, continuous batching, sampling on the device, rollout
  * kernels on a 16-bit snapshot of the weights.
+ *
+ * Weights are packed at the vector level in use when the engine is made, which has to stay.
  *
  * A response does not depend on what else is in the batch, on the order in which sequences finish, or on threads.
  */
@@ -88,7 +94,7 @@ export class RolloutEngine implements Disposable {
     const perSequence = KvCache.pagesFor(this.maxLength);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
-    this.#weights = new Weights(model.parameters, this.precision);
+    this.#weights = new Weights(model.parameters, this.precision, this.#packable(), [model.embedding]);
     this.#cache = new KvCache(config, {
       slots: this.maxBatch,
       maxLength: this.maxLength,
@@ -99,6 +105,24 @@ export class RolloutEngine implements Disposable {
     this.#decodeStep = new DecodeStep(this.maxBatch, (rows, keys, sampling) =>
       this.#step(rows, null, keys, sampling),
     );
+  }
+
+  /**
+   * The weights that products read whole, pass after pass: these are packed once for each sync. Projections that are
+   * not merged read blocks of rows instead.
+   */
+  #packable(): Parameter[] {
+    const { mergedProjections, gemmSplitK } = this.numerics;
+    if (gemmSplitK % longestPackedStep !== 0) return [];
+    const { layers, head } = this.#model;
+    return [
+      head,
+      ...layers.flatMap(({ attention, mlp }) => [
+        attention.outWeight,
+        mlp.downWeight,
+        ...(mergedProjections ? [attention.qkvWeight, mlp.gateUpWeight] : []),
+      ]),
+    ];
   }
 
   /** Takes over the model's masters, rounded to the rollout dtype. */
@@ -219,8 +243,8 @@ export class RolloutEngine implements Disposable {
   #logits(rows: RolloutRows, selected: Tensor | null): Tensor {
     const { numerics } = this;
     const hidden = this.#model.hidden(this.#pass(rows), rows.ids);
-    const head = this.#weights.of(this.#model.head).value;
-    return linear(selected ? gatherRows(hidden, selected) : hidden, [head], {
+    const head = this.#weights.of(this.#model.head);
+    return linear(selected ? gatherRows(hidden, selected) : hidden, [head.packed ?? head.value], {
       family: gemmFamilyOf(numerics),
       splitK: numerics.gemmSplitK,
       outDtype: numerics.logits16 ? this.precision : 'fp32',
