@@ -163,8 +163,9 @@ export class TrainingEngine implements Disposable {
         const share = (end - begin) / sequences.length;
         for (const [name, value] of Object.entries(part.metrics))
           metrics[name] = (metrics[name] ?? 0) + share * value;
-        const gradient = tape.own(tensor(Float32Array.from(part.gradient, (g) => g * lossScale)));
-        tape.backward(logprobs, gradient);
+        const scaled = new Float32Array(part.gradient.length);
+        for (let i = 0; i < scaled.length; i++) scaled[i] = part.gradient[i]! * lossScale;
+        tape.backward(logprobs, tape.own(tensor(scaled)));
       } finally {
         tape.dispose();
       }
