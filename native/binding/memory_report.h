@@ -1,7 +1,9 @@
-// When to tell the collector of native memory, so that it looks for tensors that were dropped without dispose().
+// When to tell the collector of native memory, so that it looks for tensors that were dropped without
+// dispose().
 //
-// Every report may make it collect, which takes milliseconds and a core. Memory that comes and goes within a step
-// is not its business: it hears of a new high at once, and beyond that, once a second, of what was never below.
+// Every report may make it collect, which takes milliseconds and a core. Memory that comes and goes within a
+// step is not its business: it hears of a new high at once, and beyond that, once a second, of what was never
+// below.
 #pragma once
 #include <algorithm>
 #include <chrono>
