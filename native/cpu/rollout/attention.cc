@@ -1,7 +1,9 @@
-// Rollout attention: query tokens against the paged cache of their slots. Decode reads the pages as they are;
-// prefill, where many consecutive tokens of a slot share the keys, widens them to fp32 strip by strip.
+// Rollout attention: query tokens against the paged cache of their slots. Decode in vectors reads the pages
+// as they are; AMX, and prefill, where many consecutive tokens of a slot share the keys, pack them strip by
+// strip.
 #include "cpu/shared/attention_work.h"
 #include "cpu/shared/kernel.h"
+#define ISA_TILES
 #define ISA_KERNELS "cpu/rollout/attention.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
@@ -14,45 +16,37 @@ struct TokenRun {
   int32_t token, count, slot, position;
 };
 
-// Rows up to which the pages are read as they are: they fit one pass over the keys.
+// Rows up to which vectors read the pages as they are: they fit one pass over the keys.
 static constexpr int kDirectRows = 4;
 
 template <class T>
 class PagedStrips {
  public:
-  PagedStrips(Scratch& scratch, const PagedAttentionArgs& args, int strip, int stride, bool wide)
-      : args_(args), headDim_(args.shape.headDim), stride_(stride) {
-    const int groups = roundUp16(strip) / 16;
+  PagedStrips(Scratch& scratch, const PagedAttentionArgs& args, const RowSettings& settings)
+      : args_(args), headDim_(args.shape.headDim), packed_(scratch, settings) {
+    const int groups = stripKeys(settings) / 16;
     keys_ = scratch.get<const T*>(groups);
     values_ = scratch.get<const T*>(groups);
-    if (!wide) return;
-    const int64_t groupSize = int64_t(stride) * 16;
-    wideKeys_ = scratch.get<const float*>(groups);
-    wideValues_ = scratch.get<const float*>(groups);
-    float* memory = scratch.get<float>(2 * groups * groupSize);
-    for (int g = 0; g < groups; g++) {
-      wideKeys_[g] = memory + 2 * g * groupSize;
-      wideValues_[g] = wideKeys_[g] + groupSize;
-    }
   }
 
-  // The pages of keys first .. first + n - 1, read as they are. The next strip is on its way from memory
-  // while this one is computed: pages are too short and scattered for the processor to run ahead by itself.
-  KeyStrip<T> direct(const TokenRun& run, int64_t kvHead, int first, int n) {
-    fetch(run, kvHead, first + n, std::min(first + 2 * n, run.position + run.count));
-    return pages(run, kvHead, first, n);
-  }
-
-  KeyStrip<float> widened(const TokenRun& run, int64_t kvHead, int first, int n) {
-    pages(run, kvHead, first, n);
+  // The pages of keys first .. first + n - 1, read as they are. All rows see all of these keys.
+  KeyStrip<T, PagedRows<T>> direct(const TokenRun& run, int64_t kvHead, int first, int n) {
+    fetchNext(run, kvHead, first, n);
     for (int j = 0; j < n; j += kPageSize) {
-      const int g = j / kPageSize;
-      widenRow(keys_[g], headDim_ * kPageSize, const_cast<float*>(wideKeys_[g]));
-      for (int i = 0; i < std::min(kPageSize, n - j); i++)
-        widenRow(values_[g] + int64_t(i) * headDim_, headDim_,
-                 const_cast<float*>(wideValues_[g]) + int64_t(i) * stride_);
+      const int64_t offset = offsetOf(run, kvHead, first + j);
+      keys_[j / kPageSize] = static_cast<const T*>(args_.cache.keys) + offset;
+      values_[j / kPageSize] = static_cast<const T*>(args_.cache.values) + offset;
     }
-    return {wideKeys_, wideValues_, stride_};
+    return {keys_, {values_, headDim_}, true};
+  }
+
+  auto packed(const TokenRun& run, int64_t kvHead, int first, int n) {
+    fetchNext(run, kvHead, first, n);
+    return packed_.fill(n, [&](int from, int some) {
+      const int64_t offset = offsetOf(run, kvHead, first + from);
+      packed_.page(from, some, static_cast<const T*>(args_.cache.keys) + offset,
+                   static_cast<const T*>(args_.cache.values) + offset);
+    });
   }
 
  private:
@@ -61,18 +55,12 @@ class PagedStrips {
     return (page * args_.shape.numKvHeads + kvHead) * headDim_ * kPageSize;
   }
 
-  KeyStrip<T> pages(const TokenRun& run, int64_t kvHead, int first, int n) {
-    for (int j = 0; j < n; j += kPageSize) {
-      const int64_t offset = offsetOf(run, kvHead, first + j);
-      keys_[j / kPageSize] = static_cast<const T*>(args_.cache.keys) + offset;
-      values_[j / kPageSize] = static_cast<const T*>(args_.cache.values) + offset;
-    }
-    return {keys_, values_, headDim_};
-  }
-
-  void fetch(const TokenRun& run, int64_t kvHead, int begin, int end) const {
+  // The next strip is on its way from memory while this one is computed: pages are too short and scattered
+  // for the processor to run ahead by itself.
+  void fetchNext(const TokenRun& run, int64_t kvHead, int first, int n) const {
     const int64_t bytes = int64_t(headDim_) * kPageSize * int64_t(sizeof(T));
-    for (int j = begin; j < end; j += kPageSize) {
+    const int end = std::min(first + 2 * n, run.position + run.count);
+    for (int j = first + n; j < end; j += kPageSize) {
       const int64_t offset = offsetOf(run, kvHead, j) * int64_t(sizeof(T));
       const char* keys = static_cast<const char*>(args_.cache.keys) + offset;
       const char* values = static_cast<const char*>(args_.cache.values) + offset;
@@ -85,11 +73,9 @@ class PagedStrips {
 
   const PagedAttentionArgs& args_;
   const int headDim_;
-  const int stride_;
+  PackedStrip<T> packed_;
   const T** keys_;
   const T** values_;
-  const float** wideKeys_ = nullptr;
-  const float** wideValues_ = nullptr;
 };
 
 template <class T>
@@ -99,10 +85,13 @@ static void attendRuns(const PagedAttentionArgs& args, const TokenRun* runs, int
   const int group = shape.group();
   const int headDim = shape.headDim;
   const int64_t tokenStride = int64_t(shape.heads()) * headDim;
-  const int directRows = headDim % 16 == 0 ? kDirectRows : 0;
   Scratch scratch;
-  AttentionRows<T> rows(scratch, {headDim, args.scale, args.chunk, args.tile}, int64_t(longest) * group);
-  PagedStrips<T> strips(scratch, args, rows.strip(), rows.stride(), int64_t(longest) * group > directRows);
+  const RowSettings settings{headDim, args.scale, args.chunk, args.tile};
+  AttentionRows<T> rows(scratch, settings, int64_t(longest) * group);
+  PagedStrips<T> strips(scratch, args, settings);
+#if ISA_LEVEL >= 4
+  const RowTiles tiles(std::min(16, longest * group));
+#endif
 
   for (int64_t piece = begin; piece < end; piece++) {
     const TokenRun& run = runs[piece / shape.numKvHeads];
@@ -120,11 +109,10 @@ static void attendRuns(const PagedAttentionArgs& args, const TokenRun* runs, int
     for (int t = 0; t < run.count; t++)
       for (int h = 0; h < group; h++)
         rows.query(count++, queries + t * tokenStride + h * headDim, run.position + t + 1);
-    if (count <= directRows)
-      rows.template attend<T>(count, [&](int first, int n) { return strips.direct(run, kvHead, first, n); });
-    else
-      rows.template attend<float>(count,
-                                  [&](int first, int n) { return strips.widened(run, kvHead, first, n); });
+    const bool direct = !Form<T>::kTiles && headDim % 16 == 0 && run.count == 1 && count <= kDirectRows;
+    if constexpr (!Form<T>::kTiles)
+      if (direct) rows.attend(count, [&](int first, int n) { return strips.direct(run, kvHead, first, n); });
+    if (!direct) rows.attend(count, [&](int first, int n) { return strips.packed(run, kvHead, first, n); });
     for (int64_t r = 0; r < count; r++) rows.output(r, out + r / group * outStride + r % group * headDim);
   }
 }

@@ -3,6 +3,7 @@
 // block and every query head of the group. Strips above the diagonal are never touched.
 #include "cpu/shared/attention_work.h"
 #include "cpu/shared/kernel.h"
+#define ISA_TILES
 #define ISA_KERNELS "cpu/training/attention.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
@@ -23,17 +24,12 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
   const int headDim = shape.headDim;
   const int64_t tokenStride = int64_t(shape.heads()) * headDim;
   Scratch scratch;
-  AttentionRows<T> rows(scratch, {headDim, args.scale, args.chunk, args.tile}, int64_t(maxTokens) * group);
-  const int groups = roundUp16(rows.strip()) / 16;
-  const int64_t groupSize = int64_t(rows.stride()) * 16;
-  float* wideKeys = scratch.get<float>(groups * groupSize);
-  float* wideValues = scratch.get<float>(groups * groupSize);
-  const float** keyGroups = scratch.get<const float*>(groups);
-  const float** valueGroups = scratch.get<const float*>(groups);
-  for (int g = 0; g < groups; g++) {
-    keyGroups[g] = wideKeys + g * groupSize;
-    valueGroups[g] = wideValues + g * groupSize;
-  }
+  const RowSettings settings{headDim, args.scale, args.chunk, args.tile};
+  AttentionRows<T> rows(scratch, settings, int64_t(maxTokens) * group);
+  PackedStrip<T> strip(scratch, settings);
+#if ISA_LEVEL >= 4
+  const RowTiles tiles(16);
+#endif
 
   for (int64_t piece = begin; piece < end; piece++) {
     const SequenceBlock& block = blocks[piece / shape.numKvHeads];
@@ -46,13 +42,11 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
     for (int t = block.begin; t < block.end; t++)
       for (int h = 0; h < group; h++) rows.query(count++, queries + t * tokenStride + h * headDim, t + 1);
 
-    rows.template attend<float>(count, [&](int first, int n) {
-      for (int j = 0; j < n; j += 16)
-        widenTransposed(keys + (first + j) * tokenStride, tokenStride, std::min(16, n - j), headDim,
-                        wideKeys + j / 16 * groupSize);
-      for (int j = 0; j < n; j++)
-        widenRow(values + (first + j) * tokenStride, headDim, wideValues + int64_t(j) * rows.stride());
-      return KeyStrip<float>{keyGroups, valueGroups, rows.stride()};
+    rows.attend(count, [&](int first, int n) {
+      return strip.fill(n, [&](int from, int some) {
+        const int64_t at = (first + from) * tokenStride;
+        strip.rows(from, some, keys + at, values + at, tokenStride);
+      });
     });
 
     for (int64_t r = 0; r < count; r++) {

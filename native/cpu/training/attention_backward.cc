@@ -127,13 +127,13 @@ class SequenceGradient {
     float* p = p_ + i * kTileKeys;
     float* dS = dS_ + i * kTileKeys;
     const int groups = roundUp16(seen(i + R - 1, offset, keys)) / 16;
-    dots<R>(queries_ + i * stride_, stride_, keyPointers_, groups, headDim_, args_.scale, p, kTileKeys);
-    dots<R>(dOut_ + i * stride_, stride_, valuePointers_, groups, headDim_, 1.0f, dS, kTileKeys);
+    dots<R>(queries_ + i * stride_, stride_, keyPointers_, groups, headDim_, p, kTileKeys);
+    dots<R>(dOut_ + i * stride_, stride_, valuePointers_, groups, headDim_, dS, kTileKeys);
     for (int r = 0; r < R; r++) {
       const Vec rowLse = splat(lse[i + r]);
       const Vec rowDot = splat(rowDots[i + r]);
       for (int j = r * kTileKeys; j < r * kTileKeys + groups * 16; j += 16) {
-        const Vec x = exp(load(p + j) - rowLse);
+        const Vec x = exp(load(p + j) * splat(args_.scale) - rowLse);
         store(p + j, roundThrough<T>(x));
         store(dS + j, roundThrough<T>(x * (load(dS + j) - rowDot)));
       }
@@ -141,12 +141,12 @@ class SequenceGradient {
   }
 
   void addToQueries(int rows, int offset, int keys, float* dQ) {
-    const DenseRows from{keys_, stride_};
+    const DenseRows<float> from{keys_, stride_};
     const int vectors = stride_ / 16;
     auto add = [&](auto count, int i, int begin, int end) {
       accumulate<decltype(count)::value>(dQ + i * stride_, stride_, nullptr,
-                                         Weights{dS_ + i * kTileKeys, kTileKeys, 1}, from, vectors, begin,
-                                         end);
+                                         Weights<float>{dS_ + i * kTileKeys, kTileKeys, 1}, from, vectors,
+                                         begin, end);
     };
     int i = 0;
     for (; i + 4 <= rows; i += 4) {
@@ -166,10 +166,10 @@ class SequenceGradient {
     const int vectors = stride_ / 16;
     auto add = [&](auto count, int j, int begin, int end) {
       constexpr int R = decltype(count)::value;
-      accumulate<R>(dV_ + j * stride_, stride_, nullptr, Weights{p_ + j, 1, kTileKeys},
-                    DenseRows{dOut_, stride_}, vectors, begin, end);
-      accumulate<R>(dK_ + j * stride_, stride_, nullptr, Weights{dS_ + j, 1, kTileKeys},
-                    DenseRows{queries_, stride_}, vectors, begin, end);
+      accumulate<R>(dV_ + j * stride_, stride_, nullptr, Weights<float>{p_ + j, 1, kTileKeys},
+                    DenseRows<float>{dOut_, stride_}, vectors, begin, end);
+      accumulate<R>(dK_ + j * stride_, stride_, nullptr, Weights<float>{dS_ + j, 1, kTileKeys},
+                    DenseRows<float>{queries_, stride_}, vectors, begin, end);
     };
     int j = 0;
     for (; j + 4 <= keys; j += 4) {
