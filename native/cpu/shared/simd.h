@@ -80,8 +80,6 @@ ISA_INLINE Vec scaleByPowerOfTwo(Vec x, Vec n) {
   const __m512i e = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23);
   return {_mm512_mul_ps(x.v, _mm512_castsi512_ps(e))};
 }
-// x * 2^n for integral n in [-151, 128], rounded once.
-ISA_INLINE Vec timesPowerOfTwo(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 ISA_INLINE void toArray(Vec x, float* out) { _mm512_storeu_ps(out, x.v); }
 ISA_INLINE Vec roundHalf(Vec x) { return {_mm512_cvtph_ps(toHalfBits(x))}; }
 ISA_INLINE Vec roundBFloat16(Vec x) {
@@ -236,14 +234,6 @@ ISA_INLINE Vec roundBFloat16(Vec x) { ISA_EACH(toFloat(roundTo<BFloat16>(x.lane[
 
 // ---- The same text at every level ----
 
-#if ISA_LEVEL < 2
-// In two factors, since no fp32 holds 2^-151; the first product is exact.
-ISA_INLINE Vec timesPowerOfTwo(Vec x, Vec n) {
-  const Vec half = roundNearest(n * splat(0.5f));
-  return scaleByPowerOfTwo(scaleByPowerOfTwo(x, half), n - half);
-}
-#endif
-
 // Rounds each lane to T and back.
 template <class T>
 ISA_INLINE Vec roundThrough(Vec x) {
@@ -291,10 +281,10 @@ ISA_INLINE Vec exp(Vec x) {
   return selectLess(x, splat(-104.0f), zero(), y);
 }
 
-// 2^x within 1 ulp for x up to 128. Exactly 0 below -151, NaN for NaN, exactly 1 at 0. Where a constant
-// factor can be folded into the argument, it is half the work of exp: no range reduction by parts of ln2.
+// 2^x within 1 ulp for x up to 127. Exactly 0 below -126 (a subnormal would cost a hundred cycles), NaN for
+// NaN, exactly 1 at 0. Where a constant factor can be folded into the argument, this is half the work of exp.
 ISA_INLINE Vec exp2(Vec x) {
-  const Vec clamped = max(splat(-151.0f), x);  // NaN passes: it is the second operand
+  const Vec clamped = max(splat(-126.0f), x);  // NaN passes: it is the second operand
   const Vec n = roundNearest(clamped);
   const Vec r = clamped - n;
   // 2^r = 1 + r q(r) on |r| <= 1/2, q the polynomial of least relative error.
@@ -304,7 +294,12 @@ ISA_INLINE Vec exp2(Vec x) {
   q = fma(q, r, splat(0x1.c6aee8p-5f));
   q = fma(q, r, splat(0x1.ebfbdcp-3f));
   q = fma(q, r, splat(0x1.62e43p-1f));
-  return timesPowerOfTwo(fma(q, r, splat(1.0f)), n);
+  const Vec p = fma(q, r, splat(1.0f));
+#if ISA_LEVEL >= 2
+  return {_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ), p.v, n.v)};
+#else
+  return selectLess(x, splat(-126.0f), zero(), scaleByPowerOfTwo(p, n));
+#endif
 }
 
 // dtype -> element type: body is called with a value of float, Half or BFloat16.
