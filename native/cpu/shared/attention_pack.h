@@ -216,6 +216,15 @@ ISA_INLINE __m512i upperHalves(__m512 low, __m512 high) {
   return _mm512_permutex2var_epi16(_mm512_castps_si512(low), odd, _mm512_castps_si512(high));
 }
 
+// 32 fp32 rounded to T. bf16 takes subnormals as zeros, as the products do.
+template <class T>
+ISA_INLINE __m512i roundBits(Vec low, Vec high) {
+#if ISA_LEVEL >= 3
+  if constexpr (std::is_same_v<T, BFloat16>) return __m512i(_mm512_cvtne2ps_pbh(high.v, low.v));
+#endif
+  return _mm512_inserti64x4(_mm512_castsi256_si512(toHalfBits(low)), toHalfBits(high), 1);
+}
+
 // Stores 32 elements: bf16 as it is, fp16 as its upper 8 bits here and the rest a plane further.
 template <class T>
 ISA_INLINE void storeSplit(__m512i bits, BFloat16* out, int64_t plane) {
@@ -266,6 +275,33 @@ ISA_INLINE void copyPairs(const BFloat16* pairs, int columns, int width, BFloat1
         _mm512_and_si512(loadBits(pairs + 2 * c, std::max(0, std::min(32, 2 * (columns - c)))), mask);
     see(x);
     _mm512_storeu_si512(out + 2 * c, x);
+  }
+}
+
+// `count` (1 to 32) rows -> [width][32]: columns become rows, `stride` elements apart, with zeros where rows
+// are absent. width is a multiple of 16.
+template <class T>
+inline void packTransposed(const T* rows, int64_t rowStride, int count, int headDim, int width, BFloat16* out,
+                           int64_t stride, int64_t plane) {
+  for (int d = 0; d < width; d += 32) {
+    const int n = std::max(0, std::min(32, headDim - d));
+    Vec low[16], high[16], columns[16];
+    for (int i = 0; i < 16; i++) {
+      const auto row = [&](int j) {
+        return j < count ? loadBits(rows + j * rowStride + d, n) : _mm512_setzero_si512();
+      };
+      __m512i a, b;
+      interleave(row(2 * i), row(2 * i + 1), a, b);
+      low[i] = {_mm512_castsi512_ps(a)};
+      high[i] = {_mm512_castsi512_ps(b)};
+    }
+    transpose16(low, columns);
+    for (int i = 0; i < 16; i++)
+      storeSplit<T>(_mm512_castps_si512(columns[i].v), out + (d + i) * stride, plane);
+    if (d + 16 >= width) break;
+    transpose16(high, columns);
+    for (int i = 0; i < 16; i++)
+      storeSplit<T>(_mm512_castps_si512(columns[i].v), out + (d + 16 + i) * stride, plane);
   }
 }
 

@@ -29,7 +29,7 @@ class AttentionRows {
         stride_(roundUp16(settings.headDim)),
         strip_(stripKeys(settings)),
         tileStride_(roundUp(settings.tile, 32)),
-        scale_(settings.scale * 1.44269504088896341f) {
+        scale_(settings.scale * kLog2E) {
     // A group may reach past the last row; what it finds there, it leaves there.
     const int64_t padded = maxRows + kGroup;
     planeQ_ = padded * depth_;
@@ -70,9 +70,7 @@ class AttentionRows {
     storeRow(whole_.out + row * stride_, settings_.headDim, out,
              [&](Vec x) { return fma(x, inverse, zero()); });
   }
-  float logSumExp(int64_t row) const {
-    return whole_.max[row] * 0.693147180559945309f + std::log(whole_.sum[row]);
-  }
+  float logSumExp(int64_t row) const { return whole_.max[row] / kLog2E + std::log(whole_.sum[row]); }
 
  private:
   struct States {
@@ -118,7 +116,8 @@ class AttentionRows {
     int limit[kGroup];  // within the strip
     for (int r = 0; r < n; r++) limit[r] = std::min(keys, limits_[row + r] - begin);
     const int most = limit[n - 1];
-    score(strip.keys, roundUp16(most) / 16, row, n);
+    multiplyGroups(Left<T>{q_ + row * depth_, depth_, 1, planeQ_}, strip.keys, roundUp16(most) / 16, n,
+                   settings_.headDim, scores_, strip_);
     if (limit[0] < roundUp16(most)) maskBeyond(limit, n, roundUp16(most), scores_, strip_);
     for (int tile = 0; tile < most; tile += settings_.tile) {
       const int end = std::min(tile + settings_.tile, most);
@@ -134,25 +133,6 @@ class AttentionRows {
       else
         addOneByOne(strip.values, tile, end, first, limit, n, factor, out);
     }
-  }
-
-  template <class S>
-  void score(const S* const* keys, int groups, int64_t row, int n) {
-    const Element* q = q_ + row * depth_;
-#if ISA_LEVEL >= 4
-    if constexpr (F::kTiles) {
-      const LeftTiles left{q, depth_, planeQ_};
-      if (n > 16)
-        scoreTiles<2, F::kPlanes>(left, keys, groups, depth_, scores_, strip_);
-      else
-        scoreTiles<1, F::kPlanes>(left, keys, groups, depth_, scores_, strip_);
-      return;
-    }
-#endif
-    if constexpr (!F::kTiles)
-      eachFew(n, [&](auto count, int r) {
-        dots<count>(q + r * depth_, depth_, keys, groups, settings_.headDim, scores_ + r * strip_, strip_);
-      });
   }
 
   // O = O factor + P v over the keys `tile` .. `end` - 1 of the strip.
@@ -215,18 +195,6 @@ class AttentionRows {
       return {p_ + r * tileStride_ - tile, tileStride_, 1};
     else
       return {scores_ + r * strip_, strip_, 1};
-  }
-
-  // body(count, r) for rows r .. r + count - 1, four at a time, then two, then one.
-  template <class Body>
-  static void eachFew(int n, Body&& body) {
-    int r = 0;
-    for (; r + 4 <= n; r += 4) body(std::integral_constant<int, 4>(), r);
-    if (r + 2 <= n) {
-      body(std::integral_constant<int, 2>(), r);
-      r += 2;
-    }
-    if (r < n) body(std::integral_constant<int, 1>(), r);
   }
 
   void scaleRow(float* row, float factor) const {

@@ -3,6 +3,7 @@
 
 namespace isopolicy::ISA_PASS {
 
+inline constexpr float kLog2E = 1.44269504088896341f;
 inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 // Lanes below n from x, the rest from other.
@@ -60,19 +61,6 @@ struct SoftmaxTile {
   int64_t pStride, pPlane;
 };
 
-#if ISA_LEVEL >= 3
-// Two vectors of probabilities, rounded to T, as left operands of a product.
-template <class T>
-ISA_INLINE void storeProbabilities(Vec low, Vec high, BFloat16* out, int64_t plane) {
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    _mm512_storeu_si512(out, __m512i(_mm512_cvtne2ps_pbh(high.v, low.v)));
-  } else {
-    const __m512i bits = _mm512_inserti64x4(_mm512_castsi256_si512(toHalfBits(low)), toHalfBits(high), 1);
-    storeSplit<T>(bits, out, plane);
-  }
-}
-#endif
-
 template <class T, class Element>
 ISA_INLINE void softmaxRow(const SoftmaxTile<Element>& tile, int r, float max, float factor) {
   float* s = tile.scores + r * tile.stride;
@@ -92,9 +80,9 @@ ISA_INLINE void softmaxRow(const SoftmaxTile<Element>& tile, int r, float max, f
     int j = 0;
     for (; j + 2 <= tile.vectors; j += 2) {
       const Vec low = probability(j);
-      storeProbabilities<T>(low, probability(j + 1), p + j * 16, tile.pPlane);
+      storeSplit<T>(roundBits<T>(low, probability(j + 1)), p + j * 16, tile.pPlane);
     }
-    if (j < tile.vectors) storeProbabilities<T>(probability(j), zero(), p + j * 16, tile.pPlane);
+    if (j < tile.vectors) storeSplit<T>(roundBits<T>(probability(j), zero()), p + j * 16, tile.pPlane);
 #endif
   }
   store(tile.lanes + r * 16, sum);

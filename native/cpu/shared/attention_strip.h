@@ -1,7 +1,6 @@
 // A strip of keys and values, 128 of them or so, packed for the products of attention. Included once a pass:
 // no guard.
-#include "cpu/shared/attention_amx.h"
-#include "cpu/shared/attention_tile.h"
+#include "cpu/shared/attention_product.h"
 
 namespace isopolicy::ISA_PASS {
 
