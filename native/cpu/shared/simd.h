@@ -247,11 +247,22 @@ ISA_INLINE Vec roundThrough(Vec x) {
 
 // Sums and maxima of the lanes by halves (8, 4, 2, 1): one order at every level.
 ISA_INLINE float reduceAdd(Vec x) {
+#if ISA_LEVEL >= 1
+#if ISA_LEVEL >= 2
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
+#else
+  const __m256 eight = _mm256_add_ps(x.lo, x.hi);
+#endif
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
   float a[16];
   toArray(x, a);
   for (int half = 8; half >= 1; half /= 2)
     for (int i = 0; i < half; i++) a[i] += a[i + half];
   return a[0];
+#endif
 }
 ISA_INLINE float reduceMax(Vec x) {
   float a[16];

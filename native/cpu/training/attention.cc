@@ -31,27 +31,49 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
   const RowTiles tiles(16);
 #endif
 
-  for (int64_t piece = begin; piece < end; piece++) {
-    const SequenceBlock& block = blocks[piece / shape.numKvHeads];
-    const int64_t kvHead = piece % shape.numKvHeads;
-    const T* sequence = static_cast<const T*>(args.qkv) + block.sequenceBegin * tokenStride;
-    const T* queries = sequence + kvHead * group * headDim;
-    const T* keys = sequence + (shape.numHeads + kvHead) * headDim;
-    const T* values = keys + int64_t(shape.numKvHeads) * headDim;
-    int64_t count = 0;
-    for (int t = block.begin; t < block.end; t++)
-      for (int h = 0; h < group; h++) rows.query(count++, queries + t * tokenStride + h * headDim, t + 1);
+  struct Piece {
+    SequenceBlock block;
+    int64_t kvHead;
+    const T *queries, *keys, *values;  // of the sequence
+  };
+  const auto pieceAt = [&](int64_t i) {
+    Piece p{blocks[i / shape.numKvHeads], i % shape.numKvHeads, nullptr, nullptr, nullptr};
+    p.queries = static_cast<const T*>(args.qkv) + p.block.sequenceBegin * tokenStride + p.kvHead * group * headDim;
+    p.keys = p.queries + (shape.numHeads + p.kvHead - p.kvHead * group) * headDim;
+    p.values = p.keys + int64_t(shape.numKvHeads) * headDim;
+    return p;
+  };
+  const int64_t rowBytes = headDim * int64_t(sizeof(T));
+  const int stripAhead = stripKeys(settings);
 
+  for (int64_t piece = begin; piece < end; piece++) {
+    const Piece self = pieceAt(piece);
+    const SequenceBlock& block = self.block;
+    // Rows come to the cache while those a strip earlier, or of the piece before, are computed with.
+    const Piece next = pieceAt(std::min(piece + 1, end - 1));
+    int64_t count = 0;
+    for (int t = block.begin; t < block.end; t++) {
+      prefetchRow(next.queries + (next.block.begin + t - block.begin) * tokenStride, rowBytes * group);
+      for (int h = 0; h < group; h++) rows.query(count++, self.queries + t * tokenStride + h * headDim, t + 1);
+    }
+    const int ahead = std::min(stripAhead, block.end);
     rows.attend(count, [&](int first, int n) {
       return strip.fill(n, [&](int from, int some) {
+        for (int j = first + from; j < first + from + some; j++) {
+          const int later = j + ahead;
+          const Piece& of = later < block.end ? self : next;
+          const int64_t at = (later < block.end ? later : later - block.end) * tokenStride;
+          prefetchRow(of.keys + at, rowBytes);
+          prefetchRow(of.values + at, rowBytes);
+        }
         const int64_t at = (first + from) * tokenStride;
-        strip.rows(from, some, keys + at, values + at, tokenStride);
+        strip.rows(from, some, self.keys + at, self.values + at, tokenStride);
       });
     });
 
     for (int64_t r = 0; r < count; r++) {
       const int64_t token = block.sequenceBegin + block.begin + r / group;
-      const int64_t head = kvHead * group + r % group;
+      const int64_t head = self.kvHead * group + r % group;
       rows.output(r, static_cast<T*>(args.out) + (token * shape.numHeads + head) * headDim);
       args.lse[head * shape.tokens + token] = rows.logSumExp(r);
     }
