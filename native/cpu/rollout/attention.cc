@@ -19,25 +19,40 @@ struct TokenRun {
 // Rows up to which vectors read the pages as they are: they fit one pass over the keys.
 static constexpr int kDirectRows = 4;
 
+#if ISA_LEVEL >= 4
+template <class T>
+using DirectForm = std::conditional_t<Form<T>::kTiles, SteppedForm<T>, Form<T>>;
+#else
+template <class T>
+using DirectForm = Form<T>;
+#endif
+
 template <class T>
 class PagedStrips {
  public:
   PagedStrips(Scratch& scratch, const PagedAttentionArgs& args, const RowSettings& settings)
       : args_(args), headDim_(args.shape.headDim), packed_(scratch, settings) {
     const int groups = stripKeys(settings) / 16;
-    keys_ = scratch.get<const T*>(groups);
-    values_ = scratch.get<const T*>(groups);
+    for (const T*** table : {&keys_, &values_, &nextKeys_, &nextValues_})
+      *table = scratch.get<const T*>(groups);
   }
 
-  // The pages of keys first .. first + n - 1, read as they are. All rows see all of these keys.
-  KeyStrip<T, PagedRows<T>> direct(const TokenRun& run, int64_t kvHead, int first, int n) {
-    fetchNext(run, kvHead, first, n);
-    for (int j = 0; j < n; j += kPageSize) {
-      const int64_t offset = offsetOf(run, kvHead, first + j);
-      keys_[j / kPageSize] = static_cast<const T*>(args_.cache.keys) + offset;
-      values_[j / kPageSize] = static_cast<const T*>(args_.cache.values) + offset;
+  // The pages of keys first .. first + n - 1, read as they are while those of the next strip are fetched: of
+  // the same run, or after its last keys of `after`. All rows see all of these keys.
+  KeyStrip<PageGroups<T>, PagedRows<T>> direct(const TokenRun& run, int64_t kvHead, int first, int n,
+                                               const TokenRun& after, int64_t kvHeadAfter) {
+    const int pages = (n + kPageSize - 1) / kPageSize;
+    for (int g = 0; g < pages; g++) {
+      setPage(run, kvHead, first + g * kPageSize, keys_[g], values_[g]);
+      const int ahead = first + n + g * kPageSize;
+      if (ahead < run.position + run.count)
+        setPage(run, kvHead, ahead, nextKeys_[g], nextValues_[g]);
+      else if (after.slot >= 0)
+        setPage(after, kvHeadAfter, std::min(g * kPageSize, after.position), nextKeys_[g], nextValues_[g]);
+      else
+        nextKeys_[g] = keys_[g], nextValues_[g] = values_[g];
     }
-    return {keys_, {values_, headDim_}, true};
+    return {{keys_, nextKeys_}, {values_, nextValues_, headDim_}, true};
   }
 
   auto packed(const TokenRun& run, int64_t kvHead, int first, int n) {
@@ -53,6 +68,12 @@ class PagedStrips {
   int64_t offsetOf(const TokenRun& run, int64_t kvHead, int position) const {
     const int64_t page = pageOf(args_.cache, run.slot, position);
     return (page * args_.shape.numKvHeads + kvHead) * headDim_ * kPageSize;
+  }
+
+  void setPage(const TokenRun& run, int64_t kvHead, int position, const T*& keys, const T*& values) const {
+    const int64_t offset = offsetOf(run, kvHead, position);
+    keys = static_cast<const T*>(args_.cache.keys) + offset;
+    values = static_cast<const T*>(args_.cache.values) + offset;
   }
 
   // The next strip is on its way from memory while this one is computed: pages are too short and scattered
@@ -74,8 +95,7 @@ class PagedStrips {
   const PagedAttentionArgs& args_;
   const int headDim_;
   PackedStrip<T> packed_;
-  const T** keys_;
-  const T** values_;
+  const T **keys_, **values_, **nextKeys_, **nextValues_;
 };
 
 template <class T>
@@ -88,10 +108,9 @@ static void attendRuns(const PagedAttentionArgs& args, const TokenRun* runs, int
   Scratch scratch;
   const RowSettings settings{headDim, args.scale, args.chunk, args.tile};
   AttentionRows<T> rows(scratch, settings, int64_t(longest) * group);
+  AttentionRows<T, DirectForm<T>> directRows(scratch, settings, kDirectRows);
   PagedStrips<T> strips(scratch, args, settings);
-#if ISA_LEVEL >= 4
-  const RowTiles tiles(std::min(16, longest * group));
-#endif
+  const RowTiles<T> tiles(std::min(16, longest * group));
 
   for (int64_t piece = begin; piece < end; piece++) {
     const TokenRun& run = runs[piece / shape.numKvHeads];
@@ -105,15 +124,22 @@ static void attendRuns(const PagedAttentionArgs& args, const TokenRun* runs, int
     }
     const T* queries =
         static_cast<const T*>(args.qkv) + run.token * tokenStride + kvHead * group * int64_t(headDim);
-    int64_t count = 0;
-    for (int t = 0; t < run.count; t++)
-      for (int h = 0; h < group; h++)
-        rows.query(count++, queries + t * tokenStride + h * headDim, run.position + t + 1);
-    const bool direct = !Form<T>::kTiles && headDim % 16 == 0 && run.count == 1 && count <= kDirectRows;
-    if constexpr (!Form<T>::kTiles)
-      if (direct) rows.attend(count, [&](int first, int n) { return strips.direct(run, kvHead, first, n); });
-    if (!direct) rows.attend(count, [&](int first, int n) { return strips.packed(run, kvHead, first, n); });
-    for (int64_t r = 0; r < count; r++) rows.output(r, out + r / group * outStride + r % group * headDim);
+    const auto attend = [&](auto& rows, auto&& load) {
+      int64_t count = 0;
+      for (int t = 0; t < run.count; t++)
+        for (int h = 0; h < group; h++)
+          rows.query(count++, queries + t * tokenStride + h * headDim, run.position + t + 1);
+      rows.attend(count, load);
+      for (int64_t r = 0; r < count; r++) rows.output(r, out + r / group * outStride + r % group * headDim);
+    };
+    if (headDim % 16 == 0 && run.count == 1 && group <= kDirectRows) {
+      const int64_t after = std::min(piece + 1, end - 1);
+      attend(directRows, [&](int first, int n) {
+        return strips.direct(run, kvHead, first, n, runs[after / shape.numKvHeads], after % shape.numKvHeads);
+      });
+    } else {
+      attend(rows, [&](int first, int n) { return strips.packed(run, kvHead, first, n); });
+    }
   }
 }
 

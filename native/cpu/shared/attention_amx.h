@@ -13,10 +13,14 @@ namespace isopolicy::ISA_PASS {
 // loaded.
 ISA_INLINE void writeOut() { __asm__ volatile("" ::: "memory"); }
 
-// Tile registers for sums of 1 to 16 rows: 0 to 3 and the left operands, 4 and 5, have that many.
+// What a thread that multiplies 16-bit T at level amx holds meanwhile: tile registers for sums of 1 to 16
+// rows (0 to 3, and the left operands, 4 and 5, have that many), and a control register with which vectors
+// take subnormals as zeros, as tiles do.
+template <class T>
 class RowTiles {
  public:
   explicit RowTiles(int rows) {
+    if constexpr (!kUsed) return;
     struct alignas(64) {
       uint8_t palette, startRow, reserved[14];
       uint16_t bytes[16];
@@ -28,9 +32,19 @@ class RowTiles {
       config.rows[i] = i < 6 ? uint8_t(rows) : uint8_t(16);
     }
     _tile_loadconfig(&config);
+    control_ = _mm_getcsr();
+    _mm_setcsr(control_ | _MM_FLUSH_ZERO_ON | _MM_DENORMALS_ZERO_ON);
   }
   RowTiles(const RowTiles&) = delete;
-  ~RowTiles() { _tile_release(); }
+  ~RowTiles() {
+    if constexpr (!kUsed) return;
+    _mm_setcsr(control_);
+    _tile_release();
+  }
+
+ private:
+  static constexpr bool kUsed = !std::is_same_v<T, float>;
+  unsigned control_;
 };
 
 // Left operand: rows of `stride` elements, a multiple of 32; the rest of a half lies `plane` elements
@@ -186,6 +200,11 @@ __attribute__((noinline)) void addTiles(bool fresh, float* out, int64_t outStrid
   writeOut();
   addColumns<MB, 4 / MB, Planes>(fresh, out, outStride, p, v, blocks, 0, steps);
 }
+#else
+template <class T>
+struct RowTiles {
+  explicit RowTiles(int) {}
+};
 #endif
 
 }  // namespace isopolicy::ISA_PASS

@@ -206,8 +206,8 @@ class KeyTile {
     }
   }
 
-  const Element* const* keys() const { return keys_; }
-  const Element* const* values() const { return values_; }
+  PackedGroups<Element> keys() const { return {keys_}; }
+  PackedGroups<Element> values() const { return {values_}; }
   Right<T> rows() const { return {rows_, stride_, rowPlane_}; }
 
  private:

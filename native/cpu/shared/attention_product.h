@@ -41,13 +41,13 @@ ISA_INLINE void eachTileRows(const Left<T>& left, int rows, Body&& body) {
 #endif
 
 // out[row][16 g + lane] = sum over d < headDim of q[row][d] * k[g][d][lane]. Tiles write 16 rows at a time.
-template <class T, class S>
-ISA_INLINE void multiplyGroups(const Left<T>& q, const S* const* k, int groups, int rows, int headDim,
+template <class T, class Groups>
+ISA_INLINE void multiplyGroups(const Left<T>& q, const Groups& k, int groups, int rows, int headDim,
                                float* out, int64_t outStride) {
   if constexpr (Form<T>::kTiles) {
 #if ISA_LEVEL >= 4
     eachTileRows(q, rows, [&](auto tiles, const LeftTiles& part, int r) {
-      scoreTiles<tiles, Form<T>::kPlanes>(part, k, groups, roundUp(headDim, Form<T>::kStep),
+      scoreTiles<tiles, Form<T>::kPlanes>(part, k.groups, groups, roundUp(headDim, Form<T>::kStep),
                                           out + r * outStride, outStride);
     });
 #endif

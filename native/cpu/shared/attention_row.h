@@ -10,15 +10,16 @@
 #include "cpu/shared/attention_strip.h"
 
 #include "cpu/shared/attention_softmax.h"
+#include "cpu/shared/attention_stepped.h"
 
 namespace isopolicy::ISA_PASS {
 
 // Rows that attend to the same keys: query tokens, or the query heads of a group, or both. Rows are in order
-// of their limits, which do not decrease. At level amx the calling thread holds RowTiles of `tileRows`.
-template <class T>
+// of their limits, which do not decrease. The calling thread holds RowTiles. F is SteppedForm for pages that
+// are read as they are at level amx.
+template <class T, class F = Form<T>>
 class AttentionRows {
  public:
-  using F = Form<T>;
   using Element = typename F::Element;
   // Rows that are scored together: two tiles of AMX, or four blocks of four rows.
   static constexpr int kGroup = F::kTiles ? 32 : 16;
@@ -37,7 +38,7 @@ class AttentionRows {
     limits_ = scratch.get<int>(padded);
     whole_ = states(scratch, padded);
     part_ = settings.chunk > 0 ? states(scratch, padded) : whole_;
-    scores_ = scratch.get<float>(kGroup * int64_t(strip_));
+    scores_ = scratch.get<float>(kGroup * int64_t(strip_) * (F::kStepped ? F::kPlanes : 1));
     planeP_ = (kGroup + 16) * int64_t(tileStride_);
     if constexpr (F::kPairs) p_ = scratch.get<Element>(planeP_ * F::kPlanes);
   }
@@ -48,6 +49,10 @@ class AttentionRows {
     if constexpr (F::kPairs) packRow<T>(q, settings_.headDim, depth_, q_ + row * depth_, planeQ_);
 #endif
     if constexpr (!F::kPairs) widenRow(q, settings_.headDim, q_ + row * depth_);
+#if ISA_LEVEL >= 4
+    if constexpr (F::kStepped && F::kPlanes == 2)
+      splitRow(q_ + row * depth_, q_ + row * depth_ + planeQ_, depth_ / 16);
+#endif
   }
 
   // load(first, keys) -> KeyStrip of keys first .. first + keys - 1; called in order.
@@ -116,8 +121,7 @@ class AttentionRows {
     int limit[kGroup];  // within the strip
     for (int r = 0; r < n; r++) limit[r] = std::min(keys, limits_[row + r] - begin);
     const int most = limit[n - 1];
-    multiplyGroups(Left<T>{q_ + row * depth_, depth_, 1, planeQ_}, strip.keys, roundUp16(most) / 16, n,
-                   settings_.headDim, scores_, strip_);
+    score(strip.keys, roundUp16(most) / 16, row, n);
     if (limit[0] < roundUp16(most)) maskBeyond(limit, n, roundUp16(most), scores_, strip_);
     for (int tile = 0; tile < most; tile += settings_.tile) {
       const int end = std::min(tile + settings_.tile, most);
@@ -132,6 +136,22 @@ class AttentionRows {
         add(strip.values, tile, end, first, n, factor, out);
       else
         addOneByOne(strip.values, tile, end, first, limit, n, factor, out);
+    }
+  }
+
+  template <class Groups>
+  void score(const Groups& keys, int groups, int64_t row, int n) {
+    if constexpr (F::kStepped) {
+#if ISA_LEVEL >= 4
+      eachFew(n, [&](auto count, int r) {
+        steppedDots<count, kSteppedVectors<count, F::kPlanes>, F::kPlanes>(
+            q_ + (row + r) * depth_, depth_, planeQ_, keys, 0, groups, settings_.headDim,
+            scores_ + r * strip_, strip_);
+      });
+#endif
+    } else {
+      multiplyGroups(Left<T>{q_ + row * depth_, depth_, 1, planeQ_}, keys, groups, n, settings_.headDim,
+                     scores_, strip_);
     }
   }
 
@@ -152,7 +172,21 @@ class AttentionRows {
       return;
     }
 #endif
-    if constexpr (!F::kTiles)
+#if ISA_LEVEL >= 4
+    if constexpr (F::kStepped) {
+      if constexpr (F::kPlanes == 2)
+        for (int r = 0; r < n; r++)
+          splitRow(scores_ + r * strip_ + tile, scores_ + (kGroup + r) * strip_ + tile,
+                   roundUp16(end - tile) / 16);
+      eachFew(n, [&](auto count, int r) {
+        steppedAdd<count, kSteppedVectors<count, F::kPlanes>, F::kPlanes>(
+            out + r * stride_, stride_, factor + r, {scores_ + r * strip_, strip_, kGroup * int64_t(strip_)},
+            values, stride_ / 16, 0, tile, end);
+      });
+      return;
+    }
+#endif
+    if constexpr (!F::kTiles && !F::kStepped)
       eachFew(n, [&](auto count, int r) {
         accumulate<count>(out + r * stride_, stride_, factor + r, weights(r, tile), values, stride_ / 16,
                           tile, end);
@@ -182,7 +216,7 @@ class AttentionRows {
       return;
     }
 #endif
-    if constexpr (!F::kTiles)
+    if constexpr (!F::kTiles && !F::kStepped)
       for (int r = 0; r < n; r++)
         if (limit[r] > tile)
           accumulate<1>(out + r * stride_, stride_, factor + r, weights(r, tile), values, stride_ / 16, tile,
@@ -224,7 +258,7 @@ class AttentionRows {
   int64_t planeQ_;
   int* limits_;
   States whole_, part_;
-  float* scores_;         // [kGroup][strip]
+  float* scores_;         // [kGroup][strip], and in the end probabilities; stepped halves: two such planes
   Element* p_ = nullptr;  // [plane][kGroup, and 16 that no one reads][tileStride]
   int64_t planeP_;
 };

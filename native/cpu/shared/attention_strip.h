@@ -19,9 +19,9 @@ inline int stripKeys(const RowSettings& settings) {
 }
 
 // Up to stripKeys keys: groups of 16 keys side by side, and the rows of the values.
-template <class S, class Values>
+template <class Groups, class Values>
 struct KeyStrip {
-  const S* const* keys;
+  Groups keys;
   Values values;
   bool finite;  // the values; only then may a probability of zero stand for a key that a row does not see
 };
@@ -82,7 +82,7 @@ class PackedStrip {
 
   // load(from, n) calls rows or page for each 16 keys of the strip.
   template <class Load>
-  KeyStrip<Element, Values> fill(int keys, Load&& load) {
+  KeyStrip<PackedGroups<Element>, Values> fill(int keys, Load&& load) {
     check_.reset();
     for (int from = 0; from < keys; from += 16) load(from, std::min(16, keys - from));
     // A step of AMX takes 32 keys.
@@ -95,9 +95,9 @@ class PackedStrip {
                       size_t(absent) * size_t(stride_) * sizeof(Element));
       }
     if constexpr (F::kTiles)
-      return {groups_, {values_, stride_, valuePlane_, tile_, F::kPlanes}, check_.finite()};
+      return {{groups_}, {values_, stride_, valuePlane_, tile_, F::kPlanes}, check_.finite()};
     else
-      return {groups_, {values_, stride_}, check_.finite()};
+      return {{groups_}, {values_, stride_}, check_.finite()};
   }
 
   // Keys and values `from` .. `from` + n - 1 of the strip, from rows.

@@ -72,19 +72,45 @@ ISA_INLINE auto loadLast(const S* p) {
 
 // ---- scores[r][16 g + lane] = sum over d of q[r][d] * k[g][d][lane], d in order ----
 
+// Groups of 16 keys: packed ones, or pages of the cache as they are. While a page is read, the one that is
+// needed a strip later is on its way from memory, line by line.
+template <class S>
+struct PackedGroups {
+  using Element = S;
+  const S* const* groups;
+  const S* at(int g) const { return groups[g]; }
+  PackedGroups from(int g) const { return {groups + g}; }
+  ISA_INLINE void fetch(int, int64_t) const {}
+};
+template <class S>
+struct PageGroups {
+  using Element = S;
+  const S* const* pages;
+  const S* const* next;
+  const S* at(int g) const { return pages[g]; }
+  PageGroups from(int g) const { return {pages + g, next + g}; }
+  ISA_INLINE void fetch(int g, int64_t offset) const {
+    for (int64_t line = 0; line < 32; line += 64 / int64_t(sizeof(S)))
+      __builtin_prefetch(next[g] + offset + line, 0, 2);
+  }
+};
+
 // Not inlined: shared by every dtype that a caller is compiled for, and addresses that the compiler would
 // keep across blocks cost the registers that the sums need.
-template <int R, int C, class E, class S>
-__attribute__((noinline)) void dotBlock(const E* q, int64_t qStride, const S* const* k, int headDim,
+template <int R, int C, class E, class Groups>
+__attribute__((noinline)) void dotBlock(const E* q, int64_t qStride, const Groups& k, int headDim,
                                         float* scores, int64_t scoreStride) {
-  const S* keys[C];
-  for (int c = 0; c < C; c++) keys[c] = k[c];
+  const typename Groups::Element* keys[C];
+  for (int c = 0; c < C; c++) keys[c] = k.at(c);
   Vec sum[R][C];
   for (int r = 0; r < R; r++)
     for (int c = 0; c < C; c++) sum[r][c] = zero();
   for (int64_t d = 0; d < headDim; d += 2) {
     decltype(loadStep<E>(keys[0], 16)) key[C];
-    for (int c = 0; c < C; c++) key[c] = loadStep<E>(keys[c] + d * 16, 16);
+    for (int c = 0; c < C; c++) {
+      key[c] = loadStep<E>(keys[c] + d * 16, 16);
+      k.fetch(c, d * 16);
+    }
     for (int r = 0; r < R; r++)
       for (int c = 0; c < C; c++) sum[r][c] = key[c].add(sum[r][c], q + r * qStride + d, 1);
   }
@@ -92,18 +118,18 @@ __attribute__((noinline)) void dotBlock(const E* q, int64_t qStride, const S* co
     for (int c = 0; c < C; c++) store(scores + r * scoreStride + c * 16, sum[r][c]);
 }
 
-template <int R, int C, class E, class S>
-ISA_INLINE void dotGroups(const E* q, int64_t qStride, const S* const* k, int groups, int headDim,
+template <int R, int C, class E, class Groups>
+ISA_INLINE void dotGroups(const E* q, int64_t qStride, const Groups& k, int group, int groups, int headDim,
                           float* scores, int64_t scoreStride) {
-  for (; groups >= C; groups -= C, k += C, scores += C * 16)
-    dotBlock<R, C>(q, qStride, k, headDim, scores, scoreStride);
-  if constexpr (C > 1) dotGroups<R, C / 2>(q, qStride, k, groups, headDim, scores, scoreStride);
+  for (; group + C <= groups; group += C)
+    dotBlock<R, C>(q, qStride, k.from(group), headDim, scores + group * 16, scoreStride);
+  if constexpr (C > 1) dotGroups<R, C / 2>(q, qStride, k, group, groups, headDim, scores, scoreStride);
 }
 
-template <int R, class E, class S>
-ISA_INLINE void dots(const E* q, int64_t qStride, const S* const* k, int groups, int headDim, float* scores,
+template <int R, class E, class Groups>
+ISA_INLINE void dots(const E* q, int64_t qStride, const Groups& k, int groups, int headDim, float* scores,
                      int64_t scoreStride) {
-  dotGroups<R, kRegisterVectors<R>>(q, qStride, k, groups, headDim, scores, scoreStride);
+  dotGroups<R, kRegisterVectors<R>>(q, qStride, k, 0, groups, headDim, scores, scoreStride);
 }
 
 // ---- out[r][d] = out[r][d] * factor[r] + sum over i of weight(r, i) * x[i][d], i in order ----
@@ -113,9 +139,16 @@ template <class S>
 struct PagedRows {
   using Element = S;
   const S* const* pages;
+  const S* const* next;  // as those of PageGroups
   int64_t stride;
   const S* at(int i) const { return pages[i >> 4] + (i & 15) * stride; }
   int runEnd(int i) const { return (i | 15) + 1; }
+  // Of the two rows from an even i on, what belongs to 16 columns.
+  ISA_INLINE void fetch(int i, int64_t offset) const {
+    const S* row = next[i >> 4] + (i & 15) * stride + offset;
+    __builtin_prefetch(row, 0, 2);
+    if constexpr (!std::is_same_v<S, BFloat16>) __builtin_prefetch(row + stride, 0, 2);
+  }
 };
 template <class S>
 struct DenseRows {
@@ -124,6 +157,7 @@ struct DenseRows {
   int64_t stride;
   const S* at(int i) const { return base + i * stride; }
   int runEnd(int) const { return std::numeric_limits<int>::max(); }
+  ISA_INLINE void fetch(int, int64_t) const {}
 };
 
 // weight(r, i) = base[r * rowStride + i * stepStride]; pairs have a stepStride of 1.
@@ -151,7 +185,10 @@ ISA_INLINE void accumulateBlock(float* out, int64_t outStride, const float* fact
     const E* w = weights.base + i * weights.stepStride;
     for (; i + 2 <= stop; i += 2, x += 2 * rows.stride, w += 2 * weights.stepStride) {
       decltype(loadStep<E>(x, 0)) row[C];
-      for (int c = 0; c < C; c++) row[c] = loadStep<E>(x + c * 16 * kWidth, rows.stride);
+      for (int c = 0; c < C; c++) {
+        row[c] = loadStep<E>(x + c * 16 * kWidth, rows.stride);
+        rows.fetch(i, (column + c * 16) * kWidth);
+      }
       for (int r = 0; r < R; r++)
         for (int c = 0; c < C; c++)
           sum[r][c] = row[c].add(sum[r][c], w + r * weights.rowStride, weights.stepStride);

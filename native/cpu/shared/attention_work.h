@@ -26,7 +26,8 @@ inline int64_t attentionGrain(const AttentionShape& shape, int64_t pieces, doubl
 // Brings `bytes` from p on to the second-level cache. Rows of one head are too short and scattered for the
 // processor to run ahead by itself.
 inline void prefetchRow(const void* p, int64_t bytes) {
-  for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(static_cast<const char*>(p) + line, 0, 2);
+  for (int64_t line = 0; line < bytes; line += 64)
+    __builtin_prefetch(static_cast<const char*>(p) + line, 0, 2);
 }
 
 // Throws unless cuSeqlens starts at 0, never decreases and ends at `tokens`.

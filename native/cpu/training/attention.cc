@@ -27,9 +27,7 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
   const RowSettings settings{headDim, args.scale, args.chunk, args.tile};
   AttentionRows<T> rows(scratch, settings, int64_t(maxTokens) * group);
   PackedStrip<T> strip(scratch, settings);
-#if ISA_LEVEL >= 4
-  const RowTiles tiles(16);
-#endif
+  const RowTiles<T> tiles(16);
 
   struct Piece {
     SequenceBlock block;
@@ -38,7 +36,8 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
   };
   const auto pieceAt = [&](int64_t i) {
     Piece p{blocks[i / shape.numKvHeads], i % shape.numKvHeads, nullptr, nullptr, nullptr};
-    p.queries = static_cast<const T*>(args.qkv) + p.block.sequenceBegin * tokenStride + p.kvHead * group * headDim;
+    p.queries =
+        static_cast<const T*>(args.qkv) + p.block.sequenceBegin * tokenStride + p.kvHead * group * headDim;
     p.keys = p.queries + (shape.numHeads + p.kvHead - p.kvHead * group) * headDim;
     p.values = p.keys + int64_t(shape.numKvHeads) * headDim;
     return p;
@@ -54,7 +53,8 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
     int64_t count = 0;
     for (int t = block.begin; t < block.end; t++) {
       prefetchRow(next.queries + (next.block.begin + t - block.begin) * tokenStride, rowBytes * group);
-      for (int h = 0; h < group; h++) rows.query(count++, self.queries + t * tokenStride + h * headDim, t + 1);
+      for (int h = 0; h < group; h++)
+        rows.query(count++, self.queries + t * tokenStride + h * headDim, t + 1);
     }
     const int ahead = std::min(stripAhead, block.end);
     rows.attend(count, [&](int first, int n) {

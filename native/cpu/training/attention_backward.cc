@@ -149,9 +149,7 @@ void trainingAttentionBackward(const AttentionBackwardArgs& args, Workers& worke
   workers.parallelFor(pieces, grain, [&](int64_t begin, int64_t end) {
     dispatchFloat(shape.dtype, [&](auto t) {
       Scratch scratch;
-#if ISA_LEVEL >= 4
-      const RowTiles tiles(16);
-#endif
+      const RowTiles<decltype(t)> tiles(16);
       SequenceGradient<decltype(t)> gradient(scratch, args, longest);
       for (int64_t piece = begin; piece < end; piece++) {
         const int64_t s = piece / shape.numKvHeads;
