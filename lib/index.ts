@@ -53,6 +53,7 @@ export { type GradientStats, gradientStats } from './ops/gradStats.js';
 export { linear, linearInputGradient, linearWeightGradient } from './ops/linear.js';
 export { linearLogprob, linearLogprobBackward } from './ops/linearLogprob.js';
 export { chosenLogprobs, logSoftmax, logSoftmaxBackward } from './ops/logSoftmax.js';
+export { PackedWeight } from './ops/packWeight.js';
 export { columnSum, reduce } from './ops/reduce.js';
 export { addRmsNorm, addRmsNormBackward, rmsNorm, rmsNormBackward } from './ops/rmsNorm.js';
 export { rope, ropeBackward, ropeTable } from './ops/rope.js';

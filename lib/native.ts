@@ -20,7 +20,9 @@ export interface MemoryUse {
   readonly peakBytes: number;
 }
 
-export type VectorLevel = 'portable' | 'avx2' | 'avx512' | 'avx512bf16' | 'amx';
+/** What vector code may assume of the processor, each level including those before it (native/core/registry.h). */
+export const vectorLevels = ['portable', 'avx2', 'avx512', 'avx512bf16', 'amx'] as const;
+export type VectorLevel = (typeof vectorLevels)[number];
 
 export interface AddonInfo {
   readonly threads: number;
