@@ -17,7 +17,7 @@ class SequenceGradient {
   // What a block of queries adds up in vectors should stay in the first-level cache; AMX rather has fewer
   // loads and stores of its sums.
   static constexpr int kTileKeys = F::kTiles ? 128 : 64;
-  static constexpr int kBlockQueries = 64;
+  static constexpr int kBlockQueries = F::kTiles ? 128 : 64;
 
   SequenceGradient(Scratch& scratch, const AttentionBackwardArgs& args, int longest)
       : args_(args),
@@ -30,13 +30,14 @@ class SequenceGradient {
         rowsOfHead_(roundUp(longest, 32)),
         queries_(scratch, headDim_, group_ * rowsOfHead_),
         dOut_(scratch, headDim_, group_ * rowsOfHead_),
-        tile_(scratch, headDim_, kTileKeys),
-        block_(scratch, kBlockQueries, kTileKeys) {
+        tileKeys_(std::min(kTileKeys, int(rowsOfHead_))),
+        tile_(scratch, headDim_, tileKeys_),
+        block_(scratch, std::min(kBlockQueries, int(rowsOfHead_)), tileKeys_) {
     dQ_ = scratch.get<float>(group_ * rowsOfHead_ * stride_);
     lse_ = scratch.get<float>(group_ * rowsOfHead_);
     dots_ = scratch.get<float>(group_ * rowsOfHead_);
-    dK_ = scratch.get<float>(kTileKeys * stride_);
-    dV_ = scratch.get<float>(kTileKeys * stride_);
+    dK_ = scratch.get<float>(tileKeys_ * stride_);
+    dV_ = scratch.get<float>(tileKeys_ * stride_);
   }
 
   void run(int64_t first, int length, int64_t kvHead) {
@@ -48,12 +49,12 @@ class SequenceGradient {
     for (int h = 0; h < group_; h++)
       readHead(qkv + queryAt + h * headDim_, first, length, kvHead * group_ + h, h);
 
-    for (int begin = 0; begin < length; begin += kTileKeys) {
-      const int keys = std::min(kTileKeys, length - begin);
+    for (int begin = 0; begin < length; begin += tileKeys_) {
+      const int keys = std::min(tileKeys_, length - begin);
       tile_.fill(qkv + begin * tokenStride_ + keyAt, qkv + begin * tokenStride_ + valueAt, tokenStride_,
                  keys);
-      std::memset(dK_, 0, size_t(kTileKeys * stride_) * 4);
-      std::memset(dV_, 0, size_t(kTileKeys * stride_) * 4);
+      std::memset(dK_, 0, size_t(tileKeys_ * stride_) * 4);
+      std::memset(dV_, 0, size_t(tileKeys_ * stride_) * 4);
       for (int h = 0; h < group_; h++) addHead(h, begin, keys, length);
       T* out = dqkv + begin * tokenStride_;
       storeColumns(dK_, keys, args_.scale, out + keyAt);
@@ -79,7 +80,7 @@ class SequenceGradient {
       lse_[row + t] = lse[t] * kLog2E;
       dots_[row + t] = dot(dOut + t * outStride_, out + t * outStride_);
     }
-    std::memset(dQ_ + row * stride_, 0, size_t(rowsOfHead_ * stride_) * 4);
+    if constexpr (!F::kTiles) std::memset(dQ_ + row * stride_, 0, size_t(length) * size_t(stride_) * 4);
   }
 
   float dot(const T* a, const T* b) const {
@@ -94,25 +95,25 @@ class SequenceGradient {
   void addHead(int h, int begin, int keys, int length) {
     for (int query = begin, rows; query < length; query += rows) {
       // On the diagonal, where the later of the keys are masked, blocks are small.
-      rows = std::min(query < begin + kTileKeys ? 32 : kBlockQueries, length - query);
+      rows = std::min(query < begin + tileKeys_ ? 32 : kBlockQueries, length - query);
       const int64_t row = h * rowsOfHead_ + query;
       const int seen = std::min(keys, query + rows - begin);
       const int groups = roundUp16(seen) / 16;
-      multiplyGroups(queries_.rows(row), tile_.keys(), groups, rows, headDim_, block_.scores, kTileKeys);
-      multiplyGroups(dOut_.rows(row), tile_.values(), groups, rows, headDim_, block_.dots, kTileKeys);
+      multiplyGroups(queries_.rows(row), tile_.keys(), groups, rows, headDim_, block_.scores, tileKeys_);
+      multiplyGroups(dOut_.rows(row), tile_.values(), groups, rows, headDim_, block_.dots, tileKeys_);
       block_.fill(rows, groups * 16, keys, query - begin + 1, args_.scale * kLog2E, lse_ + row, dots_ + row);
-      multiplyAdd(block_.dSRows(), tile_.rows(), rows, stride_ / 16, seen, dQ_ + row * stride_, stride_);
-      multiplyAdd(dOut_.columns(row), block_.p(), stride_, groups, rows, dV_, kTileKeys);
-      multiplyAdd(queries_.columns(row), block_.dS(), stride_, groups, rows, dK_, kTileKeys);
+      multiplyAdd(block_.dSRows(), tile_.rows(), rows, stride_ / 16, seen, begin == 0, dQ_ + row * stride_, stride_);
+      multiplyAdd(dOut_.columns(row), block_.p(), stride_, groups, rows, false, dV_, tileKeys_);
+      multiplyAdd(queries_.columns(row), block_.dS(), stride_, groups, rows, false, dK_, tileKeys_);
     }
   }
 
-  // [headDim][kTileKeys] -> a row for each key, times `factor`.
+  // [headDim][tileKeys_] -> a row for each key, times `factor`.
   void storeColumns(const float* columns, int keys, float factor, T* out) const {
     for (int j = 0; j < keys; j += 16)
       for (int d = 0; d < headDim_; d += 16) {
         Vec x[16], rows[16];
-        for (int i = 0; i < 16; i++) x[i] = load(columns + (d + i) * kTileKeys + j) * splat(factor);
+        for (int i = 0; i < 16; i++) x[i] = load(columns + (d + i) * tileKeys_ + j) * splat(factor);
         transpose16(x, rows);
         for (int i = 0; i < std::min(16, keys - j); i++)
           storePartial(out + (j + i) * tokenStride_ + d, rows[i], headDim_ - d);
@@ -125,12 +126,13 @@ class SequenceGradient {
   const int64_t tokenStride_, outStride_;
   const int64_t rowsOfHead_;
   LeftRows<T> queries_, dOut_;  // [group][rowsOfHead]
+  const int tileKeys_;
   KeyTile<T> tile_;
   ProbabilityBlock<T> block_;
   float* dQ_;    // [group][rowsOfHead][stride]
   float* lse_;   // [group][rowsOfHead], in base 2
   float* dots_;  // [group][rowsOfHead]: D
-  float* dK_;    // [stride][kTileKeys]
+  float* dK_;    // [stride][tileKeys_]
   float* dV_;
 };
 
