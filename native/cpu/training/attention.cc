@@ -95,6 +95,10 @@ void trainingAttention(const AttentionArgs& args, Workers& workers) {
     for (int t = 0; t < length; t += perBlock)
       blocks[count++] = {args.cuSeqlens[s], t, std::min(length, t + perBlock)};
   }
+  // The longest first: what the threads take last is then too short for one of them to wait for another.
+  std::sort(blocks, blocks + count, [](const SequenceBlock& a, const SequenceBlock& b) {
+    return a.end != b.end ? a.end > b.end : a.sequenceBegin < b.sequenceBegin;
+  });
   const int64_t pieces = count * args.shape.numKvHeads;
   const int64_t grain = attentionGrain(args.shape, pieces, pairs, double(args.shape.tokens), 2);
   workers.parallelFor(pieces, grain, [&](int64_t begin, int64_t end) {
