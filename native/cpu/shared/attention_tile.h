@@ -175,8 +175,11 @@ ISA_INLINE void transpose16(const Vec (&x)[16], float* out) {
 }
 #else
 ISA_INLINE void transpose16(const Vec (&x)[16], float* out) {
-  for (int i = 0; i < 16; i++)
-    for (int j = 0; j < 16; j++) out[16 * j + i] = x[i].lane[j];
+  for (int i = 0; i < 16; i++) {
+    float lanes[16];
+    toArray(x[i], lanes);
+    for (int j = 0; j < 16; j++) out[16 * j + i] = lanes[j];
+  }
 }
 #endif
 
