@@ -112,8 +112,11 @@ ISA_INLINE void transpose16(const Vec (&x)[16], Vec (&out)[16]) {
 }
 #else
 ISA_INLINE void transpose16(const Vec (&x)[16], Vec (&out)[16]) {
+  float rows[16][16], columns[16][16];
+  for (int i = 0; i < 16; i++) toArray(x[i], rows[i]);
   for (int i = 0; i < 16; i++)
-    for (int j = 0; j < 16; j++) out[j].lane[i] = x[i].lane[j];
+    for (int j = 0; j < 16; j++) columns[j][i] = rows[i][j];
+  for (int j = 0; j < 16; j++) out[j] = load(columns[j]);
 }
 #endif
 
@@ -168,10 +171,13 @@ ISA_INLINE void loadPairs(const BFloat16* p, Vec& first, Vec& second) {
   second = {_mm256_castsi256_ps(_mm256_and_si256(low, upper)),
             _mm256_castsi256_ps(_mm256_and_si256(high, upper))};
 #else
+  float even[16], odd[16];
   for (int i = 0; i < 16; i++) {
-    first.lane[i] = toFloat(p[2 * i]);
-    second.lane[i] = toFloat(p[2 * i + 1]);
+    even[i] = toFloat(p[2 * i]);
+    odd[i] = toFloat(p[2 * i + 1]);
   }
+  first = load(even);
+  second = load(odd);
 #endif
 }
 
