@@ -17,8 +17,8 @@ struct MemoryUse {
   int64_t peakBytes = 0;    // most ever held by live tensors
 };
 
-// Memory from the system, aligned to at least 64 bytes, on huge pages where it is large; null when there is none.
-// Given back by std::free.
+// Memory from the system, aligned to at least 64 bytes, on huge pages where it is large; null when there is
+// none. Given back by std::free.
 void* allocatePages(size_t bytes);
 
 class CachingAllocator {

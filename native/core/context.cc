@@ -39,8 +39,9 @@ const char* nameOf(VectorLevel level) {
 }
 
 #if defined(__x86_64__)
-// Whether the processor has tiles of bf16 and the kernel lets this process use them: their registers are 8 KiB
-// a thread, which Linux saves only for processes that ask (ARCH_REQ_XCOMP_PERM; threads made later inherit it).
+// Whether the processor has tiles of bf16 and the kernel lets this process use them: their registers are 8
+// KiB a thread, which Linux saves only for processes that ask (ARCH_REQ_XCOMP_PERM; threads made later
+// inherit it).
 static bool requestTiles() {
 #if defined(__linux__)
   constexpr int kRequestPermission = 0x1023, kTileData = 18;

@@ -82,7 +82,7 @@ void randomNormal(const RandomNormalArgs& args, Workers& workers) {
 
 template <class Args>
 void addEverywhere(Registry& registry, Kernel<Args> kernel) {
-  registry.add<Args>(Family::shared, Device::cpu, {kernel, kernel, kernel, kernel});
+  registry.add<Args>(Family::shared, Device::cpu, {kernel, kernel, kernel, kernel, kernel});
 }
 
 }  // namespace

@@ -38,7 +38,8 @@ void embedding(const EmbeddingArgs& args, Workers& workers) {
 }  // namespace
 
 void registerEmbedding(Registry& registry) {
-  registry.add<EmbeddingArgs>(Family::shared, Device::cpu, {embedding, embedding, embedding, embedding});
+  registry.add<EmbeddingArgs>(Family::shared, Device::cpu,
+                              {embedding, embedding, embedding, embedding, embedding});
 }
 
 }  // namespace isopolicy
