@@ -3,6 +3,7 @@ import type { FloatDType } from '../lib/tensor/dtype.js';
 import { tidy } from '../lib/tensor/scope.js';
 import { copy, empty, randomNormal, type Tensor, tensor } from '../lib/tensor/tensor.js';
 import type { BenchOptions, FamilyName, GroupName } from './arguments.js';
+import type { PeerQuestion } from './peers/driver.js';
 
 /** One set of inputs, and the op on them. */
 export interface InputSet {
@@ -30,10 +31,22 @@ export interface BenchCase {
   readonly callsOnly?: boolean;
   /** Memory of an input set: sets are rotated until they exceed the caches. */
   readonly inputBytes: number;
+  /** What other libraries are asked, where they have the op. */
+  readonly peer?: PeerQuestion;
   prepare(seed: number): InputSet;
 }
 
-export type CaseSelection = Pick<BenchOptions, 'dtypes' | 'families' | 'shapes'>;
+/** What a row is called in `--rows` and in failures. */
+export function nameOf({
+  op,
+  family,
+  dtype,
+  shape,
+}: Pick<BenchCase, 'op' | 'family' | 'dtype' | 'shape'>): string {
+  return `${op} ${family} ${dtype} ${shape}`;
+}
+
+export type CaseSelection = Pick<BenchOptions, 'dtypes' | 'families' | 'shapes' | 'peers'>;
 
 /** The families among `of` that were asked for. */
 export function familiesOf<T extends FamilyName>(selection: CaseSelection, ...of: T[]): T[] {
