@@ -11,6 +11,7 @@ export const groupNames = [
   'linear-logprob',
   'elementwise',
   'calls',
+  'engine',
 ] as const;
 export type GroupName = (typeof groupNames)[number];
 

@@ -7,10 +7,15 @@ import type { PeerQuestion } from './peers/driver.js';
 
 /** One set of inputs, and the op on them. */
 export interface InputSet {
-  /** Queues the op and lets go of its outputs. */
-  run(): void;
+  /** Queues the op and lets go of its outputs; or does the whole of something that waits for results itself. */
+  run(): void | Promise<void>;
+  /** Other numbers that came about, once the case has been timed. */
+  figures?(): Figures | Promise<Figures>;
   dispose(): void;
 }
+
+/** Numbers beside the time of a row, by what they are: `timerP99Ms`, `scratchBytes`. */
+export type Figures = Readonly<Record<string, number>>;
 
 export interface BenchCase {
   readonly group: GroupName;
@@ -18,13 +23,15 @@ export interface BenchCase {
   readonly family: FamilyName;
   readonly dtype: FloatDType;
   readonly shape: string;
-  readonly unit: 'GFLOP/s' | 'GB/s' | 'ns/op';
+  readonly unit: 'GFLOP/s' | 'GB/s' | 'ns/op' | 'tokens/s';
   /** Floating-point operations of a run, 2 a multiply-add; 0 where memory alone counts. */
   readonly flops: number;
   /** The least that a run must read and write. */
   readonly bytes: number;
   /** Whether a good part of `bytes` is written, so that copying may be the better yardstick. Default false. */
   readonly writes?: boolean;
+  /** Tokens that a run learns or makes; default 0. */
+  readonly tokens?: number;
   /** Ops that a run queues; default 1. */
   readonly ops?: number;
   /** Time the calls alone, not the work that they queue. Default false. */

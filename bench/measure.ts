@@ -2,7 +2,7 @@
 import { Bench } from 'tinybench';
 import { trimMemory } from '../lib/runtime.js';
 import { full, type Tensor } from '../lib/tensor/tensor.js';
-import type { BenchCase, InputSet } from './case.js';
+import type { BenchCase, Figures, InputSet } from './case.js';
 
 /** Milliseconds of one run of the case. */
 export interface Statistics {
@@ -15,6 +15,7 @@ export interface Statistics {
 export interface Timing extends Statistics {
   readonly runsPerSample: number;
   readonly inputSets: number;
+  readonly figures: Figures;
 }
 
 /** The least that a sample lasts, so that the fence and the clock do not count. The peers' drivers take as much. */
@@ -85,7 +86,10 @@ export class Sampler {
   /** Milliseconds of a sample: all of it, and the part that counts. */
   async sample(): Promise<{ total: number; counted: number }> {
     const start = performance.now();
-    for (let i = 0; i < this.#runs; i++) this.#inputs[this.#next++ % this.#inputs.length]!.run();
+    for (let i = 0; i < this.#runs; i++) {
+      const running = this.#inputs[this.#next++ % this.#inputs.length]!.run();
+      if (running) await running;
+    }
     const called = performance.now();
     await this.#fence.data();
     const total = performance.now() - start;
@@ -101,6 +105,11 @@ export class Sampler {
       samples.push(counted / this.#runs);
     }
     return samples;
+  }
+
+  /** What the first set of inputs tells beside the time. */
+  async figures(): Promise<Figures> {
+    return (await this.#inputs[0]?.figures?.()) ?? {};
   }
 
   close(): void {
@@ -148,7 +157,12 @@ export async function measure(benchCase: BenchCase, time: number, sets?: number 
     const [task] = await bench.run();
     const result = task?.result;
     if (result?.state !== 'completed') throw new Error(`tinybench ended in state ${result?.state ?? 'none'}`);
-    return { ...statistics(result.latency.samples ?? []), runsPerSample: sampler.runs, inputSets: count };
+    return {
+      ...statistics(result.latency.samples ?? []),
+      runsPerSample: sampler.runs,
+      inputSets: count,
+      figures: await sampler.figures(),
+    };
   } finally {
     sampler.close();
   }

@@ -113,11 +113,16 @@ export function scalingOf(row: Measured, all: readonly Measured[]): number | nul
 
 export function rowOf(measured: Measured, peaks: MachinePeaks, all: readonly Measured[] = []): Row {
   const { benchCase, timing, peers } = measured;
-  const { group, op, family, dtype, shape, unit, flops, bytes, ops = 1 } = benchCase;
+  const { group, op, family, dtype, shape, unit, flops, bytes, ops = 1, tokens = 0 } = benchCase;
   const gflops = flops / timing.medianMs / 1e6;
   const gbps = bytes / timing.medianMs / 1e6;
-  const limit = unit === 'ns/op' ? null : roofOf(benchCase, peaks);
-  const rate = unit === 'GFLOP/s' ? gflops : unit === 'GB/s' ? gbps : (timing.medianMs * 1e6) / ops;
+  const limit = flops === 0 && bytes === 0 ? null : roofOf(benchCase, peaks);
+  const rate = {
+    'GFLOP/s': gflops,
+    'GB/s': gbps,
+    'tokens/s': tokens / (timing.medianMs / 1e3),
+    'ns/op': (timing.medianMs * 1e6) / ops,
+  }[unit];
   return {
     group,
     op,
@@ -204,6 +209,12 @@ export function peaksLine(peaks: MachinePeaks): string {
     `peak, ${threads} ${threads === 1 ? 'thread' : 'threads'}: fma ${show(fma)}` +
     `${bf16 ? `, bf16 ${show(bf16)}` : ''}${amx ? `, amx ${show(amx)}` : ''} GFLOP/s; read ${show(read)}, copy ${show(copy)} GB/s`
   );
+}
+
+/** What a row has beside its time, as a line below it; null where that is nothing. */
+export function figuresLine({ figures }: Pick<Row, 'figures'>): string | null {
+  const parts = Object.entries(figures).map(([name, value]) => `${name} ${short(value)}`);
+  return parts.length === 0 ? null : `  ${parts.join(', ')}`;
 }
 
 function shortOp(op: string): string {

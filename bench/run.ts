@@ -11,6 +11,7 @@ import { Driver } from './peers/driver.js';
 import { findPeer, type MissingPeer, peersFolder } from './peers/list.js';
 import {
   type BenchDocument,
+  figuresLine,
   higherPeaks,
   type Measured,
   type PeakPass,
@@ -64,7 +65,12 @@ export async function runBench(
           try {
             const done = await peers.measure(question, threads);
             measured.push(...done);
-            for (const m of done) print(tableRow(rowOf(m, best.get(threads)!, measured), withPeers));
+            for (const m of done) {
+              const row = rowOf(m, best.get(threads)!, measured);
+              print(tableRow(row, withPeers));
+              const figures = figuresLine(row);
+              if (figures !== null) print(figures);
+            }
           } catch (error) {
             const row = question.map((c) => `${nameOf(c)}, ${threads} threads`).join('; ');
             const failure = { row, message: (error as Error).message };

@@ -57,9 +57,13 @@ export function gemmCases(selection: CaseSelection): BenchCase[] {
 /** The two products of a linear layer's backward pass, which the training engine alone has. */
 function gradientCases(selection: CaseSelection): BenchCase[] {
   if (!selection.families.includes('training')) return [];
-  const shape: Product = [512, 8960, 1536];
+  const shapes = selection.shapes === 'full' ? full.filter(([m]) => m >= 256) : [quick[1]!];
+  return shapes.flatMap((shape) => selection.dtypes.flatMap((dtype) => gradientsOf(shape, dtype)));
+}
+
+function gradientsOf(shape: Product, dtype: FloatDType): BenchCase[] {
   const [m, n, k] = shape;
-  return selection.dtypes.flatMap((dtype): BenchCase[] => [
+  return [
     {
       ...common(shape, dtype),
       op: 'linearInputGradient',
@@ -83,7 +87,7 @@ function gradientCases(selection: CaseSelection): BenchCase[] {
         return inputSet([dy, x, grad], () => linearWeightGradient(dy, x, 0, grad));
       },
     },
-  ]);
+  ];
 }
 
 function common([m, n, k]: Product, dtype: FloatDType) {

@@ -92,11 +92,17 @@ export async function compare(
         samples.push(...(await driver.measure(settings.time / rounds)));
       }
     }
-    return {
-      timings: cases.map((benchCase, i) => ({
+    const timings = [];
+    for (const [i, benchCase] of cases.entries()) {
+      const { runs: runsPerSample } = samplers[i]!;
+      const figures = await samplers[i]!.figures();
+      timings.push({
         benchCase,
-        timing: { ...statistics(ours[i]!), runsPerSample: samplers[i]!.runs, inputSets: count },
-      })),
+        timing: { ...statistics(ours[i]!), runsPerSample, inputSets: count, figures },
+      });
+    }
+    return {
+      timings,
       peers: [
         ...ready.map(({ driver, samples }) => ({ name: driver.name, ...statistics(samples) })),
         ...refusals,

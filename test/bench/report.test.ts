@@ -14,7 +14,7 @@ const peaks: MachinePeaks = {
   read: { best: 20, median: 15 },
   copy: { best: 30, median: 25 },
 };
-const timing = { medianMs: 2, p90Ms: 3, minMs: 1.5, samples: 9, runsPerSample: 4, inputSets: 2 };
+const timing = { medianMs: 2, p90Ms: 3, minMs: 1.5, samples: 9, runsPerSample: 4, inputSets: 2, figures: {} };
 
 test('the roof is the slower of arithmetic and memory', () => {
   // 1e9 operations: 5 ms at 200 GFLOP/s, 2.5 ms at 400. 1e8 bytes: 5 ms at 20 GB/s.
