@@ -39,6 +39,8 @@ export interface BenchOptions {
   readonly peersDir: string | null;
   /** Whether peers are kept off vector code above our own level. */
   readonly pinPeers: boolean;
+  /** The engines' cost by context, batch, size and threads, instead of rows. */
+  readonly scaling: boolean;
   readonly help: boolean;
 }
 
@@ -54,6 +56,7 @@ const options = [
   ['peers', '[NAMES]', 'hold against other libraries (default: all of them)'],
   ['peers-dir', 'DIR', 'where the peers from npm are'],
   ['pin-peers', '', 'peers use no vector level above ours'],
+  ['scaling', '', 'instead: how the cost of the engines grows'],
   ['out', 'FILE', 'write everything as JSON, too'],
   ['help', '', 'print this'],
 ] as const;
@@ -128,6 +131,7 @@ export function parseBenchArguments(argv: readonly string[]): BenchOptions {
     peers: given.get('peers') === 'all' ? peerNames : given.has('peers') ? list('peers', peerNames) : [],
     peersDir: given.get('peers-dir') ?? null,
     pinPeers: given.has('pin-peers'),
+    scaling: given.has('scaling'),
     out: given.get('out') ?? null,
     help: given.has('help'),
   };

@@ -53,7 +53,7 @@ export interface BenchDocument {
   readonly date: string;
   readonly commit: string | null;
   readonly command: string;
-  readonly settings: Omit<BenchOptions, 'help' | 'out'>;
+  readonly settings: Omit<BenchOptions, 'help' | 'out' | 'scaling'>;
   readonly machine: Machine;
   readonly peaks: readonly PeakPass[];
   readonly peers: { readonly present: readonly PeerPresent[]; readonly missing: readonly MissingPeer[] };

@@ -34,7 +34,7 @@ export async function runBench(
   command: string,
   print: (line: string) => void,
 ): Promise<BenchDocument> {
-  const { help: _help, out: _out, ...settings } = options;
+  const { help: _help, out: _out, scaling: _scaling, ...settings } = options;
   const machine = describeMachine();
   const date = new Date().toISOString();
   const before = info().threads;
