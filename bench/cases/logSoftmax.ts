@@ -29,6 +29,7 @@ export function logSoftmaxCases(selection: CaseSelection): BenchCase[] {
             ...base,
             op: 'logSoftmax',
             family,
+            peer: { op: 'logSoftmax', dims: [rows, vocabulary] },
             bytes: bytes + 4 * elements,
             writes: true,
             prepare(seed) {
@@ -54,6 +55,7 @@ export function logSoftmaxCases(selection: CaseSelection): BenchCase[] {
           ...base,
           op: 'logSoftmaxBackward',
           family: 'shared',
+          peer: { op: 'logSoftmaxBackward', dims: [rows, vocabulary] },
           bytes: bytes + 8 * elements,
           writes: true,
           inputBytes: 8 * elements,

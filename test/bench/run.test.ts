@@ -42,7 +42,7 @@ describe('a tiny run', () => {
   after(() => rm(folder, { recursive: true, force: true }));
 
   test('the document says what ran, where and on what', () => {
-    assert.equal(document.schemaVersion, 1);
+    assert.equal(document.schemaVersion, 2);
     assert.ok(Math.abs(Date.parse(document.date) - Date.now()) < 3_600_000);
     assert.ok(document.commit === null || /^[0-9a-f]{40}\+?$/.test(document.commit));
     assert.match(document.command, /^npm run bench -- --only elementwise /);
@@ -54,6 +54,10 @@ describe('a tiny run', () => {
       threads: [1],
       time: 5,
       sets: 1,
+      rows: [],
+      peers: [],
+      peersDir: null,
+      pinPeers: false,
     });
     const { cpu, cores, node, vectorLevel, memoryBytes } = document.machine;
     assert.ok(cpu.length > 0 && cores >= 1 && memoryBytes > 0 && vectorLevel.length > 0);
