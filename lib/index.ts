@@ -74,18 +74,17 @@ export { type Algorithm, batchTotals, type PolicyBatch, type PolicyLoss } from '
 export { grpoLoss } from './rl/grpo.js';
 export { pgSeqIsLoss } from './rl/pgSeqIs.js';
 export { Trainer, type TrainerOptions, type TrainerStep, type Trajectory } from './rl/trainer.js';
-export {
-  type Completion,
-  type GenerationRequest,
-  RolloutEngine,
-  type RolloutOptions,
-} from './rollout/engine.js';
+export { RolloutEngine, type RolloutOptions } from './rollout/engine.js';
+export type { Completion, GenerationRequest } from './rollout/generation.js';
 export type { SamplingOptions } from './rollout/sampling.js';
 export {
   type AddonInfo,
   info,
   type MemoryUse,
   memory,
+  type OpProfile,
+  type Profile,
+  profile,
   Recording,
   record,
   setThreads,

@@ -48,7 +48,7 @@ interface Addon {
   readonly knobs: readonly KnobDescription[];
   invoke(op: number, argumentCount: number): number;
   takeError(): { kind: 'invalid' | 'device' | 'internal'; message: string };
-  dispose(handle: number): boolean;
+  dispose(handle: number): void;
   upload(handle: number, data: ArrayBufferView): number;
   read(...handles: number[]): Promise<ArrayBuffer[]> | -1;
   beginRecording(): number;
@@ -59,6 +59,8 @@ interface Addon {
   trim(): void;
   setThreads(threads: number): number;
   setVectorLevel(level: string): number;
+  setProfiling(on: boolean): void;
+  profile(): { nanoseconds: number; ops: { op: string; calls: number; nanoseconds: number }[] };
   info(): AddonInfo;
 }
 
