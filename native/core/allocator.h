@@ -32,6 +32,8 @@ class CachingAllocator {
   CachingAllocator(const CachingAllocator&) = delete;
   ~CachingAllocator();
 
+  // The size of the block that a request for `bytes` bytes gets.
+  static size_t sizeClass(size_t bytes);
   // Returns a block of at least `bytes` bytes and its true size; throws DeviceError when memory is exhausted.
   void* allocate(size_t bytes, size_t& blockBytes);
   void release(void* block, size_t blockBytes);

@@ -130,13 +130,31 @@ void Context::trim() {
   stream->enqueue("trim", kNothing, NoArgs{}, std::move(blocks));
 }
 
+Storage* Context::newStorage(size_t bytes) {
+  Recording* recording = stream->recording();
+  if (recording == nullptr) return new Storage(allocator, bytes);
+  auto& idle = recording->idle;
+  for (size_t i = idle.size(); i-- > 0;) {
+    Storage* storage = idle[i];
+    if (storage->blockBytes() != CachingAllocator::sizeClass(bytes)) continue;
+    idle.erase(idle.begin() + int64_t(i));
+    storage->retain();
+    return storage;
+  }
+  auto* storage = new Storage(allocator, bytes);
+  storage->listWhenIdle(&idle);
+  storage->retain();
+  recording->storages.push_back(storage);
+  return storage;
+}
+
 double Context::allocate(DType dtype, const Shape& shape, Tensor& out) {
   double bytes = double(bytesOf(dtype));
   for (int i = 0; i < shape.rank; i++) bytes *= double(shape.dims[i]);
   if (bytes > 1e15) throw DeviceError("[memory] out of memory: asked for a tensor of shape " + shape.text());
   Tensor tensor;
   try {
-    tensor.storage = new Storage(allocator, size_t(bytes));
+    tensor.storage = newStorage(size_t(bytes));
   } catch (const DeviceError&) {
     trim();  // for the caller's next try; this one cannot wait
     throw;
@@ -145,7 +163,6 @@ double Context::allocate(DType dtype, const Shape& shape, Tensor& out) {
   tensor.shape = shape;
   if (poison_)
     stream->enqueue("poison", kPoison, PoisonArgs{tensor.storage->data(), tensor.storage->blockBytes()});
-  retainForRecording(tensor);
   out = tensor;
   return tensors.add(tensor);
 }

@@ -303,7 +303,7 @@ for (const level of vectorLevels()) {
 }
 
 describe('writeKvCache', () => {
-  it('stores keys transposed by page and values by row, and nothing else', async () => {
+  it('stores keys transposed by page and values by row, bf16 in pairs, and nothing else', async () => {
     const c = { lengths: [19], numHeads: 2, numKvHeads: 2, headDim: 6 };
     for (const dtype of floatDtypes) {
       const qkv = randomQkv(c, dtype, 6);
@@ -324,8 +324,12 @@ describe('writeKvCache', () => {
         for (let h = 0; h < 2; h++)
           for (let d = 0; d < 6; d++) {
             const page = table[i >> 4]!;
-            const k = keys[((page * 2 + h) * 6 + d) * 16 + (i & 15)]!;
-            const v = values[((page * 2 + h) * 16 + (i & 15)) * 6 + d]!;
+            const base = (page * 2 + h) * 6 * 16;
+            const at = i & 15;
+            // bf16: two neighbours along headDim, or two keys, side by side.
+            const pair = dtype === 'bf16' ? 2 : 1;
+            const k = keys[base + (Math.floor(d / pair) * 16 + at) * pair + (d % pair)]!;
+            const v = values[base + (Math.floor(at / pair) * 6 + d) * pair + (at % pair)]!;
             if (i === 4) assert.ok(Number.isNaN(k) && Number.isNaN(v));
             else {
               assert.equal(k, x[(i * 6 + 2 + h) * 6 + d]);

@@ -162,6 +162,33 @@ for (const level of vectorLevels()) {
       });
     }
 
+    it('has exponentials within two units in the last place, subnormal ones too', async () => {
+      setVectorLevel(level);
+      // With a dOut of 0 everywhere but in the first column, where it is -1, the gradient is exp(logprob).
+      const columns = 4099;
+      const exponents = Float32Array.from({ length: columns }, (_, j) =>
+        j % 3 === 0 ? -j / 39 : j % 3 === 1 ? -j / 3900 : (j - 2000) / 23,
+      );
+      const special = [0, -0, -104, -105, -1e30, Number.NEGATIVE_INFINITY, 88.7, 90, 1e30, Number.NaN];
+      exponents.set(special, 1);
+      const d = new Float32Array(columns);
+      d[0] = -1;
+      const dOut = tensor(d, [1, columns]);
+      const logprobs = tensor(exponents, [1, columns]);
+      const grad = logSoftmaxBackward(dOut, logprobs, { dtype: 'fp32' });
+      const out = await grad.floats();
+      for (let j = 1; j < columns; j++) {
+        const exact = Math.exp(exponents[j]!);
+        if (!(exact < 3.4e38)) assert.ok(Object.is(out[j], exact > 0 ? Infinity : Number.NaN), `${j}`);
+        else {
+          const unit = 2 ** (Math.max(-126, Math.floor(Math.log2(exact))) - 23);
+          assert.ok(Math.abs(out[j]! - exact) <= 2 * unit, `exp(${exponents[j]}) is ${out[j]}`);
+        }
+      }
+      assert.deepEqual(Array.from(out.subarray(1, 7)), [1, 1, 0, 0, 0, 0]);
+      disposeAll(dOut, logprobs, grad);
+    });
+
     it('gives exactly -infinity and no NaN for masked logits, and NaN where a row has no distribution', async () => {
       setVectorLevel(level);
       const inf = Number.POSITIVE_INFINITY;

@@ -181,19 +181,17 @@ void keepTopP(float* x, int64_t columns, double topP, float lse) {
   }
 }
 
-// As sumOnline, to the bit, for a row that is mostly -infinity: what adds exactly nothing is passed over.
+// As sumRow, to the bit, for a row that is mostly -infinity: what adds exactly nothing is passed over.
 LogSum sumSparse(const LogitRow<float>& row, int64_t columns, int64_t chunk) {
   const int64_t step = stepOf(chunk, columns);
   LogSum state;
   for (int64_t begin = 0; begin < columns; begin += step) {
     const int64_t end = std::min(begin + step, columns);
-    state.raise(maximum(row, begin, end));
-    LanePartials lanes{zero(), zero()};
     for (int64_t at = begin; at < end; at += kBlock) {
       const int64_t stop = std::min(at + kBlock, end);
-      if (maximum(row, at, stop) > kMinusInfinity) addEntries<false>(lanes, row, at, stop, state.max);
+      if (maximum(row, at, stop) > kMinusInfinity) addColumns<false>(state, row, at, stop);
     }
-    state.add(lanes);
+    state.endStep();
   }
   return state;
 }
@@ -230,13 +228,13 @@ Draw draw(const Row& row, const SampleArgs& args, float lse, double u) {
   }
   Scratch scratch;
   float* x = scratch.get<float>(columns);
-  writeLogprobs(row, columns, 0.0f, x);
+  writeLogprobs(row, columns, 0.0f, x, false);
   if (args.topK > 0 && args.topK < columns)
     keepTopK(x, columns, args.topK, args.topP, lse);
   else
     keepTopP(x, columns, args.topP, lse);
   const LogitRow<float> kept{x, 1.0f};
-  const float keptLse = sumSparse(kept, columns, args.chunk).lse();
+  const float keptLse = logsOf(sumSparse(kept, columns, args.chunk)).lse;
   const int32_t id = invert<true>(kept, columns, keptLse, u);
   return {id, x[id] - keptLse};
 }
@@ -254,7 +252,7 @@ void rolloutSample(const SampleArgs& args, Workers& workers) {
         if (args.keys[4 * i + 3] >= 0) {
           const LogitRow<T> row{static_cast<const T*>(args.logits) + i * args.columns,
                                 isGreedy ? 1.0f : args.temperature};
-          const float lse = sumOnline<false>(row, args.columns, args.chunk).lse();
+          const float lse = logsOf(sumRow<false>(row, args.columns, args.chunk)).lse;
           if (!std::isfinite(lse)) {
             int64_t known = firstBad.load();
             while (i < known && !firstBad.compare_exchange_weak(known, i)) {

@@ -1,14 +1,18 @@
 // The arithmetic of one row of log-softmax, the same text for both families and for the fused linear
 // log-prob, so that equal knobs give equal bits. Included inside a pass of each_isa.h: no guard.
 //
-// x_j = logit_j / temperature in fp32. The row is cut into steps. With m the maximum of the steps so far, a
-// step adds sum_j exp(x_j - m) over sixteen lane partials (lane = column within the step, mod 16) joined by
-// reduceAdd; where a step raises m, what was summed before is first multiplied by exp(old m - new m).
-// lse = m + log(sum), in double and rounded once; logprob_j = x_j - lse in fp32.
+// x_j = logit_j / temperature in fp32. The row is cut into steps, a step into groups of 64 columns. With m
+// the maximum of the groups so far, a group adds sum_j exp(x_j - m) to sixteen lane partials (lane = column
+// within the step, mod 16; the four vectors of a group pairwise), which reduceAdd joins at the end of the
+// step. Where a group raises m, what was summed before is first multiplied by exp(old m - new m). One pass
+// over the logits finds maximum and sum; m changes a few times in a row, so the branch costs nothing. lse = m
+// + log(sum), in double and rounded once; logprob_j = x_j - lse in fp32.
 //
 // The maximum's own term is exactly 1 and the others are not negative, so sum >= 1, lse >= m and no logprob
 // is above 0. -infinity is a probability of 0. A row with NaN or +infinity in it, or with nothing above
 // -infinity, has a lse of NaN or of -infinity, and logprobs of NaN.
+
+#include "cpu/shared/each_vector.h"
 
 namespace isopolicy::ISA_PASS {
 
@@ -26,6 +30,16 @@ struct LogitRow {
     return temperature == 1.0f ? x : x / splat(temperature);
   }
   ISA_INLINE Vec at(int64_t j) const { return prepared(load(logits + j)); }
+  // kSide vectors. kScaled: the temperature is not 1.
+  template <bool kScaled>
+  ISA_INLINE void group(int64_t j, Vec* x) const {
+    fetchAhead(logits + j);
+    for (int k = 0; k < kSide; k++) x[k] = load(logits + j + k * kLanes);
+    if constexpr (!std::is_same_v<T, Round>)
+      for (int k = 0; k < kSide; k++) x[k] = roundThrough<Round>(x[k]);
+    if constexpr (kScaled)
+      for (int k = 0; k < kSide; k++) x[k] = x[k] / splat(temperature);
+  }
   // Entries j to j + n - 1; -infinity, which adds exactly nothing, in the lanes beyond.
   ISA_INLINE Vec partial(int64_t j, int n) const {
     static constexpr float kLane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -58,87 +72,130 @@ inline float maximum(const Row& row, int64_t begin, int64_t end) {
   return reduceMax(max(max(m[0], m[1]), max(m[2], m[3])));
 }
 
-// Lane partials of a step: of exp(x - m), and of exp(x - m) (m - x), from which the entropy comes.
-struct LanePartials {
-  Vec sum;
-  Vec spread;
-};
-
-template <bool kEntropy>
-ISA_INLINE void addEntry(LanePartials& lanes, Vec x, Vec m) {
-  const Vec below = x - m;
-  const Vec e = exp(below);
-  lanes.sum = lanes.sum + e;
-  // Beyond 104 the exponential is exactly 0; the bound keeps 0 * infinity out and lets NaN through.
-  if constexpr (kEntropy) lanes.spread = lanes.spread + e * min(splat(128.0f), m - x);
-}
-
-// Adds columns [begin, end), where begin is a multiple of sixteen columns away from the start of the step.
-template <bool kEntropy, class Row>
-inline void addEntries(LanePartials& lanes, const Row& row, int64_t begin, int64_t end, float runningMax) {
-  const Vec m = splat(runningMax == kMinusInfinity ? 0.0f : runningMax);
-  LanePartials local = lanes;
-  int64_t j = begin;
-  for (; j + kLanes <= end; j += kLanes) addEntry<kEntropy>(local, row.at(j), m);
-  if (j < end) addEntry<kEntropy>(local, row.partial(j, int(end - j)), m);
-  lanes = local;
-}
+inline constexpr int64_t kGroupColumns = kSide * kLanes;
 
 // The running state of a row.
 struct LogSum {
-  float max = kMinusInfinity;
-  float sum = 0.0f;
-  float spread = 0.0f;  // sum of exp(x - max) (max - x)
+  float max = std::numeric_limits<float>::lowest();
+  float sum = 0.0f;       // of the steps that are over
+  float spread = 0.0f;    // likewise, of exp(x - max) (x - max)
+  Vec lanes, laneSpread;  // of the step that is being added
 
-  void raise(float stepMax) {
-    if (!(stepMax > max)) return;
-    if (max > kMinusInfinity) {
-      const float scale = expOne(max - stepMax);
-      spread = scale > 0.0f ? scale * (spread + (stepMax - max) * sum) : 0.0f;
-      sum *= scale;
-    }
-    max = stepMax;
+  LogSum() : lanes(zero()), laneSpread(zero()) {}
+  void endStep() {
+    sum += reduceAdd(lanes);
+    spread += reduceAdd(laneSpread);
+    lanes = laneSpread = zero();
   }
-  void add(const LanePartials& lanes) {
-    sum += reduceAdd(lanes.sum);
-    spread += reduceAdd(lanes.spread);
+  ISA_INLINE void raise(float newMax) {
+    const Vec drop = expRangeFromBelow(splat(max - newMax));
+    Vec scale = drop;
+    expInRange<1>(&scale);
+    laneSpread = scale * (laneSpread + drop * lanes);
+    lanes = scale * lanes;
+    spread = firstLane(scale) * (spread + firstLane(drop) * sum);
+    sum *= firstLane(scale);
+    max = newMax;
   }
-  float lse() const { return float(double(max) + std::log(double(sum))); }
-  // -sum p log p = log(sum) + spread / sum: two terms that are never negative, so nothing cancels.
-  float entropy() const { return float(std::log(double(sum)) + double(spread) / double(sum)); }
 };
 
+// Adds N vectors, which are overwritten; m is the maximum so far in every lane. kEntropy: the spread, too.
+template <bool kEntropy, int N>
+ISA_INLINE void addVectors(LogSum& state, Vec& m, Vec (&x)[N]) {
+  Vec top = x[0];
+  for (int k = 1; k < N; k++) top = max(top, x[k]);
+  if (anyGreater(top, m)) {
+    state.raise(reduceMax(top));
+    m = splat(state.max);
+  }
+  Vec below[N];
+  for (int k = 0; k < N; k++) x[k] = below[k] = expRangeFromBelow(x[k] - m);
+  expInRange<N>(x);
+  if constexpr (kEntropy) {
+    Vec products = x[0] * below[0];
+    for (int k = 1; k < N; k++) products = fma(x[k], below[k], products);
+    state.laneSpread = state.laneSpread + products;
+  }
+  if constexpr (N == 4)
+    state.lanes = state.lanes + ((x[0] + x[1]) + (x[2] + x[3]));
+  else
+    state.lanes = state.lanes + x[0];
+}
+
+template <bool kEntropy, bool kScaled, class Row>
+inline void addColumns(LogSum& state, const Row& row, int64_t begin, int64_t end) {
+  LogSum local = state;
+  Vec m = splat(local.max);
+  int64_t j = begin;
+  for (; j + kGroupColumns <= end; j += kGroupColumns) {
+    Vec x[kSide];
+    row.template group<kScaled>(j, x);
+    addVectors<kEntropy>(local, m, x);
+  }
+  for (; j < end; j += kLanes) {
+    Vec x[1] = {j + kLanes <= end ? row.at(j) : row.partial(j, int(end - j))};
+    addVectors<kEntropy>(local, m, x);
+  }
+  state = local;
+}
+
+// Adds columns [begin, end) of a step, where begin is a multiple of a group away from the start of the step.
 template <bool kEntropy, class Row>
-inline void addStep(LogSum& state, const Row& row, int64_t begin, int64_t end) {
-  LanePartials lanes{zero(), zero()};
-  addEntries<kEntropy>(lanes, row, begin, end, state.max);
-  state.add(lanes);
+inline void addColumns(LogSum& state, const Row& row, int64_t begin, int64_t end) {
+  if (row.temperature == 1.0f)
+    addColumns<kEntropy, false>(state, row, begin, end);
+  else
+    addColumns<kEntropy, true>(state, row, begin, end);
 }
 
 inline int64_t stepOf(int64_t chunk, int64_t columns) {
   return chunk == 0 ? columns : std::min(chunk, columns);
 }
 
-// The whole row, online: each step's maximum is found just before its terms are added.
 template <bool kEntropy, class Row>
-inline LogSum sumOnline(const Row& row, int64_t columns, int64_t chunk) {
+inline LogSum sumRow(const Row& row, int64_t columns, int64_t chunk) {
   const int64_t step = stepOf(chunk, columns);
   LogSum state;
   for (int64_t begin = 0; begin < columns; begin += step) {
-    const int64_t end = std::min(begin + step, columns);
-    state.raise(maximum(row, begin, end));
-    addStep<kEntropy>(state, row, begin, end);
+    addColumns<kEntropy>(state, row, begin, std::min(begin + step, columns));
+    state.endStep();
   }
   return state;
 }
 
-// out[j] = x_j - lse.
-template <class Row>
-inline void writeLogprobs(const Row& row, int64_t columns, float lse, float* out) {
+struct RowLogs {
+  float lse;
+  float entropy;  // of use where the sum was taken with kEntropy
+};
+// Entropy: -sum p log p = log(sum) - spread / sum, two terms that are never negative, so nothing cancels.
+inline RowLogs logsOf(const LogSum& state) {
+  const double log = std::log(double(state.sum));
+  return {float(double(state.max) + log), float(log - double(state.spread) / double(state.sum))};
+}
+
+template <bool kScaled, class Row>
+inline void writeLogprobs(const Row& row, int64_t columns, float lse, float* out, bool past) {
   const Vec l = splat(lse);
-  int64_t j = 0;
-  for (; j + kLanes <= columns; j += kLanes) store(out + j, row.at(j) - l);
-  if (j < columns) storePartial(out + j, row.partial(j, int(columns - j)) - l, int(columns - j));
+  eachVectors(columns, past ? out : nullptr, [&](int64_t j, auto lanes) {
+    Vec x[lanes.count];
+    if constexpr (lanes.count == kSide) {
+      row.template group<kScaled>(j, x);
+    } else {
+      lanes.get(row.logits + j, x);
+      x[0] = row.prepared(x[0]);
+    }
+    for (int k = 0; k < lanes.count; k++) x[k] = x[k] - l;
+    lanes.put(out + j, x);
+  });
+}
+
+// out[j] = x_j - lse, past the caches or not.
+template <class Row>
+inline void writeLogprobs(const Row& row, int64_t columns, float lse, float* out, bool past) {
+  if (row.temperature == 1.0f)
+    writeLogprobs<false>(row, columns, lse, out, past);
+  else
+    writeLogprobs<true>(row, columns, lse, out, past);
 }
 
 // Before any row is computed, so that the row named does not depend on the threads.
@@ -150,7 +207,7 @@ inline void checkIds(const char* name, const int32_t* ids, int64_t rows, int64_t
   }
 }
 
-// Rows worth a thread of its own: about 16,000 entries take 20 microseconds.
-inline int64_t rowGrain(int64_t columns) { return std::max<int64_t>(1, 16384 / columns); }
+// Rows worth a thread of its own: about 32,000 entries take 6 microseconds.
+inline int64_t rowGrain(int64_t columns) { return std::max<int64_t>(1, 32768 / columns); }
 
 }  // namespace isopolicy::ISA_PASS

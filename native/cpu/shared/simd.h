@@ -1,4 +1,5 @@
-// Sixteen fp32 lanes at every vector level: one zmm, two ymm, or an array that the compiler vectorises.
+// Sixteen fp32 lanes at every vector level: one zmm, two ymm, or four small vectors of the compiler's
+// (simd_portable.h).
 //
 // The lane count is the same everywhere, so a reduction has the same order at every level; AVX2 and AVX-512
 // give the same bits, portable code differs only by having no fused multiply-add. Included once a pass by
@@ -36,15 +37,20 @@ ISA_INLINE Vec loadPartial(const BFloat16* p, int n) {
 ISA_INLINE __m256i toHalfBits(Vec x) {
   return _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-ISA_INLINE __m512i toBFloat16Bits32(Vec x) {
+// x rounded to bf16 in the upper half of each lane; the lower half holds what is left.
+ISA_INLINE __m512i roundedToUpper(Vec x) {
   const __m512i u = _mm512_castps_si512(x.v);
-  const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-  const __m512i rounded =
-      _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff))), 16);
-  const __m512i quiet = _mm512_or_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
-  return _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q), quiet);
+  const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+  const __m512i below = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+  const __m512i rounded = _mm512_mask_add_epi32(below, odd, below, _mm512_set1_epi32(1));
+  const __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(rounded, nan, u, _mm512_set1_epi32(0x400000));
 }
-ISA_INLINE __m256i toBFloat16Bits(Vec x) { return _mm512_cvtepi32_epi16(toBFloat16Bits32(x)); }
+ISA_INLINE __m256i toBFloat16Bits(Vec x) {
+  const __m512i upper = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27, 25, 23,
+                                         21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  return _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper, roundedToUpper(x)));
+}
 ISA_INLINE void store(float* p, Vec x) { _mm512_storeu_ps(p, x.v); }
 ISA_INLINE void store(Half* p, Vec x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), toHalfBits(x)); }
 ISA_INLINE void store(BFloat16* p, Vec x) {
@@ -57,6 +63,12 @@ ISA_INLINE void storePartial(Half* p, Vec x, int n) {
 ISA_INLINE void storePartial(BFloat16* p, Vec x, int n) {
   _mm256_mask_storeu_epi16(p, laneMask(n), toBFloat16Bits(x));
 }
+// Past the caches; p on a multiple of the vector's size.
+ISA_INLINE void stream(float* p, Vec x) { _mm512_stream_ps(p, x.v); }
+ISA_INLINE void stream(Half* p, Vec x) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), toHalfBits(x)); }
+ISA_INLINE void stream(BFloat16* p, Vec x) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), toBFloat16Bits(x));
+}
 ISA_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 ISA_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 ISA_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -68,23 +80,22 @@ ISA_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 ISA_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 ISA_INLINE Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
 ISA_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
-ISA_INLINE Vec roundNearest(Vec a) {
-  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
 // a where x < y, else b.
 ISA_INLINE Vec selectLess(Vec x, Vec y, Vec a, Vec b) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, y.v, _CMP_LT_OQ), b.v, a.v)};
 }
-// x * 2^n for integral n in [-126, 127].
-ISA_INLINE Vec scaleByPowerOfTwo(Vec x, Vec n) {
-  const __m512i e = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23);
-  return {_mm512_mul_ps(x.v, _mm512_castsi512_ps(e))};
-}
+ISA_INLINE bool anyGreater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
+// p * 2^n, where n is integral and shifted = n + 1.5 * 2^23.
+ISA_INLINE Vec scaleByPowerOfTwo(Vec p, Vec n, Vec shifted) { return {_mm512_scalef_ps(p.v, n.v)}; }
 ISA_INLINE void toArray(Vec x, float* out) { _mm512_storeu_ps(out, x.v); }
 ISA_INLINE Vec roundHalf(Vec x) { return {_mm512_cvtph_ps(toHalfBits(x))}; }
 ISA_INLINE Vec roundBFloat16(Vec x) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(toBFloat16Bits32(x), 16))};
+  return {_mm512_castsi512_ps(_mm512_and_si512(roundedToUpper(x), _mm512_set1_epi32(int(0xffff0000u))))};
 }
+ISA_INLINE __m256 lowerHalf(Vec x) { return _mm512_castps512_ps256(x.v); }
+ISA_INLINE __m256 upperHalf(Vec x) { return _mm512_extractf32x8_ps(x.v, 1); }
+// Vectors whose exponentials the registers hold at once.
+inline constexpr int kSideBySide = 4;
 
 #elif ISA_LEVEL == 1
 struct Vec {
@@ -139,6 +150,17 @@ ISA_INLINE void storePartial(T* p, Vec x, int n) {
   store(lanes, x);
   for (int i = 0; i < n; i++) p[i] = lanes[i];
 }
+// Past the caches; p on a multiple of 64 bytes (16 bits: 32).
+ISA_INLINE void stream(float* p, Vec x) {
+  _mm256_stream_ps(p, x.lo);
+  _mm256_stream_ps(p + 8, x.hi);
+}
+template <class T>
+ISA_INLINE void stream(T* p, Vec x) {
+  alignas(32) T lanes[16];
+  store(lanes, x);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), *reinterpret_cast<const __m256i*>(lanes));
+}
 #define ISA_BINARY(name, intrinsic) \
   ISA_INLINE Vec name(Vec a, Vec b) { return {intrinsic(a.lo, b.lo), intrinsic(a.hi, b.hi)}; }
 ISA_BINARY(operator+, _mm256_add_ps)
@@ -156,20 +178,26 @@ ISA_INLINE Vec abs(Vec a) {
   return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
 }
 ISA_INLINE Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
-ISA_INLINE Vec roundNearest(Vec a) {
-  return {_mm256_round_ps(a.lo, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
-          _mm256_round_ps(a.hi, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
 ISA_INLINE Vec selectLess(Vec x, Vec y, Vec a, Vec b) {
   return {_mm256_blendv_ps(b.lo, a.lo, _mm256_cmp_ps(x.lo, y.lo, _CMP_LT_OQ)),
           _mm256_blendv_ps(b.hi, a.hi, _mm256_cmp_ps(x.hi, y.hi, _CMP_LT_OQ))};
 }
-ISA_INLINE __m256 powerOfTwo(__m256 n) {
-  return _mm256_castsi256_ps(
-      _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+ISA_INLINE bool anyGreater(Vec a, Vec b) {
+  return _mm256_movemask_ps(
+      _mm256_or_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ)));
 }
-ISA_INLINE Vec scaleByPowerOfTwo(Vec x, Vec n) {
-  return {_mm256_mul_ps(x.lo, powerOfTwo(n.lo)), _mm256_mul_ps(x.hi, powerOfTwo(n.hi))};
+// In two factors, the first of which keeps p normal: n reaches -150 and 128.
+ISA_INLINE __m256 scaleByPowerOfTwo(__m256 p, __m256 shifted) {
+  const __m256i n = _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(0x4b400000));
+  const __m256i half = _mm256_srai_epi32(n, 1);
+  const __m256 first =
+      _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(half, 23)));
+  const __m256i rest = _mm256_add_epi32(_mm256_sub_epi32(n, half), _mm256_set1_epi32(127));
+  return _mm256_mul_ps(first, _mm256_castsi256_ps(_mm256_slli_epi32(rest, 23)));
+}
+// p * 2^n, where n is integral and shifted = n + 1.5 * 2^23.
+ISA_INLINE Vec scaleByPowerOfTwo(Vec p, Vec n, Vec shifted) {
+  return {scaleByPowerOfTwo(p.lo, shifted.lo), scaleByPowerOfTwo(p.hi, shifted.hi)};
 }
 ISA_INLINE void toArray(Vec x, float* out) { store(out, x); }
 ISA_INLINE Vec roundHalf(Vec x) {
@@ -180,56 +208,12 @@ ISA_INLINE Vec roundBFloat16(Vec x) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(toBFloat16Bits32(x.lo), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(toBFloat16Bits32(x.hi), 16))};
 }
+ISA_INLINE __m256 lowerHalf(Vec x) { return x.lo; }
+ISA_INLINE __m256 upperHalf(Vec x) { return x.hi; }
+inline constexpr int kSideBySide = 2;
 
 #else
-struct Vec {
-  float lane[16];
-};
-#define ISA_EACH(expression)                             \
-  Vec r;                                                 \
-  for (int i = 0; i < 16; i++) r.lane[i] = (expression); \
-  return r
-ISA_INLINE Vec zero() { ISA_EACH(0.0f); }
-ISA_INLINE Vec splat(float x) { ISA_EACH(x); }
-template <class T>
-ISA_INLINE Vec load(const T* p) {
-  ISA_EACH(toFloat(p[i]));
-}
-template <class T>
-ISA_INLINE Vec loadPartial(const T* p, int n) {
-  ISA_EACH(i < n ? toFloat(p[i]) : 0.0f);
-}
-template <class T>
-ISA_INLINE void store(T* p, Vec x) {
-  for (int i = 0; i < 16; i++) fromFloat(x.lane[i], p[i]);
-}
-template <class T>
-ISA_INLINE void storePartial(T* p, Vec x, int n) {
-  for (int i = 0; i < n && i < 16; i++) fromFloat(x.lane[i], p[i]);
-}
-ISA_INLINE Vec operator+(Vec a, Vec b) { ISA_EACH(a.lane[i] + b.lane[i]); }
-ISA_INLINE Vec operator-(Vec a, Vec b) { ISA_EACH(a.lane[i] - b.lane[i]); }
-ISA_INLINE Vec operator*(Vec a, Vec b) { ISA_EACH(a.lane[i] * b.lane[i]); }
-ISA_INLINE Vec operator/(Vec a, Vec b) { ISA_EACH(a.lane[i] / b.lane[i]); }
-ISA_INLINE Vec fma(Vec a, Vec b, Vec c) { ISA_EACH(a.lane[i] * b.lane[i] + c.lane[i]); }
-ISA_INLINE Vec max(Vec a, Vec b) { ISA_EACH(a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
-ISA_INLINE Vec min(Vec a, Vec b) { ISA_EACH(a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]); }
-ISA_INLINE Vec abs(Vec a) { ISA_EACH(std::fabs(a.lane[i])); }
-ISA_INLINE Vec sqrt(Vec a) { ISA_EACH(std::sqrt(a.lane[i])); }
-// Adding 1.5 * 2^23 leaves no fraction bits; valid for |x| < 2^22, which covers its uses (exponents).
-ISA_INLINE Vec roundNearest(Vec a) { ISA_EACH((a.lane[i] + 12582912.0f) - 12582912.0f); }
-ISA_INLINE Vec selectLess(Vec x, Vec y, Vec a, Vec b) {
-  ISA_EACH(x.lane[i] < y.lane[i] ? a.lane[i] : b.lane[i]);
-}
-ISA_INLINE Vec scaleByPowerOfTwo(Vec x, Vec n) {
-  ISA_EACH(x.lane[i] * floatOf(uint32_t(int32_t(n.lane[i]) + 127) << 23));
-}
-ISA_INLINE void toArray(Vec x, float* out) {
-  for (int i = 0; i < 16; i++) out[i] = x.lane[i];
-}
-ISA_INLINE Vec roundHalf(Vec x) { ISA_EACH(toFloat(roundTo<Half>(x.lane[i]))); }
-ISA_INLINE Vec roundBFloat16(Vec x) { ISA_EACH(toFloat(roundTo<BFloat16>(x.lane[i]))); }
-#undef ISA_EACH
+#include "cpu/shared/simd_portable.h"
 #endif
 
 // ---- The same text at every level ----
@@ -245,40 +229,92 @@ ISA_INLINE Vec roundThrough(Vec x) {
     return x;
 }
 
-// Sums and maxima of the lanes by halves (8, 4, 2, 1): one order at every level.
+// The sum of the lanes by halves (8, 4, 2, 1), one order at every level, and their maximum.
+#if ISA_LEVEL >= 1
+ISA_INLINE float firstLane(Vec x) { return _mm256_cvtss_f32(lowerHalf(x)); }
 ISA_INLINE float reduceAdd(Vec x) {
-  float a[16];
-  toArray(x, a);
-  for (int half = 8; half >= 1; half /= 2)
-    for (int i = 0; i < half; i++) a[i] += a[i + half];
-  return a[0];
+  const __m256 eight = _mm256_add_ps(lowerHalf(x), upperHalf(x));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 ISA_INLINE float reduceMax(Vec x) {
-  float a[16];
-  toArray(x, a);
-  float m = a[0];
-  for (int i = 1; i < 16; i++) m = m < a[i] ? a[i] : m;
-  return m;
+  const __m256 eight = _mm256_max_ps(lowerHalf(x), upperHalf(x));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+#else
+ISA_INLINE float firstLane(Vec x) { return x.a[0]; }
+ISA_INLINE float reduceAdd(Vec x) {
+  const Quad four = (x.a + x.c) + (x.b + x.d);
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+ISA_INLINE float reduceMax(Vec x) {
+  const Quad four = max(max(x.a, x.c), max(x.b, x.d));
+  const float even = four[0] > four[2] ? four[0] : four[2], odd = four[1] > four[3] ? four[1] : four[3];
+  return even > odd ? even : odd;
+}
+#endif
+
+// e^x within 1 ulp and a half for x in [-104, 89] or NaN, exactly 1 at 0, exactly 0 at -104, infinity at 89.
+// N vectors in step, as many as the registers hold: one alone would wait most of the time for its polynomial.
+//
+// x = n ln2 + r with ln2 in two parts (n times the first is exact) and |r| <= ln2 / 2; n is rounded by the
+// addition of 1.5 * 2^23, which leaves no fraction bits. The polynomial is 1 + r + r^2 q(r) with the q of
+// degree 4 whose largest relative error, 3.1e-9, is the least.
+template <int N>
+ISA_INLINE void expInRange(Vec* x) {
+  if constexpr (N > kSideBySide) {
+    expInRange<kSideBySide>(x);
+    expInRange<N - kSideBySide>(x + kSideBySide);
+  } else {
+    const Vec shift = splat(12582912.0f), one = splat(1.0f);
+    Vec shifted[N], n[N], r[N], p[N];
+    for (int k = 0; k < N; k++) shifted[k] = fma(x[k], splat(1.44269504088896341f), shift);
+    for (int k = 0; k < N; k++) n[k] = shifted[k] - shift;
+    for (int k = 0; k < N; k++) r[k] = fma(n[k], splat(-0.693359375f), x[k]);
+    for (int k = 0; k < N; k++) r[k] = fma(n[k], splat(2.12194440e-4f), r[k]);
+    for (int k = 0; k < N; k++) p[k] = fma(splat(0x1.6a23d0p-10f), r[k], splat(0x1.123a20p-7f));
+    for (int k = 0; k < N; k++) p[k] = fma(p[k], r[k], splat(0x1.5558f2p-5f));
+    for (int k = 0; k < N; k++) p[k] = fma(p[k], r[k], splat(0x1.555492p-3f));
+    for (int k = 0; k < N; k++) p[k] = fma(p[k], r[k], splat(0x1.fffffcp-2f));
+    for (int k = 0; k < N; k++) p[k] = fma(p[k], r[k], one);
+    for (int k = 0; k < N; k++) p[k] = fma(p[k], r[k], one);
+    for (int k = 0; k < N; k++) x[k] = scaleByPowerOfTwo(p[k], n[k], shifted[k]);
+  }
 }
 
-// e^x within 2 ulp. Exactly 0 below -104, infinity above 88.8, NaN for NaN, exactly 1 at 0.
-// Range reduction x = n ln2 + r with ln2 in two parts, |r| <= ln2 / 2, then a Taylor polynomial of degree 7.
+// The range of expInRange; NaN passes, being the second operand.
+ISA_INLINE Vec expRangeFromBelow(Vec x) { return max(splat(-104.0f), x); }
+
+// e^x for every x: as expInRange, 0 below it, infinity above it, NaN for NaN.
 ISA_INLINE Vec exp(Vec x) {
-  const Vec clamped = max(splat(-104.0f), min(splat(89.0f), x));  // NaN passes: it is the second operand
-  const Vec n = roundNearest(clamped * splat(1.44269504088896341f));
-  Vec r = fma(n, splat(-0.693359375f), clamped);
-  r = fma(n, splat(2.12194440e-4f), r);
-  Vec p = splat(1.0f / 5040.0f);
-  p = fma(p, r, splat(1.0f / 720.0f));
-  p = fma(p, r, splat(1.0f / 120.0f));
-  p = fma(p, r, splat(1.0f / 24.0f));
-  p = fma(p, r, splat(1.0f / 6.0f));
-  p = fma(p, r, splat(0.5f));
-  p = fma(p, r * r, r) + splat(1.0f);
-  // 2^n in two factors, since n reaches -150 and 128.
-  const Vec half = roundNearest(n * splat(0.5f));
-  const Vec y = scaleByPowerOfTwo(scaleByPowerOfTwo(p, half), n - half);
-  return selectLess(x, splat(-104.0f), zero(), y);
+  Vec y = expRangeFromBelow(min(splat(89.0f), x));
+  expInRange<1>(&y);
+  return y;
+}
+
+// 2^x within 1 ulp for x up to 127. Exactly 0 below -126 (a subnormal would cost a hundred cycles), NaN for
+// NaN, exactly 1 at 0. Where a constant factor can be folded into the argument, this is half the work of exp.
+ISA_INLINE Vec exp2(Vec x) {
+  const Vec clamped = max(splat(-126.0f), x);  // NaN passes: it is the second operand
+  const Vec shift = splat(12582912.0f);  // as in expInRange
+  const Vec shifted = clamped + shift, n = shifted - shift;
+  const Vec r = clamped - n;
+  // 2^r = 1 + r q(r) on |r| <= 1/2, q the polynomial of least relative error.
+  Vec q = splat(0x1.41fbbcp-13f);
+  q = fma(q, r, splat(0x1.5f3e52p-10f));
+  q = fma(q, r, splat(0x1.3b2d4cp-7f));
+  q = fma(q, r, splat(0x1.c6aee8p-5f));
+  q = fma(q, r, splat(0x1.ebfbdcp-3f));
+  q = fma(q, r, splat(0x1.62e43p-1f));
+  const Vec p = fma(q, r, splat(1.0f));
+#if ISA_LEVEL >= 2
+  return {_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ), p.v, n.v)};
+#else
+  return selectLess(x, splat(-126.0f), zero(), scaleByPowerOfTwo(p, n, shifted));
+#endif
 }
 
 // dtype -> element type: body is called with a value of float, Half or BFloat16.

@@ -6,6 +6,7 @@
 #include "ops/gemm.h"
 #include "ops/linear_logprob.h"
 #define ISA_KERNELS "cpu/training/linear_logprob.cc"
+#define ISA_TILES
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
 #include "cpu/rollout/gemm.h"
@@ -19,7 +20,7 @@ namespace {
 constexpr int64_t kBlockElements = int64_t(1) << 20;
 constexpr int64_t kBlockRows = 256;
 constexpr int64_t kBlockColumns = 4096;  // of many short steps together
-constexpr int64_t kMostColumns = 16384;  // of one long step
+constexpr int64_t kMostColumns = 16384;  // of one long step: a multiple of kGroupColumns
 
 // block[i][j] = hidden[i] . weight[firstColumn + j] in fp32.
 void logitsBlock(const LogitsOf& p, const void* hidden, int64_t rows, int64_t firstColumn, int64_t columns,
@@ -62,8 +63,6 @@ class ForwardBlock {
     logits_ = scratch_.template get<float>(blockRows_ * width_);
     states_ = scratch_.template get<LogSum>(blockRows_);
     chosen_ = scratch_.template get<float>(blockRows_);
-    maxima_ = scratch_.template get<float>(blockRows_);
-    partials_ = scratch_.template get<float>(blockRows_ * 2 * kLanes);
   }
 
   void run() {
@@ -83,10 +82,10 @@ class ForwardBlock {
         longStep(first, count, begin, std::min(begin + step_, p.columns));
     }
     for (int64_t i = 0; i < count; i++) {
-      const float lse = states_[i].lse();
-      args_.lse[first + i] = lse;
-      args_.entropy[first + i] = states_[i].entropy();
-      args_.logprobs[first + i] = chosen_[i] - lse;
+      const RowLogs logs = logsOf(states_[i]);
+      args_.lse[first + i] = logs.lse;
+      args_.entropy[first + i] = logs.entropy;
+      args_.logprobs[first + i] = chosen_[i] - logs.lse;
     }
   }
 
@@ -95,44 +94,24 @@ class ForwardBlock {
     multiply(first, count, begin, end);
     eachRow(count, end - begin, [&](int64_t i, const auto& row) {
       for (int64_t at = 0; at < end - begin; at += step_) {
-        const int64_t stop = std::min(at + step_, end - begin);
-        states_[i].raise(maximum(row, at, stop));
-        addStep<true>(states_[i], row, at, stop);
+        addColumns<true>(states_[i], row, at, std::min(at + step_, end - begin));
+        states_[i].endStep();
       }
       keepChosen(first, i, row, begin, end);
     });
   }
 
-  // A step wider than a block: the products are made twice, once for the maximum and once for the sum, whose
-  // lane partials go on from block to block.
+  // A step wider than a block, whose sum goes on from block to block: a block is whole groups of columns.
   void longStep(int64_t first, int64_t count, int64_t begin, int64_t end) {
-    for (int64_t i = 0; i < count; i++) maxima_[i] = kMinusInfinity;
-    std::memset(partials_, 0, size_t(count) * 2 * kLanes * sizeof(float));
     for (int64_t at = begin; at < end; at += width_) {
       const int64_t stop = std::min(at + width_, end);
       multiply(first, count, at, stop);
       eachRow(count, stop - at, [&](int64_t i, const auto& row) {
-        const float m = maximum(row, 0, stop - at);
-        if (m > maxima_[i]) maxima_[i] = m;
-      });
-    }
-    for (int64_t i = 0; i < count; i++) states_[i].raise(maxima_[i]);
-    for (int64_t at = begin; at < end; at += width_) {
-      const int64_t stop = std::min(at + width_, end);
-      multiply(first, count, at, stop);
-      eachRow(count, stop - at, [&](int64_t i, const auto& row) {
-        float* kept = partials_ + i * 2 * kLanes;
-        LanePartials lanes{load(kept), load(kept + kLanes)};
-        addEntries<true>(lanes, row, 0, stop - at, states_[i].max);
-        store(kept, lanes.sum);
-        store(kept + kLanes, lanes.spread);
+        addColumns<true>(states_[i], row, 0, stop - at);
         keepChosen(first, i, row, at, stop);
       });
     }
-    for (int64_t i = 0; i < count; i++) {
-      const float* kept = partials_ + i * 2 * kLanes;
-      states_[i].add(LanePartials{load(kept), load(kept + kLanes)});
-    }
+    for (int64_t i = 0; i < count; i++) states_[i].endStep();
   }
 
   void multiply(int64_t first, int64_t count, int64_t begin, int64_t end) {
@@ -158,8 +137,6 @@ class ForwardBlock {
   float* logits_;
   LogSum* states_;
   float* chosen_;
-  float* maxima_;
-  float* partials_;
 };
 
 // ---- Backward ----
