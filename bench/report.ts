@@ -34,6 +34,8 @@ export interface Row extends Timing {
   readonly scaling: number | null;
   /** Every peer's figure or refusal; empty without --peers and where no peer has the op. */
   readonly peers: readonly PeerResult[];
+  /** What the peers computed in, where that is not the row's dtype; else null. */
+  readonly peerDtype: FloatDType | null;
   readonly bestPeer: BestPeer | null;
 }
 
@@ -114,6 +116,7 @@ export function scalingOf(row: Measured, all: readonly Measured[]): number | nul
 export function rowOf(measured: Measured, peaks: MachinePeaks, all: readonly Measured[] = []): Row {
   const { benchCase, timing, peers } = measured;
   const { group, op, family, dtype, shape, unit, flops, bytes, ops = 1, tokens = 0 } = benchCase;
+  const peerDtype = benchCase.peer?.dtype ?? dtype;
   const gflops = flops / timing.medianMs / 1e6;
   const gbps = bytes / timing.medianMs / 1e6;
   const limit = flops === 0 && bytes === 0 ? null : roofOf(benchCase, peaks);
@@ -139,6 +142,7 @@ export function rowOf(measured: Measured, peaks: MachinePeaks, all: readonly Mea
     roof: limit?.roof ?? null,
     scaling: scalingOf(measured, all),
     peers,
+    peerDtype: peerDtype === dtype ? null : peerDtype,
     bestPeer: bestPeerOf(peers, timing.medianMs, rate),
   };
 }
@@ -157,9 +161,12 @@ const columns = [
   ['of', 4, false],
 ] as const;
 
-/** What follows with --peers: the best of them, our rate over its, and our rate over that of one thread. */
+/**
+ * What follows with --peers: the best of them (with a star where it computed in another dtype), our rate over its, and
+ * our rate over that of one thread.
+ */
 const peerColumns = [
-  ['peer', 11, false],
+  ['peer', 12, false],
   ['rate', 6, true],
   ['ratio', 5, true],
   ['scal', 4, true],
@@ -193,7 +200,7 @@ export function tableRow(row: Row, withPeers = false): string {
     row.roof ?? '',
     ...(withPeers
       ? [
-          bestPeer?.name ?? '',
+          bestPeer ? `${bestPeer.name}${row.peerDtype ? '*' : ''}` : '',
           bestPeer ? short(bestPeer.rate) : '',
           bestPeer ? bestPeer.ratio.toFixed(2) : '',
           scaling === null ? '' : scaling.toFixed(2),

@@ -1,4 +1,3 @@
-import { Recording } from '../../lib/runtime.js';
 import type { FloatDType } from '../../lib/tensor/dtype.js';
 import type { BenchCase, CaseSelection, InputSet } from '../case.js';
 import { quantile, statistics } from '../measure.js';
@@ -11,6 +10,7 @@ import {
   trainee,
   trainingFlops,
 } from '../model.js';
+import { replaysOf } from '../replays.js';
 
 const batch = 64;
 const length = 64;
@@ -82,13 +82,11 @@ function generate(dtype: FloatDType): BenchCase {
       const requests = randomPrompts(referenceModel, batch, prompt);
       const calls: number[] = [];
       return {
-        run: async () => {
-          const stop = timeReplays(calls);
-          try {
-            await owner.engine.generate(requests, { seed: 1, maxNewTokens: newTokens });
-          } finally {
-            stop();
-          }
+        async run() {
+          const replays = await replaysOf(() =>
+            owner.engine.generate(requests, { seed: 1, maxNewTokens: newTokens }),
+          );
+          calls.push(...replays.map(({ callMs }) => callMs));
         },
         figures: () => ({ replayCallUs: 1e3 * statistics(calls).medianMs }),
         dispose: () => owner[Symbol.dispose](),
@@ -150,17 +148,4 @@ function watchTimer(delays: number[]): () => void {
     timer = setTimeout(tick, periodMs);
   }
   return () => clearTimeout(timer);
-}
-
-/** Notes the milliseconds of every call that replays a recording, until it is stopped. */
-function timeReplays(calls: number[]): () => void {
-  const { replay } = Recording.prototype;
-  Recording.prototype.replay = function timed() {
-    const start = performance.now();
-    replay.call(this);
-    calls.push(performance.now() - start);
-  };
-  return () => {
-    Recording.prototype.replay = replay;
-  };
 }

@@ -10,6 +10,7 @@ import {
   randomSequences,
   trainee,
 } from '../model.js';
+import { replaysOf } from '../replays.js';
 
 async function milliseconds(body: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
@@ -19,12 +20,10 @@ async function milliseconds(body: () => Promise<unknown>): Promise<number> {
 
 const newTokens = 32;
 const repeats = 3;
-const mostPromptTokens = 4096;
+/** Longer prompts are run once, and warm up as they go. */
+const longPrompt = 4096;
 
-/**
- * Tokens a second of the pass over the prompts and of the steps behind it, whose time is what a generation of 33
- * tokens takes beyond one of a single token.
- */
+/** Tokens a second of the pass over the prompts, and of the decode steps behind it by their median. */
 export async function generationRates(
   size: ModelSize,
   dtype: FloatDType,
@@ -33,21 +32,20 @@ export async function generationRates(
 ): Promise<{ prefill: number; decode: number }> {
   using owner = generator(size, dtype, batch, promptLength + newTokens + 1);
   const requests = randomPrompts(size, batch, promptLength);
-  const run = (maxNewTokens: number) =>
-    milliseconds(() => owner.engine.generate(requests, { seed: 1, maxNewTokens }));
-  if (batch * promptLength <= mostPromptTokens) await run(2); // long ones warm up within the first run
-  const short: number[] = [];
-  const long: number[] = [];
-  for (let i = 0; i < (batch * promptLength > mostPromptTokens ? 2 : repeats); i++) {
-    short.push(await run(1));
-    long.push(await run(1 + newTokens));
-  }
-  // The least of each: the difference of two medians would carry the noise of both.
-  const prefillMs = statistics(short).minMs;
-  const decodeMs = statistics(long).minMs - prefillMs;
+  const prefills: number[] = [];
+  const steps: number[] = [];
+  const run = async () => {
+    const start = performance.now();
+    const replays = await replaysOf(() =>
+      owner.engine.generate(requests, { seed: 1, maxNewTokens: newTokens + 1 }),
+    );
+    prefills.push(replays[0]!.at - start);
+    for (let i = 1; i < replays.length; i++) steps.push(replays[i]!.at - replays[i - 1]!.at);
+  };
+  for (let i = 0; i < (promptLength > longPrompt ? 1 : repeats); i++) await run();
   return {
-    prefill: (1e3 * batch * promptLength) / prefillMs,
-    decode: (1e3 * batch * newTokens) / Math.max(decodeMs, 1e-3),
+    prefill: (1e3 * batch * promptLength) / statistics(prefills).minMs,
+    decode: (1e3 * batch) / statistics(steps).medianMs,
   };
 }
 

@@ -1,5 +1,5 @@
 /** `npm run bench -- --scaling`: how the cost of the engines grows, beside what the machine's peaks allow. */
-import { type MachinePeaks, measurePeaks } from '../../lib/ops/peak.js';
+import { measurePeaks } from '../../lib/ops/peak.js';
 import { info, setThreads } from '../../lib/runtime.js';
 import type { FloatDType } from '../../lib/tensor/dtype.js';
 import type { BenchOptions } from '../arguments.js';
@@ -7,7 +7,14 @@ import { commit, describeMachine, type Machine } from '../machine.js';
 import type { ModelSize } from '../model.js';
 import { peaksLine, schemaVersion, short } from '../report.js';
 import { generationRates, kvBytesMeasured, trainingBytesMeasured, trainingRateOf } from './measure.js';
-import { decodeRate, kvBytesPerToken, prefillRate, trainingBytesPerToken, trainingRate } from './theory.js';
+import {
+  decodeRate,
+  type Ground,
+  kvBytesPerToken,
+  prefillRate,
+  trainingBytesPerToken,
+  trainingRate,
+} from './theory.js';
 
 export const sweeps = ['context', 'batch', 'width', 'depth', 'threads'] as const;
 export type Sweep = (typeof sweeps)[number];
@@ -39,7 +46,7 @@ export interface ScalingDocument {
   readonly machine: Machine;
   readonly dtype: FloatDType;
   readonly model: ModelSize;
-  readonly peaks: readonly MachinePeaks[];
+  readonly grounds: readonly Ground[];
   readonly points: readonly ScalingPoint[];
   readonly memory: readonly MemoryPoint[];
 }
@@ -71,7 +78,7 @@ export async function runScaling(
   const before = info().threads;
   const all = options.threads.at(-1) ?? before;
   const dtype = options.dtypes.length === 1 ? options.dtypes[0]! : 'bf16';
-  const peaks = new Map<number, MachinePeaks>();
+  const grounds = new Map<number, Ground>();
   const points: ScalingPoint[] = [];
   const add = (point: ScalingPoint) => {
     points.push(point);
@@ -87,7 +94,7 @@ export async function runScaling(
     length: number,
     threads = all,
   ) => {
-    const ground = { peaks: peaks.get(threads)!, dtype };
+    const ground = grounds.get(threads)!;
     const { prefill, decode } = await generationRates(size, dtype, batch, length);
     const common = { sweep, x, threads };
     // The steps that are timed have half of the new tokens behind them, too.
@@ -104,7 +111,7 @@ export async function runScaling(
   const training = async (sweep: Sweep, x: number, size: ModelSize, threads = all) => {
     const { batch, length } = trained;
     const tokensPerSecond = await trainingRateOf(size, dtype, batch, length);
-    const theory = trainingRate(size, batch, length, { peaks: peaks.get(threads)!, dtype });
+    const theory = trainingRate(size, batch, length, grounds.get(threads)!);
     add({ sweep, x, work: 'training', threads, tokensPerSecond, theory });
   };
 
@@ -118,8 +125,8 @@ export async function runScaling(
       );
     const counts = new Set([1, all]);
     for (const threads of counts) {
-      peaks.set(threads, await measurePeaks({ threads }));
-      print(peaksLine(peaks.get(threads)!));
+      grounds.set(threads, await groundOf(threads, dtype));
+      print(peaksLine(grounds.get(threads)!.peaks));
     }
     print('sweep         x work      th tokens/s theory');
     for (const threads of counts) {
@@ -146,13 +153,26 @@ export async function runScaling(
       machine,
       dtype,
       model: base,
-      peaks: [...peaks.values()],
+      grounds: [...grounds.values()],
       points,
       memory,
     };
   } finally {
     setThreads(before);
   }
+}
+
+const readSizes = [2, 8, 32, 128].map((mebibytes) => mebibytes * 2 ** 20);
+
+async function groundOf(threads: number, dtype: FloatDType): Promise<Ground> {
+  const reading: { bytes: number; gbps: number }[] = [];
+  for (const bytes of readSizes) {
+    const { read } = await measurePeaks({ threads, memoryBytes: bytes, milliseconds: 20 });
+    reading.push({ bytes, gbps: read.best });
+  }
+  const peaks = await measurePeaks({ threads });
+  reading.push({ bytes: 2 ** 28, gbps: peaks.read.best });
+  return { peaks, reading, dtype };
 }
 
 async function memoryPoints(dtype: FloatDType): Promise<MemoryPoint[]> {

@@ -7,7 +7,16 @@ import { roofOf } from '../report.js';
 /** The machine's peaks and the dtype of weights, activations and cache. */
 export interface Ground {
   readonly peaks: MachinePeaks;
+  /** How fast so many bytes are read again and again, in GB/s, by size: what fits in a cache comes from there. */
+  readonly reading: readonly { readonly bytes: number; readonly gbps: number }[];
   readonly dtype: FloatDType;
+}
+
+/** The peaks as a loop over `bytes` meets them: the reading of the next smaller size that was measured. */
+export function peaksFor(bytes: number, { peaks, reading }: Ground): MachinePeaks {
+  const fitting = reading.filter((size) => size.bytes <= bytes).at(-1) ?? reading[0];
+  if (!fitting) return peaks;
+  return { ...peaks, read: { best: fitting.gbps, median: fitting.gbps } };
 }
 
 /** Keys and values of a token in all layers. */
@@ -20,7 +29,8 @@ export function kvBytesPerToken({ layers, hidden }: ModelSize, dtype: FloatDType
  * the whole cache, and multiplies each weight with every token. Products and attention each take the longer of their
  * arithmetic and their reading.
  */
-export function decodeRate(size: ModelSize, batch: number, keys: number, { peaks, dtype }: Ground): number {
+export function decodeRate(size: ModelSize, batch: number, keys: number, ground: Ground): number {
+  const { dtype } = ground;
   const weights = matmulWeights(size);
   const products = { flops: 2 * weights * batch, bytes: weights * bytesPerElement(dtype), dtype };
   const attention = {
@@ -28,6 +38,7 @@ export function decodeRate(size: ModelSize, batch: number, keys: number, { peaks
     bytes: kvBytesPerToken(size, dtype) * keys * batch,
     dtype,
   };
+  const peaks = peaksFor(products.bytes + attention.bytes, ground);
   const ms = roofOf(products, peaks).leastMs + roofOf(attention, peaks).leastMs;
   return (1e3 * batch) / ms;
 }

@@ -110,14 +110,15 @@ test('quick cases of every group: positive work, names that fit, an input set th
       assert.ok(!seen.has(name), `${name} twice`);
       seen.add(name);
       assert.ok(c.shape.length <= 14, name);
-      assert.ok(c.unit === 'GFLOP/s' ? c.flops > 0 : c.unit === 'GB/s' ? c.bytes > 0 : c.ops! > 0, name);
+      const work = { 'GFLOP/s': c.flops, 'GB/s': c.bytes, 'tokens/s': c.tokens, 'ns/op': c.ops }[c.unit];
+      assert.ok(work! > 0, name);
       assert.ok(c.inputBytes > 0, name);
     }
     // One of each op: all of them are timed by the benchmark itself.
     const ops = new Map(cases.filter((c) => c.dtype === 'fp32').map((c) => [`${c.op} ${c.family}`, c]));
     for (const c of ops.values()) {
       const input = c.prepare(1);
-      input.run();
+      await input.run();
       await fence.data();
       input.dispose();
       assert.equal(memory().tensors, start + 1, `${c.op} leaves tensors behind`);
