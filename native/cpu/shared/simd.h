@@ -299,7 +299,7 @@ ISA_INLINE Vec exp(Vec x) {
 // NaN, exactly 1 at 0. Where a constant factor can be folded into the argument, this is half the work of exp.
 ISA_INLINE Vec exp2(Vec x) {
   const Vec clamped = max(splat(-126.0f), x);  // NaN passes: it is the second operand
-  const Vec shift = splat(12582912.0f);  // as in expInRange
+  const Vec shift = splat(12582912.0f);        // as in expInRange
   const Vec shifted = clamped + shift, n = shifted - shift;
   const Vec r = clamped - n;
   // 2^r = 1 + r q(r) on |r| <= 1/2, q the polynomial of least relative error.
