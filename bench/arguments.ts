@@ -2,6 +2,7 @@
 import { parseArgs } from 'node:util';
 import { checkChoice, checkInteger, checkNumber, InvalidArgumentError } from '../lib/errors.js';
 import { type FloatDType, floatDtypes } from '../lib/tensor/dtype.js';
+import { type PeerName, peerNames } from './peers/list.js';
 
 export const groupNames = [
   'gemm',
@@ -10,6 +11,7 @@ export const groupNames = [
   'linear-logprob',
   'elementwise',
   'calls',
+  'engine',
 ] as const;
 export type GroupName = (typeof groupNames)[number];
 
@@ -29,6 +31,16 @@ export interface BenchOptions {
   /** Input sets a row; null: as many as exceed the caches. */
   readonly sets: number | null;
   readonly out: string | null;
+  /** Parts of the names of rows (`gemm rollout bf16 1x151936x1536`), one of which a row must have; empty: every row. */
+  readonly rows: readonly string[];
+  /** Libraries that are measured beside; empty: none. */
+  readonly peers: readonly PeerName[];
+  /** Where the peers from npm are; null: ISOPOLICY_PEERS_DIR or a folder in the cache. */
+  readonly peersDir: string | null;
+  /** Whether peers are kept off vector code above our own level. */
+  readonly pinPeers: boolean;
+  /** The engines' cost by context, batch, size and threads, instead of rows. */
+  readonly scaling: boolean;
   readonly help: boolean;
 }
 
@@ -40,6 +52,11 @@ const options = [
   ['threads', 'N', 'native threads, or a list (default: what the addon takes)'],
   ['time', 'MS', 'milliseconds a row (default: 100, with full shapes 400)'],
   ['sets', 'N', 'input sets a row rotates (default: beyond the caches)'],
+  ['rows', 'TEXTS', 'rows whose name has one of these in it'],
+  ['peers', '[NAMES]', 'hold against other libraries (default: all of them)'],
+  ['peers-dir', 'DIR', 'where the peers from npm are'],
+  ['pin-peers', '', 'peers use no vector level above ours'],
+  ['scaling', '', 'instead: how the cost of the engines grows'],
   ['out', 'FILE', 'write everything as JSON, too'],
   ['help', '', 'print this'],
 ] as const;
@@ -53,11 +70,13 @@ export const helpText = [
   ...options.map(([name, value, text]) => `  ${`--${name} ${value}`.padEnd(20)}${text}`),
   '',
   `Groups: ${groupNames.join(', ')}`,
+  `Peers: ${peerNames.join(', ')}`,
   'Exit code: 0, 1 where a row failed, 2 for bad arguments.',
-  'docs/benchmarks.md tells what a row means.',
+  'docs/benchmarks.md tells what a row means, bench/peers/README.md of peers.',
 ].join('\n');
 
 const names: readonly string[] = options.map(([name]) => `--${name}`);
+const flags: readonly string[] = options.filter(([, value]) => value === '').map(([name]) => name);
 
 /**
  * What the arguments behind the script's name ask for.
@@ -66,9 +85,12 @@ const names: readonly string[] = options.map(([name]) => `--${name}`);
  */
 export function parseBenchArguments(argv: readonly string[]): BenchOptions {
   const { tokens } = parseArgs({
-    args: [...argv],
+    args: argv.map((arg, i) => (arg === '--peers' && isOption(argv[i + 1]) ? '--peers=all' : arg)),
     options: Object.fromEntries(
-      options.map(([name]) => [name, { type: name === 'help' ? ('boolean' as const) : ('string' as const) }]),
+      options.map(([name]) => [
+        name,
+        { type: flags.includes(name) ? ('boolean' as const) : ('string' as const) },
+      ]),
     ),
     strict: false,
     allowPositionals: true,
@@ -82,7 +104,7 @@ export function parseBenchArguments(argv: readonly string[]): BenchOptions {
       );
     if (token.kind !== 'option') continue;
     checkChoice('bench', 'each option', token.rawName, names);
-    if (token.name === 'help') given.set('help', '');
+    if (flags.includes(token.name)) given.set(token.name, '');
     else if (token.value === undefined || (!token.inlineValue && token.value.startsWith('--')))
       throw new InvalidArgumentError(`[bench] expected a value after --${token.name}, got none`);
     else given.set(token.name, token.value);
@@ -105,9 +127,19 @@ export function parseBenchArguments(argv: readonly string[]): BenchOptions {
     ),
     time: checkNumber('bench', '--time', number(given.get('time') ?? (shapes === 'full' ? '400' : '100')), 1),
     sets: sets === undefined ? null : checkInteger('bench', '--sets', number(sets), 1, 64),
+    rows: given.get('rows')?.split(',') ?? [],
+    peers: given.get('peers') === 'all' ? peerNames : given.has('peers') ? list('peers', peerNames) : [],
+    peersDir: given.get('peers-dir') ?? null,
+    pinPeers: given.has('pin-peers'),
+    scaling: given.has('scaling'),
     out: given.get('out') ?? null,
     help: given.has('help'),
   };
+}
+
+/** Whether an option that may stand alone does: nothing follows, or the next option. */
+function isOption(next: string | undefined): boolean {
+  return next === undefined || next.startsWith('--');
 }
 
 /** NaN for what is not a number, the empty string among it. */

@@ -3,13 +3,19 @@ import type { FloatDType } from '../lib/tensor/dtype.js';
 import { tidy } from '../lib/tensor/scope.js';
 import { copy, empty, randomNormal, type Tensor, tensor } from '../lib/tensor/tensor.js';
 import type { BenchOptions, FamilyName, GroupName } from './arguments.js';
+import type { PeerQuestion } from './peers/driver.js';
 
 /** One set of inputs, and the op on them. */
 export interface InputSet {
-  /** Queues the op and lets go of its outputs. */
-  run(): void;
+  /** Queues the op and lets go of its outputs; or does the whole of something that waits for results itself. */
+  run(): void | Promise<void>;
+  /** Other numbers that came about, once the case has been timed. */
+  figures?(): Figures | Promise<Figures>;
   dispose(): void;
 }
+
+/** Numbers beside the time of a row, by what they are: `timerP99Ms`, `scratchBytes`. */
+export type Figures = Readonly<Record<string, number>>;
 
 export interface BenchCase {
   readonly group: GroupName;
@@ -17,23 +23,37 @@ export interface BenchCase {
   readonly family: FamilyName;
   readonly dtype: FloatDType;
   readonly shape: string;
-  readonly unit: 'GFLOP/s' | 'GB/s' | 'ns/op';
+  readonly unit: 'GFLOP/s' | 'GB/s' | 'ns/op' | 'tokens/s';
   /** Floating-point operations of a run, 2 a multiply-add; 0 where memory alone counts. */
   readonly flops: number;
   /** The least that a run must read and write. */
   readonly bytes: number;
   /** Whether a good part of `bytes` is written, so that copying may be the better yardstick. Default false. */
   readonly writes?: boolean;
+  /** Tokens that a run learns or makes; default 0. */
+  readonly tokens?: number;
   /** Ops that a run queues; default 1. */
   readonly ops?: number;
   /** Time the calls alone, not the work that they queue. Default false. */
   readonly callsOnly?: boolean;
   /** Memory of an input set: sets are rotated until they exceed the caches. */
   readonly inputBytes: number;
+  /** What other libraries are asked, where they have the op. */
+  readonly peer?: PeerQuestion;
   prepare(seed: number): InputSet;
 }
 
-export type CaseSelection = Pick<BenchOptions, 'dtypes' | 'families' | 'shapes'>;
+/** What a row is called in `--rows` and in failures. */
+export function nameOf({
+  op,
+  family,
+  dtype,
+  shape,
+}: Pick<BenchCase, 'op' | 'family' | 'dtype' | 'shape'>): string {
+  return `${op} ${family} ${dtype} ${shape}`;
+}
+
+export type CaseSelection = Pick<BenchOptions, 'dtypes' | 'families' | 'shapes' | 'peers'>;
 
 /** The families among `of` that were asked for. */
 export function familiesOf<T extends FamilyName>(selection: CaseSelection, ...of: T[]): T[] {

@@ -4,6 +4,7 @@ import { InvalidArgumentError } from '../lib/errors.js';
 import { atomicWriteFile } from '../lib/io/atomicWrite.js';
 import { type BenchOptions, helpText, parseBenchArguments } from './arguments.js';
 import { runBench } from './run.js';
+import { runScaling } from './scaling/run.js';
 
 async function main(argv: readonly string[]): Promise<number> {
   let options: BenchOptions;
@@ -19,7 +20,10 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   const command = ['npm run bench', ...(argv.length > 0 ? ['--', ...argv] : [])].join(' ');
-  const document = await runBench(options, command, (line) => console.log(line));
+  const print = (line: string) => console.log(line);
+  const document = options.scaling
+    ? { ...(await runScaling(options, command, print)), failures: [] }
+    : await runBench(options, command, print);
   if (options.out !== null) {
     await atomicWriteFile(path.resolve(options.out), `${JSON.stringify(document, null, 1)}\n`);
     console.error(`written: ${options.out}`);

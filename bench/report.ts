@@ -2,15 +2,17 @@
 import type { MachinePeaks, Peak } from '../lib/ops/peak.js';
 import type { FloatDType } from '../lib/tensor/dtype.js';
 import type { BenchOptions, FamilyName, GroupName } from './arguments.js';
-import type { BenchCase } from './case.js';
+import { type BenchCase, nameOf } from './case.js';
 import type { Machine } from './machine.js';
 import type { Timing } from './measure.js';
+import { type BestPeer, bestPeerOf, type PeerResult } from './peers/compare.js';
+import type { MissingPeer, PeerName } from './peers/list.js';
 
 /** Raised when a field changes its meaning or goes. */
-export const schemaVersion = 1;
+export const schemaVersion = 2;
 
-/** The peak that a row is held against: arithmetic in fp32 or bf16, or the reading or copying of memory. */
-export type Roof = 'fma' | 'bf16' | 'read' | 'copy';
+/** The peak that a row is held against: arithmetic in fp32 or bf16 (on vectors or tiles), reading or copying memory. */
+export type Roof = 'fma' | 'bf16' | 'amx' | 'read' | 'copy';
 
 export interface Row extends Timing {
   readonly group: GroupName;
@@ -28,6 +30,20 @@ export interface Row extends Timing {
   /** The time that the peaks allow over the median time; null where neither arithmetic nor memory is measured. */
   readonly share: number | null;
   readonly roof: Roof | null;
+  /** Our rate over that of the same row on one thread; null where that was not measured, or no rate counts. */
+  readonly scaling: number | null;
+  /** Every peer's figure or refusal; empty without --peers and where no peer has the op. */
+  readonly peers: readonly PeerResult[];
+  /** What the peers computed in, where that is not the row's dtype; else null. */
+  readonly peerDtype: FloatDType | null;
+  readonly bestPeer: BestPeer | null;
+}
+
+/** A peer that took part: what it says of itself. */
+export interface PeerPresent {
+  readonly name: PeerName;
+  readonly threads: number;
+  readonly version: string;
 }
 
 export interface PeakPass extends MachinePeaks {
@@ -39,9 +55,10 @@ export interface BenchDocument {
   readonly date: string;
   readonly commit: string | null;
   readonly command: string;
-  readonly settings: Omit<BenchOptions, 'help' | 'out'>;
+  readonly settings: Omit<BenchOptions, 'help' | 'out' | 'scaling'>;
   readonly machine: Machine;
   readonly peaks: readonly PeakPass[];
+  readonly peers: { readonly present: readonly PeerPresent[]; readonly missing: readonly MissingPeer[] };
   readonly rows: readonly Row[];
   readonly failures: readonly { readonly row: string; readonly message: string }[];
 }
@@ -54,6 +71,7 @@ export function higherPeaks(a: MachinePeaks | undefined, b: MachinePeaks): Machi
     ...b,
     fma: higher(a.fma, b.fma),
     bf16: a.bf16 && b.bf16 ? higher(a.bf16, b.bf16) : b.bf16,
+    amx: a.amx && b.amx ? higher(a.amx, b.amx) : b.amx,
     read: higher(a.read, b.read),
     copy: higher(a.copy, b.copy),
   };
@@ -61,15 +79,17 @@ export function higherPeaks(a: MachinePeaks | undefined, b: MachinePeaks): Machi
 
 /**
  * The roofline: the op takes at least flops / peak and bytes / bandwidth; the longer of the two is its roof. The
- * bandwidth is that of reading, or, for an op that writes too, of copying where that is the higher one. bf16 is held against vdpbf16ps where the vector level has it, everything else against the fp32 multiply-add.
+ * bandwidth is that of reading, or, for an op that writes too, of copying where that is the higher one. bf16 is held against
+ * tiles or vdpbf16ps, the first that the vector level has; everything else against the fp32 multiply-add, fp16
+ * on tiles too, which may then exceed it.
  */
 export function roofOf(
   benchCase: Pick<BenchCase, 'flops' | 'bytes' | 'dtype' | 'writes'>,
   peaks: MachinePeaks,
 ): { leastMs: number; roof: Roof } {
   const { flops, bytes, dtype, writes } = benchCase;
-  const arithmetic: Roof = dtype === 'bf16' && peaks.bf16 ? 'bf16' : 'fma';
-  const arithmeticMs = flops / ((peaks[arithmetic] ?? peaks.fma).best * 1e6);
+  const arithmetic = dtype !== 'bf16' ? 'fma' : peaks.amx ? 'amx' : peaks.bf16 ? 'bf16' : 'fma';
+  const arithmeticMs = flops / (peaks[arithmetic]!.best * 1e6);
   const memory: Roof = writes && peaks.copy.best > peaks.read.best ? 'copy' : 'read';
   const memoryMs = bytes / (peaks[memory].best * 1e6);
   return arithmeticMs >= memoryMs
@@ -77,11 +97,35 @@ export function roofOf(
     : { leastMs: memoryMs, roof: memory };
 }
 
-export function rowOf(benchCase: BenchCase, timing: Timing, peaks: MachinePeaks): Row {
-  const { group, op, family, dtype, shape, unit, flops, bytes, ops = 1 } = benchCase;
+/** What was measured of a row. */
+export interface Measured {
+  readonly benchCase: BenchCase;
+  readonly threads: number;
+  readonly timing: Timing;
+  readonly peers: readonly PeerResult[];
+}
+
+/** The same row on one thread, over its time. */
+export function scalingOf(row: Measured, all: readonly Measured[]): number | null {
+  if (row.threads === 1 || row.benchCase.unit === 'ns/op') return null;
+  const name = nameOf(row.benchCase);
+  const single = all.find((other) => other.threads === 1 && nameOf(other.benchCase) === name);
+  return single ? single.timing.medianMs / row.timing.medianMs : null;
+}
+
+export function rowOf(measured: Measured, peaks: MachinePeaks, all: readonly Measured[] = []): Row {
+  const { benchCase, timing, peers } = measured;
+  const { group, op, family, dtype, shape, unit, flops, bytes, ops = 1, tokens = 0 } = benchCase;
+  const peerDtype = benchCase.peer?.dtype ?? dtype;
   const gflops = flops / timing.medianMs / 1e6;
   const gbps = bytes / timing.medianMs / 1e6;
-  const limit = unit === 'ns/op' ? null : roofOf(benchCase, peaks);
+  const limit = flops === 0 && bytes === 0 ? null : roofOf(benchCase, peaks);
+  const rate = {
+    'GFLOP/s': gflops,
+    'GB/s': gbps,
+    'tokens/s': tokens / (timing.medianMs / 1e3),
+    'ns/op': (timing.medianMs * 1e6) / ops,
+  }[unit];
   return {
     group,
     op,
@@ -90,12 +134,16 @@ export function rowOf(benchCase: BenchCase, timing: Timing, peaks: MachinePeaks)
     shape,
     threads: peaks.threads,
     ...timing,
-    rate: unit === 'GFLOP/s' ? gflops : unit === 'GB/s' ? gbps : (timing.medianMs * 1e6) / ops,
+    rate,
     unit,
     gflops,
     gbps,
     share: limit && limit.leastMs / timing.medianMs,
     roof: limit?.roof ?? null,
+    scaling: scalingOf(measured, all),
+    peers,
+    peerDtype: peerDtype === dtype ? null : peerDtype,
+    bestPeer: bestPeerOf(peers, timing.medianMs, rate),
   };
 }
 
@@ -113,18 +161,32 @@ const columns = [
   ['of', 4, false],
 ] as const;
 
+/**
+ * What follows with --peers: the best of them (with a star where it computed in another dtype), our rate over its, and
+ * our rate over that of one thread.
+ */
+const peerColumns = [
+  ['peer', 12, false],
+  ['rate', 6, true],
+  ['ratio', 5, true],
+  ['scal', 4, true],
+] as const;
+
 function line(cells: readonly string[]): string {
-  return columns
+  return [...columns, ...peerColumns]
+    .slice(0, cells.length)
     .map(([, width, right], i) => (right ? cells[i]!.padStart(width) : cells[i]!.padEnd(width)))
     .join(' ')
     .trimEnd();
 }
 
-export function tableHead(group: GroupName, unit: BenchCase['unit']): string {
-  return `${group}, rate in ${unit}\n${line(columns.map(([name]) => name))}`;
+export function tableHead(group: GroupName, unit: BenchCase['unit'], withPeers = false): string {
+  const names = [...columns, ...(withPeers ? peerColumns : [])].map(([name]) => name);
+  return `${group}, rate in ${unit}\n${line(names)}`;
 }
 
-export function tableRow(row: Row): string {
+export function tableRow(row: Row, withPeers = false): string {
+  const { bestPeer, scaling } = row;
   return line([
     shortOp(row.op),
     row.family,
@@ -136,16 +198,30 @@ export function tableRow(row: Row): string {
     short(row.rate),
     row.share === null ? '' : `${Math.round(100 * row.share)}%`,
     row.roof ?? '',
+    ...(withPeers
+      ? [
+          bestPeer ? `${bestPeer.name}${row.peerDtype ? '*' : ''}` : '',
+          bestPeer ? short(bestPeer.rate) : '',
+          bestPeer ? bestPeer.ratio.toFixed(2) : '',
+          scaling === null ? '' : scaling.toFixed(2),
+        ]
+      : []),
   ]);
 }
 
 export function peaksLine(peaks: MachinePeaks): string {
-  const { threads, fma, bf16, read, copy } = peaks;
+  const { threads, fma, bf16, amx, read, copy } = peaks;
   const show = (peak: Peak) => Math.round(peak.best);
   return (
     `peak, ${threads} ${threads === 1 ? 'thread' : 'threads'}: fma ${show(fma)}` +
-    `${bf16 ? `, bf16 ${show(bf16)}` : ''} GFLOP/s; read ${show(read)}, copy ${show(copy)} GB/s`
+    `${bf16 ? `, bf16 ${show(bf16)}` : ''}${amx ? `, amx ${show(amx)}` : ''} GFLOP/s; read ${show(read)}, copy ${show(copy)} GB/s`
   );
+}
+
+/** What a row has beside its time, as a line below it; null where that is nothing. */
+export function figuresLine({ figures }: Pick<Row, 'figures'>): string | null {
+  const parts = Object.entries(figures).map(([name, value]) => `${name} ${short(value)}`);
+  return parts.length === 0 ? null : `  ${parts.join(', ')}`;
 }
 
 function shortOp(op: string): string {

@@ -2,14 +2,20 @@
 import { type MachinePeaks, measurePeaks } from '../lib/ops/peak.js';
 import { info, setThreads } from '../lib/runtime.js';
 import type { BenchOptions } from './arguments.js';
-import type { BenchCase } from './case.js';
+import { type BenchCase, nameOf } from './case.js';
 import { groups } from './cases/index.js';
 import { commit, describeMachine } from './machine.js';
-import { measure, type Timing } from './measure.js';
+import { measure } from './measure.js';
+import { byQuestion, compare } from './peers/compare.js';
+import { Driver } from './peers/driver.js';
+import { findPeer, type MissingPeer, peersFolder } from './peers/list.js';
 import {
   type BenchDocument,
+  figuresLine,
   higherPeaks,
+  type Measured,
   type PeakPass,
+  type PeerPresent,
   peaksLine,
   rowOf,
   schemaVersion,
@@ -18,7 +24,8 @@ import {
 } from './report.js';
 
 /**
- * Measures what the options select, group by group, with the peaks measured anew before each.
+ * Measures what the options select, group by group, with the peaks measured anew before each; with peers, each question
+ * to us and to them by turns.
  *
  * @param print receives the lines of the table as they come
  */
@@ -27,20 +34,22 @@ export async function runBench(
   command: string,
   print: (line: string) => void,
 ): Promise<BenchDocument> {
-  const { help: _help, out: _out, ...settings } = options;
+  const { help: _help, out: _out, scaling: _scaling, ...settings } = options;
   const machine = describeMachine();
   const date = new Date().toISOString();
   const before = info().threads;
   const threadCounts = options.threads.length > 0 ? options.threads : [before];
+  const withPeers = options.peers.length > 0;
   print(`${machine.cpu}, ${machine.cores} cores, ${machine.vectorLevel}, Node ${machine.node}`);
 
+  const peers = new Peers(options, print);
   const best = new Map<number, MachinePeaks>();
   const peaks: PeakPass[] = [];
-  const measured: { benchCase: BenchCase; timing: Timing; threads: number }[] = [];
+  const measured: Measured[] = [];
   const failures: { row: string; message: string }[] = [];
   try {
     for (const group of options.only) {
-      const cases = groups[group](options);
+      const cases = selected(groups[group](options), options.rows);
       if (cases.length === 0) continue;
       print('');
       for (const threads of new Set([1, before, ...threadCounts])) {
@@ -49,16 +58,22 @@ export async function runBench(
         best.set(threads, higherPeaks(best.get(threads), pass));
         print(peaksLine(pass));
       }
-      print(tableHead(group, cases[0]!.unit));
+      print(tableHead(group, cases[0]!.unit, withPeers));
       for (const threads of threadCounts) {
         setThreads(threads);
-        for (const benchCase of cases) {
+        for (const question of withPeers ? byQuestion(cases) : cases.map((c) => [c])) {
           try {
-            const timing = await measure(benchCase, options.time, options.sets);
-            measured.push({ benchCase, timing, threads });
-            print(tableRow(rowOf(benchCase, timing, best.get(threads)!)));
+            const done = await peers.measure(question, threads);
+            measured.push(...done);
+            for (const m of done) {
+              const row = rowOf(m, best.get(threads)!, measured);
+              print(tableRow(row, withPeers));
+              const figures = figuresLine(row);
+              if (figures !== null) print(figures);
+            }
           } catch (error) {
-            const failure = { row: nameOf(benchCase, threads), message: (error as Error).message };
+            const row = question.map((c) => `${nameOf(c)}, ${threads} threads`).join('; ');
+            const failure = { row, message: (error as Error).message };
             failures.push(failure);
             print(`${failure.row}: FAILED: ${failure.message}`);
           }
@@ -67,12 +82,78 @@ export async function runBench(
     }
   } finally {
     setThreads(before);
+    peers.close();
   }
   // Once more: a later pass may have seen higher peaks than those that the printed shares are of.
-  const rows = measured.map(({ benchCase, timing, threads }) => rowOf(benchCase, timing, best.get(threads)!));
-  return { schemaVersion, date, commit: commit(), command, settings, machine, peaks, rows, failures };
+  const rows = measured.map((m) => rowOf(m, best.get(m.threads)!, measured));
+  return {
+    schemaVersion,
+    date,
+    commit: commit(),
+    command,
+    settings,
+    machine,
+    peaks,
+    peers: { present: peers.present, missing: peers.missing },
+    rows,
+    failures,
+  };
 }
 
-function nameOf({ op, family, dtype, shape }: BenchCase, threads: number): string {
-  return `${op} ${family} ${dtype} ${shape}, ${threads} threads`;
+function selected(cases: readonly BenchCase[], parts: readonly string[]): BenchCase[] {
+  return cases.filter((c) => parts.length === 0 || parts.some((part) => nameOf(c).includes(part)));
+}
+
+/** The drivers of each number of threads, started when they are first asked. */
+class Peers {
+  readonly missing: MissingPeer[] = [];
+  readonly #options: BenchOptions;
+  readonly #print: (line: string) => void;
+  readonly #drivers = new Map<number, Driver[]>();
+
+  constructor(options: BenchOptions, print: (line: string) => void) {
+    this.#options = options;
+    this.#print = print;
+  }
+
+  get present(): PeerPresent[] {
+    return [...this.#drivers].flatMap(([threads, drivers]) =>
+      drivers
+        .filter(({ version }) => version !== '')
+        .map(({ name, version }) => ({ name, threads, version })),
+    );
+  }
+
+  /** The rows of one question. */
+  async measure(question: readonly BenchCase[], threads: number): Promise<Measured[]> {
+    const { time, sets, peers } = this.#options;
+    if (peers.length === 0) {
+      const benchCase = question[0]!;
+      return [{ benchCase, threads, timing: await measure(benchCase, time, sets), peers: [] }];
+    }
+    const comparison = await compare(question, this.#driversFor(threads), { time, sets, threads });
+    return comparison.timings.map((each) => ({ ...each, threads, peers: comparison.peers }));
+  }
+
+  close(): void {
+    for (const driver of [...this.#drivers.values()].flat()) driver.close();
+  }
+
+  #driversFor(threads: number): Driver[] {
+    let drivers = this.#drivers.get(threads);
+    if (drivers) return drivers;
+    drivers = [];
+    this.#drivers.set(threads, drivers);
+    const { peers, peersDir, pinPeers } = this.#options;
+    const level = pinPeers ? info().vectorLevel : null;
+    for (const name of peers) {
+      const found = findPeer(name, { threads, folder: peersFolder(peersDir), level });
+      if (!('missing' in found)) drivers.push(new Driver(found));
+      else if (!this.missing.some((m) => m.name === name)) {
+        this.missing.push(found);
+        this.#print(`${name} is missing: ${found.missing}`);
+      }
+    }
+    return drivers;
+  }
 }

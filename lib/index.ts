@@ -53,6 +53,7 @@ export { type GradientStats, gradientStats } from './ops/gradStats.js';
 export { linear, linearInputGradient, linearWeightGradient } from './ops/linear.js';
 export { linearLogprob, linearLogprobBackward } from './ops/linearLogprob.js';
 export { chosenLogprobs, logSoftmax, logSoftmaxBackward } from './ops/logSoftmax.js';
+export { PackedWeight } from './ops/packWeight.js';
 export { columnSum, reduce } from './ops/reduce.js';
 export { addRmsNorm, addRmsNormBackward, rmsNorm, rmsNormBackward } from './ops/rmsNorm.js';
 export { rope, ropeBackward, ropeTable } from './ops/rope.js';
@@ -73,18 +74,17 @@ export { type Algorithm, batchTotals, type PolicyBatch, type PolicyLoss } from '
 export { grpoLoss } from './rl/grpo.js';
 export { pgSeqIsLoss } from './rl/pgSeqIs.js';
 export { Trainer, type TrainerOptions, type TrainerStep, type Trajectory } from './rl/trainer.js';
-export {
-  type Completion,
-  type GenerationRequest,
-  RolloutEngine,
-  type RolloutOptions,
-} from './rollout/engine.js';
+export { RolloutEngine, type RolloutOptions } from './rollout/engine.js';
+export type { Completion, GenerationRequest } from './rollout/generation.js';
 export type { SamplingOptions } from './rollout/sampling.js';
 export {
   type AddonInfo,
   info,
   type MemoryUse,
   memory,
+  type OpProfile,
+  type Profile,
+  profile,
   Recording,
   record,
   setThreads,

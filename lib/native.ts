@@ -20,7 +20,9 @@ export interface MemoryUse {
   readonly peakBytes: number;
 }
 
-export type VectorLevel = 'portable' | 'avx2' | 'avx512' | 'avx512bf16' | 'amx';
+/** What vector code may assume of the processor, each level including those before it (native/core/registry.h). */
+export const vectorLevels = ['portable', 'avx2', 'avx512', 'avx512bf16', 'amx'] as const;
+export type VectorLevel = (typeof vectorLevels)[number];
 
 export interface AddonInfo {
   readonly threads: number;
@@ -46,7 +48,7 @@ interface Addon {
   readonly knobs: readonly KnobDescription[];
   invoke(op: number, argumentCount: number): number;
   takeError(): { kind: 'invalid' | 'device' | 'internal'; message: string };
-  dispose(handle: number): boolean;
+  dispose(handle: number): void;
   upload(handle: number, data: ArrayBufferView): number;
   read(...handles: number[]): Promise<ArrayBuffer[]> | -1;
   beginRecording(): number;
@@ -57,6 +59,8 @@ interface Addon {
   trim(): void;
   setThreads(threads: number): number;
   setVectorLevel(level: string): number;
+  setProfiling(on: boolean): void;
+  profile(): { nanoseconds: number; ops: { op: string; calls: number; nanoseconds: number }[] };
   info(): AddonInfo;
 }
 

@@ -4,6 +4,7 @@ import {
   addon,
   checked,
   type MemoryUse,
+  readBytes,
   rememberCallSite,
   type VectorLevel,
 } from './native.js';
@@ -36,6 +37,59 @@ export function setThreads(threads: number): void {
  */
 export function setVectorLevel(level: VectorLevel): void {
   checked(addon.setVectorLevel(level));
+}
+
+/** What one kind of op took on the native threads. */
+export interface OpProfile {
+  /** The op's name; `upload` and `read` are copies between JavaScript and tensors. */
+  readonly op: string;
+  readonly calls: number;
+  readonly milliseconds: number;
+}
+
+export interface Profile {
+  /** Time by op, the longest first. Ops run one after another, so that these add up. */
+  readonly ops: readonly OpProfile[];
+  /** From the beginning to the end of the profile. */
+  readonly milliseconds: number;
+  /** The part of that in which no op ran: the native threads waited for JavaScript. */
+  readonly idleMilliseconds: number;
+}
+
+let profiling = false;
+
+/**
+ * Times every op that runs while `body` does, by kind: where the time of a training step or of a generation goes.
+ * Ops of a replayed recording count as those of a direct call. Results do not change; the clock costs some 30 ns an op.
+ *
+ * @throws InvalidArgumentError inside the body of another profile
+ */
+export async function profile<R>(body: () => R | Promise<R>): Promise<{ result: R; profile: Profile }> {
+  if (profiling) throw new InvalidArgumentError('[profile] expected one profile at a time, got a second one');
+  profiling = true;
+  let result: R;
+  try {
+    await readBytes([]); // what was queued before is not the body's
+    addon.setProfiling(true);
+    result = await body();
+    await readBytes([]);
+  } finally {
+    addon.setProfiling(false);
+    profiling = false;
+  }
+  await readBytes([]);
+  const { nanoseconds, ops } = addon.profile();
+  const busy = ops.reduce((sum, op) => sum + op.nanoseconds, 0);
+  return {
+    result,
+    profile: {
+      ops: ops
+        .map(({ op, calls, nanoseconds }) => ({ op, calls, milliseconds: nanoseconds / 1e6 }))
+        .sort((a, b) => b.milliseconds - a.milliseconds),
+      milliseconds: nanoseconds / 1e6,
+      idleMilliseconds: (nanoseconds - busy) / 1e6,
+    },
+  };
 }
 
 /** Frees recordings that were dropped without dispose(), as tensors are. */

@@ -6,7 +6,7 @@ import { listFiles, root } from './stale.mjs';
 
 const write = process.argv.includes('--write');
 const program = path.join(root, 'node_modules/.bin/clang-format');
-const files = listFiles('native').filter((file) => /\.(h|cc|cu|cuh)$/.test(file));
+const files = ['native', 'bench/peers'].flatMap(listFiles).filter((file) => /\.(h|cc|cu|cuh)$/.test(file));
 
 const check = spawnSync(program, ['--dry-run', ...files], {
   cwd: root,

@@ -10,6 +10,7 @@ import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
 import { tidy } from '../../lib/tensor/scope.js';
 import { type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
 import { type BenchCase, type CaseSelection, inputSet, normalInput } from '../case.js';
+import type { PeerQuestion } from '../peers/driver.js';
 
 interface Batch {
   sequences: number;
@@ -56,6 +57,11 @@ function common(batch: Batch, dtype: FloatDType) {
   };
 }
 
+function question(op: string, batch: Batch, queries: number): PeerQuestion {
+  const { sequences, heads, length, headDim } = batch;
+  return { op, dims: [sequences, heads, queries, length, headDim] };
+}
+
 function packed(batch: Batch, dtype: FloatDType, seed: number): { qkv: Tensor; cuSeqlens: Tensor } {
   const { sequences, heads, length, headDim } = batch;
   return {
@@ -70,6 +76,7 @@ function forward(batch: Batch, dtype: FloatDType): BenchCase {
     ...common(batch, dtype),
     op: 'attention',
     family: 'training',
+    peer: question('attention', batch, batch.length),
     prepare(seed) {
       const { qkv, cuSeqlens } = packed(batch, dtype, seed);
       return inputSet([qkv, cuSeqlens], () => attention(qkv, cuSeqlens, heads));
@@ -84,6 +91,7 @@ function backward(batch: Batch, dtype: FloatDType): BenchCase {
     ...base,
     op: 'attentionBackward',
     family: 'training',
+    peer: question('attentionBackward', batch, batch.length),
     flops: base.flops * 2.5,
     // qkv, out and dOut are read, dqkv is written.
     bytes: (base.inputBytes * 8) / 3,
@@ -110,6 +118,7 @@ function paged(batch: Batch, dtype: FloatDType, queries: number): BenchCase {
     ...base,
     op: queries === 1 ? 'decodeAttention' : 'pagedAttention',
     family: 'rollout',
+    peer: question(queries === 1 ? 'decodeAttention' : 'attention', batch, queries),
     flops: (base.flops * queries) / length,
     bytes: cacheBytes + 2 * sequences * queries * heads * headDim * size,
     inputBytes: cacheBytes + sequences * queries * 3 * heads * headDim * size,

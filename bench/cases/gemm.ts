@@ -32,30 +32,38 @@ const full: readonly Product[] = [
 /** x W^T with the weight as it is stored, [N, K]; shapes are M x N x K. */
 export function gemmCases(selection: CaseSelection): BenchCase[] {
   const cases: BenchCase[] = [];
+  // Packed: weights that stay as they are for many products, laid out once. We have no such layout: the same call.
+  const ops = selection.peers.length > 0 ? (['gemm', 'gemmPacked'] as const) : (['gemm'] as const);
   for (const shape of selection.shapes === 'full' ? full : quick)
     for (const dtype of selection.dtypes)
-      for (const family of familiesOf(selection, 'rollout', 'training')) {
-        const [m, n, k] = shape;
-        cases.push({
-          ...common(shape, dtype),
-          op: 'gemm',
-          family,
-          prepare(seed) {
-            const x = normalInput([m, k], dtype, seed);
-            const weight = normalInput([n, k], dtype, seed + 1, k ** -0.5);
-            return inputSet([x, weight], () => gemm(x, weight, { transposeB: true, family }));
-          },
-        });
-      }
+      for (const op of ops)
+        for (const family of familiesOf(selection, 'rollout', 'training')) {
+          const [m, n, k] = shape;
+          cases.push({
+            ...common(shape, dtype),
+            op,
+            family,
+            peer: { op, dims: shape },
+            prepare(seed) {
+              const x = normalInput([m, k], dtype, seed);
+              const weight = normalInput([n, k], dtype, seed + 1, k ** -0.5);
+              return inputSet([x, weight], () => gemm(x, weight, { transposeB: true, family }));
+            },
+          });
+        }
   return [...cases, ...gradientCases(selection)];
 }
 
 /** The two products of a linear layer's backward pass, which the training engine alone has. */
 function gradientCases(selection: CaseSelection): BenchCase[] {
   if (!selection.families.includes('training')) return [];
-  const shape: Product = [512, 8960, 1536];
+  const shapes = selection.shapes === 'full' ? full.filter(([m]) => m >= 256) : [quick[1]!];
+  return shapes.flatMap((shape) => selection.dtypes.flatMap((dtype) => gradientsOf(shape, dtype)));
+}
+
+function gradientsOf(shape: Product, dtype: FloatDType): BenchCase[] {
   const [m, n, k] = shape;
-  return selection.dtypes.flatMap((dtype): BenchCase[] => [
+  return [
     {
       ...common(shape, dtype),
       op: 'linearInputGradient',
@@ -79,7 +87,7 @@ function gradientCases(selection: CaseSelection): BenchCase[] {
         return inputSet([dy, x, grad], () => linearWeightGradient(dy, x, 0, grad));
       },
     },
-  ]);
+  ];
 }
 
 function common([m, n, k]: Product, dtype: FloatDType) {

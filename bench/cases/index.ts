@@ -3,6 +3,7 @@ import type { BenchCase, CaseSelection } from '../case.js';
 import { attentionCases } from './attention.js';
 import { callCases } from './calls.js';
 import { elementwiseCases } from './elementwise.js';
+import { engineCases } from './engine.js';
 import { gemmCases } from './gemm.js';
 import { linearLogprobCases } from './linearLogprob.js';
 import { logSoftmaxCases } from './logSoftmax.js';
@@ -15,4 +16,5 @@ export const groups: Readonly<Record<GroupName, (selection: CaseSelection) => Be
   'linear-logprob': linearLogprobCases,
   elementwise: elementwiseCases,
   calls: callCases,
+  engine: engineCases,
 };

@@ -1,7 +1,35 @@
+import { gemm } from '../../lib/ops/gemm.js';
 import { linearLogprob, linearLogprobBackward } from '../../lib/ops/linearLogprob.js';
-import { bytesPerElement } from '../../lib/tensor/dtype.js';
+import { info } from '../../lib/runtime.js';
+import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
 import { full as filled, zeros } from '../../lib/tensor/tensor.js';
-import { type BenchCase, type CaseSelection, familiesOf, idInput, inputSet, normalInput } from '../case.js';
+import {
+  type BenchCase,
+  type CaseSelection,
+  type Figures,
+  familiesOf,
+  type InputSet,
+  idInput,
+  inputSet,
+  normalInput,
+} from '../case.js';
+import { type LogprobScratch, logprobScratch } from '../scratch.js';
+
+/** The memory beyond inputs and outputs takes a process to find out: measured where peers are, too. */
+function withScratch(
+  selection: CaseSelection,
+  head: Head,
+  dtype: FloatDType,
+  pass: keyof LogprobScratch,
+  set: InputSet,
+): InputSet {
+  if (selection.peers.length === 0) return set;
+  const figures = (): Figures => {
+    const scratch = logprobScratch(...head, dtype, info().threads);
+    return scratch ? { scratchMiB: scratch[pass] / 2 ** 20 } : {};
+  };
+  return { ...set, figures };
+}
 
 type Head = readonly [rows: number, vocabulary: number, hidden: number];
 
@@ -14,8 +42,9 @@ const full: readonly Head[] = [
 /** Shapes are rows x vocabulary x hidden: a product of that size, three of them in the backward pass. */
 export function linearLogprobCases(selection: CaseSelection): BenchCase[] {
   const cases: BenchCase[] = [];
-  for (const [rows, vocabulary, hiddenSize] of selection.shapes === 'full' ? full : quick)
+  for (const head of selection.shapes === 'full' ? full : quick)
     for (const dtype of selection.dtypes) {
+      const [rows, vocabulary, hiddenSize] = head;
       const operands = (rows + vocabulary) * hiddenSize * bytesPerElement(dtype);
       const base = {
         group: 'linear-logprob' as const,
@@ -31,6 +60,18 @@ export function linearLogprobCases(selection: CaseSelection): BenchCase[] {
         weight: normalInput([vocabulary, hiddenSize], dtype, seed + 1, hiddenSize ** -0.5),
         targets: idInput(rows, vocabulary, seed),
       });
+      // The same product alone, which the fused op is held against.
+      for (const family of familiesOf(selection, 'rollout', 'training'))
+        cases.push({
+          ...base,
+          op: 'plainGemm',
+          family,
+          bytes: operands + rows * vocabulary * bytesPerElement(dtype),
+          prepare(seed) {
+            const { hidden, weight } = inputs(seed);
+            return inputSet([hidden, weight], () => gemm(hidden, weight, { transposeB: true, family }));
+          },
+        });
       for (const gemmFamily of familiesOf(selection, 'rollout', 'training'))
         cases.push({
           ...base,
@@ -38,9 +79,10 @@ export function linearLogprobCases(selection: CaseSelection): BenchCase[] {
           family: gemmFamily,
           prepare(seed) {
             const { hidden, weight, targets } = inputs(seed);
-            return inputSet([hidden, weight, targets], () =>
+            const set = inputSet([hidden, weight, targets], () =>
               linearLogprob(hidden, weight, targets, { gemmFamily }),
             );
+            return withScratch(selection, head, dtype, 'forward', set);
           },
         });
       if (selection.families.includes('training'))
@@ -57,9 +99,10 @@ export function linearLogprobCases(selection: CaseSelection): BenchCase[] {
             const dLogprobs = filled([rows], 1 / rows);
             const gradWeight = zeros([vocabulary, hiddenSize]);
             const tensors = [hidden, weight, targets, logprobs, lse, entropy, dLogprobs, gradWeight];
-            return inputSet(tensors, () =>
+            const set = inputSet(tensors, () =>
               linearLogprobBackward(dLogprobs, hidden, weight, targets, lse, gradWeight),
             );
+            return withScratch(selection, head, dtype, 'backward', set);
           },
         });
     }

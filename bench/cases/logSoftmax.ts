@@ -21,6 +21,8 @@ export function logSoftmaxCases(selection: CaseSelection): BenchCase[] {
   for (const [rows, vocabulary] of selection.shapes === 'full' ? full : quick)
     for (const dtype of selection.dtypes) {
       const elements = rows * vocabulary;
+      // No peer has fp16 on CPUs: its other 16 bits are the yardstick.
+      const peerDtype = dtype === 'fp16' ? 'bf16' : dtype;
       const bytes = elements * bytesPerElement(dtype);
       const base = { ...common([rows, vocabulary], dtype), inputBytes: bytes };
       for (const family of familiesOf(selection, 'rollout', 'training')) {
@@ -29,6 +31,7 @@ export function logSoftmaxCases(selection: CaseSelection): BenchCase[] {
             ...base,
             op: 'logSoftmax',
             family,
+            peer: { op: 'logSoftmax', dims: [rows, vocabulary], dtype: peerDtype },
             bytes: bytes + 4 * elements,
             writes: true,
             prepare(seed) {
@@ -54,6 +57,7 @@ export function logSoftmaxCases(selection: CaseSelection): BenchCase[] {
           ...base,
           op: 'logSoftmaxBackward',
           family: 'shared',
+          peer: { op: 'logSoftmaxBackward', dims: [rows, vocabulary], dtype: peerDtype },
           bytes: bytes + 8 * elements,
           writes: true,
           inputBytes: 8 * elements,

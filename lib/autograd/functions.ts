@@ -35,7 +35,7 @@ export function linear(
 ): Tensor {
   const { blocks } = options;
   const merged = blocks.length === 1;
-  const weights = merged ? [weight.value] : blocksOf(weight.value, blocks);
+  const weights = merged ? [weight.packed ?? weight.value] : blocksOf(weight.value, blocks);
   const biases = bias === null ? null : merged ? [bias.value] : blocksOf(bias.value, blocks);
   const out = linearOp(x, weights, {
     ...(biases && { biases }),

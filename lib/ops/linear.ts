@@ -1,8 +1,10 @@
 import { checkInteger, invalid } from '../errors.js';
+import { vectorLevels } from '../native.js';
 import { familyNumber, type KernelFamily } from '../numerics.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { call, callOne, handleOf, type Tensor } from '../tensor/tensor.js';
 import { resultDtype } from './gemm.js';
+import { PackedWeight } from './packWeight.js';
 
 /** Settings of {@link linear}. */
 export interface LinearOptions {
@@ -22,9 +24,16 @@ export interface LinearOptions {
  * each weight. One merged weight and the separate weights it was joined from give the same bits, since the sum of
  * an element depends on K alone (see gemm).
  *
- * @throws InvalidArgumentError if shapes or dtypes do not fit, or there are none or more than 16 weights
+ * A {@link PackedWeight} gives the same bits as the tensor it was packed from, sooner.
+ *
+ * @throws InvalidArgumentError if shapes or dtypes do not fit, there are none or more than 16 weights, or a weight was
+ *   packed at another vector level
  */
-export function linear(x: Tensor, weights: readonly Tensor[], options: LinearOptions = {}): Tensor {
+export function linear(
+  x: Tensor,
+  weights: readonly (Tensor | PackedWeight)[],
+  options: LinearOptions = {},
+): Tensor {
   const { biases, family = 'training', splitK = 0, outDtype } = options;
   if (biases && biases.length !== weights.length)
     invalid('linear', `biases to be ${weights.length}, one a weight (or null)`, biases.length);
@@ -34,7 +43,11 @@ export function linear(x: Tensor, weights: readonly Tensor[], options: LinearOpt
     checkInteger('linear', 'splitK', splitK, 0, 2 ** 30),
     resultDtype('linear', 'outDtype', outDtype, x),
     weights.length,
-    ...weights.flatMap((weight, i) => [weight.handle, handleOf(biases?.[i])]),
+    ...weights.flatMap((weight, i) =>
+      weight instanceof PackedWeight
+        ? [weight.tensor.handle, handleOf(biases?.[i]), weight.rows, vectorLevels.indexOf(weight.vectorLevel)]
+        : [weight.handle, handleOf(biases?.[i]), 0, 0],
+    ),
   ]);
 }
 

@@ -4,25 +4,27 @@ import { info, setThreads } from '../runtime.js';
 import { callOne, full, handleOf, type Tensor } from '../tensor/tensor.js';
 
 /** In the order of native/ops/peak.h. */
-const kinds = ['fma', 'bf16', 'read', 'copy'] as const;
+const kinds = ['fma', 'bf16', 'read', 'copy', 'amx'] as const;
 
 /**
- * `fma`: fp32 multiply-adds from registers; `bf16`: vdpbf16ps, products of bf16 pairs summed in fp32; `read` and
- * `copy`: streams through memory.
+ * `fma`: fp32 multiply-adds from registers; `bf16`: vdpbf16ps, products of bf16 pairs summed in fp32; `amx`: the same
+ * on tiles; `read` and `copy`: streams through memory.
  */
 export type PeakKind = (typeof kinds)[number];
 
 /** kPeakSteps * kPeakAccumulators * 16 lanes of native/ops/peak.h. */
 const lanesAPass = 4096 * 12 * 16;
+/** kPeakTileSteps * kPeakTiles steps of 16 x 16 x 32 multiply-adds. */
+const productsAPass = 1024 * 4 * 16 * 16 * 32;
 
 /**
  * A fixed amount of work to be timed from outside (queue it, then await the result).
  *
  * @param passes repetitions of the work; {@link peakWork} tells how much that is
  * @param memory fp32, a multiple of 32 elements: what `read` reads; `copy` copies its first half to the second
- * @returns fp32 [1]: 2 for `fma`, 1024 for `bf16`, else the largest element of the memory (of `copy`, the largest
+ * @returns fp32 [1]: 2 for `fma`, 1024 for `bf16`, 4096 for `amx`, else the largest element of the memory (of `copy`, the largest
  *   of those that end each MiB)
- * @throws InvalidArgumentError for `bf16` below vector level avx512bf16, or memory that does not fit
+ * @throws InvalidArgumentError for `bf16` below vector level avx512bf16, for `amx` below amx, or memory that does not fit
  */
 export function peak(kind: PeakKind, passes: number, memory?: Tensor): Tensor {
   checkChoice('peak', 'kind', kind, kinds);
@@ -34,6 +36,7 @@ export function peak(kind: PeakKind, passes: number, memory?: Tensor): Tensor {
 export function peakWork(kind: PeakKind, passes: number, memoryBytes = 0): number {
   if (kind === 'fma') return passes * lanesAPass * 2;
   if (kind === 'bf16') return passes * lanesAPass * 4;
+  if (kind === 'amx') return passes * productsAPass * 2;
   return passes * memoryBytes;
 }
 
@@ -51,6 +54,8 @@ export interface MachinePeaks {
   readonly fma: Peak;
   /** GFLOP/s; null where the vector level has no bf16 arithmetic. */
   readonly bf16: Peak | null;
+  /** GFLOP/s of bf16 products on tiles; null where the vector level has none. */
+  readonly amx: Peak | null;
   /** GB/s. */
   readonly read: Peak;
   /** GB/s, read and written together. */
@@ -76,7 +81,7 @@ export async function measurePeaks(
   setThreads(threads);
   const memory = full([Math.floor(memoryBytes / 128) * 32], 1);
   const measure = async (kind: PeakKind): Promise<Peak> => {
-    const first = kind === 'fma' || kind === 'bf16' ? 16 : 1;
+    const first = kind === 'read' || kind === 'copy' ? 1 : 16;
     await time(kind, first, memory);
     const wanted = (milliseconds / samples / (await time(kind, first, memory))) * first;
     const passes = Math.max(1, Math.round(wanted));
@@ -93,6 +98,7 @@ export async function measurePeaks(
       vectorLevel,
       fma: await measure('fma'),
       bf16: vectorLevel === 'avx512bf16' || vectorLevel === 'amx' ? await measure('bf16') : null,
+      amx: vectorLevel === 'amx' ? await measure('amx') : null,
       read: await measure('read'),
       copy: await measure('copy'),
     };

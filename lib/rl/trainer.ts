@@ -1,7 +1,8 @@
 import { checkInteger, invalid } from '../errors.js';
 import { type MismatchMetrics, mismatchMetrics } from '../mismatch/metrics.js';
 import { CounterRandom } from '../random.js';
-import type { Completion, RolloutEngine } from '../rollout/engine.js';
+import type { RolloutEngine } from '../rollout/engine.js';
+import type { Completion } from '../rollout/generation.js';
 import type { Task } from '../tasks/task.js';
 import type { StepResult, TrainingEngine } from '../training/engine.js';
 import { type Algorithm, batchTotals } from './batch.js';

@@ -1,28 +1,34 @@
 import { type Recording, record } from '../runtime.js';
 import { keep, tidy } from '../tensor/scope.js';
-import { full, readTensors, type Tensor } from '../tensor/tensor.js';
-import type { RolloutRows } from './engine.js';
+import { copy, full, readTensors, type Tensor, view } from '../tensor/tensor.js';
+import type { Draws, RolloutRows } from './generation.js';
 import type { ResolvedSampling } from './sampling.js';
 
-/** One running sequence: its last token and where that stands, and the names of its draw. */
+/** One running sequence: where its last token is and stands, and the names of its draw. */
 export interface DecodeRow {
-  readonly id: number;
   readonly slot: number;
-  readonly position: number;
   readonly promptId: number;
   readonly sampleId: number;
+  /** Of the last token. */
+  position: number;
+  /** The last token, on the device: JavaScript may not have read it yet. */
+  last: { readonly ids: Tensor; readonly row: number } | undefined;
 }
 
-type Step = (rows: RolloutRows, keys: Tensor, sampling: ResolvedSampling) => [Tensor, Tensor];
+type Step = (rows: RolloutRows, keys: Tensor, sampling: ResolvedSampling) => Draws;
 
 interface Recorded {
   readonly recording: Recording;
-  readonly outputs: [Tensor, Tensor];
+  readonly outputs: Draws;
 }
 
-/** The input tensors of one number of rows; recordings read them, each step uploads into them. */
+/** The input tensors of one number of rows; recordings read them. */
 interface Inputs extends RolloutRows {
   readonly keys: Tensor;
+  /** int32 [6 rows]: positions, slots and keys, which are views of it, so that one upload brings a step's. */
+  readonly state: Tensor;
+  /** What the next upload brings; kept, so that a step makes no garbage of it. */
+  readonly nextState: Int32Array;
   readonly recorded: Map<string, Recorded>;
 }
 
@@ -30,7 +36,8 @@ const maxRecordings = 8;
 
 /**
  * The decode step: one token a running sequence. The ops are recorded once for each number of rows (rounded up to a
- * power of two, spare rows marked unused) and sampling setting, and replayed with one call.
+ * power of two, spare rows marked unused) and sampling setting, and replayed with one call. What is drawn is the
+ * next step's input without leaving the device.
  */
 export class DecodeStep implements Disposable {
   readonly #maxBatch: number;
@@ -42,40 +49,35 @@ export class DecodeStep implements Disposable {
     this.#step = step;
   }
 
-  /** Draws the next token of every row: ids and log-probs, [rows]. */
-  async run(
-    rows: readonly DecodeRow[],
+  /**
+   * Queues the draw of the next token of every sequence: which sequence has which row, and ids and log-probs, [rows].
+   */
+  queue<R extends DecodeRow>(
+    sequences: readonly R[],
     sampling: ResolvedSampling,
-  ): Promise<{ ids: Int32Array; logprobs: Float32Array }> {
-    const count = Math.min(this.#maxBatch, 2 ** Math.ceil(Math.log2(rows.length)));
+  ): { rows: readonly (R | undefined)[]; draws: Promise<(Float32Array | Int32Array)[]> } {
+    const count = Math.min(this.#maxBatch, 2 ** Math.ceil(Math.log2(sequences.length)));
     const inputs = this.#inputsFor(count);
-    const unused: DecodeRow = { id: 0, slot: -1, position: 0, promptId: 0, sampleId: 0 };
-    const column = (value: (row: DecodeRow) => number) =>
-      Int32Array.from({ length: count }, (_, i) => value(rows[i] ?? unused));
-    inputs.ids.upload(column((row) => row.id));
-    inputs.positions.upload(column((row) => row.position));
-    inputs.slots.upload(column((row) => row.slot));
-    const keys = new Int32Array(4 * count);
-    for (let i = 0; i < count; i++) {
-      const { promptId, sampleId, position, slot } = rows[i] ?? unused;
-      keys.set([promptId, sampleId, position + 1, slot], 4 * i);
-    }
-    inputs.keys.upload(keys);
     const { recording, outputs } = this.#recordedFor(inputs, sampling);
+    const rows = placeRows(sequences, inputs.ids);
+    writeState(rows, inputs.nextState);
+    inputs.state.upload(inputs.nextState);
     recording.replay();
-    const [ids, logprobs] = await readTensors(outputs);
-    return { ids: ids as Int32Array, logprobs: logprobs as Float32Array };
+    return { rows, draws: readTensors(outputs) };
   }
 
   #inputsFor(count: number): Inputs {
     let inputs = this.#inputs.get(count);
     if (!inputs) {
-      const vector = () => keep(full([count], 0, 'int32'));
+      const ids = keep(full([count], 0, 'int32'));
+      const state = keep(full([6 * count], 0, 'int32'));
       inputs = {
-        ids: vector(),
-        positions: vector(),
-        slots: vector(),
-        keys: keep(full([count, 4], 0, 'int32')),
+        ids,
+        state,
+        nextState: new Int32Array(6 * count),
+        positions: keep(view(state, 0, [count])),
+        slots: keep(view(state, count, [count])),
+        keys: keep(view(state, 2 * count, [count, 4])),
         recorded: new Map(),
       };
       this.#inputs.set(count, inputs);
@@ -94,7 +96,13 @@ export class DecodeStep implements Disposable {
         recording.dispose();
         for (const t of outputs) t.dispose();
       }
-      const { recording, result } = record(() => tidy(() => this.#step(inputs, inputs.keys, sampling)));
+      const { recording, result } = record(() =>
+        tidy(() => {
+          const draws = this.#step(inputs, inputs.keys, sampling);
+          copy(draws[0], inputs.ids);
+          return draws;
+        }),
+      );
       recorded = { recording, outputs: result };
       inputs.recorded.set(key, recorded);
     }
@@ -102,13 +110,58 @@ export class DecodeStep implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const { ids, positions, slots, keys, recorded } of this.#inputs.values()) {
+    for (const { ids, positions, slots, keys, state, recorded } of this.#inputs.values()) {
       for (const { recording, outputs } of recorded.values()) {
         recording.dispose();
         for (const t of outputs) t.dispose();
       }
-      for (const t of [ids, positions, slots, keys]) t.dispose();
+      for (const t of [ids, positions, slots, keys, state]) t.dispose();
     }
     this.#inputs.clear();
+  }
+}
+
+/**
+ * Gives every sequence a row of `ids` that holds its last token: the row it has there already, or a free one that the
+ * token is copied to.
+ */
+function placeRows<R extends DecodeRow>(sequences: readonly R[], ids: Tensor): (R | undefined)[] {
+  const rows: (R | undefined)[] = new Array(ids.size).fill(undefined);
+  const moving: R[] = [];
+  for (const sequence of sequences) {
+    if (sequence.last!.ids === ids) rows[sequence.last!.row] = sequence;
+    else moving.push(sequence);
+  }
+  let row = 0;
+  for (let i = 0; i < moving.length; ) {
+    while (rows[row]) row++;
+    // As many at once as lie side by side, there and here.
+    const from = moving[i]!.last!;
+    let length = 0;
+    for (; i < moving.length && row + length < rows.length && !rows[row + length]; i++, length++) {
+      const { last } = moving[i]!;
+      if (last!.ids !== from.ids || last!.row !== from.row + length) break;
+      rows[row + length] = moving[i]!;
+      moving[i]!.last = { ids, row: row + length };
+    }
+    tidy(() => {
+      copy(from.ids.rows(from.row, from.row + length), ids.rows(row, row + length));
+    });
+  }
+  return rows;
+}
+
+/** Writes positions, slots and keys of the rows, as `Inputs.state` has them. */
+function writeState(rows: readonly (DecodeRow | undefined)[], state: Int32Array): void {
+  const count = rows.length;
+  for (let row = 0; row < count; row++) {
+    const { position = 0, slot = -1, promptId = 0, sampleId = 0 } = rows[row] ?? {};
+    state[row] = position;
+    state[count + row] = slot;
+    const key = 2 * count + 4 * row;
+    state[key] = promptId;
+    state[key + 1] = sampleId;
+    state[key + 2] = position + 1;
+    state[key + 3] = slot;
   }
 }

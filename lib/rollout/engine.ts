@@ -1,3 +1,4 @@
+import type { Parameter } from '../autograd/parameter.js';
 import { Weights } from '../autograd/weights.js';
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
@@ -24,6 +25,13 @@ import { tidy } from '../tensor/scope.js';
 import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
 import { Turns } from '../turns.js';
 import { DecodeStep } from './decodeStep.js';
+import {
+  type Completion,
+  type Draws,
+  Generation,
+  type GenerationRequest,
+  type RolloutRows,
+} from './generation.js';
 import { KvCache } from './kvCache.js';
 import { type ResolvedSampling, resolveSampling, type SamplingOptions } from './sampling.js';
 
@@ -42,41 +50,14 @@ export interface RolloutOptions {
   readonly maxPrefillTokens?: number;
 }
 
-export interface GenerationRequest {
-  readonly prompt: ArrayLike<number>;
-  /** Names the draw, with the sample and the position; uint31. */
-  readonly promptId: number;
-  readonly sampleId: number;
-}
-
-export interface Completion {
-  /** The response, its stop token included. */
-  readonly tokens: Int32Array;
-  /** log mu of each token under the distribution it was sampled from, in nats. */
-  readonly logprobs: Float64Array;
-  /** `length`: cut off at maxNewTokens. */
-  readonly finishReason: 'stop' | 'length';
-}
-
-interface Running {
-  readonly request: number;
-  readonly slot: number;
-  readonly tokens: number[];
-  readonly logprobs: number[];
-  /** Position of the last token, which the next step reads. */
-  position: number;
-}
-
-/** The inputs of one pass, one entry a token row. */
-export interface RolloutRows {
-  readonly ids: Tensor;
-  readonly positions: Tensor;
-  readonly slots: Tensor;
-}
+/** Packed weights come in whole steps of k at every level: a split of k has to end where a step does. */
+const longestPackedStep = 32;
 
 /**
  * The engine that generates (policy mu): paged KV cache, continuous batching, sampling on the device, rollout
  * kernels on a 16-bit snapshot of the weights.
+ *
+ * Weights are packed at the vector level in use when the engine is made, which has to stay.
  *
  * A response does not depend on what else is in the batch, on the order in which sequences finish, or on threads.
  */
@@ -113,7 +94,7 @@ export class RolloutEngine implements Disposable {
     const perSequence = KvCache.pagesFor(this.maxLength);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
-    this.#weights = new Weights(model.parameters, this.precision);
+    this.#weights = new Weights(model.parameters, this.precision, this.#packable(), [model.embedding]);
     this.#cache = new KvCache(config, {
       slots: this.maxBatch,
       maxLength: this.maxLength,
@@ -124,6 +105,24 @@ export class RolloutEngine implements Disposable {
     this.#decodeStep = new DecodeStep(this.maxBatch, (rows, keys, sampling) =>
       this.#step(rows, null, keys, sampling),
     );
+  }
+
+  /**
+   * The weights that products read whole, pass after pass: these are packed once for each sync. Projections that are
+   * not merged read blocks of rows instead.
+   */
+  #packable(): Parameter[] {
+    const { mergedProjections, gemmSplitK } = this.numerics;
+    if (gemmSplitK % longestPackedStep !== 0) return [];
+    const { layers, head } = this.#model;
+    return [
+      head,
+      ...layers.flatMap(({ attention, mlp }) => [
+        attention.outWeight,
+        mlp.downWeight,
+        ...(mergedProjections ? [attention.qkvWeight, mlp.gateUpWeight] : []),
+      ]),
+    ];
   }
 
   /** Takes over the model's masters, rounded to the rollout dtype. */
@@ -174,64 +173,12 @@ export class RolloutEngine implements Disposable {
 
   async #generate(requests: readonly GenerationRequest[], sampling: ResolvedSampling): Promise<Completion[]> {
     if (!this.numerics.weightsSnapshot) this.#weights.sync();
-    const completions: Completion[] = new Array(requests.length);
-    let running: Running[] = [];
-    let next = 0;
-
-    const accept = (sequence: Running, token: number, logprob: number): boolean => {
-      sequence.tokens.push(token);
-      sequence.logprobs.push(logprob);
-      sequence.position++;
-      const stopped = sampling.stopTokens.includes(token);
-      if (!stopped && sequence.tokens.length < sampling.maxNewTokens) return true;
-      this.#cache.release(sequence.slot);
-      completions[sequence.request] = {
-        tokens: Int32Array.from(sequence.tokens),
-        logprobs: Float64Array.from(sequence.logprobs),
-        finishReason: stopped ? 'stop' : 'length',
-      };
-      return false;
-    };
-
-    try {
-      while (next < requests.length || running.length > 0) {
-        const admitted: Running[] = [];
-        let promptTokens = 0;
-        while (next < requests.length) {
-          const { prompt } = requests[next]!;
-          if (admitted.length > 0 && promptTokens + prompt.length > this.#maxPrefillTokens) break;
-          const slot = this.#cache.reserve(prompt.length + sampling.maxNewTokens);
-          if (slot === undefined) break;
-          promptTokens += prompt.length;
-          admitted.push({ request: next, slot, tokens: [], logprobs: [], position: prompt.length - 1 });
-          running.push(admitted.at(-1)!);
-          next++;
-        }
-        this.#cache.uploadTable();
-        if (admitted.length > 0) {
-          const [ids, logprobs] = await this.#prefill(requests, admitted, sampling);
-          const done = new Set(admitted.filter((sequence, i) => !accept(sequence, ids![i]!, logprobs![i]!)));
-          running = running.filter((sequence) => !done.has(sequence));
-        }
-        if (running.length > 0) {
-          const { ids, logprobs } = await this.#decodeStep.run(
-            running.map(({ request, slot, tokens, position }) => ({
-              id: tokens.at(-1)!,
-              slot,
-              position,
-              promptId: requests[request]!.promptId,
-              sampleId: requests[request]!.sampleId,
-            })),
-            sampling,
-          );
-          running = running.filter((sequence, i) => accept(sequence, ids[i]!, logprobs[i]!));
-        }
-      }
-    } catch (error) {
-      for (const { slot } of running) this.#cache.release(slot);
-      throw error;
-    }
-    return completions;
+    return new Generation(requests, sampling, {
+      cache: this.#cache,
+      decodeStep: this.#decodeStep,
+      maxPrefillTokens: this.#maxPrefillTokens,
+      prefill: (rows, lastRows, keys) => this.#step(rows, lastRows, keys, sampling),
+    }).run();
   }
 
   async #score(sequences: readonly TokenSequence[], temperature: number): Promise<Scores> {
@@ -278,46 +225,8 @@ export class RolloutEngine implements Disposable {
     return concatenateScores(parts);
   }
 
-  /** Runs the prompts through the model and draws each one's first token. */
-  async #prefill(
-    requests: readonly GenerationRequest[],
-    admitted: readonly Running[],
-    sampling: ResolvedSampling,
-  ): Promise<(Float32Array | Int32Array)[]> {
-    const ids: number[] = [];
-    const positions: number[] = [];
-    const slots: number[] = [];
-    const lastRows: number[] = [];
-    const keys: number[] = [];
-    for (const { request, slot } of admitted) {
-      const { prompt, promptId, sampleId } = requests[request]!;
-      for (let i = 0; i < prompt.length; i++) {
-        ids.push(prompt[i]!);
-        positions.push(i);
-        slots.push(slot);
-      }
-      lastRows.push(ids.length - 1);
-      keys.push(promptId, sampleId, prompt.length, slot);
-    }
-    const outputs = tidy(() => {
-      const vector = (values: number[]) => tensor(values, [values.length], 'int32');
-      const rows = { ids: vector(ids), positions: vector(positions), slots: vector(slots) };
-      return this.#step(rows, vector(lastRows), tensor(keys, [admitted.length, 4], 'int32'), sampling);
-    });
-    try {
-      return await readTensors(outputs);
-    } finally {
-      for (const t of outputs) t.dispose();
-    }
-  }
-
   /** One pass and one draw a row (or for the rows that `lastRows` names): [ids, logprobs]. */
-  #step(
-    rows: RolloutRows,
-    lastRows: Tensor | null,
-    keys: Tensor,
-    sampling: ResolvedSampling,
-  ): [Tensor, Tensor] {
+  #step(rows: RolloutRows, lastRows: Tensor | null, keys: Tensor, sampling: ResolvedSampling): Draws {
     const { seed, temperature, topK, topP } = sampling;
     const chunk = this.numerics.logSoftmaxChunk;
     const { ids, logprobs } = sample(this.#logits(rows, lastRows), keys, {
@@ -334,8 +243,8 @@ export class RolloutEngine implements Disposable {
   #logits(rows: RolloutRows, selected: Tensor | null): Tensor {
     const { numerics } = this;
     const hidden = this.#model.hidden(this.#pass(rows), rows.ids);
-    const head = this.#weights.of(this.#model.head).value;
-    return linear(selected ? gatherRows(hidden, selected) : hidden, [head], {
+    const head = this.#weights.of(this.#model.head);
+    return linear(selected ? gatherRows(hidden, selected) : hidden, [head.packed ?? head.value], {
       family: gemmFamilyOf(numerics),
       splitK: numerics.gemmSplitK,
       outDtype: numerics.logits16 ? this.precision : 'fp32',

@@ -37,6 +37,7 @@ export class Tensor implements Disposable {
   readonly shape: readonly number[];
   readonly dtype: DType;
   #disposed = false;
+  #registered = false;
 
   /** @internal Tensors are made by ops and by the functions of this module. */
   constructor(output: NativeOutput) {
@@ -45,7 +46,7 @@ export class Tensor implements Disposable {
     this.dtype = dtypes[output.dtype]!;
     const scope = currentScope();
     if (scope) scope.add(this);
-    else finalizer.register(this, this.handle, this);
+    else this.release();
   }
 
   get size(): number {
@@ -64,7 +65,7 @@ export class Tensor implements Disposable {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    finalizer.unregister(this);
+    if (this.#registered) finalizer.unregister(this);
     addon.dispose(this.handle);
   }
 
@@ -74,6 +75,7 @@ export class Tensor implements Disposable {
 
   /** @internal The tensor leaves the scope that would have disposed of it. */
   release(): void {
+    this.#registered = true;
     finalizer.register(this, this.handle, this);
   }
 

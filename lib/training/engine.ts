@@ -113,6 +113,7 @@ export class TrainingEngine implements Disposable {
   async score(sequences: readonly TokenSequence[]): Promise<Scores> {
     this.#check('score', sequences);
     const parts: Scores[] = [];
+    if (!this.numerics.weightsSnapshot) this.#weights.sync();
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const part = sequences.slice(begin, end);
       const outputs = tidy(() => this.#forward(part, null));
@@ -144,6 +145,7 @@ export class TrainingEngine implements Disposable {
     const metrics: Record<string, number> = {};
     let loss = 0;
     let overflowed: string | undefined;
+    if (!this.numerics.weightsSnapshot) this.#weights.sync();
     for (const parameter of this.#model.parameters) parameter.zeroGradient();
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const sequencesOfPart = sequences.slice(begin, end);
@@ -161,8 +163,9 @@ export class TrainingEngine implements Disposable {
         const share = (end - begin) / sequences.length;
         for (const [name, value] of Object.entries(part.metrics))
           metrics[name] = (metrics[name] ?? 0) + share * value;
-        const gradient = tape.own(tensor(Float32Array.from(part.gradient, (g) => g * lossScale)));
-        tape.backward(logprobs, gradient);
+        const scaled = new Float32Array(part.gradient.length);
+        for (let i = 0; i < scaled.length; i++) scaled[i] = part.gradient[i]! * lossScale;
+        tape.backward(logprobs, tape.own(tensor(scaled)));
       } finally {
         tape.dispose();
       }
@@ -206,7 +209,6 @@ export class TrainingEngine implements Disposable {
   /** Queues one pass. With a tape it owns what was made, without one the caller's tidy scope does. */
   #forward(sequences: readonly TokenSequence[], tape: Tape | null): { logprobs: Tensor; entropy: Tensor } {
     const { numerics } = this;
-    if (!numerics.weightsSnapshot) this.#weights.sync();
     const packed = packSequences(sequences);
     const upload = (values: Int32Array) => {
       const t = tensor(values, [values.length], 'int32');
@@ -240,7 +242,7 @@ export class TrainingEngine implements Disposable {
   /** Gives weights and optimizer state back; the model stays. */
   dispose(): void {
     this.optimizer.dispose();
-    this.#weights[Symbol.dispose]();
+    this.#weights.dispose();
     this.#ropeTable.dispose();
   }
 

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "binding/memory_report.h"
 #include "core/context.h"
 #include "cpu/kernels.h"
 #include "cuda/cuda.h"
@@ -54,19 +55,17 @@ struct Addon {
   napi_ref bufferReference = nullptr;
   napi_threadsafe_function settle = nullptr;
   int pendingReads = 0;
-  int64_t reportedBytes = 0;
+  MemoryReport memoryReport;
   std::map<uint32_t, std::shared_ptr<Recording>> recordings;
   uint32_t nextRecording = 1;
   std::string errorKind;
   std::string errorMessage;
 
-  // Lets the collector know of native memory, in steps: the call is not free and may collect at once.
   void reportMemory() {
-    const int64_t delta = context.allocator.use().bytes - reportedBytes;
-    if (delta < (4 << 20) && delta > -(4 << 20)) return;
+    const int64_t change = memoryReport.due(context.allocator.use().bytes);
+    if (change == 0) return;
     int64_t total;
-    napi_adjust_external_memory(env, delta, &total);
-    reportedBytes += delta;
+    napi_adjust_external_memory(env, change, &total);
   }
   // -1 tells lib/native.ts to fetch the error, which it throws at the call.
   template <class Body>
@@ -139,12 +138,17 @@ Napi::Value takeError(const Napi::CallbackInfo& info) {
   return out;
 }
 
-// dispose(handle) -> whether the tensor was live
-Napi::Value dispose(const Napi::CallbackInfo& info) {
-  Addon& addon = addonOf(info.Env());
-  const bool live = addon.context.tensors.remove(argument(info, 0));
+// dispose(handle); a tensor that was disposed of already stays so
+napi_value dispose(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value value;
+  napi_get_cb_info(env, info, &count, &value, nullptr, nullptr);
+  double handle = 0;
+  napi_get_value_double(env, value, &handle);
+  Addon& addon = addonOf(env);
+  addon.context.tensors.remove(handle);
   addon.reportMemory();
-  return Napi::Boolean::New(info.Env(), live);
+  return nullptr;
 }
 
 // upload(handle, typedArray) -> 0 or -1; the data is copied before the call returns
@@ -330,6 +334,31 @@ Napi::Value setVectorLevel(const Napi::CallbackInfo& info) {
   }));
 }
 
+// setProfiling(on)
+Napi::Value setProfiling(const Napi::CallbackInfo& info) {
+  addonOf(info.Env()).context.stream->setProfiling(info[0].ToBoolean().Value());
+  return info.Env().Undefined();
+}
+
+// profile() -> { nanoseconds, ops: [{ op, calls, nanoseconds }] }, after a read that followed
+// setProfiling(false)
+Napi::Value profile(const Napi::CallbackInfo& info) {
+  const Profile& profile = addonOf(info.Env()).context.stream->profile();
+  auto list = Napi::Array::New(info.Env(), profile.ops().size());
+  for (uint32_t i = 0; i < profile.ops().size(); i++) {
+    const OpTime& time = profile.ops()[i];
+    auto entry = Napi::Object::New(info.Env());
+    entry.Set("op", time.op);
+    entry.Set("calls", double(time.calls));
+    entry.Set("nanoseconds", double(time.nanoseconds));
+    list[i] = entry;
+  }
+  auto out = Napi::Object::New(info.Env());
+  out.Set("nanoseconds", double(profile.elapsedNanoseconds()));
+  out.Set("ops", list);
+  return out;
+}
+
 // info() -> the build and the machine as the addon sees them
 Napi::Value describe(const Napi::CallbackInfo& info) {
   Addon& addon = addonOf(info.Env());
@@ -411,14 +440,16 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
 
   auto names = Napi::Array::New(env, size_t(kOpCount));
   for (int i = 0; i < kOpCount; i++) names[uint32_t(i)] = Napi::String::New(env, kOps[i].name);
-  napi_value invokeFunction;
+  // The two that every op takes: plain functions, without the wrapping of the others.
+  napi_value invokeFunction, disposeFunction;
   napi_create_function(env, "invoke", NAPI_AUTO_LENGTH, invoke, nullptr, &invokeFunction);
+  napi_create_function(env, "dispose", NAPI_AUTO_LENGTH, dispose, nullptr, &disposeFunction);
   exports.Set("buffer", Napi::Value(env, buffer));
   exports.Set("ops", names);
   exports.Set("knobs", knobs(env));
   exports.Set("invoke", Napi::Value(env, invokeFunction));
   exports.Set("takeError", Napi::Function::New(env, takeError));
-  exports.Set("dispose", Napi::Function::New(env, dispose));
+  exports.Set("dispose", Napi::Value(env, disposeFunction));
   exports.Set("upload", Napi::Function::New(env, upload));
   exports.Set("read", Napi::Function::New(env, read));
   exports.Set("beginRecording", Napi::Function::New(env, beginRecording));
@@ -429,6 +460,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("trim", Napi::Function::New(env, trim));
   exports.Set("setThreads", Napi::Function::New(env, setThreads));
   exports.Set("setVectorLevel", Napi::Function::New(env, setVectorLevel));
+  exports.Set("setProfiling", Napi::Function::New(env, setProfiling));
+  exports.Set("profile", Napi::Function::New(env, profile));
   exports.Set("info", Napi::Function::New(env, describe));
   return exports;
 }

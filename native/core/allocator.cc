@@ -23,7 +23,7 @@ void* allocatePages(size_t bytes) {
 }
 
 // Eight classes a doubling: at most 12 % of a block is unused, and a step's shapes fall on few classes.
-static size_t sizeClass(size_t bytes) {
+size_t CachingAllocator::sizeClass(size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
   return bytes > 0 ? bytes : 1;  // room to spare would hide a write past the end
 #endif

@@ -17,8 +17,8 @@ struct MemoryUse {
   int64_t peakBytes = 0;    // most ever held by live tensors
 };
 
-// Memory from the system, aligned to at least 64 bytes, on huge pages where it is large; null when there is none.
-// Given back by std::free.
+// Memory from the system, aligned to at least 64 bytes, on huge pages where it is large; null when there is
+// none. Given back by std::free.
 void* allocatePages(size_t bytes);
 
 class CachingAllocator {
@@ -32,6 +32,8 @@ class CachingAllocator {
   CachingAllocator(const CachingAllocator&) = delete;
   ~CachingAllocator();
 
+  // The size of the block that a request for `bytes` bytes gets.
+  static size_t sizeClass(size_t bytes);
   // Returns a block of at least `bytes` bytes and its true size; throws DeviceError when memory is exhausted.
   void* allocate(size_t bytes, size_t& blockBytes);
   void release(void* block, size_t blockBytes);

@@ -39,8 +39,9 @@ const char* nameOf(VectorLevel level) {
 }
 
 #if defined(__x86_64__)
-// Whether the processor has tiles of bf16 and the kernel lets this process use them: their registers are 8 KiB
-// a thread, which Linux saves only for processes that ask (ARCH_REQ_XCOMP_PERM; threads made later inherit it).
+// Whether the processor has tiles of bf16 and the kernel lets this process use them: their registers are 8
+// KiB a thread, which Linux saves only for processes that ask (ARCH_REQ_XCOMP_PERM; threads made later
+// inherit it).
 static bool requestTiles() {
 #if defined(__linux__)
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
@@ -129,13 +130,31 @@ void Context::trim() {
   stream->enqueue("trim", kNothing, NoArgs{}, std::move(blocks));
 }
 
+Storage* Context::newStorage(size_t bytes) {
+  Recording* recording = stream->recording();
+  if (recording == nullptr) return new Storage(allocator, bytes);
+  auto& idle = recording->idle;
+  for (size_t i = idle.size(); i-- > 0;) {
+    Storage* storage = idle[i];
+    if (storage->blockBytes() != CachingAllocator::sizeClass(bytes)) continue;
+    idle.erase(idle.begin() + int64_t(i));
+    storage->retain();
+    return storage;
+  }
+  auto* storage = new Storage(allocator, bytes);
+  storage->listWhenIdle(&idle);
+  storage->retain();
+  recording->storages.push_back(storage);
+  return storage;
+}
+
 double Context::allocate(DType dtype, const Shape& shape, Tensor& out) {
   double bytes = double(bytesOf(dtype));
   for (int i = 0; i < shape.rank; i++) bytes *= double(shape.dims[i]);
   if (bytes > 1e15) throw DeviceError("[memory] out of memory: asked for a tensor of shape " + shape.text());
   Tensor tensor;
   try {
-    tensor.storage = new Storage(allocator, size_t(bytes));
+    tensor.storage = newStorage(size_t(bytes));
   } catch (const DeviceError&) {
     trim();  // for the caller's next try; this one cannot wait
     throw;
@@ -144,7 +163,6 @@ double Context::allocate(DType dtype, const Shape& shape, Tensor& out) {
   tensor.shape = shape;
   if (poison_)
     stream->enqueue("poison", kPoison, PoisonArgs{tensor.storage->data(), tensor.storage->blockBytes()});
-  retainForRecording(tensor);
   out = tensor;
   return tensors.add(tensor);
 }

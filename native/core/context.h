@@ -33,6 +33,8 @@ class Context {
   VectorLevel vectorLevel;
 
  private:
+  // New memory, or while recording preferably some that the sequence is done with.
+  Storage* newStorage(size_t bytes);
   bool poison_;
 };
 

@@ -1,6 +1,5 @@
 #include "core/stream.h"
 
-#include <chrono>
 #include <utility>
 
 namespace isopolicy {
@@ -16,43 +15,28 @@ void Stream::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Stream::push(Entry entry) {
-  bool notify;
+void Stream::wake() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
-    queue_.push_back(std::move(entry));
-    available_.store(true, std::memory_order_release);
-    notify = sleeping_;
+    std::lock_guard<std::mutex> lock(mutex_);  // the native thread is past its last look, or not asleep yet
   }
-  if (notify) wake_.notify_one();
+  wake_.notify_one();
 }
 
 void Stream::fence(std::function<void()> copies, std::function<void(const StreamFailure*)> done) {
-  Entry entry{Entry::Kind::fence, std::nullopt, nullptr, nullptr};
-  entry.fence = std::make_unique<std::pair<std::function<void()>, std::function<void(const StreamFailure*)>>>(
-      std::move(copies), std::move(done));
-  entry.sequence = ++sequence_;
-  push(std::move(entry));
+  sequence_++;
+  push(Fence{std::move(copies), std::move(done)});
 }
 
-void Stream::acknowledgeFailure(uint64_t failedSequence) {
-  Entry entry{Entry::Kind::acknowledge, std::nullopt, nullptr, nullptr};
-  entry.sequence = failedSequence;
-  push(std::move(entry));
-}
+void Stream::acknowledgeFailure(uint64_t failedSequence) { push(Acknowledgement{failedSequence}); }
 
-void Stream::replay(std::shared_ptr<Recording> recording) {
-  Entry entry{Entry::Kind::replay, std::nullopt, std::move(recording), nullptr};
-  entry.sequence = ++sequence_;
-  push(std::move(entry));
-}
+void Stream::replay(std::shared_ptr<Recording> recording) { push(Replay{std::move(recording), ++sequence_}); }
 
 void Stream::setThreads(int threads) {
   threads_ = threads;
-  Entry entry{Entry::Kind::setThreads, std::nullopt, nullptr, nullptr};
-  entry.threads = threads;
-  push(std::move(entry));
+  push(ThreadSetting{threads});
 }
+
+void Stream::setProfiling(bool on) { push(ProfileSetting{on}); }
 
 void Stream::runGuarded(const Command& command, uint64_t sequence) {
   if (failure_) {
@@ -66,49 +50,51 @@ void Stream::runGuarded(const Command& command, uint64_t sequence) {
   } catch (...) {
     failure_ = StreamFailure{sequence, std::string("[") + command.op() + "] unknown failure"};
   }
+  if (profile_.on()) profile_.add(command.op());
+}
+
+void Stream::run(Fence& fence) {
+  if (!failure_) fence.copies();
+  if (profile_.on()) profile_.add("read");
+  skippedUnreported_ = false;
+  fence.done(failure_ ? &*failure_ : nullptr);
+}
+
+void Stream::run(Acknowledgement& acknowledgement) {
+  // Another failure, or work lost since, is for the read that it is still to be told by.
+  if (failure_ && failure_->sequence == acknowledgement.failedSequence && !skippedUnreported_)
+    failure_.reset();
+}
+
+void Stream::run(Replay& replay) {
+  for (const auto& command : replay.recording->commands) runGuarded(command, replay.sequence);
+}
+
+void Stream::run(ProfileSetting& setting) {
+  if (setting.on)
+    profile_.start();
+  else
+    profile_.stop();
+}
+
+// Waits for an entry; false when the stream is to end.
+bool Stream::await() {
+  // To be woken takes some 30 microseconds, as long as JavaScript needs between two steps of a generation.
+  const auto ready = [this] { return !queue_.empty() || stopping_; };
+  if (!patientlyAwait(ready)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleeping_ = true;
+    wake_.wait(lock, ready);
+    sleeping_ = false;
+  }
+  if (profile_.on()) profile_.mark();
+  return !stopping_;
 }
 
 void Stream::loop() {
-  std::vector<Entry> batch;
-  for (;;) {
-    // A decode step queues its commands a few microseconds apart: look again before going to sleep.
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::microseconds(20);
-    while (!available_.load(std::memory_order_acquire) && !stopping_ &&
-           std::chrono::steady_clock::now() < deadline) {
-    }
-    {
-      std::unique_lock<std::mutex> lock(mutex_);
-      sleeping_ = true;
-      wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-      sleeping_ = false;
-      if (stopping_) return;
-      batch.swap(queue_);
-      available_.store(false, std::memory_order_release);
-    }
-    for (auto& entry : batch) {
-      if (stopping_) return;
-      switch (entry.kind) {
-        case Entry::Kind::command:
-          runGuarded(*entry.command, entry.command->sequence());
-          break;
-        case Entry::Kind::replay:
-          for (const auto& command : entry.recording->commands) runGuarded(command, entry.sequence);
-          break;
-        case Entry::Kind::fence:
-          if (!failure_) entry.fence->first();
-          skippedUnreported_ = false;
-          entry.fence->second(failure_ ? &*failure_ : nullptr);
-          break;
-        case Entry::Kind::acknowledge:
-          // Another failure, or work lost since, is for the read that it is still to be told by.
-          if (failure_ && failure_->sequence == entry.sequence && !skippedUnreported_) failure_.reset();
-          break;
-        case Entry::Kind::setThreads:
-          workers_.resize(entry.threads);
-          break;
-      }
-    }
-    batch.clear();
+  while (await()) {
+    std::visit([this](auto& entry) { run(entry); }, *queue_.front());
+    queue_.pop();
   }
 }
 

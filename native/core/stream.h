@@ -15,8 +15,12 @@
 #include <string>
 #include <thread>
 #include <type_traits>
+#include <utility>
+#include <variant>
 #include <vector>
 
+#include "core/profile.h"
+#include "core/queue.h"
 #include "core/registry.h"
 #include "core/tensor.h"
 #include "core/workers.h"
@@ -56,6 +60,9 @@ class Command {
 struct Recording {
   std::vector<Command> commands;
   std::vector<Storage*> storages;  // retained; released on the JavaScript thread
+  // While recording: memory of its own that only it holds any more. A later op of the sequence may have it,
+  // since a replay runs them in the same order.
+  std::vector<Storage*> idle;
 };
 
 class Stream {
@@ -73,7 +80,7 @@ class Stream {
     if (recording_) {
       recording_->commands.emplace_back(op, sequence, kernel, args, std::move(keep));
     } else {
-      push({Entry::Kind::command, Command(op, sequence, kernel, args, std::move(keep)), nullptr, nullptr});
+      push(std::in_place_type<Command>, op, sequence, kernel, args, std::move(keep));
     }
     return sequence;
   }
@@ -85,42 +92,70 @@ class Stream {
   void replay(std::shared_ptr<Recording> recording);
   void setThreads(int threads);
   int threads() const { return threads_; }
+  // Times what is queued from here on, or ends that.
+  void setProfiling(bool on);
+  // Complete once a fence queued after setProfiling(false) was reached.
+  const Profile& profile() const { return profile_; }
   // Number of the last queued command.
   uint64_t sequence() const { return sequence_; }
 
   void beginRecording() { recording_ = std::make_shared<Recording>(); }
   std::shared_ptr<Recording> endRecording() {
-    auto recording = std::move(recording_);
-    recording_ = nullptr;
-    return recording;
+    for (Storage* storage : recording_->storages) storage->listWhenIdle(nullptr);
+    recording_->idle.clear();
+    return std::exchange(recording_, nullptr);
   }
   Recording* recording() const { return recording_.get(); }
 
  private:
-  struct Entry {
-    enum class Kind : uint8_t { command, fence, acknowledge, replay, setThreads };
-    Kind kind;
-    std::optional<Command> command;
-    std::shared_ptr<Recording> recording;
-    std::unique_ptr<std::pair<std::function<void()>, std::function<void(const StreamFailure*)>>> fence;
-    int threads = 0;
-    uint64_t sequence = 0;
+  struct Fence {
+    std::function<void()> copies;
+    std::function<void(const StreamFailure*)> done;
   };
-  void push(Entry entry);
+  struct Acknowledgement {
+    uint64_t failedSequence;
+  };
+  struct Replay {
+    std::shared_ptr<Recording> recording;
+    uint64_t sequence;
+  };
+  struct ThreadSetting {
+    int threads;
+  };
+  struct ProfileSetting {
+    bool on;
+  };
+  using Entry = std::variant<Command, Fence, Acknowledgement, Replay, ThreadSetting, ProfileSetting>;
+  // Entries are large and frequent: each is built where it will lie in the queue.
+  template <class... A>
+  void push(A&&... arguments) {
+    queue_.push(std::forward<A>(arguments)...);
+    // In one order with the count of the queue: either this sees the native thread about to sleep, or that
+    // sees the entry.
+    if (sleeping_.load()) wake();
+  }
+  void wake();
+  bool await();
+  void run(Command& command) { runGuarded(command, command.sequence()); }
+  void run(Fence& fence);
+  void run(Acknowledgement& acknowledgement);
+  void run(Replay& replay);
+  void run(ThreadSetting& setting) { workers_.resize(setting.threads); }
+  void run(ProfileSetting& setting);
   void loop();
   void runGuarded(const Command& command, uint64_t sequence);
 
   int threads_;
   uint64_t sequence_ = 0;
   std::shared_ptr<Recording> recording_;
+  Queue<Entry> queue_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::vector<Entry> queue_;
-  std::atomic<bool> available_{false};
   std::atomic<bool> stopping_{false};
-  bool sleeping_ = false;
+  std::atomic<bool> sleeping_{false};
   std::optional<StreamFailure> failure_;  // of the native thread
   bool skippedUnreported_ = false;        // a command was skipped after the last fence that reported failure_
+  Profile profile_;
   Workers workers_;
   std::thread thread_;  // last: it starts when everything else exists
 };

@@ -20,8 +20,14 @@ class Storage {
   Storage(const Storage&) = delete;
   void retain() { references_++; }
   void release() {
-    if (--references_ == 0) delete this;
+    if (--references_ == 0)
+      delete this;
+    else if (references_ == 1 && idle_)
+      idle_->push_back(this);
   }
+  // Made and held by a recording in progress: once nothing else holds it, it is listed there for reuse. Null
+  // ends that.
+  void listWhenIdle(std::vector<Storage*>* idle) { idle_ = idle; }
   void* data() const { return data_; }
   size_t blockBytes() const { return blockBytes_; }
 
@@ -31,6 +37,7 @@ class Storage {
   void* data_;
   size_t blockBytes_;
   int64_t references_ = 1;
+  std::vector<Storage*>* idle_ = nullptr;
 };
 
 struct Tensor {

@@ -1,6 +1,5 @@
 #include "core/workers.h"
 
-#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -9,23 +8,7 @@
 #include "core/allocator.h"
 #include "core/error.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace isopolicy {
-
-static void pause() {
-#if defined(__x86_64__)
-  _mm_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
-
-// Long enough to bridge the gap between two kernels of a decode step, short enough to leave the core to
-// others.
-static constexpr auto kSpin = std::chrono::microseconds(40);
 
 Workers::Workers(int threads) { resize(threads); }
 Workers::~Workers() { stop(); }
@@ -43,7 +26,7 @@ void Workers::stop() {
 
 void Workers::resize(int threads) {
   stop();
-  const uint64_t now = generation_.load();
+  const uint64_t now = numberOf(job_.load());
   try {
     for (int i = 1; i < threads; i++) threads_.emplace_back([this, now] { loop(now); });
   } catch (const std::system_error&) {
@@ -66,24 +49,28 @@ void Workers::takeChunks() {
   }
 }
 
+// Returns the first job after number `seen` that it meets, or any when the threads are to end.
+uint64_t Workers::awaitJob(uint64_t seen) {
+  const auto ready = [&] { return stopping_ || numberOf(job_.load(std::memory_order_acquire)) != seen; };
+  if (!patientlyAwait(ready)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleeping_++;
+    wake_.wait(lock, [&] { return stopping_ || numberOf(job_.load()) != seen; });
+    sleeping_--;
+  }
+  return job_.load(std::memory_order_acquire);
+}
+
 void Workers::loop(uint64_t seen) {
   for (;;) {
-    const auto deadline = std::chrono::steady_clock::now() + kSpin;
-    while (generation_.load(std::memory_order_acquire) == seen &&
-           !stopping_.load(std::memory_order_relaxed)) {
-      for (int i = 0; i < 32; i++) pause();
-      if (std::chrono::steady_clock::now() > deadline) {
-        std::unique_lock<std::mutex> lock(mutex_);
-        sleeping_++;
-        wake_.wait(lock, [&] { return stopping_ || generation_.load() != seen; });
-        sleeping_--;
-        break;
-      }
-    }
+    uint64_t job = awaitJob(seen);
     if (stopping_) return;
-    seen = generation_.load(std::memory_order_acquire);
+    bool entered = false;
+    while (!entered && (job & kClosed) == 0) entered = job_.compare_exchange_weak(job, job + 1);
+    seen = numberOf(job);
+    if (!entered) continue;
     takeChunks();
-    running_.fetch_sub(1, std::memory_order_release);
+    left_.fetch_add(1, std::memory_order_release);
   }
 }
 
@@ -101,20 +88,23 @@ void Workers::parallelFor(int64_t n, int64_t grain, FunctionRef<void(int64_t, in
   chunk_ = even > grain ? even : grain;
   body_ = &body;
   next_.store(0, std::memory_order_relaxed);
-  running_.store(int(threads_.size()), std::memory_order_relaxed);
-  bool notify;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    generation_.fetch_add(1, std::memory_order_release);
-    notify = sleeping_ > 0;
+  left_.store(0, std::memory_order_relaxed);
+  // In one order with the sleepers' count: either this sees a worker that is about to sleep, or it sees the
+  // job.
+  job_.store((numberOf(job_.load(std::memory_order_relaxed)) + 1) << 16);
+  if (sleeping_.load() > 0) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);  // a sleeper is past its last look, or not asleep yet
+    }
+    wake_.notify_all();
   }
-  if (notify) wake_.notify_all();
   takeChunks();
+  const uint64_t entered = job_.fetch_or(kClosed) & kEntered;
   int spins = 0;
-  while (running_.load(std::memory_order_acquire) != 0) {
+  while (left_.load(std::memory_order_acquire) != entered) {
     // A worker may have lost its core; give it ours after a while.
     if (++spins < 20000)
-      pause();
+      pauseBriefly();
     else
       std::this_thread::yield();
   }

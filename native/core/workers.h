@@ -2,6 +2,7 @@
 // changes a result, so every kernel gives the same bits at any thread count.
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -10,7 +11,20 @@
 #include <type_traits>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace isopolicy {
+
+// Lets the other thread of the core, and the memory, have a moment.
+inline void pauseBriefly() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
 
 // A non-owning reference to a callable; it must outlive the call.
 template <class Signature>
@@ -30,6 +44,29 @@ class FunctionRef<R(A...)> {
   R (*call_)(void*, A...);
 };
 
+// Waits until `ready()`, but not for long: true once it is, false where sleeping is in order.
+//
+// It polls at first, since the kernels of a step follow one another within microseconds. Then it offers its
+// core between two looks: with as many native threads as cores, the JavaScript thread would else wait for a
+// thread that only waits, too.
+template <class Ready>
+bool patientlyAwait(Ready ready) {
+  constexpr auto kPoll = std::chrono::microseconds(20), kPatience = std::chrono::microseconds(300);
+  const auto start = std::chrono::steady_clock::now();
+  bool offers = false;
+  for (int looks = 1;; looks++) {
+    if (ready()) return true;
+    if (offers)
+      std::this_thread::yield();
+    else
+      pauseBriefly();
+    if (looks % 16 != 0) continue;
+    const auto waited = std::chrono::steady_clock::now() - start;
+    if (waited > kPatience) return false;
+    offers = waited > kPoll;
+  }
+}
+
 class Workers {
  public:
   explicit Workers(int threads);
@@ -45,22 +82,30 @@ class Workers {
   int threads() const { return int(threads_.size()) + 1; }
 
  private:
+  using Body = FunctionRef<void(int64_t, int64_t)>;
   void loop(uint64_t seen);
+  uint64_t awaitJob(uint64_t seen);
   void takeChunks();
   void stop();
 
+  // The current job in one word: its number, whether it is closed, and how many workers have entered it. A
+  // worker that is late, because the system had put it to sleep, finds the job closed: nobody waits for it.
+  static constexpr uint64_t kEntered = (uint64_t(1) << 15) - 1, kClosed = uint64_t(1) << 15;
+  static uint64_t numberOf(uint64_t job) { return job >> 16; }
+
+  // Each on a cache line of its own: all threads poll or change them.
+  alignas(64) std::atomic<uint64_t> job_{kClosed};
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<uint64_t> left_{0};  // workers that entered the job and are done with it
+  alignas(64) int64_t total_ = 0;              // set before the job opens
+  int64_t chunk_ = 1;
+  const Body* body_ = nullptr;
+  std::exception_ptr failure_;
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int> running_{0};
-  std::atomic<int64_t> next_{0};
+  std::atomic<int> sleeping_{0};
   std::atomic<bool> stopping_{false};
-  int sleeping_ = 0;
-  int64_t total_ = 0;
-  int64_t chunk_ = 1;
-  const FunctionRef<void(int64_t, int64_t)>* body_ = nullptr;
-  std::exception_ptr failure_;
 };
 
 // Scratch memory of the calling thread, released when the object goes out of scope. It grows once and stays:

@@ -18,6 +18,7 @@ void registerGradStats(Registry&);
 void registerPeak(Registry&);
 void registerEmbeddingBackward(Registry&);
 void registerEmbedding(Registry&);
+void registerPackWeight(Registry&);
 void registerAdamW(Registry&);
 
 // rollout/ and training/
@@ -45,6 +46,7 @@ void registerCpuKernels(Registry& registry) {
   registerPeak(registry);
   registerEmbeddingBackward(registry);
   registerEmbedding(registry);
+  registerPackWeight(registry);
   registerAdamW(registry);
   registerRolloutGemm(registry);
   registerTrainingGemm(registry);

@@ -41,7 +41,9 @@ struct AttentionBackwardArgs {
   float scale;
 };
 
-// Keys of a page lie transposed, so that 16 of them load as one vector.
+// Keys of a page lie transposed, so that 16 of them load as one vector. In bf16, two neighbours along the sum
+// that a product takes lie side by side, as the processor multiplies them: keys [headDim / 2, kPageSize, 2],
+// values [kPageSize / 2, headDim, 2].
 struct KvCache {
   void* keys;                 // [pages, numKvHeads, headDim, kPageSize]
   void* values;               // [pages, numKvHeads, kPageSize, headDim]

@@ -1,6 +1,7 @@
 #include "ops/gemm.h"
 
 #include "ops/op.h"
+#include "ops/pack_weight.h"
 
 namespace isopolicy {
 
@@ -96,8 +97,9 @@ void gemmOp(OpCall& call) {
   call.enqueue(family, g, {&a, &b, bias ? &*bias : nullptr, into ? &*into : nullptr});
 }
 
-// linear(x, family, splitK, outDtype, count, then count times weight, bias?): x [rows, K], weight_i [N_i, K]
-// -> [rows, sum of N_i], a block of columns for each weight.
+// linear(x, family, splitK, outDtype, count, then count times weight, bias?, packedRows, packedLevel): x
+// [rows, K], weight_i [N_i, K] -> [rows, sum of N_i], a block of columns for each weight. A weight of
+// packedRows > 0 is a packed [packedRows, K].
 void linearOp(OpCall& call) {
   const Tensor x = call.tensor("x");
   const Family family = call.family();
@@ -111,22 +113,40 @@ void linearOp(OpCall& call) {
 
   std::vector<Tensor> weights;
   std::vector<std::optional<Tensor>> biases;
+  std::vector<int64_t> packedRows;
   int64_t columns = 0;
   for (int64_t i = 0; i < count; i++) {
     const std::string weightName = "weights[" + std::to_string(i) + "]";
     const std::string biasName = "biases[" + std::to_string(i) + "]";
     const Tensor weight = call.tensor(weightName.c_str());
     const auto bias = call.optionalTensor(biasName.c_str());
+    const int64_t packed = call.integer("packedRows", 0);
+    const auto level = VectorLevel(call.integer("packedLevel", 0, kVectorLevels - 1));
     call.expectDtype(weightName.c_str(), weight, x.dtype);
-    call.expectRank(weightName.c_str(), weight, 2, "[N, K]");
-    call.expect(weight.shape[1] == k, wanted(weightName.c_str(), "[N, K]", "K", k), weight.shape.text());
+    if (packed > 0) {
+      const VectorLevel now = call.context.vectorLevel;
+      call.expect(level == now, weightName + " to be packed at the vector level in use, " + nameOf(now),
+                  nameOf(level));
+      const Shape shape = packedShape(now, x.dtype, packed, k);
+      call.expect(weight.shape == shape, wanted(weightName.c_str(), "[N, K], packed,", "K", k),
+                  "the packed shape " + weight.shape.text() + " instead of " + shape.text());
+      const int64_t step = packedLayoutOf(now, x.dtype).stepLength;
+      call.expect(splitK % step == 0,
+                  "splitK to be a multiple of " + std::to_string(step) + " with packed weights",
+                  std::to_string(splitK));
+    } else {
+      call.expectRank(weightName.c_str(), weight, 2, "[N, K]");
+      call.expect(weight.shape[1] == k, wanted(weightName.c_str(), "[N, K]", "K", k), weight.shape.text());
+    }
+    const int64_t n = packed > 0 ? packed : weight.shape[0];
     if (bias) {
       call.expectDtype(biasName.c_str(), *bias, x.dtype);
-      call.expectShape(biasName.c_str(), *bias, {weight.shape[0]}, "[N]");
+      call.expectShape(biasName.c_str(), *bias, {n}, "[N]");
     }
-    columns += weight.shape[0];
+    columns += n;
     weights.push_back(weight);
     biases.push_back(bias);
+    packedRows.push_back(packed);
   }
 
   const Tensor y = call.output(out, {rows, columns});
@@ -138,7 +158,8 @@ void linearOp(OpCall& call) {
     g.bias = biases[i] ? biases[i]->data() : nullptr;
     g.c = y.as<char>() + column * int64_t(bytesOf(out));
     g.m = rows;
-    g.n = weights[i].shape[0];
+    g.packedB = packedRows[i] > 0;
+    g.n = g.packedB ? packedRows[i] : weights[i].shape[0];
     g.k = k;
     g.lda = g.ldb = k;
     g.ldc = columns;

@@ -7,11 +7,14 @@ namespace isopolicy {
 // peak(kind, passes, memory?) -> fp32 [1]: a fixed amount of arithmetic, or of reading or copying `memory`,
 // to be timed from outside.
 void peakOp(OpCall& call) {
-  const auto kind = PeakKind(call.integer("kind", 0, 3));
+  const auto kind = PeakKind(call.integer("kind", 0, 4));
   const int64_t passes = call.integer("passes", 1);
   const auto memory = call.optionalTensor("memory");
   if (kind == PeakKind::bf16)
     call.expect(call.context.vectorLevel >= VectorLevel::avx512bf16, "vector level avx512bf16 for kind bf16",
+                nameOf(call.context.vectorLevel));
+  if (kind == PeakKind::amx)
+    call.expect(call.context.vectorLevel >= VectorLevel::amx, "vector level amx for kind amx",
                 nameOf(call.context.vectorLevel));
   PeakArgs args{kind, passes, 0.5f, 1.0f, nullptr, 0, nullptr};
   if (kind == PeakKind::read || kind == PeakKind::copy) {

@@ -3,12 +3,15 @@
 
 namespace isopolicy {
 
-enum class PeakKind : uint8_t { fma = 0, bf16 = 1, read = 2, copy = 3 };
+enum class PeakKind : uint8_t { fma = 0, bf16 = 1, read = 2, copy = 3, amx = 4 };
 
 // One pass of the arithmetic kinds, known to lib/ops/peak.ts: kPeakSteps operations on each of
 // kPeakAccumulators vectors of 16 lanes.
 inline constexpr int64_t kPeakSteps = 4096;
 inline constexpr int kPeakAccumulators = 12;
+// Of kind amx: so many steps of 16 x 16 x 32 multiply-adds on each of so many tiles.
+inline constexpr int64_t kPeakTileSteps = 1024;
+inline constexpr int kPeakTiles = 4;
 
 struct PeakArgs {
   PeakKind kind;

@@ -10,6 +10,7 @@
 #include "ops/log_softmax.h"
 #include "ops/memory.h"
 #include "ops/op.h"
+#include "ops/pack_weight.h"
 #include "ops/peak.h"
 #include "ops/reduce.h"
 #include "ops/rms_norm.h"
@@ -48,6 +49,7 @@ const Op kOps[] = {
     {"swiglu", swigluOp},
     {"swigluBackward", swigluBackwardOp},
     {"gemm", gemmOp},
+    {"packWeight", packWeightOp},
     {"linear", linearOp},
     {"linearInputGradient", linearInputGradientOp},
     {"linearWeightGradient", linearWeightGradientOp},

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { groupNames, helpText, parseBenchArguments } from '../../bench/arguments.js';
+import { peerNames } from '../../bench/peers/list.js';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
 
@@ -17,6 +18,8 @@ test('no arguments: every group, dtype and family, quick shapes', () => {
   assert.equal(options.time, 100);
   assert.equal(options.sets, null);
   assert.equal(options.out, null);
+  assert.deepEqual([options.rows, options.peers, options.peersDir], [[], [], null]);
+  assert.deepEqual([options.pinPeers, options.scaling], [false, false]);
   assert.equal(options.help, false);
 });
 
@@ -47,6 +50,16 @@ test('each option is read, with = or a blank', () => {
   assert.equal(parseBenchArguments(['--help']).help, true);
 });
 
+test('--peers alone means all of them, wherever it stands', () => {
+  assert.deepEqual(parseBenchArguments(['--peers']).peers, peerNames);
+  const between = parseBenchArguments(['--peers', '--only', 'gemm', '--pin-peers']);
+  assert.deepEqual([between.peers, between.only, between.pinPeers], [peerNames, ['gemm'], true]);
+  assert.deepEqual(parseBenchArguments(['--peers', 'ggml,onednn']).peers, ['ggml', 'onednn']);
+  assert.deepEqual(parseBenchArguments(['--peers=ggml', '--peers-dir', '/a']).peersDir, '/a');
+  assert.deepEqual(parseBenchArguments(['--rows', 'x1536x,gemm rollout']).rows, ['x1536x', 'gemm rollout']);
+  assert.equal(parseBenchArguments(['--scaling']).scaling, true);
+});
+
 const wrong: readonly [string[], RegExp][] = [
   [['--shape', 'full'], /did you mean --shapes\?/],
   [['--dtypes=fp16'], /did you mean --dtype\?/],
@@ -62,6 +75,7 @@ const wrong: readonly [string[], RegExp][] = [
   [['--time', 'soon'], /--time .* got NaN/],
   [['--time', '0'], /--time .* got 0/],
   [['--sets', '65'], /--sets .* got 65/],
+  [['--peers', 'one-dnn'], /--peers .* got "one-dnn" \(did you mean onednn\?\)/],
   [['--out'], /a value after --out, got none/],
   [['--out', '--help'], /a value after --out, got none/],
   [['gemm'], /options only, got "gemm" \(did you mean --only gemm\?\)/],

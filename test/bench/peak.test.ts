@@ -28,6 +28,9 @@ test('the arithmetic ends at the value that only all of it can give', async () =
       if (level !== 'avx512bf16' && level !== 'amx') continue;
       // 4096 steps of 0.5 * (1 - 0.5)
       for (const passes of [1, 67]) assert.equal(await itemOf(peak('bf16', passes)), 1024, `${passes}`);
+      if (level !== 'amx') continue;
+      // 1024 steps of 16 * 0.5 * (1 - 0.5)
+      for (const passes of [1, 67]) assert.equal(await itemOf(peak('amx', passes)), 4096, `${passes}`);
     }
   assert.equal(memory().tensors, start);
 });
@@ -57,6 +60,7 @@ test('every element is read, every element is copied', async () => {
 test('work: two operations a multiply-add, the bytes of each pass', () => {
   assert.equal(peakWork('fma', 3), 3 * 4096 * 12 * 16 * 2);
   assert.equal(peakWork('bf16', 3), 2 * peakWork('fma', 3));
+  assert.equal(peakWork('amx', 3), 3 * 1024 * 4 * 16 * 16 * 32 * 2);
   assert.equal(peakWork('read', 3, 1000), 3000);
   assert.equal(peakWork('copy', 3, 1000), 3000);
 });
@@ -72,6 +76,7 @@ test('wrong arguments', () => {
   assert.throws(() => peak('copy', 1, odd), /\[peak\] expected memory .* multiple of 32 .* got 33/);
   setVectorLevel('portable');
   assert.throws(() => peak('bf16', 1), /\[peak\] expected vector level avx512bf16 .* got portable/);
+  assert.throws(() => peak('amx', 1), /\[peak\] expected vector level amx .* got portable/);
   assert.equal(memory().tensors, start);
   half.dispose();
   odd.dispose();
@@ -83,6 +88,7 @@ test('measured peaks are positive, and the settings are as before', async () => 
   assert.equal(peaks.threads, 1);
   assert.equal(peaks.vectorLevel, vectorLevel);
   assert.equal(peaks.bf16 !== null, vectorLevel === 'avx512bf16' || vectorLevel === 'amx');
+  assert.equal(peaks.amx !== null, vectorLevel === 'amx');
   for (const each of [peaks.fma, peaks.read, peaks.copy])
     assert.ok(each.best >= each.median && each.median > 0);
   assert.equal(info().threads, threads);

@@ -1,7 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { BenchCase } from '../../bench/case.js';
 import { inputSetsOf, quantile } from '../../bench/measure.js';
-import { higherPeaks, roofOf, rowOf, short, tableHead, tableRow } from '../../bench/report.js';
+import {
+  figuresLine,
+  higherPeaks,
+  type Measured,
+  roofOf,
+  rowOf,
+  short,
+  tableHead,
+  tableRow,
+} from '../../bench/report.js';
 import type { MachinePeaks } from '../../lib/ops/peak.js';
 
 const peaks: MachinePeaks = {
@@ -9,10 +19,11 @@ const peaks: MachinePeaks = {
   vectorLevel: 'avx512bf16',
   fma: { best: 200, median: 190 },
   bf16: { best: 400, median: 390 },
+  amx: null,
   read: { best: 20, median: 15 },
   copy: { best: 30, median: 25 },
 };
-const timing = { medianMs: 2, p90Ms: 3, minMs: 1.5, samples: 9, runsPerSample: 4, inputSets: 2 };
+const timing = { medianMs: 2, p90Ms: 3, minMs: 1.5, samples: 9, runsPerSample: 4, inputSets: 2, figures: {} };
 
 test('the roof is the slower of arithmetic and memory', () => {
   // 1e9 operations: 5 ms at 200 GFLOP/s, 2.5 ms at 400. 1e8 bytes: 5 ms at 20 GB/s.
@@ -56,32 +67,80 @@ const gemm = {
   prepare: () => assert.fail('not to be run'),
 } as const;
 
+const measured = (benchCase: BenchCase, parts: Partial<Measured> = {}): Measured => ({
+  benchCase,
+  threads: 2,
+  timing,
+  peers: [],
+  ...parts,
+});
+
 test('rates, share and roof of a row', () => {
-  const row = rowOf(gemm, timing, peaks);
+  const row = rowOf(measured(gemm), peaks);
   assert.equal(row.gflops, 200); // 4e8 operations in 2 ms
   assert.equal(row.gbps, 5);
   assert.equal(row.rate, 200);
   assert.equal(row.share, 0.5);
   assert.equal(row.roof, 'bf16');
   assert.equal(row.threads, 2);
-  assert.equal(rowOf({ ...gemm, unit: 'GB/s' }, timing, peaks).rate, 5);
-  const call = rowOf({ ...gemm, unit: 'ns/op', flops: 0, bytes: 0, ops: 20 }, timing, peaks);
+  assert.equal(rowOf(measured({ ...gemm, unit: 'GB/s' }), peaks).rate, 5);
+  const call = rowOf(measured({ ...gemm, unit: 'ns/op', flops: 0, bytes: 0, ops: 20 }), peaks);
   assert.deepEqual([call.rate, call.share, call.roof], [1e5, null, null]); // 2 ms for 20 ops
 });
 
 test('the table is 80 columns wide at most, whatever the row', () => {
   const slow = { ...timing, medianMs: 123456.7, p90Ms: 234567.8 };
   for (const op of ['gemm', 'linearInputGradient', 'linearWeightGradient', 'linearLogprobBackward']) {
-    const row = { ...rowOf({ ...gemm, op }, slow, peaks), threads: 64 };
+    const row = { ...rowOf(measured({ ...gemm, op }, { timing: slow }), peaks), threads: 64 };
     const line = tableRow(row);
     assert.ok(line.length <= 80, `${line.length}: ${line}`);
     assert.match(line, / 64 /);
   }
   for (const line of tableHead('gemm', 'GFLOP/s').split('\n')) assert.ok(line.length <= 80);
   assert.equal(
-    tableRow(rowOf(gemm, timing, peaks)),
+    tableRow(rowOf(measured(gemm), peaks)),
     'gemm            training bf16 16x151936x1536  2   2.000   3.000  200.0  50% bf16',
   );
+});
+
+test('with peers: the best of them, our rate over its, our rate over one thread', () => {
+  const peers = [
+    { name: 'ggml', medianMs: 4, p90Ms: 4, minMs: 4, samples: 3 },
+    { name: 'onednn', medianMs: 1, p90Ms: 9, minMs: 1, samples: 3 },
+    { name: 'blis', reason: 'no such op' },
+  ] as const;
+  const single = measured(gemm, { threads: 1, timing: { ...timing, medianMs: 3.8 } });
+  const double = measured(gemm, { peers });
+  const row = rowOf(double, peaks, [single, double]);
+  assert.deepEqual(row.bestPeer, { name: 'onednn', rate: 400, ratio: 0.5 });
+  assert.equal(row.scaling, 1.9);
+  assert.equal(row.peerDtype, null);
+  assert.match(tableRow(row, true), / bf16 onednn {8}400.0 {2}0.50 1.90$/);
+  assert.equal(rowOf(single, peaks, [single, double]).scaling, null);
+  assert.equal(rowOf(double, peaks).scaling, null);
+  const other = { ...gemm, dtype: 'fp16', peer: { op: 'gemm', dims: [1], dtype: 'bf16' } } as const;
+  const starred = rowOf(measured(other, { peers }), peaks);
+  assert.equal(starred.peerDtype, 'bf16');
+  assert.match(tableRow(starred, true), / onednn\* /);
+  const refused = rowOf(measured(gemm, { peers: [peers[2]] }), peaks);
+  assert.equal(refused.bestPeer, null);
+  for (const line of tableHead('gemm', 'GFLOP/s', true).split('\n')) assert.ok(line.length <= 112);
+});
+
+test('tokens a second, and what else came about', () => {
+  const step = { ...gemm, unit: 'tokens/s', flops: 0, bytes: 0, tokens: 100 } as const;
+  const row = rowOf(measured(step, { timing: { ...timing, figures: { timerP99Ms: 1.5 } } }), peaks);
+  assert.deepEqual([row.rate, row.share, row.figures], [50_000, null, { timerP99Ms: 1.5 }]);
+  assert.equal(figuresLine(row), '  timerP99Ms 1.500');
+  assert.equal(figuresLine({ figures: {} }), null);
+});
+
+test('bf16 is held against tiles where there are any, fp16 is not', () => {
+  const tiles = { ...peaks, amx: { best: 4000, median: 3900 } };
+  assert.deepEqual(roofOf({ dtype: 'bf16', flops: 1e9, bytes: 1 }, tiles), { leastMs: 0.25, roof: 'amx' });
+  assert.deepEqual(roofOf({ dtype: 'fp16', flops: 1e9, bytes: 1 }, tiles), { leastMs: 5, roof: 'fma' });
+  const higher = higherPeaks(tiles, { ...tiles, amx: { best: 3000, median: 3000 } });
+  assert.equal(higher.amx?.best, 4000);
 });
 
 test('numbers of four digits', () => {

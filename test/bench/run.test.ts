@@ -42,7 +42,7 @@ describe('a tiny run', () => {
   after(() => rm(folder, { recursive: true, force: true }));
 
   test('the document says what ran, where and on what', () => {
-    assert.equal(document.schemaVersion, 1);
+    assert.equal(document.schemaVersion, 2);
     assert.ok(Math.abs(Date.parse(document.date) - Date.now()) < 3_600_000);
     assert.ok(document.commit === null || /^[0-9a-f]{40}\+?$/.test(document.commit));
     assert.match(document.command, /^npm run bench -- --only elementwise /);
@@ -54,6 +54,10 @@ describe('a tiny run', () => {
       threads: [1],
       time: 5,
       sets: 1,
+      rows: [],
+      peers: [],
+      peersDir: null,
+      pinPeers: false,
     });
     const { cpu, cores, node, vectorLevel, memoryBytes } = document.machine;
     assert.ok(cpu.length > 0 && cores >= 1 && memoryBytes > 0 && vectorLevel.length > 0);
@@ -106,14 +110,15 @@ test('quick cases of every group: positive work, names that fit, an input set th
       assert.ok(!seen.has(name), `${name} twice`);
       seen.add(name);
       assert.ok(c.shape.length <= 14, name);
-      assert.ok(c.unit === 'GFLOP/s' ? c.flops > 0 : c.unit === 'GB/s' ? c.bytes > 0 : c.ops! > 0, name);
+      const work = { 'GFLOP/s': c.flops, 'GB/s': c.bytes, 'tokens/s': c.tokens, 'ns/op': c.ops }[c.unit];
+      assert.ok(work! > 0, name);
       assert.ok(c.inputBytes > 0, name);
     }
     // One of each op: all of them are timed by the benchmark itself.
     const ops = new Map(cases.filter((c) => c.dtype === 'fp32').map((c) => [`${c.op} ${c.family}`, c]));
     for (const c of ops.values()) {
       const input = c.prepare(1);
-      input.run();
+      await input.run();
       await fence.data();
       input.dispose();
       assert.equal(memory().tensors, start + 1, `${c.op} leaves tensors behind`);

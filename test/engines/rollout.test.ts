@@ -98,6 +98,25 @@ describe('RolloutEngine.generate', () => {
     assert.equal(await draw(1, 1, 1, 0), await draw(2, 7, 9, 0));
   });
 
+  it('after a pass that failed, with another queued behind it, works on as before', async () => {
+    using model = oddModel();
+    using rollout = new RolloutEngine(model, { precision: 'fp16', maxBatch: 4 });
+    const requests = requestsOf(9, model.config.vocabSize);
+    const sampling = { seed: 4, maxNewTokens: 8, stopTokens: [3] };
+    const reference = await rollout.generate(requests, sampling);
+    const before = memory();
+    const { master } = model.finalNorm.weight;
+    const values = await master.floats();
+    master.upload(new Float32Array(values.length).fill(Number.NaN));
+    rollout.syncWeights();
+    await assert.rejects(rollout.generate(requests, sampling), /^DeviceError: \[sample\]/);
+    master.upload(values);
+    rollout.syncWeights();
+    assert.deepEqual(await rollout.generate(requests, sampling), reference);
+    assert.equal(memory().tensors, before.tensors);
+    assert.equal(memory().bytes, before.bytes);
+  });
+
   it('two generations at once take turns', async () => {
     using model = oddModel();
     using rollout = new RolloutEngine(model, { precision: 'bf16', maxBatch: 3 });

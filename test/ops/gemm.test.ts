@@ -38,8 +38,10 @@ const shapes: readonly [number, number, number, number][] = [
 ];
 
 function orderOf(family: KernelFamily, dtype: FloatDType, level: string): Order {
-  if (family === 'rollout') return 'lanes';
-  return dtype === 'bf16' && (level === 'avx512bf16' || level === 'amx') ? 'pairs' : 'chain';
+  const chains = family === 'rollout' ? 2 : 1;
+  if (level === 'amx' && dtype === 'fp16') return { step: 'splitTiles', chains };
+  if (level === 'amx' && dtype === 'bf16') return { step: 'tiles', chains };
+  return { step: level === 'avx512bf16' && dtype === 'bf16' ? 'pairs' : 'single', chains };
 }
 
 /** Runs `body`, reads the tensors it returns and disposes of everything it made. */
@@ -79,7 +81,7 @@ function reference(
   k: number,
   splitK: number,
 ): Promise<Reference> {
-  const key = [dtype, order, m, n, k, splitK].join();
+  const key = JSON.stringify([dtype, order, m, n, k, splitK]);
   const made =
     references.get(key) ??
     values(() => [normalTensor([m, k], dtype, 1), normalTensor([k, n], dtype, 2)]).then(([a, b]) => {
@@ -253,6 +255,7 @@ for (const level of vectorLevels()) {
         });
 
         it('keeps infinities and NaN, and overflows to infinity', async () => {
+          const split = orderOf(family, dtype, level).step === 'splitTiles';
           const n = 20;
           const [c] = await values(() => {
             const a = tensor([1, 0, Number.NaN, 1, 60000, 60000], [3, 2], dtype);
@@ -266,7 +269,9 @@ for (const level of vectorLevels()) {
           for (let j = 0; j < n; j++) {
             assert.ok(Number.isNaN(c![j]), '0 * infinity');
             assert.ok(Number.isNaN(c![n + j]));
-            assert.equal(c![2 * n + j], Number.POSITIVE_INFINITY);
+            // An infinity has no second part: at level amx it makes a NaN of an fp16 product.
+            if (split) assert.ok(Number.isNaN(c![2 * n + j]));
+            else assert.equal(c![2 * n + j], Number.POSITIVE_INFINITY);
           }
           if (dtype === 'fp16') {
             const [big] = await values(() => [
@@ -276,12 +281,13 @@ for (const level of vectorLevels()) {
           }
         });
 
-        it('keeps subnormal numbers, but for bf16 pairs', async () => {
+        it('keeps subnormal numbers, but for bf16 pairs and tiles', async () => {
+          const { step } = orderOf(family, dtype, level);
           const tiny = dtype === 'fp16' ? 2 ** -24 : 2 ** -130;
           const [c] = await values(() => [
             gemm(tensor([tiny], [1, 1], dtype), tensor([1], [1, 1], dtype), { family }),
           ]);
-          assert.equal(c![0], orderOf(family, dtype, level) === 'pairs' ? 0 : tiny);
+          assert.equal(c![0], step === 'pairs' || step === 'tiles' ? 0 : tiny);
         });
       });
     }

@@ -73,6 +73,35 @@ describe('record', () => {
     );
   });
 
+  it('has memory for the intermediates that live at once, not for all of them', async () => {
+    const x = tensor(Float32Array.from({ length: 10_000 }, (_, i) => i));
+    const out = zeros([10_000]);
+    const before = memory().bytes;
+    const { recording, result } = record(() =>
+      tidy(() => {
+        const kept = copy(x);
+        for (let last = kept, i = 0; i < 20; i++) {
+          const next = copy(last);
+          if (last !== kept) last.dispose();
+          last = i < 19 ? next : copy(next, out);
+        }
+        return kept;
+      }),
+    );
+    // `kept`, and two that the chain uses in turn: 40 kB each, rounded up.
+    assert.ok(memory().bytes - before < 4 * 41_000, `${memory().bytes - before} bytes`);
+    for (const factor of [1, -2]) {
+      x.upload(Float32Array.from({ length: 10_000 }, (_, i) => factor * i));
+      recording.replay();
+      for (const t of [out, result]) assert.ok((await t.data()).every((v, i) => v === factor * i));
+    }
+    // A tensor that outlives the recording keeps its memory to itself.
+    recording.dispose();
+    const others = Array.from({ length: 4 }, () => full([10_000], 7));
+    assert.ok((await result.data()).every((v, i) => v === -2 * i));
+    for (const t of [x, out, result, ...others]) t.dispose();
+  });
+
   it('may be disposed of while a replay is queued', async () => {
     const x = full([100_000], 3);
     const out = zeros([100_000]);

@@ -1,7 +1,9 @@
-// Rollout attention: query tokens against the paged cache of their slots. Decode reads the pages as they are;
-// prefill, where many consecutive tokens of a slot share the keys, widens them to fp32 strip by strip.
+// Rollout attention: query tokens against the paged cache of their slots. Decode in vectors reads the pages
+// as they are; AMX, and prefill, where many consecutive tokens of a slot share the keys, pack them strip by
+// strip.
 #include "cpu/shared/attention_work.h"
 #include "cpu/shared/kernel.h"
+#define ISA_TILES
 #define ISA_KERNELS "cpu/rollout/attention.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
@@ -14,45 +16,52 @@ struct TokenRun {
   int32_t token, count, slot, position;
 };
 
-// Rows up to which the pages are read as they are: they fit one pass over the keys.
+// Rows up to which vectors read the pages as they are: they fit one pass over the keys.
 static constexpr int kDirectRows = 4;
+
+#if ISA_LEVEL >= 4
+template <class T>
+using DirectForm = std::conditional_t<Form<T>::kTiles, SteppedForm<T>, Form<T>>;
+#else
+template <class T>
+using DirectForm = Form<T>;
+#endif
 
 template <class T>
 class PagedStrips {
  public:
-  PagedStrips(Scratch& scratch, const PagedAttentionArgs& args, int strip, int stride, bool wide)
-      : args_(args), headDim_(args.shape.headDim), stride_(stride) {
-    const int groups = roundUp16(strip) / 16;
-    keys_ = scratch.get<const T*>(groups);
-    values_ = scratch.get<const T*>(groups);
-    if (!wide) return;
-    const int64_t groupSize = int64_t(stride) * 16;
-    wideKeys_ = scratch.get<const float*>(groups);
-    wideValues_ = scratch.get<const float*>(groups);
-    float* memory = scratch.get<float>(2 * groups * groupSize);
-    for (int g = 0; g < groups; g++) {
-      wideKeys_[g] = memory + 2 * g * groupSize;
-      wideValues_[g] = wideKeys_[g] + groupSize;
-    }
+  PagedStrips(Scratch& scratch, const PagedAttentionArgs& args, const RowSettings& settings)
+      : args_(args), headDim_(args.shape.headDim), packed_(scratch, settings) {
+    const int groups = stripKeys(settings) / 16;
+    for (const T*** table : {&keys_, &values_, &nextKeys_, &nextValues_})
+      *table = scratch.get<const T*>(groups);
   }
 
-  // The pages of keys first .. first + n - 1, read as they are. The next strip is on its way from memory
-  // while this one is computed: pages are too short and scattered for the processor to run ahead by itself.
-  KeyStrip<T> direct(const TokenRun& run, int64_t kvHead, int first, int n) {
-    fetch(run, kvHead, first + n, std::min(first + 2 * n, run.position + run.count));
-    return pages(run, kvHead, first, n);
+  // The pages of keys first .. first + n - 1, read as they are while those of the next strip are fetched: of
+  // the same run, or after its last keys of `after`. All rows see all of these keys.
+  KeyStrip<PageGroups<T>, PagedRows<T>> direct(const TokenRun& run, int64_t kvHead, int first, int n,
+                                               const TokenRun& after, int64_t kvHeadAfter) {
+    const int pages = (n + kPageSize - 1) / kPageSize;
+    for (int g = 0; g < pages; g++) {
+      setPage(run, kvHead, first + g * kPageSize, keys_[g], values_[g]);
+      const int ahead = first + n + g * kPageSize;
+      if (ahead < run.position + run.count)
+        setPage(run, kvHead, ahead, nextKeys_[g], nextValues_[g]);
+      else if (after.slot >= 0)
+        setPage(after, kvHeadAfter, std::min(g * kPageSize, after.position), nextKeys_[g], nextValues_[g]);
+      else
+        nextKeys_[g] = keys_[g], nextValues_[g] = values_[g];
+    }
+    return {{keys_, nextKeys_}, {values_, nextValues_, headDim_}, true};
   }
 
-  KeyStrip<float> widened(const TokenRun& run, int64_t kvHead, int first, int n) {
-    pages(run, kvHead, first, n);
-    for (int j = 0; j < n; j += kPageSize) {
-      const int g = j / kPageSize;
-      widenRow(keys_[g], headDim_ * kPageSize, const_cast<float*>(wideKeys_[g]));
-      for (int i = 0; i < std::min(kPageSize, n - j); i++)
-        widenRow(values_[g] + int64_t(i) * headDim_, headDim_,
-                 const_cast<float*>(wideValues_[g]) + int64_t(i) * stride_);
-    }
-    return {wideKeys_, wideValues_, stride_};
+  auto packed(const TokenRun& run, int64_t kvHead, int first, int n) {
+    fetchNext(run, kvHead, first, n);
+    return packed_.fill(n, [&](int from, int some) {
+      const int64_t offset = offsetOf(run, kvHead, first + from);
+      packed_.page(from, some, static_cast<const T*>(args_.cache.keys) + offset,
+                   static_cast<const T*>(args_.cache.values) + offset);
+    });
   }
 
  private:
@@ -61,18 +70,18 @@ class PagedStrips {
     return (page * args_.shape.numKvHeads + kvHead) * headDim_ * kPageSize;
   }
 
-  KeyStrip<T> pages(const TokenRun& run, int64_t kvHead, int first, int n) {
-    for (int j = 0; j < n; j += kPageSize) {
-      const int64_t offset = offsetOf(run, kvHead, first + j);
-      keys_[j / kPageSize] = static_cast<const T*>(args_.cache.keys) + offset;
-      values_[j / kPageSize] = static_cast<const T*>(args_.cache.values) + offset;
-    }
-    return {keys_, values_, headDim_};
+  void setPage(const TokenRun& run, int64_t kvHead, int position, const T*& keys, const T*& values) const {
+    const int64_t offset = offsetOf(run, kvHead, position);
+    keys = static_cast<const T*>(args_.cache.keys) + offset;
+    values = static_cast<const T*>(args_.cache.values) + offset;
   }
 
-  void fetch(const TokenRun& run, int64_t kvHead, int begin, int end) const {
+  // The next strip is on its way from memory while this one is computed: pages are too short and scattered
+  // for the processor to run ahead by itself.
+  void fetchNext(const TokenRun& run, int64_t kvHead, int first, int n) const {
     const int64_t bytes = int64_t(headDim_) * kPageSize * int64_t(sizeof(T));
-    for (int j = begin; j < end; j += kPageSize) {
+    const int end = std::min(first + 2 * n, run.position + run.count);
+    for (int j = first + n; j < end; j += kPageSize) {
       const int64_t offset = offsetOf(run, kvHead, j) * int64_t(sizeof(T));
       const char* keys = static_cast<const char*>(args_.cache.keys) + offset;
       const char* values = static_cast<const char*>(args_.cache.values) + offset;
@@ -85,11 +94,8 @@ class PagedStrips {
 
   const PagedAttentionArgs& args_;
   const int headDim_;
-  const int stride_;
-  const T** keys_;
-  const T** values_;
-  const float** wideKeys_ = nullptr;
-  const float** wideValues_ = nullptr;
+  PackedStrip<T> packed_;
+  const T **keys_, **values_, **nextKeys_, **nextValues_;
 };
 
 template <class T>
@@ -99,10 +105,12 @@ static void attendRuns(const PagedAttentionArgs& args, const TokenRun* runs, int
   const int group = shape.group();
   const int headDim = shape.headDim;
   const int64_t tokenStride = int64_t(shape.heads()) * headDim;
-  const int directRows = headDim % 16 == 0 ? kDirectRows : 0;
   Scratch scratch;
-  AttentionRows<T> rows(scratch, {headDim, args.scale, args.chunk, args.tile}, int64_t(longest) * group);
-  PagedStrips<T> strips(scratch, args, rows.strip(), rows.stride(), int64_t(longest) * group > directRows);
+  const RowSettings settings{headDim, args.scale, args.chunk, args.tile};
+  AttentionRows<T> rows(scratch, settings, int64_t(longest) * group);
+  AttentionRows<T, DirectForm<T>> directRows(scratch, settings, kDirectRows);
+  PagedStrips<T> strips(scratch, args, settings);
+  const RowTiles<T> tiles(std::min(16, longest * group));
 
   for (int64_t piece = begin; piece < end; piece++) {
     const TokenRun& run = runs[piece / shape.numKvHeads];
@@ -116,16 +124,22 @@ static void attendRuns(const PagedAttentionArgs& args, const TokenRun* runs, int
     }
     const T* queries =
         static_cast<const T*>(args.qkv) + run.token * tokenStride + kvHead * group * int64_t(headDim);
-    int64_t count = 0;
-    for (int t = 0; t < run.count; t++)
-      for (int h = 0; h < group; h++)
-        rows.query(count++, queries + t * tokenStride + h * headDim, run.position + t + 1);
-    if (count <= directRows)
-      rows.template attend<T>(count, [&](int first, int n) { return strips.direct(run, kvHead, first, n); });
-    else
-      rows.template attend<float>(count,
-                                  [&](int first, int n) { return strips.widened(run, kvHead, first, n); });
-    for (int64_t r = 0; r < count; r++) rows.output(r, out + r / group * outStride + r % group * headDim);
+    const auto attend = [&](auto& rows, auto&& load) {
+      int64_t count = 0;
+      for (int t = 0; t < run.count; t++)
+        for (int h = 0; h < group; h++)
+          rows.query(count++, queries + t * tokenStride + h * headDim, run.position + t + 1);
+      rows.attend(count, load);
+      for (int64_t r = 0; r < count; r++) rows.output(r, out + r / group * outStride + r % group * headDim);
+    };
+    if (headDim % 16 == 0 && run.count == 1 && group <= kDirectRows) {
+      const int64_t after = std::min(piece + 1, end - 1);
+      attend(directRows, [&](int first, int n) {
+        return strips.direct(run, kvHead, first, n, runs[after / shape.numKvHeads], after % shape.numKvHeads);
+      });
+    } else {
+      attend(rows, [&](int first, int n) { return strips.packed(run, kvHead, first, n); });
+    }
   }
 }
 

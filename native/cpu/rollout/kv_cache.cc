@@ -4,7 +4,8 @@
 
 namespace isopolicy {
 
-template <class Bits>
+// Keys of a page lie side by side, the values by rows; bf16 in pairs (ops/attention.h). kPair is 2 for those.
+template <class Bits, int kPair>
 static void writeTokens(const WriteKvCacheArgs& args, int64_t begin, int64_t end) {
   const AttentionShape& shape = args.shape;
   const int64_t headDim = shape.headDim;
@@ -21,9 +22,13 @@ static void writeTokens(const WriteKvCacheArgs& args, int64_t begin, int64_t end
     const Bits* value = key + shape.numKvHeads * headDim;
     for (int64_t h = 0; h < shape.numKvHeads; h++) {
       const int64_t base = (page * shape.numKvHeads + h) * headDim * kPageSize;
-      Bits* column = keys + base + offset;
-      for (int64_t d = 0; d < headDim; d++) column[d * kPageSize] = key[h * headDim + d];
-      std::memcpy(values + base + offset * headDim, value + h * headDim, size_t(headDim) * sizeof(Bits));
+      const Bits* x = key + h * headDim;
+      const Bits* y = value + h * headDim;
+      Bits* column = keys + base + offset * kPair;
+      for (int64_t d = 0; d < headDim; d += kPair)
+        for (int i = 0; i < kPair; i++) column[d * kPageSize + i] = x[d + i];
+      Bits* row = values + base + offset / kPair * kPair * headDim + offset % kPair;
+      for (int64_t d = 0; d < headDim; d++) row[d * kPair] = y[d];
     }
   }
 }
@@ -31,10 +36,12 @@ static void writeTokens(const WriteKvCacheArgs& args, int64_t begin, int64_t end
 static void rolloutWriteKvCache(const WriteKvCacheArgs& args, Workers& workers) {
   const int64_t grain = std::max(1, 16384 / (args.shape.numKvHeads * args.shape.headDim));
   workers.parallelFor(args.shape.tokens, grain, [&](int64_t begin, int64_t end) {
-    if (bytesOf(args.shape.dtype) == 2)
-      writeTokens<uint16_t>(args, begin, end);
+    if (args.shape.dtype == DType::bfloat16)
+      writeTokens<uint16_t, 2>(args, begin, end);
+    else if (args.shape.dtype == DType::float16)
+      writeTokens<uint16_t, 1>(args, begin, end);
     else
-      writeTokens<uint32_t>(args, begin, end);
+      writeTokens<uint32_t, 1>(args, begin, end);
   });
 }
 

@@ -2,104 +2,80 @@
 // the same bits from the training kernel, from prefill and from decode.
 //
 // A row sees keys 0 .. limit - 1. They are cut into chunks, and chunks into tiles. Within a chunk, tile by
-// tile:
-//   m' = max(m, max s_j),  p_j = exp(s_j - m'),  l = l exp(m - m') + sum p_j,  O = O exp(m - m') + sum P_j
-//   v_j
-// with P the 16-bit rounding of p. Chunks are joined in order in fp32 the same way; out = O / l is rounded
-// once. Keys beyond the limit are never multiplied, so nothing that memory holds there can reach a row.
-// Included once a pass: no guard.
-#include "cpu/shared/attention_tile.h"
+// tile, with s_j = scale log2(e) q k_j:
+//   m' = max(m, max s_j),  p_j = 2^(s_j - m'),  l = l 2^(m - m') + sum p_j,  O = O 2^(m - m') + sum P_j v_j
+// with P the 16-bit rounding of p. Chunks are joined in order in fp32 the same way; out = O (1 / l) is
+// rounded once. Keys beyond the limit have a probability of exactly zero or are not multiplied, so nothing
+// that memory holds there can reach a row. Included once a pass: no guard.
+#include "cpu/shared/attention_strip.h"
+
+#include "cpu/shared/attention_softmax.h"
+#include "cpu/shared/attention_stepped.h"
 
 namespace isopolicy::ISA_PASS {
 
-inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-#if ISA_LEVEL >= 2
-ISA_INLINE float largestLane(Vec x) { return _mm512_reduce_max_ps(x.v); }
-#else
-ISA_INLINE float largestLane(Vec x) { return reduceMax(x); }
-#endif
-
-struct RowSettings {
-  int headDim;
-  float scale;
-  int chunk;  // 0: all keys in one
-  int tile;
-};
-
-// Keys that are scored at once: whole tiles, about 128 keys, so that even a single row has enough independent
-// sums to fill the pipeline.
-inline int stripKeys(const RowSettings& settings) {
-  const int keys = settings.tile >= 128 ? settings.tile : 128 / settings.tile * settings.tile;
-  return settings.chunk > 0 ? std::min(keys, settings.chunk) : keys;
-}
-
-// Up to stripKeys keys: groups of 16 transposed keys [headDim][16], and the value rows by the same groups.
-template <class S>
-struct KeyStrip {
-  const S** keys;
-  const S** values;
-  int64_t valueStride;
-};
-
 // Rows that attend to the same keys: query tokens, or the query heads of a group, or both. Rows are in order
-// of their limits, which do not decrease.
-template <class T>
+// of their limits, which do not decrease. The calling thread holds RowTiles. F is SteppedForm for pages that
+// are read as they are at level amx.
+template <class T, class F = Form<T>>
 class AttentionRows {
  public:
-  AttentionRows(Scratch& scratch, const RowSettings& settings, int64_t maxRows)
-      : settings_(settings), stride_(roundUp16(settings.headDim)), strip_(stripKeys(settings)) {
-    q_ = scratch.get<float>(maxRows * stride_);
-    limits_ = scratch.get<int>(maxRows);
-    whole_ = states(scratch, maxRows);
-    part_ = settings.chunk > 0 ? states(scratch, maxRows) : whole_;
-    scores_ = scratch.get<float>(4 * int64_t(roundUp16(strip_)));
-  }
+  using Element = typename F::Element;
+  // Rows that are scored together: two tiles of AMX, or four blocks of four rows.
+  static constexpr int kGroup = F::kTiles ? 32 : 16;
 
-  int strip() const { return strip_; }
-  int stride() const { return stride_; }
+  AttentionRows(Scratch& scratch, const RowSettings& settings, int64_t maxRows)
+      : settings_(settings),
+        depth_(roundUp(settings.headDim, F::kStep)),
+        stride_(roundUp16(settings.headDim)),
+        strip_(stripKeys(settings)),
+        tileStride_(roundUp(settings.tile, 32)),
+        scale_(settings.scale * kLog2E) {
+    // A group may reach past the last row; what it finds there, it leaves there.
+    const int64_t padded = maxRows + kGroup;
+    planeQ_ = padded * depth_;
+    q_ = scratch.get<Element>(planeQ_ * F::kPlanes);
+    limits_ = scratch.get<int>(padded);
+    whole_ = states(scratch, padded);
+    part_ = settings.chunk > 0 ? states(scratch, padded) : whole_;
+    scores_ = scratch.get<float>(kGroup * int64_t(strip_) * (F::kStepped ? F::kPlanes : 1));
+    planeP_ = (kGroup + 16) * int64_t(tileStride_);
+    if constexpr (F::kPairs) p_ = scratch.get<Element>(planeP_ * F::kPlanes);
+  }
 
   void query(int64_t row, const T* q, int limit) {
-    widenRow(q, settings_.headDim, q_ + row * stride_);
     limits_[row] = limit;
+#if ISA_LEVEL >= 3
+    if constexpr (F::kPairs) packRow<T>(q, settings_.headDim, depth_, q_ + row * depth_, planeQ_);
+#endif
+    if constexpr (!F::kPairs) widenRow(q, settings_.headDim, q_ + row * depth_);
+#if ISA_LEVEL >= 4
+    if constexpr (F::kStepped && F::kPlanes == 2)
+      splitRow(q_ + row * depth_, q_ + row * depth_ + planeQ_, depth_ / 16);
+#endif
   }
 
-  // load(first, keys) -> KeyStrip<S> of keys first .. first + keys - 1; called in order.
-  template <class S, class Load>
+  // load(first, keys) -> KeyStrip of keys first .. first + keys - 1; called in order.
+  template <class Load>
   void attend(int64_t rows, Load&& load) {
     const int last = limits_[rows - 1];
     const int chunk = settings_.chunk > 0 ? settings_.chunk : last;
-    for (int chunkBegin = 0; chunkBegin < last; chunkBegin += chunk) {
-      const int chunkEnd = std::min(last, chunkBegin + chunk);
-      const int64_t first = firstBeyond(chunkBegin, 0, rows);
-      const States& states = chunkBegin == 0 ? whole_ : part_;
-      clear(states, first, rows);
-      int64_t row = first;
-      for (int begin = chunkBegin; begin < chunkEnd; begin += strip_) {
-        const int keys = std::min(strip_, chunkEnd - begin);
-        row = firstBeyond(begin, row, rows);
-        const KeyStrip<S> strip = load(begin, keys);
-        int64_t r = row;
-        for (; r + 4 <= rows; r += 4) attendRows<4>(strip, begin, keys, r, states);
-        if (r + 2 <= rows) {
-          attendRows<2>(strip, begin, keys, r, states);
-          r += 2;
-        }
-        if (r < rows) attendRows<1>(strip, begin, keys, r, states);
-      }
-      for (int64_t r = first; r < rows; r++) {
-        states.sum[r] = reduceAdd(ISA_PASS::load(states.lanes + r * 16));
-        if (chunkBegin > 0) join(r);
-      }
+    for (int begin = 0; begin < last; begin += chunk) {
+      const int64_t first =
+          attendChunk(begin, std::min(last, begin + chunk), rows, begin == 0 ? whole_ : part_, load);
+      if (begin > 0)
+        for (int64_t r = first; r < rows; r++) join(r);
     }
   }
 
   // out[headDim] = O / l.
   void output(int64_t row, T* out) const {
-    const Vec sum = splat(whole_.sum[row]);
-    storeRow(whole_.out + row * stride_, settings_.headDim, out, [&](Vec x) { return x / sum; });
+    const Vec inverse = splat(1.0f / whole_.sum[row]);
+    // Adding zero leaves no zero negative: which sign it had may depend on masked keys.
+    storeRow(whole_.out + row * stride_, settings_.headDim, out,
+             [&](Vec x) { return fma(x, inverse, zero()); });
   }
-  float logSumExp(int64_t row) const { return whole_.max[row] + std::log(whole_.sum[row]); }
+  float logSumExp(int64_t row) const { return whole_.max[row] / kLog2E + std::log(whole_.sum[row]); }
 
  private:
   struct States {
@@ -114,64 +90,149 @@ class AttentionRows {
             scratch.get<float>(rows * stride_)};
   }
 
-  void clear(const States& states, int64_t first, int64_t rows) {
-    std::fill(states.max + first, states.max + rows, kMinusInfinity);
-    std::memset(states.lanes + first * 16, 0, size_t(rows - first) * 64);
-    std::memset(states.out + first * stride_, 0, size_t((rows - first) * stride_) * 4);
-  }
-
   int64_t firstBeyond(int key, int64_t row, int64_t rows) const {
     while (row < rows && limits_[row] <= key) row++;
     return row;
   }
 
-  template <int R, class S>
-  void attendRows(const KeyStrip<S>& strip, int begin, int keys, int64_t row, const States& states) {
-    const int width = roundUp16(strip_);
-    int limit[R];  // within the strip
-    for (int r = 0; r < R; r++) limit[r] = std::min(keys, limits_[row + r] - begin);
-    const int most = limit[R - 1];
-    dots<R>(q_ + row * stride_, stride_, strip.keys, roundUp16(most) / 16, settings_.headDim, settings_.scale,
-            scores_, width);
-    for (int r = 0; r < R; r++)
-      for (int j = limit[r]; j < roundUp16(limit[r]); j++) scores_[r * width + j] = kMinusInfinity;
-
-    const PagedRows<S> values{strip.values, strip.valueStride};
-    const int vectors = stride_ / 16;
-    for (int tile = 0; tile < most; tile += settings_.tile) {
-      float change[16] = {};
-      int end[R];
-      for (int r = 0; r < R; r++) {
-        end[r] = std::max(tile, std::min(tile + settings_.tile, limit[r]));
-        const float* s = scores_ + r * width;
-        Vec largest = splat(states.max[row + r]);
-        for (int j = tile; j < end[r]; j += 16) largest = max(largest, load(s + j));
-        const float before = states.max[row + r];
-        const float now = largestLane(largest);
-        states.max[row + r] = now;
-        change[r] = before == now ? 0.0f : before - now;
-      }
-      float factor[16];
-      store(factor, exp(load(change)));
-      for (int r = 0; r < R; r++) {
-        float* s = scores_ + r * width;
-        const Vec largest = splat(states.max[row + r]);
-        Vec sum = load(states.lanes + (row + r) * 16) * splat(factor[r]);
-        for (int j = tile; j < end[r]; j += 16) {
-          const Vec p = exp(load(s + j) - largest);
-          sum = sum + p;
-          store(s + j, roundThrough<T>(p));
-        }
-        store(states.lanes + (row + r) * 16, sum);
-      }
-      float* out = states.out + row * stride_;
-      accumulate<R>(out, stride_, factor, Weights{scores_, width, 1}, values, vectors, tile, end[0]);
-      // Later rows see more keys of the tile on the diagonal.
-      for (int r = 1; r < R; r++)
-        if (end[r] > end[0])
-          accumulate<1>(out + r * stride_, stride_, nullptr, Weights{scores_ + r * width, width, 1}, values,
-                        vectors, end[0], end[r]);
+  template <class Load>
+  int64_t attendChunk(int chunkBegin, int chunkEnd, int64_t rows, const States& states, Load&& load) {
+    const int64_t first = firstBeyond(chunkBegin, 0, rows);
+    std::fill(states.max + first, states.max + rows, kMinusInfinity);
+    std::memset(states.lanes + first * 16, 0, size_t(rows - first) * 64);
+    if constexpr (!F::kTiles)
+      std::memset(states.out + first * stride_, 0, size_t((rows - first) * stride_) * 4);
+    int64_t row = first;
+    for (int begin = chunkBegin; begin < chunkEnd; begin += strip_) {
+      const int keys = std::min(strip_, chunkEnd - begin);
+      row = firstBeyond(begin, row, rows);
+      const auto strip = load(begin, keys);
+      for (int64_t r = row; r < rows; r += kGroup)
+        attendGroup(strip, begin, keys, begin == chunkBegin, r, int(std::min<int64_t>(kGroup, rows - r)),
+                    states);
     }
+    for (int64_t r = first; r < rows; r++) states.sum[r] = reduceAdd(ISA_PASS::load(states.lanes + r * 16));
+    return first;
+  }
+
+  template <class Strip>
+  void attendGroup(const Strip& strip, int begin, int keys, bool fresh, int64_t row, int n,
+                   const States& states) {
+    int limit[kGroup];  // within the strip
+    for (int r = 0; r < n; r++) limit[r] = std::min(keys, limits_[row + r] - begin);
+    const int most = limit[n - 1];
+    score(strip.keys, roundUp16(most) / 16, row, n);
+    if (limit[0] < roundUp16(most)) maskBeyond(limit, n, roundUp16(most), scores_, strip_);
+    for (int tile = 0; tile < most; tile += settings_.tile) {
+      const int end = std::min(tile + settings_.tile, most);
+      alignas(64) float factor[kGroup];
+      softmaxTile<T>(
+          SoftmaxTile<Element>{scores_ + tile, strip_, roundUp16(end - tile) / 16, scale_, states.max + row,
+                               states.lanes + row * 16, factor, p_, tileStride_, planeP_},
+          n);
+      float* out = states.out + row * stride_;
+      const bool first = fresh && tile == 0;
+      if (strip.finite || limit[0] >= end)
+        add(strip.values, tile, end, first, n, factor, out);
+      else
+        addOneByOne(strip.values, tile, end, first, limit, n, factor, out);
+    }
+  }
+
+  template <class Groups>
+  void score(const Groups& keys, int groups, int64_t row, int n) {
+    if constexpr (F::kStepped) {
+#if ISA_LEVEL >= 4
+      eachFew(n, [&](auto count, int r) {
+        steppedDots<count, kSteppedVectors<count, F::kPlanes>, F::kPlanes>(
+            q_ + (row + r) * depth_, depth_, planeQ_, keys, 0, groups, settings_.headDim,
+            scores_ + r * strip_, strip_);
+      });
+#endif
+    } else {
+      multiplyGroups(Left<T>{q_ + row * depth_, depth_, 1, planeQ_}, keys, groups, n, settings_.headDim,
+                     scores_, strip_);
+    }
+  }
+
+  // O = O factor + P v over the keys `tile` .. `end` - 1 of the strip.
+  template <class Values>
+  void add(const Values& values, int tile, int end, bool first, int n, const float* factor, float* out) {
+#if ISA_LEVEL >= 4
+    if constexpr (F::kTiles) {
+      if (!first)
+        for (int r = 0; r < n; r++) scaleRow(out + r * stride_, factor[r]);
+      const LeftTiles left{p_, tileStride_, planeP_};
+      const int steps = roundUp(end - tile, 32) / 32;
+      const ValueTiles right = values.tile(tile);
+      if (n > 16)
+        addTiles<2, F::kPlanes>(first, out, stride_, left, right, stride_ / 16, steps);
+      else
+        addTiles<1, F::kPlanes>(first, out, stride_, left, right, stride_ / 16, steps);
+      return;
+    }
+#endif
+#if ISA_LEVEL >= 4
+    if constexpr (F::kStepped) {
+      if constexpr (F::kPlanes == 2)
+        for (int r = 0; r < n; r++)
+          splitRow(scores_ + r * strip_ + tile, scores_ + (kGroup + r) * strip_ + tile,
+                   roundUp16(end - tile) / 16);
+      eachFew(n, [&](auto count, int r) {
+        steppedAdd<count, kSteppedVectors<count, F::kPlanes>, F::kPlanes>(
+            out + r * stride_, stride_, factor + r, {scores_ + r * strip_, strip_, kGroup * int64_t(strip_)},
+            values, stride_ / 16, 0, tile, end);
+      });
+      return;
+    }
+#endif
+    if constexpr (!F::kTiles && !F::kStepped)
+      eachFew(n, [&](auto count, int r) {
+        accumulate<count>(out + r * stride_, stride_, factor + r, weights(r, tile), values, stride_ / 16,
+                          tile, end);
+      });
+  }
+
+  // The same where values that some rows do not see are not finite, so that zero times them would not be
+  // zero.
+  template <class Values>
+  void addOneByOne(const Values& values, int tile, int end, bool first, const int* limit, int n,
+                   const float* factor, float* out) {
+#if ISA_LEVEL >= 4
+    if constexpr (F::kTiles) {
+      Scratch scratch;
+      float* sum = scratch.get<float>(16 * int64_t(stride_));
+      const auto seen = values.copyOfTile(scratch, tile);
+      const int steps = roundUp(end - tile, 32) / 32;
+      // From the last row on, each sees no more values than the one before: what it does not see can go.
+      for (int r = n - 1; r >= 0 && limit[r] > tile; r--) {
+        seen.clear(std::min(end, limit[r]) - tile, 32 * steps);
+        if (!first) scaleRow(out + r * stride_, factor[r]);
+        std::memcpy(sum, out + r * stride_, size_t(stride_) * 4);
+        addTiles<1, F::kPlanes>(first, sum, stride_, {p_ + r * tileStride_, tileStride_, planeP_},
+                                seen.tile(0), stride_ / 16, steps);
+        std::memcpy(out + r * stride_, sum, size_t(stride_) * 4);
+      }
+      return;
+    }
+#endif
+    if constexpr (!F::kTiles && !F::kStepped)
+      for (int r = 0; r < n; r++)
+        if (limit[r] > tile)
+          accumulate<1>(out + r * stride_, stride_, factor + r, weights(r, tile), values, stride_ / 16, tile,
+                        std::min(end, limit[r]));
+  }
+
+  // Probabilities of row r, indexed by the key of the strip.
+  Weights<Element> weights(int r, int tile) const {
+    if constexpr (F::kPairs)
+      return {p_ + r * tileStride_ - tile, tileStride_, 1};
+    else
+      return {scores_ + r * strip_, strip_, 1};
+  }
+
+  void scaleRow(float* row, float factor) const {
+    for (int d = 0; d < stride_; d += 16) store(row + d, ISA_PASS::load(row + d) * splat(factor));
   }
 
   // Adds the chunk that `part_` holds to the chunks before it.
@@ -180,7 +241,7 @@ class AttentionRows {
     const float chunk = part_.max[row];
     const float now = before < chunk ? chunk : before;
     float factors[16] = {before - now, chunk - now};
-    store(factors, exp(load(factors)));
+    store(factors, exp2(load(factors)));
     const Vec keep = splat(factors[0]);
     const Vec add = splat(factors[1]);
     whole_.max[row] = now;
@@ -190,13 +251,16 @@ class AttentionRows {
     for (int d = 0; d < stride_; d += 16) store(out + d, fma(load(more + d), add, load(out + d) * keep));
   }
 
-  RowSettings settings_;
-  int stride_;
-  int strip_;
-  float* q_;
+  const RowSettings settings_;
+  const int depth_, stride_, strip_, tileStride_;
+  const float scale_;
+  Element* q_;  // [plane][row][depth]
+  int64_t planeQ_;
   int* limits_;
   States whole_, part_;
-  float* scores_;
+  float* scores_;         // [kGroup][strip], and in the end probabilities; stepped halves: two such planes
+  Element* p_ = nullptr;  // [plane][kGroup, and 16 that no one reads][tileStride]
+  int64_t planeP_;
 };
 
 }  // namespace isopolicy::ISA_PASS

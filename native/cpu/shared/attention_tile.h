@@ -1,8 +1,11 @@
-// The two products that attention is made of, on fp32 rows and on groups of 16 keys, and the widening of
-// 16-bit keys and values into the form that they read.
+// The two products that attention is made of, in vectors: fused multiply-adds on wide operands and vdpbf16ps
+// on pairs (attention_pack.h has the forms). AMX is in attention_amx.h.
 //
-// Every output element is one chain of fused multiply-adds in the order of its sum, so how many rows or
-// vectors are computed together never changes a bit. Included once a pass: no guard.
+// Every output element is one chain in the order of its sum, so how many rows or vectors are computed
+// together never changes a bit. R rows times C vectors of sums stay in registers: 4 x 4 with AVX-512, enough
+// independent chains to hide the latency of two multiply-adds a cycle, with one load for every two of them.
+// Included once a pass: no guard.
+#include "cpu/shared/attention_pack.h"
 
 namespace isopolicy::ISA_PASS {
 
@@ -10,44 +13,123 @@ namespace isopolicy::ISA_PASS {
 template <int R>
 inline constexpr int kRegisterVectors = ISA_LEVEL >= 2 ? (R == 1 ? 8 : 4) : 4 / R;
 
-inline int roundUp16(int n) { return (n + 15) / 16 * 16; }
+// One row's factors of two neighbours along the sum, and what they are multiplied with.
+struct WideStep {
+  Vec first, second;
+  ISA_INLINE Vec add(Vec sum, const float* left, int64_t next) const {
+    return fma(splat(left[next]), second, fma(splat(left[0]), first, sum));
+  }
+  ISA_INLINE Vec addFirst(Vec sum, const float* left, int64_t) const {
+    return fma(splat(left[0]), first, sum);
+  }
+};
+#if ISA_LEVEL >= 3
+struct PairStep {
+  __m512i pairs;
+  static Vec dot(Vec sum, __m512i left, __m512i right) {
+    return {_mm512_dpbf16_ps(sum.v, __m512bh(left), __m512bh(right))};
+  }
+  static __m512i splatPair(const BFloat16* left) {
+    int32_t pair;
+    std::memcpy(&pair, left, 4);
+    return _mm512_set1_epi32(pair);
+  }
+  ISA_INLINE Vec add(Vec sum, const BFloat16* left, int64_t) const {
+    return dot(sum, splatPair(left), pairs);
+  }
+  // The second of each pair is not there, whatever memory holds.
+  ISA_INLINE Vec addFirst(Vec sum, const BFloat16* left, int64_t) const {
+    return dot(sum, _mm512_set1_epi32(left->bits), _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff)));
+  }
+};
+#endif
 
-// ---- scores[r][16 g + lane] = scale * sum over d of q[r][d] * k[g][d][lane], d in order ----
+// Right operands: rows 2 i and 2 i + 1 at p and p + stride, or as pairs at p.
+template <class E, class S>
+ISA_INLINE auto loadStep(const S* p, int64_t stride) {
+#if ISA_LEVEL >= 3
+  if constexpr (std::is_same_v<E, BFloat16>) return PairStep{loadBits(p)};
+#endif
+  if constexpr (std::is_same_v<E, float>) {
+    WideStep step;
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      loadPairs(p, step.first, step.second);
+    } else {
+      step.first = load(p);
+      step.second = load(p + stride);
+    }
+    return step;
+  }
+}
+// The last row of an odd count: nothing beyond it is read, but the other halves of pairs.
+template <class E, class S>
+ISA_INLINE auto loadLast(const S* p) {
+  if constexpr (std::is_same_v<S, BFloat16>)
+    return loadStep<E>(p, 0);
+  else
+    return WideStep{load(p), zero()};
+}
+
+// ---- scores[r][16 g + lane] = sum over d of q[r][d] * k[g][d][lane], d in order ----
+
+// Groups of 16 keys: packed ones, or pages of the cache as they are. While a page is read, the one that is
+// needed a strip later is on its way from memory, line by line.
+template <class S>
+struct PackedGroups {
+  using Element = S;
+  const S* const* groups;
+  const S* at(int g) const { return groups[g]; }
+  PackedGroups from(int g) const { return {groups + g}; }
+  ISA_INLINE void fetch(int, int64_t) const {}
+};
+template <class S>
+struct PageGroups {
+  using Element = S;
+  const S* const* pages;
+  const S* const* next;
+  const S* at(int g) const { return pages[g]; }
+  PageGroups from(int g) const { return {pages + g, next + g}; }
+  ISA_INLINE void fetch(int g, int64_t offset) const {
+    for (int64_t line = 0; line < 32; line += 64 / int64_t(sizeof(S)))
+      __builtin_prefetch(next[g] + offset + line, 0, 2);
+  }
+};
 
 // Not inlined: shared by every dtype that a caller is compiled for, and addresses that the compiler would
 // keep across blocks cost the registers that the sums need.
-template <int R, int C, class S>
-__attribute__((noinline)) void dotBlock(const float* q, int64_t qStride, const S* const* k, int headDim,
-                                        float scale, float* scores, int64_t scoreStride) {
-  const S* keys[C];
-  for (int c = 0; c < C; c++) keys[c] = k[c];
+template <int R, int C, class E, class Groups>
+__attribute__((noinline)) void dotBlock(const E* q, int64_t qStride, const Groups& k, int headDim,
+                                        float* scores, int64_t scoreStride) {
+  const typename Groups::Element* keys[C];
+  for (int c = 0; c < C; c++) keys[c] = k.at(c);
   Vec sum[R][C];
   for (int r = 0; r < R; r++)
     for (int c = 0; c < C; c++) sum[r][c] = zero();
-  for (int64_t d = 0; d < headDim; d++) {
-    Vec key[C];
-    for (int c = 0; c < C; c++) key[c] = load(keys[c] + d * 16);
-    for (int r = 0; r < R; r++) {
-      const Vec x = splat(q[r * qStride + d]);
-      for (int c = 0; c < C; c++) sum[r][c] = fma(x, key[c], sum[r][c]);
+  for (int64_t d = 0; d < headDim; d += 2) {
+    decltype(loadStep<E>(keys[0], 16)) key[C];
+    for (int c = 0; c < C; c++) {
+      key[c] = loadStep<E>(keys[c] + d * 16, 16);
+      k.fetch(c, d * 16);
     }
+    for (int r = 0; r < R; r++)
+      for (int c = 0; c < C; c++) sum[r][c] = key[c].add(sum[r][c], q + r * qStride + d, 1);
   }
   for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) store(scores + r * scoreStride + c * 16, sum[r][c] * splat(scale));
+    for (int c = 0; c < C; c++) store(scores + r * scoreStride + c * 16, sum[r][c]);
 }
 
-template <int R, int C, class S>
-ISA_INLINE void dotGroups(const float* q, int64_t qStride, const S* const* k, int groups, int headDim,
-                          float scale, float* scores, int64_t scoreStride) {
-  for (; groups >= C; groups -= C, k += C, scores += C * 16)
-    dotBlock<R, C>(q, qStride, k, headDim, scale, scores, scoreStride);
-  if constexpr (C > 1) dotGroups<R, C / 2>(q, qStride, k, groups, headDim, scale, scores, scoreStride);
+template <int R, int C, class E, class Groups>
+ISA_INLINE void dotGroups(const E* q, int64_t qStride, const Groups& k, int group, int groups, int headDim,
+                          float* scores, int64_t scoreStride) {
+  for (; group + C <= groups; group += C)
+    dotBlock<R, C>(q, qStride, k.from(group), headDim, scores + group * 16, scoreStride);
+  if constexpr (C > 1) dotGroups<R, C / 2>(q, qStride, k, group, groups, headDim, scores, scoreStride);
 }
 
-template <int R, class S>
-ISA_INLINE void dots(const float* q, int64_t qStride, const S* const* k, int groups, int headDim, float scale,
-                     float* scores, int64_t scoreStride) {
-  dotGroups<R, kRegisterVectors<R>>(q, qStride, k, groups, headDim, scale, scores, scoreStride);
+template <int R, class E, class Groups>
+ISA_INLINE void dots(const E* q, int64_t qStride, const Groups& k, int groups, int headDim, float* scores,
+                     int64_t scoreStride) {
+  dotGroups<R, kRegisterVectors<R>>(q, qStride, k, 0, groups, headDim, scores, scoreStride);
 }
 
 // ---- out[r][d] = out[r][d] * factor[r] + sum over i of weight(r, i) * x[i][d], i in order ----
@@ -57,27 +139,40 @@ template <class S>
 struct PagedRows {
   using Element = S;
   const S* const* pages;
+  const S* const* next;  // as those of PageGroups
   int64_t stride;
   const S* at(int i) const { return pages[i >> 4] + (i & 15) * stride; }
   int runEnd(int i) const { return (i | 15) + 1; }
+  // Of the two rows from an even i on, what belongs to 16 columns.
+  ISA_INLINE void fetch(int i, int64_t offset) const {
+    const S* row = next[i >> 4] + (i & 15) * stride + offset;
+    __builtin_prefetch(row, 0, 2);
+    if constexpr (!std::is_same_v<S, BFloat16>) __builtin_prefetch(row + stride, 0, 2);
+  }
 };
+template <class S>
 struct DenseRows {
-  using Element = float;
-  const float* base;
+  using Element = S;
+  const S* base;
   int64_t stride;
-  const float* at(int i) const { return base + i * stride; }
+  const S* at(int i) const { return base + i * stride; }
   int runEnd(int) const { return std::numeric_limits<int>::max(); }
+  ISA_INLINE void fetch(int, int64_t) const {}
 };
 
-// weight(r, i) = base[r * rowStride + i * stepStride].
+// weight(r, i) = base[r * rowStride + i * stepStride]; pairs have a stepStride of 1.
+template <class E>
 struct Weights {
-  const float* base;
+  const E* base;
   int64_t rowStride, stepStride;
 };
 
-template <int R, int C, class Rows>
-ISA_INLINE void accumulateBlock(float* out, int64_t outStride, const float* factor, Weights weights,
+template <int R, int C, class E, class Rows>
+ISA_INLINE void accumulateBlock(float* out, int64_t outStride, const float* factor, Weights<E> weights,
                                 const Rows& rows, int64_t column, int begin, int end) {
+  using S = typename Rows::Element;
+  // Pairs of columns lie side by side.
+  constexpr int64_t kWidth = std::is_same_v<S, BFloat16> ? 2 : 1;
   Vec sum[R][C];
   for (int r = 0; r < R; r++)
     for (int c = 0; c < C; c++) {
@@ -86,23 +181,33 @@ ISA_INLINE void accumulateBlock(float* out, int64_t outStride, const float* fact
     }
   for (int i = begin; i < end;) {
     const int stop = std::min(end, rows.runEnd(i));
-    const typename Rows::Element* x = rows.at(i) + column;
-    const float* w = weights.base + i * weights.stepStride;
-    for (; i < stop; i++, x += rows.stride, w += weights.stepStride) {
-      Vec row[C];
-      for (int c = 0; c < C; c++) row[c] = load(x + c * 16);
-      for (int r = 0; r < R; r++) {
-        const Vec weight = splat(w[r * weights.rowStride]);
-        for (int c = 0; c < C; c++) sum[r][c] = fma(weight, row[c], sum[r][c]);
+    const S* x = rows.at(i) + column * kWidth;
+    const E* w = weights.base + i * weights.stepStride;
+    for (; i + 2 <= stop; i += 2, x += 2 * rows.stride, w += 2 * weights.stepStride) {
+      decltype(loadStep<E>(x, 0)) row[C];
+      for (int c = 0; c < C; c++) {
+        row[c] = loadStep<E>(x + c * 16 * kWidth, rows.stride);
+        rows.fetch(i, (column + c * 16) * kWidth);
       }
+      for (int r = 0; r < R; r++)
+        for (int c = 0; c < C; c++)
+          sum[r][c] = row[c].add(sum[r][c], w + r * weights.rowStride, weights.stepStride);
+    }
+    if (i < stop) {
+      for (int c = 0; c < C; c++) {
+        const auto row = loadLast<E>(x + c * 16 * kWidth);
+        for (int r = 0; r < R; r++)
+          sum[r][c] = row.addFirst(sum[r][c], w + r * weights.rowStride, weights.stepStride);
+      }
+      i++;
     }
   }
   for (int r = 0; r < R; r++)
     for (int c = 0; c < C; c++) store(out + r * outStride + c * 16, sum[r][c]);
 }
 
-template <int R, int C, class Rows>
-ISA_INLINE void accumulateColumns(float* out, int64_t outStride, const float* factor, Weights weights,
+template <int R, int C, class E, class Rows>
+ISA_INLINE void accumulateColumns(float* out, int64_t outStride, const float* factor, Weights<E> weights,
                                   const Rows& rows, int vectors, int64_t column, int begin, int end) {
   for (; vectors >= C; vectors -= C, column += C * 16)
     accumulateBlock<R, C>(out + column, outStride, factor, weights, rows, column, begin, end);
@@ -110,107 +215,12 @@ ISA_INLINE void accumulateColumns(float* out, int64_t outStride, const float* fa
     accumulateColumns<R, C / 2>(out, outStride, factor, weights, rows, vectors, column, begin, end);
 }
 
-// `vectors` of 16 columns; factor may be null (1 for every row).
-template <int R, class Rows>
-__attribute__((noinline)) void accumulate(float* out, int64_t outStride, const float* factor, Weights weights,
-                                          const Rows& rows, int vectors, int begin, int end) {
+// `vectors` of 16 columns, an even `begin`; factor may be null (1 for every row).
+template <int R, class E, class Rows>
+__attribute__((noinline)) void accumulate(float* out, int64_t outStride, const float* factor,
+                                          Weights<E> weights, const Rows& rows, int vectors, int begin,
+                                          int end) {
   accumulateColumns<R, kRegisterVectors<R>>(out, outStride, factor, weights, rows, vectors, 0, begin, end);
-}
-
-// ---- Widening ----
-
-#if ISA_LEVEL >= 2
-ISA_INLINE void transpose16(const Vec (&x)[16], float* out) {
-  __m512 a[16], b[16];
-  for (int i = 0; i < 16; i += 2) {
-    a[i] = _mm512_unpacklo_ps(x[i].v, x[i + 1].v);
-    a[i + 1] = _mm512_unpackhi_ps(x[i].v, x[i + 1].v);
-  }
-  // b[4 q + e]: column e of each 128-bit lane, rows 4 q to 4 q + 3.
-  for (int q = 0; q < 4; q++) {
-    b[4 * q] = _mm512_shuffle_ps(a[4 * q], a[4 * q + 2], 0x44);
-    b[4 * q + 1] = _mm512_shuffle_ps(a[4 * q], a[4 * q + 2], 0xee);
-    b[4 * q + 2] = _mm512_shuffle_ps(a[4 * q + 1], a[4 * q + 3], 0x44);
-    b[4 * q + 3] = _mm512_shuffle_ps(a[4 * q + 1], a[4 * q + 3], 0xee);
-  }
-  for (int e = 0; e < 4; e++) {
-    const __m512 low01 = _mm512_shuffle_f32x4(b[e], b[4 + e], 0x44);
-    const __m512 high01 = _mm512_shuffle_f32x4(b[e], b[4 + e], 0xee);
-    const __m512 low23 = _mm512_shuffle_f32x4(b[8 + e], b[12 + e], 0x44);
-    const __m512 high23 = _mm512_shuffle_f32x4(b[8 + e], b[12 + e], 0xee);
-    _mm512_storeu_ps(out + 16 * e, _mm512_shuffle_f32x4(low01, low23, 0x88));
-    _mm512_storeu_ps(out + 16 * (4 + e), _mm512_shuffle_f32x4(low01, low23, 0xdd));
-    _mm512_storeu_ps(out + 16 * (8 + e), _mm512_shuffle_f32x4(high01, high23, 0x88));
-    _mm512_storeu_ps(out + 16 * (12 + e), _mm512_shuffle_f32x4(high01, high23, 0xdd));
-  }
-}
-#elif ISA_LEVEL == 1
-ISA_INLINE void transpose8(const __m256 (&x)[8], float* out) {
-  __m256 a[8], b[8];
-  for (int i = 0; i < 8; i += 2) {
-    a[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
-    a[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
-  }
-  for (int q = 0; q < 2; q++) {
-    b[4 * q] = _mm256_shuffle_ps(a[4 * q], a[4 * q + 2], 0x44);
-    b[4 * q + 1] = _mm256_shuffle_ps(a[4 * q], a[4 * q + 2], 0xee);
-    b[4 * q + 2] = _mm256_shuffle_ps(a[4 * q + 1], a[4 * q + 3], 0x44);
-    b[4 * q + 3] = _mm256_shuffle_ps(a[4 * q + 1], a[4 * q + 3], 0xee);
-  }
-  for (int e = 0; e < 4; e++) {
-    _mm256_storeu_ps(out + 16 * e, _mm256_permute2f128_ps(b[e], b[4 + e], 0x20));
-    _mm256_storeu_ps(out + 16 * (4 + e), _mm256_permute2f128_ps(b[e], b[4 + e], 0x31));
-  }
-}
-ISA_INLINE void transpose16(const Vec (&x)[16], float* out) {
-  for (int half = 0; half < 2; half++) {
-    __m256 low[8], high[8];
-    for (int i = 0; i < 8; i++) {
-      low[i] = x[8 * half + i].lo;
-      high[i] = x[8 * half + i].hi;
-    }
-    transpose8(low, out + 8 * half);
-    transpose8(high, out + 16 * 8 + 8 * half);
-  }
-}
-#else
-ISA_INLINE void transpose16(const Vec (&x)[16], float* out) {
-  for (int i = 0; i < 16; i++) {
-    float lanes[16];
-    toArray(x[i], lanes);
-    for (int j = 0; j < 16; j++) out[16 * j + i] = lanes[j];
-  }
-}
-#endif
-
-// `keys` (1 to 16) rows of headDim elements -> [paddedDim][16 keys] in fp32; absent keys and dims are 0.
-template <class T>
-inline void widenTransposed(const T* rows, int64_t stride, int keys, int headDim, float* out) {
-  for (int d = 0; d < headDim; d += 16) {
-    Vec x[16];
-    const int n = std::min(16, headDim - d);
-    if (n == 16)
-      for (int i = 0; i < 16; i++) x[i] = i < keys ? load(rows + i * stride + d) : zero();
-    else
-      for (int i = 0; i < 16; i++) x[i] = i < keys ? loadPartial(rows + i * stride + d, n) : zero();
-    transpose16(x, out + int64_t(d) * 16);
-  }
-}
-
-// One row of headDim elements -> fp32, zeros up to the next multiple of 16.
-template <class T>
-ISA_INLINE void widenRow(const T* row, int headDim, float* out) {
-  int d = 0;
-  for (; d + 16 <= headDim; d += 16) store(out + d, load(row + d));
-  if (d < headDim) store(out + d, loadPartial(row + d, headDim - d));
-}
-
-// One fp32 row, each element through `map`, rounded once.
-template <class T, class F>
-ISA_INLINE void storeRow(const float* row, int headDim, T* out, F&& map) {
-  int d = 0;
-  for (; d + 16 <= headDim; d += 16) store(out + d, map(load(row + d)));
-  if (d < headDim) storePartial(out + d, map(load(row + d)), headDim - d);
 }
 
 }  // namespace isopolicy::ISA_PASS

@@ -17,8 +17,9 @@
 // AVX-512 function can end up in portable code. Standard headers must be included before, never inside a
 // pass.
 //
-// Level amx adds tiles of bf16 to avx512bf16. A kernel with products in it defines ISA_TILES before it includes
-// this header and is compiled for amx, too; all others run at that level what they have for avx512bf16.
+// Level amx adds tiles of bf16 to avx512bf16. A kernel with products in it defines ISA_TILES before it
+// includes this header and is compiled for amx, too; all others run at that level what they have for
+// avx512bf16.
 #ifndef ISA_PASS
 
 #define ISA_PASS portable

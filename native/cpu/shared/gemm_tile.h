@@ -1,162 +1,331 @@
-// The register tile of the training product: outer products of a column of A and a row of B, step by step.
+// The register tiles of the matrix products, one format a way of multiplying:
 //
-// Every element of C has one accumulator and takes the steps of k in order, so its sum does not depend on the
-// shape of the tile, on how the matrix is cut into tiles, or on what else is in the tile. Included once a
-// pass, inside it: no guard.
+//   Fused<T>      fp32 fused multiply-adds, T widened           every level
+//   Pairs         bf16 pairs by vdpbf16ps                       avx512bf16
+//   Tiles<Parts>  bf16 on tile registers, 32 k a step           amx
+//                 fp16 as two bf16 parts: 11 bits of significand are 8 and 3, so each number is exactly
+//                 hi + lo and a product is four products of parts, none of which rounds
+//
+// A format says how a block of A and a panel of B lie in memory, packs them so, and runs a tile: kRows rows
+// of A times kColumns columns of B over some steps of k. Sums are fp32 and stay in memory between blocks of k
+// ([chain][row][column]). The order of a sum is a matter of the format and Chains alone: chain c of Chains
+// takes steps c, c + Chains, ...; it does not depend on the tile's shape or on what else is in it. Included
+// once a pass, inside it, after gemm_pack.h: no guard.
+#include "cpu/shared/tiles.h"
 
 namespace isopolicy::ISA_PASS {
 
-// Rows and vectors of 16 columns of a tile. The limit is the registers: accumulators, the row of B and one
-// broadcast must stay in them, and at least 8 independent chains are needed to hide the latency of an FMA.
-#if ISA_LEVEL >= 2
-inline constexpr int kTileRows = 6, kTileVectors = 4;  // 24 + 4 + 1 of 32 zmm
-#elif ISA_LEVEL == 1
-inline constexpr int kTileRows = 6, kTileVectors = 1;  // 12 + 2 + 1 of 16 ymm
-#else
-inline constexpr int kTileRows = 2, kTileVectors = 1;  // 8 + 4 + 1 of 16 xmm
-#endif
-inline constexpr int kTileColumns = kTileVectors * kLanes;
+struct TileJob {
+  const void* a;
+  const void* b;
+  int64_t steps;
+  float* sums;  // [Chains][kRows][kColumns]
+  bool resume;  // the sums go on, else they start from zero
+  // Memory that will be needed next: asked for on the way, this many lines a step.
+  const char* next;
+  int lines;
+};
 
-// One k: acc = fma(a, b, acc).
+ISA_INLINE void fetchNext(const char*& next, int lines) {
+  for (int i = 0; i < lines; i++) __builtin_prefetch(next + 64 * i, 0, 2);
+  next += 64 * lines;
+}
+
+// ---- One vector of columns at a time: Fused and Pairs ----
+
+// Vectors of a panel of B. With 32 registers two, so that 14 rows of A make 28 chains beside two vectors of B
+// and one broadcast; a step then costs 16 loads for 28 multiply-adds, half of what the load ports give. With
+// 16 registers (two a Vec at AVX2) one, and 6 rows; portable code has 16 xmm, four a Vec.
+inline constexpr int kTileVectors = ISA_LEVEL >= 2 ? 2 : 1;
+inline constexpr int kTileColumns = kTileVectors * kLanes;
+inline constexpr int kAllRows = ISA_LEVEL >= 2 ? 14 : ISA_LEVEL == 1 ? 6 : 2;
+
 struct FusedStep {
-  static constexpr int kDepth = 1;
-  ISA_INLINE static Vec apply(const char* a, Vec b, Vec acc) {
-    float x;
-    std::memcpy(&x, a, sizeof x);
-    return fma(splat(x), b, acc);
+  ISA_INLINE static Vec apply(Vec a, Vec b, Vec sum) { return fma(a, b, sum); }
+};
+#if ISA_LEVEL >= 3
+// The instruction adds the product of the odd k first, then that of the even one, each with a rounding of its
+// own, and takes and gives subnormals as zero.
+struct PairStep {
+  ISA_INLINE static Vec apply(Vec a, Vec b, Vec sum) {
+    return {_mm512_dpbf16_ps(sum.v, (__m512bh)a.v, (__m512bh)b.v)};
   }
+};
+#endif
+
+template <class Step, class B, int Chains, int R, int V>
+static void vectorTile(const TileJob& job) {
+  constexpr int kStride = kAllRows / Chains * kTileColumns;  // of a chain's sums
+  Vec sum[Chains][R][V];
+#pragma GCC unroll 2
+  for (int c = 0; c < Chains; c++)
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++)
+        sum[c][r][v] = job.resume ? load(job.sums + c * kStride + r * kTileColumns + v * kLanes) : zero();
+
+  const float* a = static_cast<const float*>(job.a);
+  const B* b = static_cast<const B*>(job.b);
+  const auto step = [&](auto& sums) __attribute__((always_inline)) {
+    Vec across[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) across[v] = load(b + v * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      const Vec x = splat(a[r]);
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) sums[r][v] = Step::apply(x, across[v], sums[r][v]);
+    }
+    a += R;
+    b += kTileColumns;
+  };
+  int64_t s = 0;
+  for (; s + Chains <= job.steps; s += Chains) {
+    __builtin_prefetch(reinterpret_cast<const char*>(b) + kAhead * 2);
+#pragma GCC unroll 2
+    for (int c = 0; c < Chains; c++) step(sum[c]);
+  }
+  if (s < job.steps) step(sum[0]);
+
+#pragma GCC unroll 2
+  for (int c = 0; c < Chains; c++)
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) store(job.sums + c * kStride + r * kTileColumns + v * kLanes, sum[c][r][v]);
+}
+
+// Runs the tile of `rows` rows and `vectors` vectors.
+template <class Step, class B, int Chains, int R = kAllRows / Chains>
+ISA_INLINE void runVectorTile(int rows, int vectors, const TileJob& job) {
+  if constexpr (R > 0) {
+    if (rows < R) return runVectorTile<Step, B, Chains, R - 1>(rows, vectors, job);
+    if (vectors == 1) return vectorTile<Step, B, Chains, R, 1>(job);
+    if constexpr (kTileVectors > 1) vectorTile<Step, B, Chains, R, 2>(job);
+  }
+}
+
+// A tile's rows lie step by step: [step][rows].
+template <int Depth, class T>
+static void packVectorRows(const Source<T>& x, int64_t steps, float* to) {
+  const int rows = int(x.lanes);
+  eachStep<Depth>(x, steps, kLanes,
+                  [&](int64_t step, int64_t, Vec words) { storePartial(to + step * rows, words, rows); });
+}
+
+template <class T, int Chains>
+struct Fused {
+  using Element = T;
+  static constexpr int kChains = Chains, kStepLength = 1;
+  static constexpr int kRows = kAllRows / Chains, kColumns = kTileColumns;
+  static constexpr int64_t kBlock = 128;  // of k: a panel of B is 16 KiB and stays in L1
+  static constexpr int64_t kBytesA = kRows * 4, kBytesB = kColumns * 4;   // a step, ready to run
+  static constexpr int64_t kBytesStored = kColumns * int64_t(sizeof(T));  // a step of packed weights
+  // The tile can read packed weights as they are, widening them on the way, which costs it a conversion for
+  // kRows multiply-adds; widened once they serve many tiles.
+  static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : 2;
+
+  static void packA(const Source<T>& x, int64_t steps, void* to) {
+    packVectorRows<1>(x, steps, static_cast<float*>(to));
+  }
+  static void packB(const Source<T>& x, int64_t steps, void* to) {
+    float* words = static_cast<float*>(to);
+    eachStep<1>(x, steps, kColumns,
+                [&](int64_t step, int64_t lane, Vec v) { store(words + step * kColumns + lane, v); });
+  }
+  static void packStored(const Source<T>& x, int64_t steps, void* to) {
+    T* elements = static_cast<T*>(to);
+    eachStep<1>(x, steps, kColumns,
+                [&](int64_t step, int64_t lane, Vec v) { store(elements + step * kColumns + lane, v); });
+  }
+  static void prepare(const void* stored, int64_t steps, void* to) {
+    const T* from = static_cast<const T*>(stored);
+    float* words = static_cast<float*>(to);
+    for (int64_t i = 0; i < steps * kColumns; i += kLanes) store(words + i, load(from + i));
+  }
+  static void run(int rows, int columns, const TileJob& job, bool direct) {
+    const int vectors = columns > kLanes ? 2 : 1;
+    if (direct)
+      runVectorTile<FusedStep, T, Chains>(rows, vectors, job);
+    else
+      runVectorTile<FusedStep, float, Chains>(rows, vectors, job);
+  }
+  struct Scope {};
 };
 
 #if ISA_LEVEL >= 3
-// The bf16 pair k, k + 1. The instruction adds the product of the odd k first, then that of the even one,
-// each with a rounding of its own, and takes and gives subnormals as zero.
-struct PairStep {
-  static constexpr int kDepth = 2;
-  ISA_INLINE static Vec apply(const char* a, Vec b, Vec acc) {
-    int32_t pair;
-    std::memcpy(&pair, a, sizeof pair);
-    return {_mm512_dpbf16_ps(acc.v, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)b.v)};
+template <int Chains>
+struct Pairs {
+  using Element = BFloat16;
+  static constexpr int kChains = Chains, kStepLength = 2;
+  static constexpr int kRows = kAllRows / Chains, kColumns = kTileColumns;
+  static constexpr int64_t kBlock = 256;
+  static constexpr int64_t kBytesA = kRows * 4, kBytesB = kColumns * 4, kBytesStored = kBytesB;
+  static constexpr int kMostDirectTiles = 1 << 30;
+
+  static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
+    packVectorRows<2>(x, steps, static_cast<float*>(to));
   }
+  static void packB(const Source<BFloat16>& x, int64_t steps, void* to) {
+    float* words = static_cast<float*>(to);
+    eachStep<2>(x, steps, kColumns,
+                [&](int64_t step, int64_t lane, Vec v) { store(words + step * kColumns + lane, v); });
+  }
+  static void packStored(const Source<BFloat16>& x, int64_t steps, void* to) { packB(x, steps, to); }
+  static void prepare(const void*, int64_t, void*) {}
+  static void run(int rows, int columns, const TileJob& job, bool) {
+    runVectorTile<PairStep, float, Chains>(rows, columns > kLanes ? 2 : 1, job);
+  }
+  struct Scope {};
 };
 #endif
 
-// A tile's place in the product, and what is to be done before and after its steps.
-struct TileJob {
-  const char* a;  // the word of (row 0, step 0)
-  int64_t rowBytes, stepBytes;
-  const float* b;  // packed: V * 16 words a step
-  int64_t steps;
+// ---- Tile registers ----
 
-  float* carry;  // V * 16 a row: the accumulators between blocks of k
-  float* total;  // the same: the sum of the chunks of splitK before this one
-  bool resume;   // accumulators start from carry, else from zero
-  bool chunkEnds, hasTotal;
-  bool last;  // the result goes to C
+#if ISA_LEVEL >= 4
+inline constexpr int64_t kTileBytes = 1024;
 
-  DType out;
-  void* c;  // (row 0, column 0)
-  int64_t ldc;
-  const float* bias;    // widened, V * 16 of them; or null
-  const float* addend;  // (row 0, column 0); or null
-  int64_t ldAddend;
-  int64_t columns;  // of C in this tile, above (V - 1) * 16
+// Sixteen words of fp16 pairs as two of bf16 pairs whose sum they are. A number that is not finite leaves NaN
+// in one part.
+ISA_INLINE void splitHalves(Vec words, Vec& hi, Vec& lo) {
+  const __m512i bits = _mm512_castps_si512(words.v);
+  const __m512 x = _mm512_cvtph_ps(_mm512_castsi512_si256(bits));
+  const __m512 y = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(bits, 1));
+  const __m512i high = (__m512i)_mm512_cvtne2ps_pbh(y, x);
+  const auto widened = [](__m256i h) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+  };
+  const __m512 restX = _mm512_sub_ps(x, widened(_mm512_castsi512_si256(high)));
+  const __m512 restY = _mm512_sub_ps(y, widened(_mm512_extracti64x4_epi64(high, 1)));
+  hi = {_mm512_castsi512_ps(high)};
+  lo = {_mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(restY, restX))};
+}
+
+// A block of A is [step][16-row half][part] tiles, a panel of B [step][16-column half][part]: kRows and
+// kColumns are two tiles each, so that four products share four loads and their sums fill four of the eight
+// registers.
+template <int Parts, int Chains>
+struct Tiles {
+  using Element = std::conditional_t<Parts == 1, BFloat16, Half>;
+  static constexpr int kChains = Chains, kStepLength = kTileDepth;
+  static constexpr int kRows = 32, kColumns = 32;
+  static constexpr int64_t kBlock = 256 * Chains;  // of k: a panel of B takes a third of L1 (bf16, one chain)
+  static constexpr int64_t kBytesA = 2 * Parts * kTileBytes, kBytesB = kBytesA, kBytesStored = 2 * kTileBytes;
+  static constexpr int kMostDirectTiles = Parts == 1 ? 1 << 30 : 0;
+  using Scope = TileScope;
+
+  static void packA(const Source<Element>& x, int64_t steps, void* to) {
+    eachLane<2>(x, steps * 16, kRows, [&](int64_t row, int64_t pair, Vec words) {
+      put(static_cast<char*>(to) + (pair / 16 * 2 + row / 16) * Parts * kTileBytes + row % 16 * 64, words);
+    });
+  }
+  static void packB(const Source<Element>& x, int64_t steps, void* to) {
+    eachStep<2>(x, steps * 16, kColumns, [&](int64_t pair, int64_t column, Vec words) {
+      put(static_cast<char*>(to) + (pair / 16 * 2 + column / 16) * Parts * kTileBytes + pair % 16 * 64,
+          words);
+    });
+  }
+  static void packStored(const Source<Element>& x, int64_t steps, void* to) {
+    eachStep<2>(x, steps * 16, kColumns, [&](int64_t pair, int64_t column, Vec words) {
+      store(reinterpret_cast<float*>(static_cast<char*>(to) + (pair / 16 * 2 + column / 16) * kTileBytes +
+                                     pair % 16 * 64),
+            words);
+    });
+  }
+  static void prepare(const void* stored, int64_t steps, void* to) {
+    const char* from = static_cast<const char*>(stored);
+    char* at = static_cast<char*>(to);
+    for (int64_t tile = 0; tile < 2 * steps; tile++, from += kTileBytes, at += Parts * kTileBytes)
+      for (int row = 0; row < 16; row++) {
+        __builtin_prefetch(from + 4 * kTileBytes + row * 64);
+        put(at + row * 64, load(reinterpret_cast<const float*>(from + row * 64)));
+      }
+  }
+
+  static void run(int rows, int columns, const TileJob& job, bool) {
+    TileJob chain = job;
+    for (int c = 0; c < Chains; c++) {
+      chain.steps = (job.steps - c + Chains - 1) / Chains;
+      chain.sums = job.sums + c * kRows * kColumns;
+      chain.a = static_cast<const char*>(job.a) + c * kBytesA;
+      chain.b = static_cast<const char*>(job.b) + c * kBytesB;
+      if (rows > 16)
+        columns > 16 ? quad<true, true>(chain) : quad<true, false>(chain);
+      else
+        columns > 16 ? quad<false, true>(chain) : quad<false, false>(chain);
+      chain.next += chain.steps * chain.lines * 64;
+    }
+  }
+
+ private:
+  ISA_INLINE static void put(char* to, Vec words) {
+    if constexpr (Parts == 1) {
+      store(reinterpret_cast<float*>(to), words);
+    } else {
+      Vec hi, lo;
+      splitHalves(words, hi, lo);
+      store(reinterpret_cast<float*>(to), hi);
+      store(reinterpret_cast<float*>(to + kTileBytes), lo);
+    }
+  }
+
+  // Sums in 0 to 3 (row half, column half), A in 4 and 5, B in 6 and 7. Products of one step reach different
+  // sums in turn: a product on the same sum as the one before it would wait for it.
+  template <bool LowerRows, bool RightColumns>
+  static void quad(const TileJob& job) {
+    constexpr int64_t kSumStride = kColumns * 4;
+    float* sums = job.sums;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    if (job.resume) {
+      _tile_loadd(0, sums, kSumStride);
+      if (RightColumns) _tile_loadd(1, sums + 16, kSumStride);
+      if (LowerRows) _tile_loadd(2, sums + 16 * kColumns, kSumStride);
+      if (LowerRows && RightColumns) _tile_loadd(3, sums + 16 * kColumns + 16, kSumStride);
+    }
+    const char* a = static_cast<const char*>(job.a);
+    const char* b = static_cast<const char*>(job.b);
+    const char* next = job.next;
+    constexpr int64_t kHalf = Parts * kTileBytes;
+    const auto multiply = [&]() __attribute__((always_inline)) {
+      _tile_dpbf16ps(0, 4, 6);
+      if (RightColumns) _tile_dpbf16ps(1, 4, 7);
+      if (LowerRows) _tile_dpbf16ps(2, 5, 6);
+      if (LowerRows && RightColumns) _tile_dpbf16ps(3, 5, 7);
+    };
+    const auto loadA = [&](int part) __attribute__((always_inline)) {
+      _tile_loadd(4, a + part * kTileBytes, 64);
+      if (LowerRows) _tile_loadd(5, a + kHalf + part * kTileBytes, 64);
+    };
+    const auto loadB = [&](int part) __attribute__((always_inline)) {
+      _tile_loadd(6, b + part * kTileBytes, 64);
+      if (RightColumns) _tile_loadd(7, b + kHalf + part * kTileBytes, 64);
+    };
+    for (int64_t s = 0; s < job.steps; s++) {
+      loadA(0);
+      loadB(0);
+      multiply();
+      if constexpr (Parts == 2) {  // hi hi, hi lo, lo lo, lo hi: one operand changes at a time
+        loadB(1);
+        multiply();
+        loadA(1);
+        multiply();
+        loadB(0);
+        multiply();
+      }
+      fetchNext(next, job.lines);
+      a += Chains * kBytesA;
+      b += Chains * kBytesB;
+    }
+    _tile_stored(0, sums, kSumStride);
+    if (RightColumns) _tile_stored(1, sums + 16, kSumStride);
+    if (LowerRows) _tile_stored(2, sums + 16 * kColumns, kSumStride);
+    if (LowerRows && RightColumns) _tile_stored(3, sums + 16 * kColumns + 16, kSumStride);
+  }
 };
-
-template <class Step, int R, int V>
-static void runTile(const TileJob& job) {
-  if (job.last) {
-    // The lines of C arrive while the steps run.
-    const int64_t bytes = int64_t(bytesOf(job.out));
-    for (int r = 0; r < R; r++)
-      for (int64_t at = 0; at < V * kLanes * bytes; at += 64)
-        __builtin_prefetch(static_cast<const char*>(job.c) + r * job.ldc * bytes + at, 1);
-  }
-  Vec acc[R][V];
-  if (job.resume) {
-    for (int r = 0; r < R; r++)
-      for (int v = 0; v < V; v++) acc[r][v] = load(job.carry + (r * V + v) * kLanes);
-  } else {
-    for (int r = 0; r < R; r++)
-      for (int v = 0; v < V; v++) acc[r][v] = zero();
-  }
-
-  // Two bases, so that each row's address is a base plus once or twice the stride.
-  const char* a = job.a;
-  const char* a3 = a + 3 * job.rowBytes;
-  const int64_t row = job.rowBytes, step = job.stepBytes;
-  const float* b = job.b;
-  for (int64_t s = 0; s < job.steps; s++) {
-    Vec across[V];
-#pragma GCC unroll 8
-    for (int v = 0; v < V; v++) across[v] = load(b + v * kLanes);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      const char* at = r < 3 ? a + r * row : a3 + (r - 3) * row;
-#pragma GCC unroll 8
-      for (int v = 0; v < V; v++) acc[r][v] = Step::apply(at, across[v], acc[r][v]);
-    }
-    a += step;
-    a3 += step;
-    b += V * kLanes;
-  }
-
-  if (!job.chunkEnds) {
-    for (int r = 0; r < R; r++)
-      for (int v = 0; v < V; v++) store(job.carry + (r * V + v) * kLanes, acc[r][v]);
-    return;
-  }
-  if (job.hasTotal) {
-    for (int r = 0; r < R; r++)
-      for (int v = 0; v < V; v++) acc[r][v] = load(job.total + (r * V + v) * kLanes) + acc[r][v];
-  }
-  if (!job.last) {
-    for (int r = 0; r < R; r++)
-      for (int v = 0; v < V; v++) store(job.total + (r * V + v) * kLanes, acc[r][v]);
-    return;
-  }
-  if (job.bias) {
-    for (int v = 0; v < V; v++) {
-      const Vec bias = load(job.bias + v * kLanes);
-      for (int r = 0; r < R; r++) acc[r][v] = acc[r][v] + bias;
-    }
-  }
-  const int tail = int(job.columns - (V - 1) * kLanes);
-  if (job.addend) {
-    for (int r = 0; r < R; r++) {
-      const float* from = job.addend + r * job.ldAddend;
-      for (int v = 0; v < V - 1; v++) acc[r][v] = load(from + v * kLanes) + acc[r][v];
-      acc[r][V - 1] = loadPartial(from + (V - 1) * kLanes, tail) + acc[r][V - 1];
-    }
-  }
-  dispatchFloat(job.out, [&](auto like) {
-    using Out = decltype(like);
-    for (int r = 0; r < R; r++) {
-      Out* to = static_cast<Out*>(job.c) + r * job.ldc;
-      for (int v = 0; v < V - 1; v++) store(to + v * kLanes, acc[r][v]);
-      storePartial(to + (V - 1) * kLanes, acc[r][V - 1], tail);
-    }
-  });
-}
-
-// The tile of `rows` rows and `vectors` vectors.
-template <class Step>
-static void (*tileOf(int64_t rows, int64_t vectors))(const TileJob&) {
-  using Tile = void (*)(const TileJob&);
-#define ISOPOLICY_TILE_ROW(R) \
-  { runTile<Step, R, 1>, runTile<Step, R, 2>, runTile<Step, R, 3>, runTile<Step, R, 4> }
-#if ISA_LEVEL >= 2
-  static constexpr Tile tiles[kTileRows][kTileVectors] = {ISOPOLICY_TILE_ROW(1), ISOPOLICY_TILE_ROW(2),
-                                                          ISOPOLICY_TILE_ROW(3), ISOPOLICY_TILE_ROW(4),
-                                                          ISOPOLICY_TILE_ROW(5), ISOPOLICY_TILE_ROW(6)};
-#elif ISA_LEVEL == 1
-  static constexpr Tile tiles[kTileRows][kTileVectors] = {{runTile<Step, 1, 1>}, {runTile<Step, 2, 1>},
-                                                          {runTile<Step, 3, 1>}, {runTile<Step, 4, 1>},
-                                                          {runTile<Step, 5, 1>}, {runTile<Step, 6, 1>}};
-#else
-  static constexpr Tile tiles[kTileRows][kTileVectors] = {{runTile<Step, 1, 1>}, {runTile<Step, 2, 1>}};
 #endif
-#undef ISOPOLICY_TILE_ROW
-  return tiles[rows - 1][vectors - 1];
-}
 
 }  // namespace isopolicy::ISA_PASS

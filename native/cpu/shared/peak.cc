@@ -3,8 +3,10 @@
 #include "cpu/shared/kernel.h"
 #include "ops/peak.h"
 #define ISA_KERNELS "cpu/shared/peak.cc"
+#define ISA_TILES
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
+#include "cpu/shared/tiles.h"
 
 namespace isopolicy::ISA_PASS {
 
@@ -73,6 +75,48 @@ static float bf16Pass(float factor, int64_t pass) {
 }
 #endif
 
+#if ISA_LEVEL >= 4
+// Four accumulators, two tiles of a and two of b, as in a product: a step of a tile takes 16 cycles and its
+// result is there after 52, so four chains fill the unit. Each step adds 16 * (factor * 1 - factor * 0.5) to
+// an element: 4096 in the end, where the factor is 0.5.
+static float amxPass(float factor) {
+  alignas(64) uint16_t a[16 * kTileDepth], b[16 * kTileDepth];
+  alignas(64) float sums[16 * 16];
+  uint32_t bits;
+  std::memcpy(&bits, &factor, sizeof bits);
+  for (int i = 0; i < 16 * kTileDepth; i++) {
+    a[i] = i % 2 == 0 ? 0x3f80 : 0xbf00;  // 1, -0.5
+    b[i] = uint16_t(bits >> 16);
+  }
+  const TileScope tiles;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_loadd(4, a, 64);
+  _tile_loadd(5, a, 64);
+  _tile_loadd(6, b, 64);
+  _tile_loadd(7, b, 64);
+  for (int64_t step = 0; step < kPeakTileSteps; step++) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  float most = 0;
+  const auto keep = [&] { most = std::max(most, largest(sums, 16 * 16)); };
+  _tile_stored(0, sums, 64);
+  keep();
+  _tile_stored(1, sums, 64);
+  keep();
+  _tile_stored(2, sums, 64);
+  keep();
+  _tile_stored(3, sums, 64);
+  keep();
+  return most;
+}
+#endif
+
 // Past the caches, which would read a line of the target before it is overwritten.
 ISA_INLINE void storeStreaming(float* p, Vec x) {
 #if ISA_LEVEL >= 2
@@ -85,17 +129,23 @@ ISA_INLINE void storeStreaming(float* p, Vec x) {
 #endif
 }
 
-// The largest element: a reduction that no split into blocks changes.
-static float readBlock(const float* from, int64_t count) {
+// The largest element of two blocks: a reduction that no split changes. Two streams far apart, asked for 1
+// KiB ahead, keep more lines on their way than one does (19 against 16 GB/s on a core of the Xeon 6).
+static float readBlocks(const float* first, const float* second, int64_t count) {
+  static constexpr int64_t kAhead = 256;
   Vec m0 = splat(-std::numeric_limits<float>::infinity()), m1 = m0, m2 = m0, m3 = m0;
   int64_t i = 0;
   for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
-    m0 = max(m0, load(from + i));
-    m1 = max(m1, load(from + i + kLanes));
-    m2 = max(m2, load(from + i + 2 * kLanes));
-    m3 = max(m3, load(from + i + 3 * kLanes));
+    for (int line = 0; line < 4; line++) {
+      __builtin_prefetch(first + i + kAhead + line * kLanes);
+      __builtin_prefetch(second + i + kAhead + line * kLanes);
+    }
+    m0 = max(m0, max(load(first + i), load(second + i)));
+    m1 = max(m1, max(load(first + i + kLanes), load(second + i + kLanes)));
+    m2 = max(m2, max(load(first + i + 2 * kLanes), load(second + i + 2 * kLanes)));
+    m3 = max(m3, max(load(first + i + 3 * kLanes), load(second + i + 3 * kLanes)));
   }
-  for (; i < count; i += kLanes) m0 = max(m0, loadPartial(from + i, int(std::min<int64_t>(count - i, 16))));
+  for (; i < count; i += kLanes) m0 = max(m0, max(load(first + i), load(second + i)));
   return largestLane(max(max(m0, m1), max(m2, m3)));
 }
 
@@ -117,13 +167,12 @@ void peak(const PeakArgs& args, Workers& workers) {
   static constexpr int64_t kBlock = 262144;  // 1 MiB
   const bool memory = args.kind == PeakKind::read || args.kind == PeakKind::copy;
   const int64_t half = args.count / 2;
-  const int64_t length = args.kind == PeakKind::copy ? half : args.count;
-  const int64_t blocks = memory ? (length + kBlock - 1) / kBlock : 1;
+  const int64_t blocks = memory ? (half + kBlock - 1) / kBlock : 1;
   Scratch scratch;
   float* results = scratch.get<float>(args.passes * blocks);
   const auto body = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-      const int64_t at = i % blocks * kBlock, count = std::min(kBlock, length - at);
+      const int64_t at = i % blocks * kBlock, count = std::min(kBlock, half - at);
       switch (args.kind) {
         case PeakKind::fma:
           results[i] = fmaPass(args.factor, args.addend, i);
@@ -135,8 +184,15 @@ void peak(const PeakArgs& args, Workers& workers) {
 #else
           throw DeviceError("bf16 has no instruction at this vector level");
 #endif
+        case PeakKind::amx:
+#if ISA_LEVEL >= 4
+          results[i] = amxPass(args.factor);
+          break;
+#else
+          throw DeviceError("there are no tiles at this vector level");
+#endif
         case PeakKind::read:
-          results[i] = readBlock(args.memory + at, count);
+          results[i] = readBlocks(args.memory + at, args.memory + half + at, count);
           break;
         case PeakKind::copy:
           results[i] = copyBlock(args.memory + at, args.memory + half + at, count);

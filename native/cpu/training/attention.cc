@@ -3,6 +3,7 @@
 // block and every query head of the group. Strips above the diagonal are never touched.
 #include "cpu/shared/attention_work.h"
 #include "cpu/shared/kernel.h"
+#define ISA_TILES
 #define ISA_KERNELS "cpu/training/attention.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
@@ -23,41 +24,56 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
   const int headDim = shape.headDim;
   const int64_t tokenStride = int64_t(shape.heads()) * headDim;
   Scratch scratch;
-  AttentionRows<T> rows(scratch, {headDim, args.scale, args.chunk, args.tile}, int64_t(maxTokens) * group);
-  const int groups = roundUp16(rows.strip()) / 16;
-  const int64_t groupSize = int64_t(rows.stride()) * 16;
-  float* wideKeys = scratch.get<float>(groups * groupSize);
-  float* wideValues = scratch.get<float>(groups * groupSize);
-  const float** keyGroups = scratch.get<const float*>(groups);
-  const float** valueGroups = scratch.get<const float*>(groups);
-  for (int g = 0; g < groups; g++) {
-    keyGroups[g] = wideKeys + g * groupSize;
-    valueGroups[g] = wideValues + g * groupSize;
-  }
+  const RowSettings settings{headDim, args.scale, args.chunk, args.tile};
+  AttentionRows<T> rows(scratch, settings, int64_t(maxTokens) * group);
+  PackedStrip<T> strip(scratch, settings);
+  const RowTiles<T> tiles(16);
+
+  struct Piece {
+    SequenceBlock block;
+    int64_t kvHead;
+    const T *queries, *keys, *values;  // of the sequence
+  };
+  const auto pieceAt = [&](int64_t i) {
+    Piece p{blocks[i / shape.numKvHeads], i % shape.numKvHeads, nullptr, nullptr, nullptr};
+    p.queries =
+        static_cast<const T*>(args.qkv) + p.block.sequenceBegin * tokenStride + p.kvHead * group * headDim;
+    p.keys = p.queries + (shape.numHeads + p.kvHead - p.kvHead * group) * headDim;
+    p.values = p.keys + int64_t(shape.numKvHeads) * headDim;
+    return p;
+  };
+  const int64_t rowBytes = headDim * int64_t(sizeof(T));
+  const int stripAhead = stripKeys(settings);
 
   for (int64_t piece = begin; piece < end; piece++) {
-    const SequenceBlock& block = blocks[piece / shape.numKvHeads];
-    const int64_t kvHead = piece % shape.numKvHeads;
-    const T* sequence = static_cast<const T*>(args.qkv) + block.sequenceBegin * tokenStride;
-    const T* queries = sequence + kvHead * group * headDim;
-    const T* keys = sequence + (shape.numHeads + kvHead) * headDim;
-    const T* values = keys + int64_t(shape.numKvHeads) * headDim;
+    const Piece self = pieceAt(piece);
+    const SequenceBlock& block = self.block;
+    // Rows come to the cache while those a strip earlier, or of the piece before, are computed with.
+    const Piece next = pieceAt(std::min(piece + 1, end - 1));
     int64_t count = 0;
-    for (int t = block.begin; t < block.end; t++)
-      for (int h = 0; h < group; h++) rows.query(count++, queries + t * tokenStride + h * headDim, t + 1);
-
-    rows.template attend<float>(count, [&](int first, int n) {
-      for (int j = 0; j < n; j += 16)
-        widenTransposed(keys + (first + j) * tokenStride, tokenStride, std::min(16, n - j), headDim,
-                        wideKeys + j / 16 * groupSize);
-      for (int j = 0; j < n; j++)
-        widenRow(values + (first + j) * tokenStride, headDim, wideValues + int64_t(j) * rows.stride());
-      return KeyStrip<float>{keyGroups, valueGroups, rows.stride()};
+    for (int t = block.begin; t < block.end; t++) {
+      prefetchRow(next.queries + (next.block.begin + t - block.begin) * tokenStride, rowBytes * group);
+      for (int h = 0; h < group; h++)
+        rows.query(count++, self.queries + t * tokenStride + h * headDim, t + 1);
+    }
+    const int ahead = std::min(stripAhead, block.end);
+    rows.attend(count, [&](int first, int n) {
+      return strip.fill(n, [&](int from, int some) {
+        for (int j = first + from; j < first + from + some; j++) {
+          const int later = j + ahead;
+          const Piece& of = later < block.end ? self : next;
+          const int64_t at = (later < block.end ? later : later - block.end) * tokenStride;
+          prefetchRow(of.keys + at, rowBytes);
+          prefetchRow(of.values + at, rowBytes);
+        }
+        const int64_t at = (first + from) * tokenStride;
+        strip.rows(from, some, self.keys + at, self.values + at, tokenStride);
+      });
     });
 
     for (int64_t r = 0; r < count; r++) {
       const int64_t token = block.sequenceBegin + block.begin + r / group;
-      const int64_t head = kvHead * group + r % group;
+      const int64_t head = self.kvHead * group + r % group;
       rows.output(r, static_cast<T*>(args.out) + (token * shape.numHeads + head) * headDim);
       args.lse[head * shape.tokens + token] = rows.logSumExp(r);
     }
@@ -79,6 +95,10 @@ void trainingAttention(const AttentionArgs& args, Workers& workers) {
     for (int t = 0; t < length; t += perBlock)
       blocks[count++] = {args.cuSeqlens[s], t, std::min(length, t + perBlock)};
   }
+  // The longest first: what the threads take last is then too short for one of them to wait for another.
+  std::sort(blocks, blocks + count, [](const SequenceBlock& a, const SequenceBlock& b) {
+    return a.end != b.end ? a.end > b.end : a.sequenceBegin < b.sequenceBegin;
+  });
   const int64_t pieces = count * args.shape.numKvHeads;
   const int64_t grain = attentionGrain(args.shape, pieces, pairs, double(args.shape.tokens), 2);
   workers.parallelFor(pieces, grain, [&](int64_t begin, int64_t end) {

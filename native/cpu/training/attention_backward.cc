@@ -1,25 +1,24 @@
-// The gradient of training attention, as a flash backward with 16-bit operands computes it:
-//   P = exp(scale q k - lse),  D = sum of dOut * out,  dS = P (dOut v - D),
-//   dV = P16^T dOut,  dK = scale dS16^T Q,  dQ = scale dS16 K
-// with P16 and dS16 the 16-bit roundings of P and dS, all sums in fp32, one rounding at the end.
-//
-// A piece of work is one sequence and one key head. Key tiles come in order, within them the query heads of
-// the group and the blocks of queries, so every gradient is one sum in a fixed order.
+// Backward of training attention: one sequence and one key head are a piece of work,
+// shared/attention_gradient.h has the arithmetic.
 #include "cpu/shared/attention_work.h"
 #include "cpu/shared/kernel.h"
+#define ISA_TILES
 #define ISA_KERNELS "cpu/training/attention_backward.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
-#include "cpu/shared/attention_tile.h"
+#include "cpu/shared/attention_gradient.h"
 
 namespace isopolicy::ISA_PASS {
-
-static constexpr int kTileKeys = 64;
-static constexpr int kBlockQueries = 64;
 
 template <class T>
 class SequenceGradient {
  public:
+  using F = Form<T>;
+  // What a block of queries adds up in vectors should stay in the first-level cache; AMX rather has fewer
+  // loads and stores of its sums.
+  static constexpr int kTileKeys = F::kTiles ? 128 : 64;
+  static constexpr int kBlockQueries = F::kTiles ? 128 : 64;
+
   SequenceGradient(Scratch& scratch, const AttentionBackwardArgs& args, int longest)
       : args_(args),
         shape_(args.shape),
@@ -27,19 +26,18 @@ class SequenceGradient {
         headDim_(args.shape.headDim),
         stride_(roundUp16(args.shape.headDim)),
         tokenStride_(int64_t(args.shape.heads()) * args.shape.headDim),
-        outStride_(int64_t(args.shape.numHeads) * args.shape.headDim) {
-    const int64_t rows = int64_t(longest) * group_;
-    dQ_ = scratch.get<float>(rows * stride_);
-    dots_ = scratch.get<float>(rows);
-    keys_ = scratch.get<float>(kTileKeys * stride_);
-    keyGroups_ = scratch.get<float>(kTileKeys * stride_);
-    valueGroups_ = scratch.get<float>(kTileKeys * stride_);
-    dK_ = scratch.get<float>(kTileKeys * stride_);
-    dV_ = scratch.get<float>(kTileKeys * stride_);
-    queries_ = scratch.get<float>(kBlockQueries * stride_);
-    dOut_ = scratch.get<float>(kBlockQueries * stride_);
-    p_ = scratch.get<float>(kBlockQueries * kTileKeys);
-    dS_ = scratch.get<float>(kBlockQueries * kTileKeys);
+        outStride_(int64_t(args.shape.numHeads) * args.shape.headDim),
+        rowsOfHead_(roundUp(longest, 32)),
+        queries_(scratch, headDim_, group_ * rowsOfHead_),
+        dOut_(scratch, headDim_, group_ * rowsOfHead_),
+        tileKeys_(std::min(kTileKeys, int(rowsOfHead_))),
+        tile_(scratch, headDim_, tileKeys_),
+        block_(scratch, std::min(kBlockQueries, int(rowsOfHead_)), tileKeys_) {
+    dQ_ = scratch.get<float>(group_ * rowsOfHead_ * stride_);
+    lse_ = scratch.get<float>(group_ * rowsOfHead_);
+    dots_ = scratch.get<float>(group_ * rowsOfHead_);
+    dK_ = scratch.get<float>(tileKeys_ * stride_);
+    dV_ = scratch.get<float>(tileKeys_ * stride_);
   }
 
   void run(int64_t first, int length, int64_t kvHead) {
@@ -48,47 +46,43 @@ class SequenceGradient {
     const int64_t queryAt = kvHead * group_ * headDim_;
     const int64_t keyAt = (shape_.numHeads + kvHead) * headDim_;
     const int64_t valueAt = keyAt + int64_t(shape_.numKvHeads) * headDim_;
-    const T* dOut = static_cast<const T*>(args_.dOut) + first * outStride_ + queryAt;
-    const T* out = static_cast<const T*>(args_.out) + first * outStride_ + queryAt;
-    const float* lse = args_.lse + kvHead * group_ * shape_.tokens + first;
-
-    std::memset(dQ_, 0, size_t(group_) * size_t(length) * size_t(stride_) * 4);
     for (int h = 0; h < group_; h++)
-      for (int t = 0; t < length; t++)
-        dots_[h * length + t] =
-            dot(dOut + t * outStride_ + h * headDim_, out + t * outStride_ + h * headDim_);
+      readHead(qkv + queryAt + h * headDim_, first, length, kvHead * group_ + h, h);
 
-    for (int tile = 0; tile < length; tile += kTileKeys) {
-      const int keys = std::min(kTileKeys, length - tile);
-      loadTile(qkv + tile * tokenStride_ + keyAt, qkv + tile * tokenStride_ + valueAt, keys);
-      for (int h = 0; h < group_; h++)
-        for (int begin = tile; begin < length; begin += kBlockQueries) {
-          const int rows = std::min(kBlockQueries, length - begin);
-          for (int i = 0; i < rows; i++) {
-            widenRow(qkv + (begin + i) * tokenStride_ + queryAt + h * headDim_, headDim_,
-                     queries_ + i * stride_);
-            widenRow(dOut + (begin + i) * outStride_ + h * headDim_, headDim_, dOut_ + i * stride_);
-          }
-          const int64_t row = int64_t(h) * length + begin;
-          scoreRows(rows, begin - tile, keys, lse + h * shape_.tokens + begin, dots_ + row);
-          addToQueries(rows, begin - tile, keys, dQ_ + row * stride_);
-          addToKeys(rows, begin - tile, keys);
-        }
-      const Vec scale = splat(args_.scale);
-      for (int j = 0; j < keys; j++) {
-        T* to = dqkv + (tile + j) * tokenStride_;
-        storeRow(dK_ + j * stride_, headDim_, to + keyAt, [&](Vec x) { return x * scale; });
-        storeRow(dV_ + j * stride_, headDim_, to + valueAt, [&](Vec x) { return x; });
-      }
+    for (int begin = 0; begin < length; begin += tileKeys_) {
+      const int keys = std::min(tileKeys_, length - begin);
+      tile_.fill(qkv + begin * tokenStride_ + keyAt, qkv + begin * tokenStride_ + valueAt, tokenStride_,
+                 keys);
+      std::memset(dK_, 0, size_t(tileKeys_ * stride_) * 4);
+      std::memset(dV_, 0, size_t(tileKeys_ * stride_) * 4);
+      for (int h = 0; h < group_; h++) addHead(h, begin, keys, length);
+      T* out = dqkv + begin * tokenStride_;
+      storeColumns(dK_, keys, args_.scale, out + keyAt);
+      storeColumns(dV_, keys, 1.0f, out + valueAt);
     }
     const Vec scale = splat(args_.scale);
     for (int h = 0; h < group_; h++)
       for (int t = 0; t < length; t++)
-        storeRow(dQ_ + (int64_t(h) * length + t) * stride_, headDim_,
+        storeRow(dQ_ + (h * rowsOfHead_ + t) * stride_, headDim_,
                  dqkv + t * tokenStride_ + queryAt + h * headDim_, [&](Vec x) { return x * scale; });
   }
 
  private:
+  // Query head h of the group, which is `head` of all: packs its rows, clears its dQ.
+  void readHead(const T* queries, int64_t first, int length, int64_t head, int h) {
+    const T* dOut = static_cast<const T*>(args_.dOut) + first * outStride_ + head * headDim_;
+    const T* out = static_cast<const T*>(args_.out) + first * outStride_ + head * headDim_;
+    const float* lse = args_.lse + head * shape_.tokens + first;
+    const int64_t row = h * rowsOfHead_;
+    queries_.fill(row, queries, tokenStride_, length);
+    dOut_.fill(row, dOut, outStride_, length);
+    for (int t = 0; t < length; t++) {
+      lse_[row + t] = lse[t] * kLog2E;
+      dots_[row + t] = dot(dOut + t * outStride_, out + t * outStride_);
+    }
+    if constexpr (!F::kTiles) std::memset(dQ_ + row * stride_, 0, size_t(length) * size_t(stride_) * 4);
+  }
+
   float dot(const T* a, const T* b) const {
     Vec sum = zero();
     int d = 0;
@@ -97,109 +91,50 @@ class SequenceGradient {
     return reduceAdd(sum);
   }
 
-  void loadTile(const T* keys, const T* values, int count) {
-    for (int j = 0; j < count; j++) widenRow(keys + j * tokenStride_, headDim_, keys_ + j * stride_);
-    for (int j = 0; j < count; j += 16) {
-      const int n = std::min(16, count - j);
-      widenTransposed(keys + j * tokenStride_, tokenStride_, n, headDim_, keyGroups_ + j * stride_);
-      widenTransposed(values + j * tokenStride_, tokenStride_, n, headDim_, valueGroups_ + j * stride_);
+  // What the queries of head h have to do with keys begin .. begin + keys - 1.
+  void addHead(int h, int begin, int keys, int length) {
+    for (int query = begin, rows; query < length; query += rows) {
+      // On the diagonal, where the later of the keys are masked, blocks are small.
+      rows = std::min(query < begin + tileKeys_ ? 32 : kBlockQueries, length - query);
+      const int64_t row = h * rowsOfHead_ + query;
+      const int seen = std::min(keys, query + rows - begin);
+      const int groups = roundUp16(seen) / 16;
+      multiplyGroups(queries_.rows(row), tile_.keys(), groups, rows, headDim_, block_.scores, tileKeys_);
+      multiplyGroups(dOut_.rows(row), tile_.values(), groups, rows, headDim_, block_.dots, tileKeys_);
+      block_.fill(rows, groups * 16, keys, query - begin + 1, args_.scale * kLog2E, lse_ + row, dots_ + row);
+      multiplyAdd(block_.dSRows(), tile_.rows(), rows, stride_ / 16, seen, begin == 0, dQ_ + row * stride_,
+                  stride_);
+      multiplyAdd(dOut_.columns(row), block_.p(), stride_, groups, rows, false, dV_, tileKeys_);
+      multiplyAdd(queries_.columns(row), block_.dS(), stride_, groups, rows, false, dK_, tileKeys_);
     }
-    for (int g = 0; g < kTileKeys / 16; g++) {
-      keyPointers_[g] = keyGroups_ + g * 16 * stride_;
-      valuePointers_[g] = valueGroups_ + g * 16 * stride_;
-    }
-    std::memset(dK_, 0, size_t(count * stride_) * 4);
-    std::memset(dV_, 0, size_t(count * stride_) * 4);
   }
 
-  // Keys of the tile that row i of the block sees, where the block begins `offset` tokens after the tile.
-  static int seen(int i, int offset, int keys) { return std::min(keys, offset + i + 1); }
-
-  // P and dS of every pair; what lies above the diagonal is computed and never read.
-  void scoreRows(int rows, int offset, int keys, const float* lse, const float* dots) {
-    int i = 0;
-    for (; i + 4 <= rows; i += 4) scoreBlock<4>(i, offset, keys, lse, dots);
-    for (; i < rows; i++) scoreBlock<1>(i, offset, keys, lse, dots);
-  }
-
-  template <int R>
-  void scoreBlock(int i, int offset, int keys, const float* lse, const float* rowDots) {
-    float* p = p_ + i * kTileKeys;
-    float* dS = dS_ + i * kTileKeys;
-    const int groups = roundUp16(seen(i + R - 1, offset, keys)) / 16;
-    dots<R>(queries_ + i * stride_, stride_, keyPointers_, groups, headDim_, args_.scale, p, kTileKeys);
-    dots<R>(dOut_ + i * stride_, stride_, valuePointers_, groups, headDim_, 1.0f, dS, kTileKeys);
-    for (int r = 0; r < R; r++) {
-      const Vec rowLse = splat(lse[i + r]);
-      const Vec rowDot = splat(rowDots[i + r]);
-      for (int j = r * kTileKeys; j < r * kTileKeys + groups * 16; j += 16) {
-        const Vec x = exp(load(p + j) - rowLse);
-        store(p + j, roundThrough<T>(x));
-        store(dS + j, roundThrough<T>(x * (load(dS + j) - rowDot)));
+  // [headDim][tileKeys_] -> a row for each key, times `factor`.
+  void storeColumns(const float* columns, int keys, float factor, T* out) const {
+    for (int j = 0; j < keys; j += 16)
+      for (int d = 0; d < headDim_; d += 16) {
+        Vec x[16], rows[16];
+        for (int i = 0; i < 16; i++) x[i] = load(columns + (d + i) * tileKeys_ + j) * splat(factor);
+        transpose16(x, rows);
+        for (int i = 0; i < std::min(16, keys - j); i++)
+          storePartial(out + (j + i) * tokenStride_ + d, rows[i], headDim_ - d);
       }
-    }
-  }
-
-  void addToQueries(int rows, int offset, int keys, float* dQ) {
-    const DenseRows from{keys_, stride_};
-    const int vectors = stride_ / 16;
-    auto add = [&](auto count, int i, int begin, int end) {
-      accumulate<decltype(count)::value>(dQ + i * stride_, stride_, nullptr,
-                                         Weights{dS_ + i * kTileKeys, kTileKeys, 1}, from, vectors, begin,
-                                         end);
-    };
-    int i = 0;
-    for (; i + 4 <= rows; i += 4) {
-      const int common = seen(i, offset, keys);
-      add(std::integral_constant<int, 4>(), i, 0, common);
-      for (int r = 1; r < 4; r++) {
-        const int end = seen(i + r, offset, keys);
-        if (end > common) add(std::integral_constant<int, 1>(), i + r, common, end);
-      }
-    }
-    for (; i < rows; i++) add(std::integral_constant<int, 1>(), i, 0, seen(i, offset, keys));
-  }
-
-  void addToKeys(int rows, int offset, int keys) {
-    // The first row of the block that sees key j.
-    auto firstRow = [&](int j) { return std::max(0, std::min(rows, j - offset)); };
-    const int vectors = stride_ / 16;
-    auto add = [&](auto count, int j, int begin, int end) {
-      constexpr int R = decltype(count)::value;
-      accumulate<R>(dV_ + j * stride_, stride_, nullptr, Weights{p_ + j, 1, kTileKeys},
-                    DenseRows{dOut_, stride_}, vectors, begin, end);
-      accumulate<R>(dK_ + j * stride_, stride_, nullptr, Weights{dS_ + j, 1, kTileKeys},
-                    DenseRows{queries_, stride_}, vectors, begin, end);
-    };
-    int j = 0;
-    for (; j + 4 <= keys; j += 4) {
-      const int common = firstRow(j + 3);
-      for (int r = 0; r < 3; r++) {
-        const int begin = firstRow(j + r);
-        if (begin < common) add(std::integral_constant<int, 1>(), j + r, begin, common);
-      }
-      if (common < rows) add(std::integral_constant<int, 4>(), j, common, rows);
-    }
-    for (; j < keys; j++) add(std::integral_constant<int, 1>(), j, firstRow(j), rows);
   }
 
   const AttentionBackwardArgs& args_;
   const AttentionShape& shape_;
   const int group_, headDim_, stride_;
   const int64_t tokenStride_, outStride_;
-  float* dQ_;    // [group][length][stride]
-  float* dots_;  // [group][length]: D
-  float* keys_;  // [kTileKeys][stride]
-  float* keyGroups_;
-  float* valueGroups_;
-  float* dK_;
+  const int64_t rowsOfHead_;
+  LeftRows<T> queries_, dOut_;  // [group][rowsOfHead]
+  const int tileKeys_;
+  KeyTile<T> tile_;
+  ProbabilityBlock<T> block_;
+  float* dQ_;    // [group][rowsOfHead][stride]
+  float* lse_;   // [group][rowsOfHead], in base 2
+  float* dots_;  // [group][rowsOfHead]: D
+  float* dK_;    // [stride][tileKeys_]
   float* dV_;
-  float* queries_;  // [kBlockQueries][stride]
-  float* dOut_;
-  float* p_;  // [kBlockQueries][kTileKeys]
-  float* dS_;
-  const float* keyPointers_[kTileKeys / 16];
-  const float* valuePointers_[kTileKeys / 16];
 };
 
 void trainingAttentionBackward(const AttentionBackwardArgs& args, Workers& workers) {
@@ -217,6 +152,7 @@ void trainingAttentionBackward(const AttentionBackwardArgs& args, Workers& worke
   workers.parallelFor(pieces, grain, [&](int64_t begin, int64_t end) {
     dispatchFloat(shape.dtype, [&](auto t) {
       Scratch scratch;
+      const RowTiles<decltype(t)> tiles(16);
       SequenceGradient<decltype(t)> gradient(scratch, args, longest);
       for (int64_t piece = begin; piece < end; piece++) {
         const int64_t s = piece / shape.numKvHeads;

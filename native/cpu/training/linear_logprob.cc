@@ -6,6 +6,7 @@
 #include "ops/gemm.h"
 #include "ops/linear_logprob.h"
 #define ISA_KERNELS "cpu/training/linear_logprob.cc"
+#define ISA_TILES
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
 #include "cpu/rollout/gemm.h"

@@ -1,0 +1,198 @@
+/** `npm run bench -- --scaling`: how the cost of the engines grows, beside what the machine's peaks allow. */
+import { measurePeaks } from '../../lib/ops/peak.js';
+import { info, setThreads } from '../../lib/runtime.js';
+import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { BenchOptions } from '../arguments.js';
+import { commit, describeMachine, type Machine } from '../machine.js';
+import type { ModelSize } from '../model.js';
+import { peaksLine, schemaVersion, short } from '../report.js';
+import { generationRates, kvBytesMeasured, trainingBytesMeasured, trainingRateOf } from './measure.js';
+import {
+  decodeRate,
+  type Ground,
+  kvBytesPerToken,
+  prefillRate,
+  trainingBytesPerToken,
+  trainingRate,
+} from './theory.js';
+
+export const sweeps = ['context', 'batch', 'width', 'depth', 'threads'] as const;
+export type Sweep = (typeof sweeps)[number];
+
+/** One point of a curve, measured and as the peaks would have it. */
+export interface ScalingPoint {
+  readonly sweep: Sweep;
+  /** What grows: tokens of context, sequences, hidden units, layers, threads. */
+  readonly x: number;
+  readonly work: 'prefill' | 'decode' | 'training';
+  readonly threads: number;
+  readonly tokensPerSecond: number;
+  readonly theory: number;
+}
+
+/** Bytes a token. */
+export interface MemoryPoint {
+  readonly of: 'kvCache' | 'training';
+  readonly model: ModelSize;
+  readonly measured: number;
+  readonly predicted: number;
+}
+
+export interface ScalingDocument {
+  readonly schemaVersion: typeof schemaVersion;
+  readonly date: string;
+  readonly commit: string | null;
+  readonly command: string;
+  readonly machine: Machine;
+  readonly dtype: FloatDType;
+  readonly model: ModelSize;
+  readonly grounds: readonly Ground[];
+  readonly points: readonly ScalingPoint[];
+  readonly memory: readonly MemoryPoint[];
+}
+
+/** Each sweep changes one number of this. */
+const base: ModelSize = { layers: 4, hidden: 512, heads: 8, ffn: 1376, vocabulary: 4096 };
+const wide = (hidden: number): ModelSize => ({
+  ...base,
+  hidden,
+  heads: hidden / 64,
+  ffn: (43 * hidden) / 16,
+});
+const contexts = [1024, 4096, 16384];
+const batches = [1, 4, 16, 64, 256];
+const widths = [256, 512, 1024];
+const depths = [2, 4, 8, 16];
+const prompt = 32;
+const decodedBatch = 16;
+const trained = { batch: 8, length: 128 };
+
+/** Measures all sweeps; about five minutes on two cores. */
+export async function runScaling(
+  options: Pick<BenchOptions, 'dtypes' | 'threads'>,
+  command: string,
+  print: (line: string) => void,
+): Promise<ScalingDocument> {
+  const machine = describeMachine();
+  const date = new Date().toISOString();
+  const before = info().threads;
+  const all = options.threads.at(-1) ?? before;
+  const dtype = options.dtypes.length === 1 ? options.dtypes[0]! : 'bf16';
+  const grounds = new Map<number, Ground>();
+  const points: ScalingPoint[] = [];
+  const add = (point: ScalingPoint) => {
+    points.push(point);
+    const { sweep, x, work, threads, tokensPerSecond, theory } = point;
+    const cells = [sweep.padEnd(8), String(x).padStart(6), work.padEnd(9), String(threads).padStart(2)];
+    print(`${cells.join(' ')} ${short(tokensPerSecond).padStart(8)} ${short(theory).padStart(10)}`);
+  };
+  const generation = async (
+    sweep: Sweep,
+    x: number,
+    size: ModelSize,
+    batch: number,
+    length: number,
+    threads = all,
+  ) => {
+    const ground = grounds.get(threads)!;
+    const { prefill, decode } = await generationRates(size, dtype, batch, length);
+    const common = { sweep, x, threads };
+    // The steps that are timed have half of the new tokens behind them, too.
+    const theory = decodeRate(size, batch, length + prompt / 2, ground);
+    add({ ...common, work: 'decode', tokensPerSecond: decode, theory });
+    if (sweep !== 'context') return;
+    add({
+      ...common,
+      work: 'prefill',
+      tokensPerSecond: prefill,
+      theory: prefillRate(size, length, ground),
+    });
+  };
+  const training = async (sweep: Sweep, x: number, size: ModelSize, threads = all) => {
+    const { batch, length } = trained;
+    const tokensPerSecond = await trainingRateOf(size, dtype, batch, length);
+    const theory = trainingRate(size, batch, length, grounds.get(threads)!);
+    add({ sweep, x, work: 'training', threads, tokensPerSecond, theory });
+  };
+
+  print(`${machine.cpu}, ${machine.cores} cores, ${machine.vectorLevel}, ${dtype}, Node ${machine.node}`);
+  try {
+    // First: the most memory that was ever held is what tells, and longer runs would raise it.
+    const memory = await memoryPoints(dtype);
+    for (const { of, model, measured, predicted } of memory)
+      print(
+        `${of}, ${model.hidden} x ${model.layers}: ${short(measured)} B/token, ${short(predicted)} predicted`,
+      );
+    const counts = new Set([1, all]);
+    for (const threads of counts) {
+      grounds.set(threads, await groundOf(threads, dtype));
+      print(peaksLine(grounds.get(threads)!.peaks));
+    }
+    print('sweep         x work      th tokens/s theory');
+    for (const threads of counts) {
+      setThreads(threads);
+      await generation('threads', threads, base, decodedBatch, prompt, threads);
+      await training('threads', threads, base, threads);
+    }
+    setThreads(all);
+    for (const batch of batches) await generation('batch', batch, base, batch, prompt);
+    for (const hidden of widths) {
+      await generation('width', hidden, wide(hidden), decodedBatch, prompt);
+      await training('width', hidden, wide(hidden));
+    }
+    for (const layers of depths) {
+      await generation('depth', layers, { ...base, layers }, decodedBatch, prompt);
+      await training('depth', layers, { ...base, layers });
+    }
+    for (const context of contexts) await generation('context', context, base, 1, context);
+    return {
+      schemaVersion,
+      date,
+      commit: commit(),
+      command,
+      machine,
+      dtype,
+      model: base,
+      grounds: [...grounds.values()],
+      points,
+      memory,
+    };
+  } finally {
+    setThreads(before);
+  }
+}
+
+const readSizes = [2, 8, 32, 128].map((mebibytes) => mebibytes * 2 ** 20);
+
+async function groundOf(threads: number, dtype: FloatDType): Promise<Ground> {
+  const reading: { bytes: number; gbps: number }[] = [];
+  for (const bytes of readSizes) {
+    const { read } = await measurePeaks({ threads, memoryBytes: bytes, milliseconds: 20 });
+    reading.push({ bytes, gbps: read.best });
+  }
+  const peaks = await measurePeaks({ threads });
+  reading.push({ bytes: 2 ** 28, gbps: peaks.read.best });
+  return { peaks, reading, dtype };
+}
+
+async function memoryPoints(dtype: FloatDType): Promise<MemoryPoint[]> {
+  const points: MemoryPoint[] = [];
+  // By size: a larger model's peak would hide a smaller one's.
+  for (const model of [wide(256), base, { ...base, layers: 8 }]) {
+    points.push(
+      {
+        of: 'kvCache',
+        model,
+        measured: kvBytesMeasured(model, dtype),
+        predicted: kvBytesPerToken(model, dtype),
+      },
+      {
+        of: 'training',
+        model,
+        measured: await trainingBytesMeasured(model, dtype),
+        predicted: trainingBytesPerToken(model, dtype),
+      },
+    );
+  }
+  return points;
+}

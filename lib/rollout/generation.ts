@@ -1,0 +1,197 @@
+import { tidy } from '../tensor/scope.js';
+import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
+import type { DecodeRow, DecodeStep } from './decodeStep.js';
+import type { KvCache } from './kvCache.js';
+import type { ResolvedSampling } from './sampling.js';
+
+export interface GenerationRequest {
+  readonly prompt: ArrayLike<number>;
+  /** Names the draw, with the sample and the position; uint31. */
+  readonly promptId: number;
+  readonly sampleId: number;
+}
+
+export interface Completion {
+  /** The response, its stop token included. */
+  readonly tokens: Int32Array;
+  /** log mu of each token under the distribution it was sampled from, in nats. */
+  readonly logprobs: Float64Array;
+  /** `length`: cut off at maxNewTokens. */
+  readonly finishReason: 'stop' | 'length';
+}
+
+/** The inputs of one pass, one entry a token row. */
+export interface RolloutRows {
+  readonly ids: Tensor;
+  readonly positions: Tensor;
+  readonly slots: Tensor;
+}
+
+/** Drawn tokens, one a row: ids and their log-probs. */
+export type Draws = readonly [ids: Tensor, logprobs: Tensor];
+
+/** What a generation takes from its engine. */
+export interface GenerationParts {
+  readonly cache: KvCache;
+  readonly decodeStep: DecodeStep;
+  readonly maxPrefillTokens: number;
+  /** Runs whole prompts and draws a token for each of `lastRows`. */
+  readonly prefill: (rows: RolloutRows, lastRows: Tensor, keys: Tensor) => Draws;
+}
+
+interface Running extends DecodeRow {
+  readonly request: number;
+  readonly tokens: number[];
+  readonly logprobs: number[];
+  /** Tokens drawn or about to be drawn by a pass that is queued. */
+  queued: number;
+  ended: boolean;
+}
+
+/** A pass that is queued; `sequences` are its rows, some of them unused. */
+interface Pass {
+  readonly sequences: readonly (Running | undefined)[];
+  readonly draws: Promise<(Float32Array | Int32Array)[]>;
+}
+
+/**
+ * Continuous batching: admits requests as slots and pages come free, and draws one token a pass for all that run.
+ *
+ * The next pass is queued before the draws of the last one are read, since its ids stay on the device: the native
+ * threads never wait for JavaScript. So a sequence that meets a stop token has a row in one more pass, which writes
+ * within the pages reserved for it and whose draw is dropped. No other row is touched by that.
+ */
+export class Generation {
+  readonly #requests: readonly GenerationRequest[];
+  readonly #sampling: ResolvedSampling;
+  readonly #parts: GenerationParts;
+  readonly #completions: Completion[];
+  #running: Running[] = [];
+  #next = 0;
+
+  constructor(requests: readonly GenerationRequest[], sampling: ResolvedSampling, parts: GenerationParts) {
+    this.#requests = requests;
+    this.#sampling = sampling;
+    this.#parts = parts;
+    this.#completions = new Array(requests.length);
+  }
+
+  async run(): Promise<Completion[]> {
+    const passes: Pass[] = [];
+    const queue = (pass: Pass) => {
+      pass.draws.catch(() => undefined); // the pass before reports the failure, if it failed, too
+      passes.push(pass);
+    };
+    try {
+      for (;;) {
+        const admitted = this.#admit();
+        if (admitted.length > 0) queue(this.#prefill(admitted));
+        const unfinished = this.#running.filter(({ queued }) => queued < this.#sampling.maxNewTokens);
+        if (unfinished.length > 0) queue(this.#decode(unfinished));
+        if (passes.length === 0) return this.#completions;
+        const ahead = unfinished.length > 0 ? 1 : 0;
+        while (passes.length > ahead) {
+          const { sequences, draws } = passes.shift()!;
+          const [ids, logprobs] = await draws;
+          sequences.forEach((sequence, i) => {
+            if (sequence && !sequence.ended) this.#accept(sequence, ids![i]!, logprobs![i]!);
+          });
+          this.#running = this.#running.filter(({ ended }) => !ended);
+        }
+      }
+    } catch (error) {
+      await Promise.allSettled(passes.map(({ draws }) => draws));
+      for (const { ended, slot } of this.#running) if (!ended) this.#parts.cache.release(slot);
+      throw error;
+    }
+  }
+
+  /** Takes on the next requests, as many as there is room for. */
+  #admit(): Running[] {
+    const { cache, maxPrefillTokens } = this.#parts;
+    const admitted: Running[] = [];
+    let promptTokens = 0;
+    for (; this.#next < this.#requests.length; this.#next++) {
+      const { prompt, promptId, sampleId } = this.#requests[this.#next]!;
+      if (admitted.length > 0 && promptTokens + prompt.length > maxPrefillTokens) break;
+      const slot = cache.reserve(prompt.length + this.#sampling.maxNewTokens);
+      if (slot === undefined) break;
+      promptTokens += prompt.length;
+      const sequence: Running = {
+        request: this.#next,
+        slot,
+        promptId,
+        sampleId,
+        position: prompt.length - 1,
+        last: undefined,
+        tokens: [],
+        logprobs: [],
+        queued: 0,
+        ended: false,
+      };
+      admitted.push(sequence);
+      this.#running.push(sequence);
+    }
+    cache.uploadTable();
+    return admitted;
+  }
+
+  /** Queues the prompts of `admitted` and the draw of each one's first token. */
+  #prefill(admitted: readonly Running[]): Pass {
+    const ids: number[] = [];
+    const positions: number[] = [];
+    const slots: number[] = [];
+    const lastRows: number[] = [];
+    const keys: number[] = [];
+    for (const { request, slot } of admitted) {
+      const { prompt, promptId, sampleId } = this.#requests[request]!;
+      for (let i = 0; i < prompt.length; i++) {
+        ids.push(prompt[i]!);
+        positions.push(i);
+        slots.push(slot);
+      }
+      lastRows.push(ids.length - 1);
+      keys.push(promptId, sampleId, prompt.length, slot);
+    }
+    const draws = tidy(() => {
+      const vector = (values: number[]) => tensor(values, [values.length], 'int32');
+      const rows = { ids: vector(ids), positions: vector(positions), slots: vector(slots) };
+      const keyRows = tensor(keys, [admitted.length, 4], 'int32');
+      return this.#parts.prefill(rows, vector(lastRows), keyRows);
+    });
+    for (const [row, sequence] of admitted.entries()) {
+      sequence.last = { ids: draws[0], row };
+      this.#advance(sequence);
+    }
+    const read = readTensors(draws).finally(() => {
+      for (const t of draws) t.dispose();
+    });
+    return { sequences: admitted, draws: read };
+  }
+
+  #decode(sequences: readonly Running[]): Pass {
+    const { rows, draws } = this.#parts.decodeStep.queue(sequences, this.#sampling);
+    for (const sequence of sequences) this.#advance(sequence);
+    return { sequences: rows, draws };
+  }
+
+  #advance(sequence: Running): void {
+    sequence.position++;
+    sequence.queued++;
+  }
+
+  #accept(sequence: Running, token: number, logprob: number): void {
+    const { tokens, logprobs, request, slot } = sequence;
+    tokens.push(token);
+    logprobs.push(logprob);
+    const stopped = this.#sampling.stopTokens.includes(token);
+    if (!stopped && tokens.length < this.#sampling.maxNewTokens) return;
+    sequence.ended = true;
+    this.#parts.cache.release(slot);
+    this.#completions[request] = {
+      tokens: Int32Array.from(tokens),
+      logprobs: Float64Array.from(logprobs),
+      finishReason: stopped ? 'stop' : 'length',
+    };
+  }
+}
