@@ -3,7 +3,8 @@ import { type DecoderConfig, resolveDecoderConfig } from '../lib/models/config.j
 import { Decoder } from '../lib/models/decoder.js';
 import type { TokenLoss, TokenSequence } from '../lib/models/sequences.js';
 import { CounterRandom } from '../lib/random.js';
-import { type GenerationRequest, RolloutEngine } from '../lib/rollout/engine.js';
+import { RolloutEngine } from '../lib/rollout/engine.js';
+import type { GenerationRequest } from '../lib/rollout/generation.js';
 import type { FloatDType } from '../lib/tensor/dtype.js';
 import { type LossFunction, TrainingEngine } from '../lib/training/engine.js';
 

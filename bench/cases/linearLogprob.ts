@@ -68,8 +68,10 @@ export function linearLogprobCases(selection: CaseSelection): BenchCase[] {
           family,
           bytes: operands + rows * vocabulary * bytesPerElement(dtype),
           prepare(seed) {
-            const { hidden, weight } = inputs(seed);
-            return inputSet([hidden, weight], () => gemm(hidden, weight, { transposeB: true, family }));
+            const { hidden, weight, targets } = inputs(seed);
+            return inputSet([hidden, weight, targets], () =>
+              gemm(hidden, weight, { transposeB: true, family }),
+            );
           },
         });
       for (const gemmFamily of familiesOf(selection, 'rollout', 'training'))
