@@ -60,8 +60,8 @@ export function familiesOf<T extends FamilyName>(selection: CaseSelection, ...of
   return of.filter((family) => selection.families.includes(family));
 }
 
-/** Runs `body` on tensors that live as long as the set. */
-export function inputSet(tensors: readonly Tensor[], body: () => void): InputSet {
+/** Runs `body` on what lives as long as the set. */
+export function inputSet(owned: readonly { dispose(): void }[], body: () => void): InputSet {
   return {
     // A block: what a body returned would outlive the scope.
     run: () =>
@@ -69,7 +69,7 @@ export function inputSet(tensors: readonly Tensor[], body: () => void): InputSet
         body();
       }),
     dispose: () => {
-      for (const t of tensors) t.dispose();
+      for (const each of owned) each.dispose();
     },
   };
 }

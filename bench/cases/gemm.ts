@@ -1,5 +1,6 @@
 import { gemm } from '../../lib/ops/gemm.js';
-import { linearInputGradient, linearWeightGradient } from '../../lib/ops/linear.js';
+import { linear, linearInputGradient, linearWeightGradient } from '../../lib/ops/linear.js';
+import { PackedWeight } from '../../lib/ops/packWeight.js';
 import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
 import { zeros } from '../../lib/tensor/tensor.js';
 import { type BenchCase, type CaseSelection, familiesOf, inputSet, normalInput } from '../case.js';
@@ -29,14 +30,12 @@ const full: readonly Product[] = [
   ...rows.map((m) => [m, 151936, 1536] as const),
 ];
 
-/** x W^T with the weight as it is stored, [N, K]; shapes are M x N x K. */
+/** x W^T with the weight as it is stored, [N, K], or packed once, outside the timing; shapes are M x N x K. */
 export function gemmCases(selection: CaseSelection): BenchCase[] {
   const cases: BenchCase[] = [];
-  // Packed: weights that stay as they are for many products, laid out once. We have no such layout: the same call.
-  const ops = selection.peers.length > 0 ? (['gemm', 'gemmPacked'] as const) : (['gemm'] as const);
   for (const shape of selection.shapes === 'full' ? full : quick)
     for (const dtype of selection.dtypes)
-      for (const op of ops)
+      for (const op of ['gemm', 'gemmPacked'] as const)
         for (const family of familiesOf(selection, 'rollout', 'training')) {
           const [m, n, k] = shape;
           cases.push({
@@ -47,7 +46,11 @@ export function gemmCases(selection: CaseSelection): BenchCase[] {
             prepare(seed) {
               const x = normalInput([m, k], dtype, seed);
               const weight = normalInput([n, k], dtype, seed + 1, k ** -0.5);
-              return inputSet([x, weight], () => gemm(x, weight, { transposeB: true, family }));
+              if (op === 'gemm')
+                return inputSet([x, weight], () => gemm(x, weight, { transposeB: true, family }));
+              const packed = new PackedWeight(weight);
+              weight.dispose();
+              return inputSet([x, packed], () => linear(x, [packed], { family }));
             },
           });
         }
