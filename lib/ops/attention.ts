@@ -27,7 +27,8 @@ function scaleOf(qkv: Tensor, heads: AttentionHeads): number {
  * For query i and key j <= i of one sequence: s_j = scale q k_j, p = softmax(s), out = sum of p_j v_j. Scores,
  * probabilities and sums are fp32; within a chunk each tile's exp(s_j - m), m the running maximum, is rounded to
  * the dtype of qkv before its product with v (FlashAttention, arXiv 2205.14135, algorithm 1, with 16-bit operands);
- * out is rounded once. At equal `chunk` and `tile` a row has the bits that {@link pagedAttention} gives it.
+ * out is rounded once. At equal `chunk` and `tile` a row has the bits that {@link pagedAttention} gives it. At level
+ * amx an fp16 number is multiplied as the sum of two bf16, which makes NaN of an infinite one.
  *
  * @param qkv [tokens, numHeads + 2 numKvHeads, headDim], fp32, fp16 or bf16: query heads, key heads, value heads;
  *   headDim even, at most 256
@@ -59,7 +60,8 @@ export function attention(
  * The gradient of {@link attention} by qkv, with 16-bit operands and fp32 sums (FlashAttention-2, arXiv 2307.08691,
  * algorithm 2): P = exp(scale q k - lse), D = sum of dOut out, dS = P (dOut v - D); dV = P^T dOut, dK = scale dS^T q,
  * dQ = scale dS k, where P and dS are rounded to the dtype of qkv before the last three products. Each result is
- * rounded once; the gradient of a key head sums its query heads in order.
+ * rounded once; the gradient of a key head sums its query heads in order. What is not finite may reach every gradient
+ * of its sequence, and no other's.
  *
  * @param dOut the gradient of out, of its shape and dtype
  * @param qkv, out, lse, cuSeqlens as {@link attention} took and returned them
@@ -90,9 +92,12 @@ export function attentionBackward(
  * recorded step can be replayed after they have been written anew.
  */
 export interface KvCacheView {
-  /** [pages, numKvHeads, headDim, 16]: the 16 keys of a page side by side. */
+  /**
+   * [pages, numKvHeads, headDim, 16]: the 16 keys of a page side by side. In bf16, two neighbours along headDim lie
+   * side by side: the elements are in the order [pages, numKvHeads, headDim / 2, 16, 2].
+   */
   keyCache: Tensor;
-  /** [pages, numKvHeads, 16, headDim]. */
+  /** [pages, numKvHeads, 16, headDim]; in bf16, in the order [pages, numKvHeads, 8, headDim, 2], two keys side by side. */
   valueCache: Tensor;
   /** int32 [slots, pagesPerSlot]: the page of positions 16 n to 16 n + 15 of a slot. */
   blockTable: Tensor;

@@ -42,7 +42,11 @@ export interface GemmOptions {
  * depend on the other rows, and its bits do not depend on the number of threads:
  * - `training` (default): one chain of fused multiply-adds, k from 0 to K - 1. bf16 on processors with
  *   AVX512-BF16 takes pairs of k with `vdpbf16ps`, which treats subnormal numbers as zero.
- * - `rollout`: sixteen strided partial sums (k = l, l + 16, ...), joined at the end.
+ * - `rollout`: two such chains, of the even and of the odd steps of k, added at the end.
+ *
+ * A step is one k, or a pair with vdpbf16ps. At level `amx` a step is 32 k of bf16 on tiles: the even k and the odd k are
+ * a chain each, their sum is added; subnormals are zero. fp16 takes the same steps on two bf16 parts of each number, which
+ * are exactly the number; an infinite input then gives NaN.
  *
  * @throws InvalidArgumentError if shapes or dtypes do not fit, or `out` overlaps an input
  */

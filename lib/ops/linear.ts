@@ -45,8 +45,14 @@ export function linear(
     weights.length,
     ...weights.flatMap((weight, i) =>
       weight instanceof PackedWeight
-        ? [weight.tensor.handle, handleOf(biases?.[i]), weight.rows, vectorLevels.indexOf(weight.vectorLevel)]
-        : [weight.handle, handleOf(biases?.[i]), 0, 0],
+        ? [
+            weight.tensor.handle,
+            handleOf(biases?.[i]),
+            weight.rows,
+            weight.columns,
+            vectorLevels.indexOf(weight.vectorLevel),
+          ]
+        : [weight.handle, handleOf(biases?.[i]), 0, 0, 0],
     ),
   ]);
 }

@@ -20,8 +20,9 @@ struct Knob {
 
 inline constexpr Knob kKnobs[] = {
     {"gemmFamily",
-     "kernel family of the matrix products: 1 rollout (16 strided partial sums), 2 training (K in order)", 1,
-     2, 2},
+     "kernel family of the matrix products: 1 rollout (two chains, of even and of odd steps of K), 2 "
+     "training (one chain)",
+     1, 2, 2},
     {"gemmSplitK", "length of K that is summed before partials are added in order; 0: no split", 512, 0, 0},
     {"mergedProjections", "1: one product for Q, K and V and one for gate and up; 0: a product each", 1, 0,
      0},

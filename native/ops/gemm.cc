@@ -97,9 +97,9 @@ void gemmOp(OpCall& call) {
   call.enqueue(family, g, {&a, &b, bias ? &*bias : nullptr, into ? &*into : nullptr});
 }
 
-// linear(x, family, splitK, outDtype, count, then count times weight, bias?, packedRows, packedLevel): x
-// [rows, K], weight_i [N_i, K] -> [rows, sum of N_i], a block of columns for each weight. A weight of
-// packedRows > 0 is a packed [packedRows, K].
+// linear(x, family, splitK, outDtype, count, then count times weight, bias?, packedRows, packedColumns,
+// packedLevel): x [rows, K], weight_i [N_i, K] -> [rows, sum of N_i], a block of columns for each weight. A
+// weight of packedRows > 0 is a packed [packedRows, packedColumns].
 void linearOp(OpCall& call) {
   const Tensor x = call.tensor("x");
   const Family family = call.family();
@@ -120,16 +120,15 @@ void linearOp(OpCall& call) {
     const std::string biasName = "biases[" + std::to_string(i) + "]";
     const Tensor weight = call.tensor(weightName.c_str());
     const auto bias = call.optionalTensor(biasName.c_str());
-    const int64_t packed = call.integer("packedRows", 0);
+    const int64_t packed = call.integer("packedRows", 0), packedK = call.integer("packedColumns", 0);
     const auto level = VectorLevel(call.integer("packedLevel", 0, kVectorLevels - 1));
     call.expectDtype(weightName.c_str(), weight, x.dtype);
     if (packed > 0) {
       const VectorLevel now = call.context.vectorLevel;
       call.expect(level == now, weightName + " to be packed at the vector level in use, " + nameOf(now),
                   nameOf(level));
-      const Shape shape = packedShape(now, x.dtype, packed, k);
-      call.expect(weight.shape == shape, wanted(weightName.c_str(), "[N, K], packed,", "K", k),
-                  "the packed shape " + weight.shape.text() + " instead of " + shape.text());
+      call.expect(packedK == k && weight.shape == packedShape(now, x.dtype, packed, k),
+                  wanted(weightName.c_str(), "[N, K]", "K", k), "a packed " + Shape{packed, packedK}.text());
       const int64_t step = packedLayoutOf(now, x.dtype).stepLength;
       call.expect(splitK % step == 0,
                   "splitK to be a multiple of " + std::to_string(step) + " with packed weights",

@@ -18,62 +18,94 @@ namespace {
 
 constexpr int64_t kBlock = 512;
 
-// exp(x - lse) of columns [begin, end), at most kBlock of them.
+// exp(x - lse) of columns [begin, end), at most kBlock of them; returns their sum.
 template <class Row>
-void probabilities(const Row& row, int64_t begin, int64_t end, float lse, float* out) {
+float probabilities(const Row& row, int64_t begin, int64_t end, float lse, float* out) {
   const Vec l = splat(lse);
-  int64_t j = begin;
-  for (; j + kLanes <= end; j += kLanes) store(out + (j - begin), exp(row.at(j) - l));
-  if (j < end) storePartial(out + (j - begin), exp(row.partial(j, int(end - j)) - l), int(end - j));
+  Vec sum = zero();
+  for (int64_t j = begin; j < end; j += kLanes) {
+    const int n = int(std::min<int64_t>(kLanes, end - j));
+    const Vec p = exp((n == kLanes ? row.at(j) : row.partial(j, n)) - l);
+    sum = sum + p;
+    storePartial(out + (j - begin), p, n);
+  }
+  return reduceAdd(sum);
 }
 
-// In double: lane by lane, then the lanes in order.
-double massOf(const float* p, int64_t count) {
-  double lanes[kLanes] = {};
-  int64_t j = 0;
-  for (; j + kLanes <= count; j += kLanes)
-    for (int i = 0; i < kLanes; i++) lanes[i] += double(p[j + i]);
-  for (int i = 0; j + i < count; i++) lanes[i] += double(p[j + i]);
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
-}
+// The mass of a row, block by block, as it is summed: a block's is its sum of exp(x - max) with the maximum
+// of the row so far.
+class Masses {
+ public:
+  // As sumRow, to the bit. kSparse: most of the row is -infinity, and blocks of nothing else are passed over,
+  // since they add exactly nothing.
+  template <bool kSparse, class Row>
+  LogSum sum(const Row& row, int64_t columns, int64_t chunk) {
+    const int64_t step = stepOf(chunk, columns);
+    const int64_t most = (columns + step - 1) / step * ((std::min(step, columns) + kBlock - 1) / kBlock);
+    blocks_ = scratch_.get<Block>(most);
+    LogSum state;
+    for (int64_t begin = 0; begin < columns; begin += step) {
+      const int64_t end = std::min(begin + step, columns);
+      for (int64_t at = begin; at < end; at += kBlock) {
+        const int64_t stop = std::min(at + kBlock, end);
+        if (kSparse && maximum(row, at, stop) == kMinusInfinity) continue;
+        Vec mass = zero();
+        float max = state.max;
+        addColumns<false>(state, row, at, stop, [&](Vec groupSum, float groupMax) {
+          if (groupMax != max) {
+            mass = mass * splat(expOne(max - groupMax));
+            max = groupMax;
+          }
+          mass = mass + groupSum;
+        });
+        blocks_[count_++] = {at, stop, max, reduceAdd(mass)};
+      }
+      state.endStep();
+    }
+    max_ = state.max;
+    return state;
+  }
 
-// The first id at which the cumulative mass exceeds u times the whole; always one with mass. kSparse: most of
-// the row is -infinity, and looking for blocks of nothing else pays.
-template <bool kSparse, class Row>
-int32_t invert(const Row& row, int64_t columns, float lse, double u) {
-  const int64_t blocks = (columns + kBlock - 1) / kBlock;
-  Scratch scratch;
-  double* upTo = scratch.get<double>(blocks + 1);  // mass of the blocks before each one
-  float p[kBlock];
-  upTo[0] = 0;
-  for (int64_t b = 0; b < blocks; b++) {
-    const int64_t end = std::min((b + 1) * kBlock, columns);
-    upTo[b + 1] = upTo[b];
-    if (kSparse && maximum(row, b * kBlock, end) == kMinusInfinity) continue;
-    probabilities(row, b * kBlock, end, lse, p);
-    upTo[b + 1] += massOf(p, end - b * kBlock);
+  // The first id at which the cumulative mass exceeds u times the whole; always one with mass.
+  template <class Row>
+  int32_t invert(const Row& row, double u) {
+    double* upTo = scratch_.get<double>(count_ + 1);  // mass of the blocks before each one
+    upTo[0] = 0;
+    for (int64_t b = 0; b < count_; b++) {
+      const float scale = blocks_[b].max == max_ ? 1.0f : expOne(blocks_[b].max - max_);
+      upTo[b + 1] = upTo[b] + double(blocks_[b].mass) * double(scale);
+    }
+    const double wanted = u * upTo[count_];
+    int64_t b = 0;
+    while (b < count_ && upTo[b + 1] <= wanted) b++;
+    // Rounding may leave `wanted` at the very end, and then the last block with mass takes it; likewise
+    // below, where the sum within the block has another order than that of the whole block.
+    if (b == count_) b--;
+    while (b > 0 && upTo[b + 1] == upTo[b]) b--;
+    float p[kBlock];
+    const int64_t begin = blocks_[b].begin, end = blocks_[b].end;
+    probabilities(row, begin, end, max_, p);
+    double mass = upTo[b];
+    int64_t last = 0;
+    for (int64_t j = 0; j < end - begin; j++) {
+      if (!(p[j] > 0)) continue;
+      last = j;
+      mass += double(p[j]);
+      if (mass > wanted) break;
+    }
+    return int32_t(begin + last);
   }
-  const double wanted = u * upTo[blocks];
-  int64_t b = 0;
-  while (b < blocks && upTo[b + 1] <= wanted) b++;
-  // Rounding may leave `wanted` at the very end, and then the last block with mass takes it; likewise below,
-  // where the sum within the block has another order than that of the whole block.
-  if (b == blocks) b--;
-  while (b > 0 && upTo[b + 1] == upTo[b]) b--;
-  const int64_t begin = b * kBlock, end = std::min(begin + kBlock, columns);
-  probabilities(row, begin, end, lse, p);
-  double mass = upTo[b];
-  int64_t last = 0;
-  for (int64_t j = 0; j < end - begin; j++) {
-    if (!(p[j] > 0)) continue;
-    last = j;
-    mass += double(p[j]);
-    if (mass > wanted) break;
-  }
-  return int32_t(begin + last);
-}
+
+ private:
+  struct Block {
+    int64_t begin, end;
+    float max, mass;
+  };
+  Scratch scratch_;
+  Block* blocks_ = nullptr;
+  int64_t count_ = 0;
+  float max_ = 0;
+};
 
 // ---- Top k and top p ----
 
@@ -160,8 +192,7 @@ void keepTopP(float* x, int64_t columns, double topP, float lse) {
   double mass = 0;
   for (int64_t begin = 0; begin < columns; begin += kBlock) {
     const int64_t end = std::min(begin + kBlock, columns);
-    probabilities(row, begin, end, lse, p + begin);
-    mass += massOf(p + begin, end - begin);
+    mass += double(probabilities(row, begin, end, lse, p + begin));
     for (int64_t j = begin; j < end; j++) bins[binOf(p[j])] += double(p[j]);
   }
   double sum = 0;
@@ -179,21 +210,6 @@ void keepTopP(float* x, int64_t columns, double topP, float lse) {
     x[next.id] = next.x;
     sum += double(p[next.id]);
   }
-}
-
-// As sumRow, to the bit, for a row that is mostly -infinity: what adds exactly nothing is passed over.
-LogSum sumSparse(const LogitRow<float>& row, int64_t columns, int64_t chunk) {
-  const int64_t step = stepOf(chunk, columns);
-  LogSum state;
-  for (int64_t begin = 0; begin < columns; begin += step) {
-    const int64_t end = std::min(begin + step, columns);
-    for (int64_t at = begin; at < end; at += kBlock) {
-      const int64_t stop = std::min(at + kBlock, end);
-      if (maximum(row, at, stop) > kMinusInfinity) addColumns<false>(state, row, at, stop);
-    }
-    state.endStep();
-  }
-  return state;
 }
 
 // ---- One row ----
@@ -219,13 +235,24 @@ Draw greedy(const Row& row, int64_t columns, float lse) {
   return {int32_t(j), best - lse};
 }
 
+template <bool kSparse, class Row>
+Draw drawFrom(const Row& row, const SampleArgs& args, double u) {
+  Masses masses;
+  const float lse = logsOf(masses.sum<kSparse>(row, args.columns, args.chunk)).lse;
+  if (!std::isfinite(lse)) return {0, lse};
+  const int32_t id = masses.invert(row, u);
+  return {id, row.one(id) - lse};
+}
+
+// A log-prob that is not finite where the row has no distribution.
 template <class Row>
-Draw draw(const Row& row, const SampleArgs& args, float lse, double u) {
+Draw draw(const Row& row, const SampleArgs& args, double u) {
   const int64_t columns = args.columns;
-  if (args.topP == 1 && (args.topK == 0 || args.topK >= columns)) {
-    const int32_t id = invert<false>(row, columns, lse, u);
-    return {id, row.one(id) - lse};
-  }
+  if (args.temperature != 0 && args.topP == 1 && (args.topK == 0 || args.topK >= columns))
+    return drawFrom<false>(row, args, u);
+  const float lse = logsOf(sumRow<false>(row, columns, args.chunk)).lse;
+  if (!std::isfinite(lse)) return {0, lse};
+  if (args.temperature == 0) return greedy(row, columns, lse);
   Scratch scratch;
   float* x = scratch.get<float>(columns);
   writeLogprobs(row, columns, 0.0f, x, false);
@@ -233,10 +260,7 @@ Draw draw(const Row& row, const SampleArgs& args, float lse, double u) {
     keepTopK(x, columns, args.topK, args.topP, lse);
   else
     keepTopP(x, columns, args.topP, lse);
-  const LogitRow<float> kept{x, 1.0f};
-  const float keptLse = logsOf(sumSparse(kept, columns, args.chunk)).lse;
-  const int32_t id = invert<true>(kept, columns, keptLse, u);
-  return {id, x[id] - keptLse};
+  return drawFrom<true>(LogitRow<float>{x, 1.0f}, args, u);
 }
 
 }  // namespace
@@ -252,13 +276,11 @@ void rolloutSample(const SampleArgs& args, Workers& workers) {
         if (args.keys[4 * i + 3] >= 0) {
           const LogitRow<T> row{static_cast<const T*>(args.logits) + i * args.columns,
                                 isGreedy ? 1.0f : args.temperature};
-          const float lse = logsOf(sumRow<false>(row, args.columns, args.chunk)).lse;
-          if (!std::isfinite(lse)) {
+          result = draw(row, args, uniformOf(args, i));
+          if (!std::isfinite(result.logprob)) {
             int64_t known = firstBad.load();
             while (i < known && !firstBad.compare_exchange_weak(known, i)) {
             }
-          } else {
-            result = isGreedy ? greedy(row, args.columns, lse) : draw(row, args, lse, uniformOf(args, i));
           }
         }
         args.ids[i] = result.id;

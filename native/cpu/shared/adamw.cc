@@ -5,24 +5,27 @@
 #define ISA_KERNELS "cpu/shared/adamw.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
+#include "cpu/shared/each_vector.h"
 
 namespace isopolicy::ISA_PASS {
 
 template <class T>
-static void adamwRange(const AdamWArgs& args, T* compute, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; i += kLanes) {
-    const int n = int(std::min<int64_t>(kLanes, end - i));
-    const Vec g = loadPartial(args.grad + i, n) * splat(args.gradScale);
-    const Vec m = loadPartial(args.m + i, n) * splat(args.beta1) + g * splat(args.oneMinusBeta1);
-    const Vec v = loadPartial(args.v + i, n) * splat(args.beta2) + g * g * splat(args.oneMinusBeta2);
-    const Vec denominator = sqrt(v) / splat(args.secondCorrection) + splat(args.eps);
-    const Vec decayed = loadPartial(args.master + i, n) * splat(args.decay);
+ISA_FLATTEN static void adamwRange(const AdamWArgs& args, T* compute, int64_t begin, int64_t end) {
+  // A division less a vector.
+  const Vec correction = splat(1.0f / args.secondCorrection);
+  eachVector(end - begin, [&](int64_t j, auto lanes) {
+    const int64_t i = begin + j;
+    const Vec g = lanes.get(args.grad + i) * splat(args.gradScale);
+    const Vec m = lanes.get(args.m + i) * splat(args.beta1) + g * splat(args.oneMinusBeta1);
+    const Vec v = lanes.get(args.v + i) * splat(args.beta2) + g * g * splat(args.oneMinusBeta2);
+    const Vec denominator = sqrt(v) * correction + splat(args.eps);
+    const Vec decayed = lanes.get(args.master + i) * splat(args.decay);
     const Vec master = decayed - splat(args.stepSize) * (m / denominator);
-    storePartial(args.m + i, m, n);
-    storePartial(args.v + i, v, n);
-    storePartial(args.master + i, master, n);
-    if (compute) storePartial(compute + i, master, n);
-  }
+    lanes.put(args.m + i, m);
+    lanes.put(args.v + i, v);
+    lanes.put(args.master + i, master);
+    if (compute) lanes.put(compute + i, master);
+  });
 }
 
 void adamw(const AdamWArgs& args, Workers& workers) {

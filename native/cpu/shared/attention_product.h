@@ -66,11 +66,12 @@ struct Right {
   int64_t stride, plane = 0;
 };
 
-// out[row][column] += sum over steps of left(row, step) * right[step][column], `vectors` of 16 columns. Tiles take
-// 32 steps at a time, both operands go on with zeros, and they can write `out` without reading it (`fresh`).
+// out[row][column] += sum over steps of left(row, step) * right[step][column], `vectors` of 16 columns. Tiles
+// take 32 steps at a time, both operands go on with zeros, and they can write `out` without reading it
+// (`fresh`).
 template <class T>
-ISA_INLINE void multiplyAdd(const Left<T>& left, const Right<T>& right, int rows, int vectors, int steps, bool fresh,
-                            float* out, int64_t outStride) {
+ISA_INLINE void multiplyAdd(const Left<T>& left, const Right<T>& right, int rows, int vectors, int steps,
+                            bool fresh, float* out, int64_t outStride) {
   if constexpr (Form<T>::kTiles) {
 #if ISA_LEVEL >= 4
     eachTileRows(left, rows, [&](auto tiles, const LeftTiles& part, int r) {

@@ -4,22 +4,25 @@
 #define ISA_KERNELS "cpu/shared/cast.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
+#include "cpu/shared/each_vector.h"
 
 namespace isopolicy::ISA_PASS {
 
 template <class From, class To>
-static void castRange(const From* from, To* to, int64_t begin, int64_t end) {
-  int64_t i = begin;
-  for (; i + kLanes <= end; i += kLanes) store(to + i, load(from + i));
-  if (i < end) storePartial(to + i, loadPartial(from + i, int(end - i)), int(end - i));
+ISA_FLATTEN static void castRange(const From* from, To* to, int64_t n, bool past) {
+  const auto step = [&](int64_t i, auto lanes) { lanes.put(to + i, lanes.get(from + i)); };
+  if (!past) return eachVector(n, step, from, to);
+  eachVectorPast(n, to, step, from);
+  fencePastCaches();
 }
 
 void cast(const CastArgs& args, Workers& workers) {
+  const bool past = args.count * int64_t(bytesOf(args.toType)) >= kPastCaches;
   workers.parallelFor(args.count, 32768, [&](int64_t begin, int64_t end) {
     dispatchFloat(args.fromType, [&](auto from) {
       dispatchFloat(args.toType, [&](auto to) {
-        castRange(static_cast<const decltype(from)*>(args.from), static_cast<decltype(to)*>(args.to), begin,
-                  end);
+        castRange(static_cast<const decltype(from)*>(args.from) + begin,
+                  static_cast<decltype(to)*>(args.to) + begin, end - begin, past);
       });
     });
   });

@@ -10,24 +10,35 @@ namespace isopolicy::ISA_PASS {
 
 static constexpr int64_t kElementwiseGrain = 32768;
 
+template <class T, class Op>
+ISA_INLINE void combine(int64_t n, bool past, const T* a, const T* b, T* out, Op&& op) {
+  eachVectors<PairsOfVectors>(n, out, past, [&](int64_t i, auto lanes) {
+    Vec x[lanes.count], y[lanes.count];
+    fetchAhead(a + i);
+    fetchAhead(b + i);
+    lanes.get(a + i, x);
+    lanes.get(b + i, y);
+    for (int k = 0; k < lanes.count; k++) x[k] = op(x[k], y[k]);
+    lanes.put(out + i, x);
+  });
+  if (past) fencePastCaches();
+}
+
 template <class T>
-static void elementwiseRange(const ElementwiseArgs& args, int64_t begin, int64_t end) {
+ISA_FLATTEN static void elementwiseRange(const ElementwiseArgs& args, int64_t begin, int64_t end) {
+  const bool past = args.count * int64_t(sizeof(T)) >= kPastCaches;
   const T* a = static_cast<const T*>(args.a) + begin;
-  const T* b = args.b ? static_cast<const T*>(args.b) + begin : nullptr;
+  const T* b = args.b ? static_cast<const T*>(args.b) + begin : a;
   T* out = static_cast<T*>(args.out) + begin;
+  const int64_t n = end - begin;
   switch (args.kind) {
     case ElementwiseKind::add:
-      return eachVector(end - begin, [&](int64_t i, auto lanes) {
-        lanes.put(out + i, lanes.get(a + i) + lanes.get(b + i));
-      });
+      return combine(n, past, a, b, out, [](Vec x, Vec y) { return x + y; });
     case ElementwiseKind::multiply:
-      return eachVector(end - begin, [&](int64_t i, auto lanes) {
-        lanes.put(out + i, lanes.get(a + i) * lanes.get(b + i));
-      });
+      return combine(n, past, a, b, out, [](Vec x, Vec y) { return x * y; });
     case ElementwiseKind::scale: {
       const Vec factor = splat(args.factor);
-      return eachVector(end - begin,
-                        [&](int64_t i, auto lanes) { lanes.put(out + i, lanes.get(a + i) * factor); });
+      return combine(n, past, a, a, out, [&](Vec x, Vec) { return x * factor; });
     }
   }
 }
@@ -43,9 +54,10 @@ void accumulate(const AccumulateArgs& args, Workers& workers) {
     dispatchFloat(args.dtype, [&](auto type) {
       float* target = args.target + begin;
       const auto* x = static_cast<const decltype(type)*>(args.x) + begin;
-      eachVector(end - begin, [&](int64_t i, auto lanes) {
-        lanes.put(target + i, lanes.get(target + i) + lanes.get(x + i));
-      });
+      eachVector(
+          end - begin,
+          [&](int64_t i, auto lanes) { lanes.put(target + i, lanes.get(target + i) + lanes.get(x + i)); },
+          target, x);
     });
   });
 }

@@ -5,6 +5,7 @@
 #define ISA_KERNELS "cpu/shared/grad_stats.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
+#include "cpu/shared/each_vector.h"
 
 namespace isopolicy::ISA_PASS {
 
@@ -14,20 +15,22 @@ struct BlockStats {
 };
 
 template <class T>
-static BlockStats statsOfBlock(const T* x, int64_t n) {
-  double squares[kLanes] = {};
+ISA_FLATTEN static BlockStats statsOfBlock(const T* x, int64_t n) {
+  Doubles squares = zeroDoubles();
   Vec finite = zero();  // counts, exact: a block has 512 elements a lane
   const Vec infinity = splat(std::numeric_limits<float>::infinity());
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const Vec v = loadPartial(x + i, int(std::min<int64_t>(kLanes, n - i)));
-    const Vec size = abs(v);  // a NaN is not below infinity either
-    finite = finite + selectLess(size, infinity, splat(1.0f), zero());
-    float lanes[kLanes];
-    toArray(selectLess(size, infinity, v, zero()), lanes);
-    for (int l = 0; l < kLanes; l++) squares[l] += double(lanes[l]) * double(lanes[l]);
-  }
+  eachVector(
+      n,
+      [&](int64_t i, auto lanes) {
+        const Vec v = lanes.get(x + i), size = abs(v);  // a NaN is not below infinity either
+        finite = finite + selectLess(size, infinity, splat(1.0f), zero());
+        squares = addSquares(squares, selectLess(size, infinity, v, zero()));
+      },
+      x);
+  double lanes[kLanes];
+  toArray(squares, lanes);
   BlockStats total = {0, 0};
-  for (int l = 0; l < kLanes; l++) total.squares += squares[l];
+  for (const double lane : lanes) total.squares += lane;
   const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;  // the zeros beyond the end count as finite
   total.nonFinite = padded - int64_t(reduceAdd(finite));
   return total;

@@ -19,3 +19,6 @@
 
 // Vector helpers must be inlined: a vector type has no calling convention of its own at the portable level.
 #define ISA_INLINE inline __attribute__((always_inline))
+
+// For the function around a loop: all that it calls is inlined, so that constants stay in registers.
+#define ISA_FLATTEN __attribute__((flatten))

@@ -89,8 +89,11 @@ struct LogSum {
   }
   ISA_INLINE void raise(float newMax) {
     const Vec drop = expRangeFromBelow(splat(max - newMax));
-    Vec scale = drop;
-    expInRange<1>(&scale);
+    Vec scale = zero();  // where nothing was above -infinity before
+    if (max > std::numeric_limits<float>::lowest()) {
+      scale = drop;
+      expInRange<1>(&scale);
+    }
     laneSpread = scale * (laneSpread + drop * lanes);
     lanes = scale * lanes;
     spread = firstLane(scale) * (spread + firstLane(drop) * sum);
@@ -99,9 +102,10 @@ struct LogSum {
   }
 };
 
-// Adds N vectors, which are overwritten; m is the maximum so far in every lane. kEntropy: the spread, too.
+// Adds N vectors, which are overwritten, and returns their sum of exp(x - state.max); m is the maximum so far
+// in every lane. kEntropy: the spread, too.
 template <bool kEntropy, int N>
-ISA_INLINE void addVectors(LogSum& state, Vec& m, Vec (&x)[N]) {
+ISA_INLINE Vec addVectors(LogSum& state, Vec& m, Vec (&x)[N]) {
   Vec top = x[0];
   for (int k = 1; k < N; k++) top = max(top, x[k]);
   if (anyGreater(top, m)) {
@@ -116,36 +120,43 @@ ISA_INLINE void addVectors(LogSum& state, Vec& m, Vec (&x)[N]) {
     for (int k = 1; k < N; k++) products = fma(x[k], below[k], products);
     state.laneSpread = state.laneSpread + products;
   }
-  if constexpr (N == 4)
-    state.lanes = state.lanes + ((x[0] + x[1]) + (x[2] + x[3]));
-  else
-    state.lanes = state.lanes + x[0];
+  Vec sum = x[0];
+  if constexpr (N == 4) sum = (x[0] + x[1]) + (x[2] + x[3]);
+  state.lanes = state.lanes + sum;
+  return sum;
 }
 
-template <bool kEntropy, bool kScaled, class Row>
-inline void addColumns(LogSum& state, const Row& row, int64_t begin, int64_t end) {
+struct Unseen {
+  ISA_INLINE void operator()(Vec, float) const {}
+};
+
+template <bool kEntropy, bool kScaled, class Row, class See>
+inline void addColumns(LogSum& state, const Row& row, int64_t begin, int64_t end, See&& see) {
   LogSum local = state;
   Vec m = splat(local.max);
   int64_t j = begin;
   for (; j + kGroupColumns <= end; j += kGroupColumns) {
     Vec x[kSide];
     row.template group<kScaled>(j, x);
-    addVectors<kEntropy>(local, m, x);
+    const Vec sum = addVectors<kEntropy>(local, m, x);
+    see(sum, local.max);
   }
   for (; j < end; j += kLanes) {
     Vec x[1] = {j + kLanes <= end ? row.at(j) : row.partial(j, int(end - j))};
-    addVectors<kEntropy>(local, m, x);
+    const Vec sum = addVectors<kEntropy>(local, m, x);
+    see(sum, local.max);
   }
   state = local;
 }
 
 // Adds columns [begin, end) of a step, where begin is a multiple of a group away from the start of the step.
-template <bool kEntropy, class Row>
-inline void addColumns(LogSum& state, const Row& row, int64_t begin, int64_t end) {
+// see(sum, max) is told of each group's sum of exp(x - max).
+template <bool kEntropy, class Row, class See = Unseen>
+inline void addColumns(LogSum& state, const Row& row, int64_t begin, int64_t end, See&& see = See()) {
   if (row.temperature == 1.0f)
-    addColumns<kEntropy, false>(state, row, begin, end);
+    addColumns<kEntropy, false>(state, row, begin, end, see);
   else
-    addColumns<kEntropy, true>(state, row, begin, end);
+    addColumns<kEntropy, true>(state, row, begin, end, see);
 }
 
 inline int64_t stepOf(int64_t chunk, int64_t columns) {
@@ -176,7 +187,7 @@ inline RowLogs logsOf(const LogSum& state) {
 template <bool kScaled, class Row>
 inline void writeLogprobs(const Row& row, int64_t columns, float lse, float* out, bool past) {
   const Vec l = splat(lse);
-  eachVectors(columns, past ? out : nullptr, [&](int64_t j, auto lanes) {
+  eachVectors(columns, out, past, [&](int64_t j, auto lanes) {
     Vec x[lanes.count];
     if constexpr (lanes.count == kSide) {
       row.template group<kScaled>(j, x);

@@ -15,42 +15,49 @@ static constexpr int64_t kRowBlock = 32;
 
 // `gradWeight` is the block's own sum, or null.
 template <class T, bool fused>
-static void normRowsBackward(const RmsNormBackwardArgs& args, int64_t begin, int64_t end, float* gradWeight) {
+ISA_FLATTEN static void normRowsBackward(const RmsNormBackwardArgs& args, int64_t begin, int64_t end,
+                                         float* gradWeight) {
   const int64_t width = args.width;
   const T* weight = static_cast<const T*>(args.weight);
+  // What the first look at a row has made of it in fp32, for the second: v and dy * w.
+  Scratch scratch;
+  float* wide = scratch.get<float>(width);
+  float* weighted = scratch.get<float>(width);
   for (int64_t row = begin; row < end; row++) {
     const int64_t start = row * width;
     const T* dSum = fused && args.dSum ? static_cast<const T*>(args.dSum) + start : nullptr;
     const T* dy = static_cast<const T*>(args.dy) + start;
     const T* x = static_cast<const T*>(args.x) + start;
-    const T* delta = fused ? static_cast<const T*>(args.delta) + start : nullptr;
+    const T* delta = fused ? static_cast<const T*>(args.delta) + start : x;
     T* dx = static_cast<T*>(args.dx) + start;
 
-    const auto input = [&](int64_t i, auto lanes) {
-      Vec v = lanes.get(x + i);
-      if constexpr (fused) v = v + lanes.get(delta + i);
-      return v;
-    };
     Vec squares = zero(), products = zero();
-    eachVector(width, [&](int64_t i, auto lanes) {
-      const Vec v = input(i, lanes);
-      squares = squares + v * v;
-      products = products + lanes.get(dy + i) * lanes.get(weight + i) * v;
-    });
+    eachVector(
+        width,
+        [&](int64_t i, auto lanes) {
+          Vec v = lanes.get(x + i);
+          if constexpr (fused) v = v + lanes.get(delta + i);
+          const Vec d = lanes.get(dy + i) * lanes.get(weight + i);
+          lanes.put(wide + i, v);
+          lanes.put(weighted + i, d);
+          squares = squares + v * v;
+          products = products + d * v;
+        },
+        x, delta, dy);
     const float inverse = 1.0f / std::sqrt(reduceAdd(squares) / float(width) + args.eps);
     const Vec r = splat(inverse);
     const Vec along = splat(reduceAdd(products) / float(width) * inverse * inverse);
-    eachVector(width, [&](int64_t i, auto lanes) {
-      const Vec v = input(i, lanes);
-      Vec d = r * (lanes.get(dy + i) * lanes.get(weight + i) - v * along);
+    const auto second = [&](int64_t i, auto lanes) {
+      const Vec v = lanes.get(wide + i);
+      Vec d = r * (lanes.get(weighted + i) - v * along);
       if (fused && dSum) d = lanes.get(dSum + i) + d;
       lanes.put(dx + i, d);
-    });
-    if (gradWeight == nullptr) continue;
-    eachVector(width, [&](int64_t i, auto lanes) {
-      const Vec product = lanes.get(dy + i) * (input(i, lanes) * r);
-      lanes.put(gradWeight + i, lanes.get(gradWeight + i) + product);
-    });
+      if (gradWeight) lanes.put(gradWeight + i, lanes.get(gradWeight + i) + lanes.get(dy + i) * (v * r));
+    };
+    if (dSum)
+      eachVector(width, second, dx, dSum);
+    else
+      eachVector(width, second, dx);
   }
 }
 

@@ -20,7 +20,7 @@ static void rotateHead(const T* x, const float* cos, const float* sin, T* y, int
 }
 
 template <class T>
-static void rotateTokens(const RopeArgs& args, int64_t begin, int64_t end) {
+ISA_FLATTEN static void rotateTokens(const RopeArgs& args, int64_t begin, int64_t end) {
   const int64_t half = args.headDim / 2, width = args.heads * args.headDim;
   Scratch scratch;
   float* cos = scratch.get<float>(half);
@@ -29,7 +29,13 @@ static void rotateTokens(const RopeArgs& args, int64_t begin, int64_t end) {
     // Pairs are pulled apart once a token, so that the heads read whole vectors.
     const float* pairs = args.table + args.positions[token] * args.headDim;
     const float sign = args.inverse ? -1.0f : 1.0f;
-    for (int64_t i = 0; i < half; i++) {
+    int64_t i = 0;
+    for (; i + kLanes <= half; i += kLanes) {
+      const Vec lower = load(pairs + 2 * i), upper = load(pairs + 2 * i + kLanes);
+      store(cos + i, evenLanes(lower, upper));
+      store(sin + i, oddLanes(lower, upper) * splat(sign));
+    }
+    for (; i < half; i++) {
       cos[i] = pairs[2 * i];
       sin[i] = sign * pairs[2 * i + 1];
     }

@@ -43,8 +43,9 @@ ISA_INLINE __m512i roundedToUpper(Vec x) {
   const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
   const __m512i below = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
   const __m512i rounded = _mm512_mask_add_epi32(below, odd, below, _mm512_set1_epi32(1));
-  const __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
-  return _mm512_mask_or_epi32(rounded, nan, u, _mm512_set1_epi32(0x400000));
+  // By its table, a quiet or signalling NaN in x is taken, made quiet, instead of what rounding made of it.
+  return _mm512_castps_si512(
+      _mm512_fixupimm_ps(_mm512_castsi512_ps(rounded), x.v, _mm512_set1_epi32(0x22), 0));
 }
 ISA_INLINE __m256i toBFloat16Bits(Vec x) {
   const __m512i upper = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27, 25, 23,
@@ -79,6 +80,7 @@ ISA_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)
 ISA_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 ISA_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 ISA_INLINE Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
+ISA_INLINE Vec minusAbs(Vec a) { return {_mm512_or_ps(a.v, _mm512_set1_ps(-0.0f))}; }
 ISA_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
 // a where x < y, else b.
 ISA_INLINE Vec selectLess(Vec x, Vec y, Vec a, Vec b) {
@@ -92,10 +94,45 @@ ISA_INLINE Vec roundHalf(Vec x) { return {_mm512_cvtph_ps(toHalfBits(x))}; }
 ISA_INLINE Vec roundBFloat16(Vec x) {
   return {_mm512_castsi512_ps(_mm512_and_si512(roundedToUpper(x), _mm512_set1_epi32(int(0xffff0000u))))};
 }
+ISA_INLINE void loadPair(const BFloat16* p, Vec& a, Vec& b) {
+  const __m512i bits = _mm512_loadu_si512(p);
+  a.v = _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+  b.v = _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(int(0xffff0000u))));
+}
+ISA_INLINE __m512i pairBits(Vec a, Vec b) {
+  return _mm512_mask_mov_epi16(_mm512_srli_epi32(roundedToUpper(a), 16), 0xaaaaaaaau, roundedToUpper(b));
+}
+ISA_INLINE void storePair(BFloat16* p, Vec a, Vec b) { _mm512_storeu_si512(p, pairBits(a, b)); }
+ISA_INLINE void streamPair(BFloat16* p, Vec a, Vec b) {
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), pairBits(a, b));
+}
+// Lanes 0, 2, .. of a, then of b; lanes 1, 3, ...
+ISA_INLINE Vec evenLanes(Vec a, Vec b) {
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  return {_mm512_permutex2var_ps(a.v, even, b.v)};
+}
+ISA_INLINE Vec oddLanes(Vec a, Vec b) {
+  const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  return {_mm512_permutex2var_ps(a.v, odd, b.v)};
+}
 ISA_INLINE __m256 lowerHalf(Vec x) { return _mm512_castps512_ps256(x.v); }
 ISA_INLINE __m256 upperHalf(Vec x) { return _mm512_extractf32x8_ps(x.v, 1); }
 // Vectors whose exponentials the registers hold at once.
 inline constexpr int kSideBySide = 4;
+// Sixteen sums in fp64.
+struct Doubles {
+  __m512d lo, hi;
+};
+ISA_INLINE Doubles zeroDoubles() { return {_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+// sums + x^2: the square of an fp32 number is exact.
+ISA_INLINE Doubles addSquares(Doubles sums, Vec x) {
+  const __m512d lo = _mm512_cvtps_pd(lowerHalf(x)), hi = _mm512_cvtps_pd(upperHalf(x));
+  return {_mm512_fmadd_pd(lo, lo, sums.lo), _mm512_fmadd_pd(hi, hi, sums.hi)};
+}
+ISA_INLINE void toArray(Doubles sums, double* out) {
+  _mm512_storeu_pd(out, sums.lo);
+  _mm512_storeu_pd(out + 8, sums.hi);
+}
 
 #elif ISA_LEVEL == 1
 struct Vec {
@@ -177,6 +214,10 @@ ISA_INLINE Vec abs(Vec a) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
 }
+ISA_INLINE Vec minusAbs(Vec a) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  return {_mm256_or_ps(sign, a.lo), _mm256_or_ps(sign, a.hi)};
+}
 ISA_INLINE Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
 ISA_INLINE Vec selectLess(Vec x, Vec y, Vec a, Vec b) {
   return {_mm256_blendv_ps(b.lo, a.lo, _mm256_cmp_ps(x.lo, y.lo, _CMP_LT_OQ)),
@@ -208,15 +249,82 @@ ISA_INLINE Vec roundBFloat16(Vec x) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(toBFloat16Bits32(x.lo), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(toBFloat16Bits32(x.hi), 16))};
 }
+ISA_INLINE Vec loadApart(const BFloat16* p) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)),
+          _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(int(0xffff0000u))))};
+}
+ISA_INLINE __m256i joinedBits(Vec x) {
+  return _mm256_blend_epi16(toBFloat16Bits32(x.lo), _mm256_slli_epi32(toBFloat16Bits32(x.hi), 16), 0xaa);
+}
+ISA_INLINE void loadPair(const BFloat16* p, Vec& a, Vec& b) {
+  a = loadApart(p);
+  b = loadApart(p + 16);
+}
+ISA_INLINE void storePair(BFloat16* p, Vec a, Vec b) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), joinedBits(a));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 16), joinedBits(b));
+}
+ISA_INLINE void streamPair(BFloat16* p, Vec a, Vec b) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), joinedBits(a));
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p + 16), joinedBits(b));
+}
+ISA_INLINE __m256 inOrder(__m256 x) {
+  return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8));
+}
+// Lanes 0, 2, .. of a, then of b; lanes 1, 3, ...
+ISA_INLINE Vec evenLanes(Vec a, Vec b) {
+  return {inOrder(_mm256_shuffle_ps(a.lo, a.hi, 0x88)), inOrder(_mm256_shuffle_ps(b.lo, b.hi, 0x88))};
+}
+ISA_INLINE Vec oddLanes(Vec a, Vec b) {
+  return {inOrder(_mm256_shuffle_ps(a.lo, a.hi, 0xdd)), inOrder(_mm256_shuffle_ps(b.lo, b.hi, 0xdd))};
+}
 ISA_INLINE __m256 lowerHalf(Vec x) { return x.lo; }
 ISA_INLINE __m256 upperHalf(Vec x) { return x.hi; }
 inline constexpr int kSideBySide = 2;
+struct Doubles {
+  __m256d four[4];
+};
+ISA_INLINE Doubles zeroDoubles() {
+  const __m256d z = _mm256_setzero_pd();
+  return {{z, z, z, z}};
+}
+ISA_INLINE Doubles addSquares(Doubles sums, Vec x) {
+  const __m128 q[4] = {_mm256_castps256_ps128(x.lo), _mm256_extractf128_ps(x.lo, 1),
+                       _mm256_castps256_ps128(x.hi), _mm256_extractf128_ps(x.hi, 1)};
+  for (int i = 0; i < 4; i++) {
+    const __m256d d = _mm256_cvtps_pd(q[i]);
+    sums.four[i] = _mm256_fmadd_pd(d, d, sums.four[i]);
+  }
+  return sums;
+}
+ISA_INLINE void toArray(Doubles sums, double* out) {
+  for (int i = 0; i < 4; i++) _mm256_storeu_pd(out + 4 * i, sums.four[i]);
+}
 
 #else
 #include "cpu/shared/simd_portable.h"
 #endif
 
 // ---- The same text at every level ----
+
+// Thirty-two elements in an order of their own, which storePair undoes: bf16 is taken apart into its even and
+// its odd elements, a shift and a mask.
+template <class T>
+ISA_INLINE void loadPair(const T* p, Vec& a, Vec& b) {
+  a = load(p);
+  b = load(p + kLanes);
+}
+template <class T>
+ISA_INLINE void storePair(T* p, Vec a, Vec b) {
+  store(p, a);
+  store(p + kLanes, b);
+}
+template <class T>
+ISA_INLINE void streamPair(T* p, Vec a, Vec b) {
+  stream(p, a);
+  stream(p + kLanes, b);
+}
 
 // Rounds each lane to T and back.
 template <class T>
@@ -299,7 +407,7 @@ ISA_INLINE Vec exp(Vec x) {
 // NaN, exactly 1 at 0. Where a constant factor can be folded into the argument, this is half the work of exp.
 ISA_INLINE Vec exp2(Vec x) {
   const Vec clamped = max(splat(-126.0f), x);  // NaN passes: it is the second operand
-  const Vec shift = splat(12582912.0f);  // as in expInRange
+  const Vec shift = splat(12582912.0f);        // as in expInRange
   const Vec shifted = clamped + shift, n = shifted - shift;
   const Vec r = clamped - n;
   // 2^r = 1 + r q(r) on |r| <= 1/2, q the polynomial of least relative error.

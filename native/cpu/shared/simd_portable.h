@@ -129,6 +129,8 @@ ISA_INLINE Vec min(Vec x, Vec y) { return {min(x.a, y.a), min(x.b, y.b), min(x.c
 // Not fused.
 ISA_INLINE Vec fma(Vec x, Vec y, Vec z) { return x * y + z; }
 ISA_INLINE Quad abs(Quad x) { return Quad(QuadBits(x) & 0x7fffffffu); }
+ISA_INLINE Quad minusAbs(Quad x) { return Quad(QuadBits(x) | 0x80000000u); }
+ISA_INLINE Vec minusAbs(Vec x) { return {minusAbs(x.a), minusAbs(x.b), minusAbs(x.c), minusAbs(x.d)}; }
 ISA_INLINE Vec abs(Vec x) { return {abs(x.a), abs(x.b), abs(x.c), abs(x.d)}; }
 ISA_INLINE Vec sqrt(Vec x) { return {sqrt(x.a), sqrt(x.b), sqrt(x.c), sqrt(x.d)}; }
 ISA_INLINE Vec selectLess(Vec x, Vec y, Vec u, Vec v) {
@@ -158,4 +160,53 @@ ISA_INLINE Vec roundBFloat16(Vec x) {
   return {Quad(bfloat16Bits(x.a) << 16), Quad(bfloat16Bits(x.b) << 16), Quad(bfloat16Bits(x.c) << 16),
           Quad(bfloat16Bits(x.d) << 16)};
 }
+ISA_INLINE void loadApart(const BFloat16* p, Quad& even, Quad& odd) {
+  QuadBits bits;
+  std::memcpy(&bits, p, sizeof bits);
+  even = Quad(bits << 16);
+  odd = Quad(bits & 0xffff0000u);
+}
+ISA_INLINE void storeJoined(BFloat16* p, Quad even, Quad odd) {
+  const QuadBits bits = bfloat16Bits(even) | (bfloat16Bits(odd) << 16);
+  std::memcpy(p, &bits, sizeof bits);
+}
+ISA_INLINE void loadPair(const BFloat16* p, Vec& x, Vec& y) {
+  loadApart(p, x.a, x.b);
+  loadApart(p + 8, x.c, x.d);
+  loadApart(p + 16, y.a, y.b);
+  loadApart(p + 24, y.c, y.d);
+}
+ISA_INLINE void storePair(BFloat16* p, Vec x, Vec y) {
+  storeJoined(p, x.a, x.b);
+  storeJoined(p + 8, x.c, x.d);
+  storeJoined(p + 16, y.a, y.b);
+  storeJoined(p + 24, y.c, y.d);
+}
+ISA_INLINE void streamPair(BFloat16* p, Vec x, Vec y) { storePair(p, x, y); }
+// Lanes 0, 2, .. of a, then of b; lanes 1, 3, ...
+ISA_INLINE Quad evenOf(Quad x, Quad y) { return Quad{x[0], x[2], y[0], y[2]}; }
+ISA_INLINE Quad oddOf(Quad x, Quad y) { return Quad{x[1], x[3], y[1], y[3]}; }
+ISA_INLINE Vec evenLanes(Vec x, Vec y) {
+  return {evenOf(x.a, x.b), evenOf(x.c, x.d), evenOf(y.a, y.b), evenOf(y.c, y.d)};
+}
+ISA_INLINE Vec oddLanes(Vec x, Vec y) {
+  return {oddOf(x.a, x.b), oddOf(x.c, x.d), oddOf(y.a, y.b), oddOf(y.c, y.d)};
+}
 inline constexpr int kSideBySide = 1;
+
+// Sixteen sums in fp64.
+typedef double Twin __attribute__((vector_size(16)));
+struct Doubles {
+  Twin two[8];
+};
+ISA_INLINE Doubles zeroDoubles() { return Doubles{}; }
+// sums + x^2: the square of an fp32 number is exact.
+ISA_INLINE Doubles addSquares(Doubles sums, Vec x) {
+  const Quad q[4] = {x.a, x.b, x.c, x.d};
+  for (int i = 0; i < 8; i++) {
+    const Twin d = {double(q[i / 2][i % 2 * 2]), double(q[i / 2][i % 2 * 2 + 1])};
+    sums.two[i] = sums.two[i] + d * d;
+  }
+  return sums;
+}
+ISA_INLINE void toArray(Doubles sums, double* out) { std::memcpy(out, sums.two, sizeof sums.two); }

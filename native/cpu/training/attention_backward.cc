@@ -102,7 +102,8 @@ class SequenceGradient {
       multiplyGroups(queries_.rows(row), tile_.keys(), groups, rows, headDim_, block_.scores, tileKeys_);
       multiplyGroups(dOut_.rows(row), tile_.values(), groups, rows, headDim_, block_.dots, tileKeys_);
       block_.fill(rows, groups * 16, keys, query - begin + 1, args_.scale * kLog2E, lse_ + row, dots_ + row);
-      multiplyAdd(block_.dSRows(), tile_.rows(), rows, stride_ / 16, seen, begin == 0, dQ_ + row * stride_, stride_);
+      multiplyAdd(block_.dSRows(), tile_.rows(), rows, stride_ / 16, seen, begin == 0, dQ_ + row * stride_,
+                  stride_);
       multiplyAdd(dOut_.columns(row), block_.p(), stride_, groups, rows, false, dV_, tileKeys_);
       multiplyAdd(queries_.columns(row), block_.dS(), stride_, groups, rows, false, dK_, tileKeys_);
     }

@@ -13,15 +13,16 @@ template <class T>
 static void backwardRow(const float* dOut, const float* logprobs, T* dLogits, int64_t columns,
                         float temperature, bool past) {
   Vec sums[kSide] = {zero(), zero(), zero(), zero()};
-  eachVectors(columns, [&](int64_t j, auto lanes) {
-    Vec d[lanes.count];
+  int64_t j = 0;
+  for (; j + kSideLanes <= columns; j += kSideLanes) {
     fetchAhead(dOut + j);
-    lanes.get(dOut + j, d);
-    for (int k = 0; k < lanes.count; k++) sums[k] = sums[k] + d[k];
-  });
+    for (int k = 0; k < kSide; k++) sums[k] = sums[k] + load(dOut + j + k * kLanes);
+  }
+  for (; j < columns; j += kLanes)
+    sums[0] = sums[0] + loadPartial(dOut + j, int(std::min<int64_t>(kLanes, columns - j)));
   const Vec minusTotal = splat(0.0f - reduceAdd((sums[0] + sums[1]) + (sums[2] + sums[3])));
   const Vec divisor = splat(temperature);
-  eachVectors(columns, past ? dLogits : nullptr, [&](int64_t j, auto lanes) {
+  eachVectors(columns, dLogits, past, [&](int64_t j, auto lanes) {
     Vec d[lanes.count], p[lanes.count];
     fetchAhead(logprobs + j);
     lanes.get(dOut + j, d);
