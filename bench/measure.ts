@@ -24,10 +24,14 @@ const leastSamples = 5;
 /** Input sets together exceed the last-level caches of common servers. */
 const coldBytes = 2 ** 27;
 const mostSets = 16;
+/** Where a run is so many operations, its inputs' way from memory hardly counts, and making them is what takes time. */
+const longFlops = 2e9;
+const mostSetsOfLong = 4;
 
 /** How many input sets are rotated: caches should not flatter, nor memory overflow. */
-export function inputSetsOf(inputBytes: number): number {
-  return Math.max(1, Math.min(mostSets, Math.ceil(coldBytes / Math.max(1, inputBytes))));
+export function inputSetsOf({ inputBytes, flops }: Pick<BenchCase, 'inputBytes' | 'flops'>): number {
+  const most = flops >= longFlops ? mostSetsOfLong : mostSets;
+  return Math.max(1, Math.min(most, Math.ceil(coldBytes / Math.max(1, inputBytes))));
 }
 
 export function statistics(samples: readonly number[]): Statistics {
@@ -135,7 +139,7 @@ export async function openSampler(benchCase: BenchCase, sets: number): Promise<S
 
 /** Runs the case for about `time` milliseconds after a warm-up. */
 export async function measure(benchCase: BenchCase, time: number, sets?: number | null): Promise<Timing> {
-  const count = sets ?? inputSetsOf(benchCase.inputBytes);
+  const count = sets ?? inputSetsOf(benchCase);
   const sampler = await openSampler(benchCase, count);
   try {
     const bench = new Bench({

@@ -47,7 +47,7 @@ export interface PeerPresent {
 }
 
 export interface PeakPass extends MachinePeaks {
-  readonly before: GroupName;
+  readonly before: GroupName | 'the end';
 }
 
 export interface BenchDocument {

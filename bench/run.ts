@@ -37,8 +37,8 @@ export async function runBench(
   const { help: _help, out: _out, scaling: _scaling, ...settings } = options;
   const machine = describeMachine();
   const date = new Date().toISOString();
-  const before = info().threads;
-  const threadCounts = options.threads.length > 0 ? options.threads : [before];
+  const atFirst = info().threads;
+  const threadCounts = options.threads.length > 0 ? options.threads : [atFirst];
   const withPeers = options.peers.length > 0;
   print(`${machine.cpu}, ${machine.cores} cores, ${machine.vectorLevel}, Node ${machine.node}`);
 
@@ -47,17 +47,20 @@ export async function runBench(
   const peaks: PeakPass[] = [];
   const measured: Measured[] = [];
   const failures: { row: string; message: string }[] = [];
+  const measureAll = async (before: PeakPass['before']) => {
+    for (const threads of new Set([1, atFirst, ...threadCounts])) {
+      const pass = await measurePeaks({ threads });
+      peaks.push({ before, ...pass });
+      best.set(threads, higherPeaks(best.get(threads), pass));
+      print(peaksLine(pass));
+    }
+  };
   try {
     for (const group of options.only) {
       const cases = selected(groups[group](options), options.rows);
       if (cases.length === 0) continue;
       print('');
-      for (const threads of new Set([1, before, ...threadCounts])) {
-        const pass = await measurePeaks({ threads });
-        peaks.push({ before: group, ...pass });
-        best.set(threads, higherPeaks(best.get(threads), pass));
-        print(peaksLine(pass));
-      }
+      await measureAll(group);
       print(tableHead(group, cases[0]!.unit, withPeers));
       for (const threads of threadCounts) {
         setThreads(threads);
@@ -80,8 +83,10 @@ export async function runBench(
         }
       }
     }
+    print('');
+    await measureAll('the end');
   } finally {
-    setThreads(before);
+    setThreads(atFirst);
     peers.close();
   }
   // Once more: a later pass may have seen higher peaks than those that the printed shares are of.

@@ -163,8 +163,9 @@ test('quantiles of sorted samples', () => {
 });
 
 test('input sets outgrow the caches without outgrowing the memory', () => {
-  assert.equal(inputSetsOf(64), 16);
-  assert.equal(inputSetsOf(2 ** 25), 4);
-  assert.equal(inputSetsOf(2 ** 25 + 1), 4);
-  assert.equal(inputSetsOf(2 ** 30), 1);
+  assert.equal(inputSetsOf({ inputBytes: 64, flops: 0 }), 16);
+  assert.equal(inputSetsOf({ inputBytes: 2 ** 25, flops: 0 }), 4);
+  assert.equal(inputSetsOf({ inputBytes: 2 ** 25 + 1, flops: 0 }), 4);
+  assert.equal(inputSetsOf({ inputBytes: 2 ** 30, flops: 0 }), 1);
+  assert.equal(inputSetsOf({ inputBytes: 64, flops: 1e10 }), 4);
 });
