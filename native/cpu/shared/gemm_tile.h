@@ -276,6 +276,8 @@ struct Tiles {
   static void quad(const TileJob& job) {
     constexpr int64_t kSumStride = kColumns * 4;
     float* sums = job.sums;
+    // The compiler does not know that tile loads read memory: what was packed has to be there before them.
+    asm volatile("" ::: "memory");
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
