@@ -52,7 +52,7 @@ export function linear(
             weight.columns,
             vectorLevels.indexOf(weight.vectorLevel),
           ]
-        : [weight.handle, handleOf(biases?.[i]), 0, 0, 0],
+        : [weight.handle, handleOf(biases?.[i]), -1, 0, 0],
     ),
   ]);
 }

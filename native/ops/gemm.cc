@@ -99,7 +99,7 @@ void gemmOp(OpCall& call) {
 
 // linear(x, family, splitK, outDtype, count, then count times weight, bias?, packedRows, packedColumns,
 // packedLevel): x [rows, K], weight_i [N_i, K] -> [rows, sum of N_i], a block of columns for each weight. A
-// weight of packedRows > 0 is a packed [packedRows, packedColumns].
+// weight of packedRows >= 0 is a packed [packedRows, packedColumns].
 void linearOp(OpCall& call) {
   const Tensor x = call.tensor("x");
   const Family family = call.family();
@@ -120,10 +120,10 @@ void linearOp(OpCall& call) {
     const std::string biasName = "biases[" + std::to_string(i) + "]";
     const Tensor weight = call.tensor(weightName.c_str());
     const auto bias = call.optionalTensor(biasName.c_str());
-    const int64_t packed = call.integer("packedRows", 0), packedK = call.integer("packedColumns", 0);
+    const int64_t packed = call.integer("packedRows", -1), packedK = call.integer("packedColumns", 0);
     const auto level = VectorLevel(call.integer("packedLevel", 0, kVectorLevels - 1));
     call.expectDtype(weightName.c_str(), weight, x.dtype);
-    if (packed > 0) {
+    if (packed >= 0) {
       const VectorLevel now = call.context.vectorLevel;
       call.expect(level == now, weightName + " to be packed at the vector level in use, " + nameOf(now),
                   nameOf(level));
@@ -137,7 +137,7 @@ void linearOp(OpCall& call) {
       call.expectRank(weightName.c_str(), weight, 2, "[N, K]");
       call.expect(weight.shape[1] == k, wanted(weightName.c_str(), "[N, K]", "K", k), weight.shape.text());
     }
-    const int64_t n = packed > 0 ? packed : weight.shape[0];
+    const int64_t n = packed >= 0 ? packed : weight.shape[0];
     if (bias) {
       call.expectDtype(biasName.c_str(), *bias, x.dtype);
       call.expectShape(biasName.c_str(), *bias, {n}, "[N]");
@@ -157,7 +157,7 @@ void linearOp(OpCall& call) {
     g.bias = biases[i] ? biases[i]->data() : nullptr;
     g.c = y.as<char>() + column * int64_t(bytesOf(out));
     g.m = rows;
-    g.packedB = packedRows[i] > 0;
+    g.packedB = packedRows[i] >= 0;
     g.n = g.packedB ? packedRows[i] : weights[i].shape[0];
     g.k = k;
     g.lda = g.ldb = k;

@@ -20,8 +20,7 @@ struct GemmArgs {
   int64_t strideA = 0, strideB = 0, strideC = 0;  // elements from one matrix of the batch to the next
   bool transposeA = false;                        // A is stored [k, m]
   bool transposeB = false;                        // B is stored [n, k], as the weight of y = x W^T is
-  bool packedB =
-      false;  // B is a packed weight [n, k] (ops/pack_weight.h), its strides unused; a batch has one B
+  bool packedB = false;     // B is a packed weight [n, k] (ops/pack_weight.h), its strides unused; no batch
   bool accumulate = false;  // C += instead of C =; needs an fp32 C
   DType in = DType::float32, out = DType::float32;
   int splitK = 0;  // length of k that is summed before the partial sums are added in order; 0: no split

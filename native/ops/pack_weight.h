@@ -1,7 +1,7 @@
 // The weight of a linear layer in the layout that the products read: packed once, used by many calls.
 //
 // [N, K] becomes panels of some columns of the product by all of k, k padded to whole steps. The layout is
-// the vector level's own and no promise: only linear and gemm read it, at the level that packed it.
+// the vector level's own and no promise: only linear reads it, at the level that packed it.
 #pragma once
 #include "core/dtype.h"
 #include "core/registry.h"

@@ -17,6 +17,7 @@ const { vectorLevel } = info();
 // rows, N, K, splitK: one row, odd tails of panels and steps, several tiles of rows, several blocks of k, chunks.
 const shapes: readonly [number, number, number, number][] = [
   [1, 1, 1, 0],
+  [2, 0, 5, 0],
   [1, 33, 65, 0],
   [4, 100, 1100, 512],
   [15, 31, 257, 0],

@@ -53,14 +53,13 @@ const stepLengths = { single: 1, pairs: 2, tiles: 32, splitTiles: 32 } as const;
 
 const bits = new Uint32Array(1);
 const floats = new Float32Array(bits.buffer);
-/** A finite number rounded to bf16, to nearest even. */
-function roundBf16(x: number): number {
+/** The upper 8 bits of a number's significand, which bf16 holds. */
+function hi(x: number): number {
   floats[0] = x;
-  bits[0] = (bits[0]! + 0x7fff + ((bits[0]! >>> 16) & 1)) & 0xffff0000;
+  bits[0]! &= 0xffff0000;
   return floats[0]!;
 }
-const hi = roundBf16;
-const lo = (x: number) => x - roundBf16(x);
+const lo = (x: number) => x - hi(x);
 const whole = (x: number) => x;
 
 /**

@@ -9,41 +9,27 @@
 namespace isopolicy::ISA_PASS {
 
 #if ISA_LEVEL >= 4
-// The compiler takes a tile load for a computation on its address; this makes it write out first what is
-// loaded.
-ISA_INLINE void writeOut() { __asm__ volatile("" ::: "memory"); }
-
-// What a thread that multiplies 16-bit T at level amx holds meanwhile: tile registers for sums of 1 to 16
-// rows (0 to 3, and the left operands, 4 and 5, have that many), and a control register with which vectors
-// take subnormals as zeros, as tiles do.
+// What a thread that multiplies 16-bit T at level amx holds meanwhile: tile registers, and a control register
+// with which vectors take subnormals as zeros, as tiles do.
 template <class T>
 class RowTiles {
  public:
-  explicit RowTiles(int rows) {
+  explicit RowTiles(int rows) : tiles_(rows) {
     if constexpr (!kUsed) return;
-    struct alignas(64) {
-      uint8_t palette, startRow, reserved[14];
-      uint16_t bytes[16];
-      uint8_t rows[16];
-    } config = {};
-    config.palette = 1;
-    for (int i = 0; i < 8; i++) {
-      config.bytes[i] = 64;
-      config.rows[i] = i < 6 ? uint8_t(rows) : uint8_t(16);
-    }
-    _tile_loadconfig(&config);
     control_ = _mm_getcsr();
     _mm_setcsr(control_ | _MM_FLUSH_ZERO_ON | _MM_DENORMALS_ZERO_ON);
   }
   RowTiles(const RowTiles&) = delete;
   ~RowTiles() {
-    if constexpr (!kUsed) return;
-    _mm_setcsr(control_);
-    _tile_release();
+    if constexpr (kUsed) _mm_setcsr(control_);
   }
 
  private:
   static constexpr bool kUsed = !std::is_same_v<T, float>;
+  struct None {
+    explicit None(int) {}
+  };
+  std::conditional_t<kUsed, TileScope, None> tiles_;
   unsigned control_;
 };
 

@@ -1,5 +1,5 @@
 // The forms in which attention keeps queries, keys, values and probabilities while it multiplies them, and
-// the way there from rows of qkv and from pages of the cache. Included once a pass: no guard.
+// the way there from rows of qkv and from pages of the cache. Included once a pass, after tiles.h: no guard.
 //
 //   wide:   fp32, for fused multiply-adds. Every dtype where nothing below applies.
 //   pairs:  bf16, two neighbours along the sum in one 32-bit lane, as vdpbf16ps and AMX take them.
@@ -9,6 +9,7 @@
 //
 // 16 keys lie side by side: [headDim][16] wide, [headDim / 2][16][2] in pairs, which is also how bf16 pages
 // lie. Values lie by rows: [keys][headDim] wide, [keys / 2][headDim][2] in pairs.
+#include "cpu/shared/transpose.h"
 
 namespace isopolicy::ISA_PASS {
 
@@ -50,75 +51,6 @@ class FiniteCheck {
   Vec zeros_;
   uint32_t found_;
 };
-
-// ---- Sixteen rows become columns ----
-
-#if ISA_LEVEL >= 2
-// Moves 32-bit lanes as they are, be they numbers or pairs.
-ISA_INLINE void transpose16(const Vec (&x)[16], Vec (&out)[16]) {
-  __m512 a[16], b[16];
-  for (int i = 0; i < 16; i += 2) {
-    a[i] = _mm512_unpacklo_ps(x[i].v, x[i + 1].v);
-    a[i + 1] = _mm512_unpackhi_ps(x[i].v, x[i + 1].v);
-  }
-  // b[4 q + e]: column e of each 128-bit lane, rows 4 q to 4 q + 3.
-  for (int q = 0; q < 4; q++) {
-    b[4 * q] = _mm512_shuffle_ps(a[4 * q], a[4 * q + 2], 0x44);
-    b[4 * q + 1] = _mm512_shuffle_ps(a[4 * q], a[4 * q + 2], 0xee);
-    b[4 * q + 2] = _mm512_shuffle_ps(a[4 * q + 1], a[4 * q + 3], 0x44);
-    b[4 * q + 3] = _mm512_shuffle_ps(a[4 * q + 1], a[4 * q + 3], 0xee);
-  }
-  for (int e = 0; e < 4; e++) {
-    const __m512 low01 = _mm512_shuffle_f32x4(b[e], b[4 + e], 0x44);
-    const __m512 high01 = _mm512_shuffle_f32x4(b[e], b[4 + e], 0xee);
-    const __m512 low23 = _mm512_shuffle_f32x4(b[8 + e], b[12 + e], 0x44);
-    const __m512 high23 = _mm512_shuffle_f32x4(b[8 + e], b[12 + e], 0xee);
-    out[e] = {_mm512_shuffle_f32x4(low01, low23, 0x88)};
-    out[4 + e] = {_mm512_shuffle_f32x4(low01, low23, 0xdd)};
-    out[8 + e] = {_mm512_shuffle_f32x4(high01, high23, 0x88)};
-    out[12 + e] = {_mm512_shuffle_f32x4(high01, high23, 0xdd)};
-  }
-}
-#elif ISA_LEVEL == 1
-ISA_INLINE void transpose8(const __m256 (&x)[8], __m256 (&out)[8]) {
-  __m256 a[8], b[8];
-  for (int i = 0; i < 8; i += 2) {
-    a[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
-    a[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
-  }
-  for (int q = 0; q < 2; q++) {
-    b[4 * q] = _mm256_shuffle_ps(a[4 * q], a[4 * q + 2], 0x44);
-    b[4 * q + 1] = _mm256_shuffle_ps(a[4 * q], a[4 * q + 2], 0xee);
-    b[4 * q + 2] = _mm256_shuffle_ps(a[4 * q + 1], a[4 * q + 3], 0x44);
-    b[4 * q + 3] = _mm256_shuffle_ps(a[4 * q + 1], a[4 * q + 3], 0xee);
-  }
-  for (int e = 0; e < 4; e++) {
-    out[e] = _mm256_permute2f128_ps(b[e], b[4 + e], 0x20);
-    out[4 + e] = _mm256_permute2f128_ps(b[e], b[4 + e], 0x31);
-  }
-}
-ISA_INLINE void transpose16(const Vec (&x)[16], Vec (&out)[16]) {
-  for (int half = 0; half < 2; half++) {
-    __m256 low[8], high[8], columns[8];
-    for (int i = 0; i < 8; i++) {
-      low[i] = x[8 * half + i].lo;
-      high[i] = x[8 * half + i].hi;
-    }
-    transpose8(low, columns);
-    for (int i = 0; i < 8; i++) (half ? out[i].hi : out[i].lo) = columns[i];
-    transpose8(high, columns);
-    for (int i = 0; i < 8; i++) (half ? out[8 + i].hi : out[8 + i].lo) = columns[i];
-  }
-}
-#else
-ISA_INLINE void transpose16(const Vec (&x)[16], Vec (&out)[16]) {
-  float rows[16][16], columns[16][16];
-  for (int i = 0; i < 16; i++) toArray(x[i], rows[i]);
-  for (int i = 0; i < 16; i++)
-    for (int j = 0; j < 16; j++) columns[j][i] = rows[i][j];
-  for (int j = 0; j < 16; j++) out[j] = load(columns[j]);
-}
-#endif
 
 // ---- Wide ----
 
@@ -215,14 +147,6 @@ ISA_INLINE void interleave(__m512i a, __m512i b, __m512i& low, __m512i& high) {
   high = _mm512_permutex2var_epi16(a, _mm512_add_epi16(first, _mm512_set1_epi16(16)), b);
 }
 
-// 32 fp32 that bf16 holds exactly.
-ISA_INLINE __m512i upperHalves(__m512 low, __m512 high) {
-  const __m512i odd =
-      _mm512_set_epi32(0x3f003d, 0x3b0039, 0x370035, 0x330031, 0x2f002d, 0x2b0029, 0x270025, 0x230021,
-                       0x1f001d, 0x1b0019, 0x170015, 0x130011, 0x0f000d, 0x0b0009, 0x070005, 0x030001);
-  return _mm512_permutex2var_epi16(_mm512_castps_si512(low), odd, _mm512_castps_si512(high));
-}
-
 // 32 fp32 rounded to T. bf16 takes subnormals as zeros, as the products do.
 template <class T>
 ISA_INLINE __m512i roundBits(Vec low, Vec high) {
@@ -234,18 +158,16 @@ ISA_INLINE __m512i roundBits(Vec low, Vec high) {
 
 // Stores 32 elements: bf16 as it is, fp16 as its upper 8 bits here and the rest a plane further.
 template <class T>
-ISA_INLINE void storeSplit(__m512i bits, BFloat16* out, int64_t plane) {
+ISA_INLINE void storeSplit(__m512i bits, BFloat16* out, [[maybe_unused]] int64_t plane) {
   if constexpr (std::is_same_v<T, BFloat16>) {
     _mm512_storeu_si512(out, bits);
   } else {
-    const __m512i upper = _mm512_set1_epi32(int(0xffff0000u));
-    const __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(bits));
-    const __m512 high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(bits, 1));
-    const auto rest = [&](__m512 x) {
-      return _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), upper)));
-    };
-    _mm512_storeu_si512(out, upperHalves(low, high));
-    _mm512_storeu_si512(out + plane, upperHalves(rest(low), rest(high)));
+#if ISA_LEVEL >= 4
+    __m512i upper, rest;
+    splitHalves(bits, upper, rest);
+    _mm512_storeu_si512(out, upper);
+    _mm512_storeu_si512(out + plane, rest);
+#endif
   }
 }
 

@@ -5,6 +5,7 @@
 // sixteen lanes of one step, eachLane sixteen steps of one lane. Either can be read from memory that is
 // contiguous along k or across the lanes; what lies the other way is transposed in registers. Included once a
 // pass, inside it: no guard.
+#include "cpu/shared/transpose.h"
 
 namespace isopolicy::ISA_PASS {
 
@@ -23,43 +24,9 @@ struct Source {
 };
 
 #if ISA_LEVEL >= 2
-// rows[i] lane j <-> rows[j] lane i.
-ISA_INLINE void transpose16(__m512 (&r)[16]) {
-  __m512 t[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; i++) {
-    t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    const __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 1]);
-    const __m512d c = _mm512_castps_pd(t[4 * i + 2]), d = _mm512_castps_pd(t[4 * i + 3]);
-    r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-    r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-    r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-    r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
-  }
-  // r[4i + j] holds in quarter q column 4q + j of rows 4i to 4i + 3: gather the quarters.
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; j++) {
-    t[j] = _mm512_shuffle_f32x4(r[j], r[4 + j], 0x88);
-    t[4 + j] = _mm512_shuffle_f32x4(r[j], r[4 + j], 0xdd);
-    t[8 + j] = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0x88);
-    t[12 + j] = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0xdd);
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; j++) {
-    r[j] = _mm512_shuffle_f32x4(t[j], t[8 + j], 0x88);
-    r[8 + j] = _mm512_shuffle_f32x4(t[j], t[8 + j], 0xdd);
-    r[4 + j] = _mm512_shuffle_f32x4(t[4 + j], t[12 + j], 0x88);
-    r[12 + j] = _mm512_shuffle_f32x4(t[4 + j], t[12 + j], 0xdd);
-  }
-}
-
-// The same from memory, sixteen words of sixteen rows that are `bytes` apart: quarters of rows are gathered
-// by loads, which leaves half of the shuffles.
-ISA_INLINE void transposeWords(const char* rows, int64_t bytes, __m512 (&out)[16]) {
+// transpose16 from memory, sixteen words of sixteen rows that are `bytes` apart: quarters of rows are
+// gathered by loads, which leaves half of the shuffles.
+ISA_INLINE void transposeWords(const char* rows, int64_t bytes, Vec (&out)[16]) {
   const auto quarter = [&](int row, int q) {
     return _mm_loadu_ps(reinterpret_cast<const float*>(rows + row * bytes) + 4 * q);
   };
@@ -77,10 +44,10 @@ ISA_INLINE void transposeWords(const char* rows, int64_t bytes, __m512 (&out)[16
     const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(r[0], r[1]));
     const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(r[2], r[3]));
     const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(r[2], r[3]));
-    out[4 * q] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-    out[4 * q + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-    out[4 * q + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-    out[4 * q + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    out[4 * q] = {_mm512_castpd_ps(_mm512_unpacklo_pd(a, c))};
+    out[4 * q + 1] = {_mm512_castpd_ps(_mm512_unpackhi_pd(a, c))};
+    out[4 * q + 2] = {_mm512_castpd_ps(_mm512_unpacklo_pd(b, d))};
+    out[4 * q + 3] = {_mm512_castpd_ps(_mm512_unpackhi_pd(b, d))};
   }
 }
 #endif
@@ -139,28 +106,15 @@ ISA_INLINE void stepBlock(const Source<T>& x, int64_t k, int64_t lane, Vec (&out
   }
   const T* from = x.at + lane * x.ld + k;
 #if ISA_LEVEL >= 2
-  __m512 r[16];
   if (lanes == 16 && n == 16 * Depth) {
     for (int i = 0; i < 16; i++) __builtin_prefetch(reinterpret_cast<const char*>(from + i * x.ld) + kAhead);
-    if constexpr (Depth == 2 || std::is_same_v<T, float>) {
-      transposeWords(reinterpret_cast<const char*>(from), x.ld * int64_t(sizeof(T)), r);
-      for (int i = 0; i < 16; i++) out[i] = {r[i]};
-      return;
-    }
+    if constexpr (Depth == 2 || std::is_same_v<T, float>)
+      return transposeWords(reinterpret_cast<const char*>(from), x.ld * int64_t(sizeof(T)), out);
   }
-  for (int i = 0; i < 16; i++)
-    r[i] = i < lanes ? stepsAlong<Depth>(from + i * x.ld, n).v : _mm512_setzero_ps();
-  transpose16(r);
-  for (int i = 0; i < 16; i++) out[i] = {r[i]};
-#else
-  float words[16][16];
-  for (int i = 0; i < 16; i++) {
-    float row[16];
-    toArray(i < lanes ? stepsAlong<Depth>(from + i * x.ld, n) : zero(), row);
-    for (int j = 0; j < 16; j++) words[j][i] = row[j];
-  }
-  for (int j = 0; j < 16; j++) out[j] = load(words[j]);
 #endif
+  Vec rows[16];
+  for (int i = 0; i < 16; i++) rows[i] = i < lanes ? stepsAlong<Depth>(from + i * x.ld, n) : zero();
+  transpose16(rows, out);
 }
 
 // put(step, lane, words) for every step below `steps` (from the length on they are zero) and every sixteenth
@@ -200,10 +154,9 @@ ISA_INLINE void eachLane(const Source<T>& x, int64_t steps, int64_t width, Put&&
     for (int64_t lane = 0; lane < width; lane += kLanes) {
       Vec block[16];
       stepBlock<Depth>(x, step * Depth, lane, block);
-      __m512 r[16];
-      for (int i = 0; i < 16; i++) r[i] = block[i].v;
-      transpose16(r);
-      for (int i = 0; i < 16; i++) put(lane + i, step, {r[i]});
+      Vec lanes[16];
+      transpose16(block, lanes);
+      for (int i = 0; i < 16; i++) put(lane + i, step, lanes[i]);
     }
   }
 }

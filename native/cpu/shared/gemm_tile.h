@@ -186,22 +186,6 @@ struct Pairs {
 #if ISA_LEVEL >= 4
 inline constexpr int64_t kTileBytes = 1024;
 
-// Sixteen words of fp16 pairs as two of bf16 pairs whose sum they are. A number that is not finite leaves NaN
-// in one part.
-ISA_INLINE void splitHalves(Vec words, Vec& hi, Vec& lo) {
-  const __m512i bits = _mm512_castps_si512(words.v);
-  const __m512 x = _mm512_cvtph_ps(_mm512_castsi512_si256(bits));
-  const __m512 y = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(bits, 1));
-  const __m512i high = (__m512i)_mm512_cvtne2ps_pbh(y, x);
-  const auto widened = [](__m256i h) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-  };
-  const __m512 restX = _mm512_sub_ps(x, widened(_mm512_castsi512_si256(high)));
-  const __m512 restY = _mm512_sub_ps(y, widened(_mm512_extracti64x4_epi64(high, 1)));
-  hi = {_mm512_castsi512_ps(high)};
-  lo = {_mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(restY, restX))};
-}
-
 // A block of A is [step][16-row half][part] tiles, a panel of B [step][16-column half][part]: kRows and
 // kColumns are two tiles each, so that four products share four loads and their sums fill four of the eight
 // registers.
@@ -263,10 +247,10 @@ struct Tiles {
     if constexpr (Parts == 1) {
       store(reinterpret_cast<float*>(to), words);
     } else {
-      Vec hi, lo;
-      splitHalves(words, hi, lo);
-      store(reinterpret_cast<float*>(to), hi);
-      store(reinterpret_cast<float*>(to + kTileBytes), lo);
+      __m512i upper, rest;
+      splitHalves(_mm512_castps_si512(words.v), upper, rest);
+      _mm512_storeu_si512(to, upper);
+      _mm512_storeu_si512(to + kTileBytes, rest);
     }
   }
 
@@ -276,8 +260,7 @@ struct Tiles {
   static void quad(const TileJob& job) {
     constexpr int64_t kSumStride = kColumns * 4;
     float* sums = job.sums;
-    // The compiler does not know that tile loads read memory: what was packed has to be there before them.
-    asm volatile("" ::: "memory");
+    writeOut();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
