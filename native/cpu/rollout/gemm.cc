@@ -11,6 +11,7 @@
 // In this order: each uses what is before it.
 // clang-format off
 #include "cpu/rollout/gemm.h"
+#include "cpu/shared/each_vector.h"
 #include "cpu/shared/gemm_pack.h"
 #include "cpu/shared/gemm_tile.h"
 #include "cpu/shared/gemm_product.h"

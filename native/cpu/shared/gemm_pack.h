@@ -89,6 +89,9 @@ ISA_INLINE Vec stepsAlong(const T* x, int n) {
 // How far ahead the bytes of a row are asked for: many short streams are more than the hardware's prefetcher
 // follows.
 inline constexpr int kAhead = 512;
+// The same where the lanes of a row lie side by side, in rows: into L2, since of rows that are some KiB apart
+// L1 holds but a few dozen.
+inline constexpr int kRowsAhead = 64;
 
 // Sixteen steps from k on, of sixteen lanes from `lane` on, whichever way they lie: out[i] is step i, absent
 // lanes and steps are zero.
@@ -98,6 +101,8 @@ ISA_INLINE void stepBlock(const Source<T>& x, int64_t k, int64_t lane, Vec (&out
   const int n = int(lesser(16 * Depth, x.length - k));
   if (!x.alongK) {
     const T* from = x.at + k * x.ld + lane;
+    if (lane % (2 * kLanes) == 0)
+      for (int i = 0; i < 16 * Depth; i++) __builtin_prefetch(from + (i + kRowsAhead) * x.ld, 0, 2);
     for (int i = 0; i < 16; i++)
       out[i] = i * Depth < n && lanes > 0
                    ? stepAcross<Depth>(from + i * Depth * x.ld, x.ld, i * Depth + 1 < n, lanes)
@@ -117,10 +122,42 @@ ISA_INLINE void stepBlock(const Source<T>& x, int64_t k, int64_t lane, Vec (&out
   transpose16(rows, out);
 }
 
+#if ISA_LEVEL >= 3
+// The pairs of rows k and k + 1 of 32 lanes that lie across, a whole line of each row at a time: where rows
+// lie a multiple of some KiB apart, half a line would be gone from L1 before the other half is asked for.
+template <class T>
+ISA_INLINE void pairsAcross(const Source<T>& x, int64_t k, int64_t lane, Vec& left, Vec& right) {
+  const int64_t lanes = lesser(32, x.lanes - lane);
+  const T* at = x.at + k * x.ld + lane;
+  const __mmask32 mask = lanes == 32 ? ~0u : lanes > 0 ? (1u << lanes) - 1 : 0;
+  const __m512i even = _mm512_maskz_loadu_epi16(k < x.length ? mask : 0, at);
+  const __m512i odd = _mm512_maskz_loadu_epi16(k + 1 < x.length ? mask : 0, at + x.ld);
+  const __m512i low = _mm512_unpacklo_epi16(even, odd), high = _mm512_unpackhi_epi16(even, odd);
+  const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+  const __m512i second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+  left.v = _mm512_castsi512_ps(_mm512_permutex2var_epi64(low, first, high));
+  right.v = _mm512_castsi512_ps(_mm512_permutex2var_epi64(low, second, high));
+}
+#endif
+
 // put(step, lane, words) for every step below `steps` (from the length on they are zero) and every sixteenth
 // lane below `width`, steps in order within a lane.
 template <int Depth, class T, class Put>
 ISA_INLINE void eachStep(const Source<T>& x, int64_t steps, int64_t width, Put&& put) {
+#if ISA_LEVEL >= 3
+  if (Depth == 2 && !x.alongK && width == 2 * kLanes) {
+    for (int64_t step = 0; step < steps; step++) {
+      const char* soon = reinterpret_cast<const char*>(x.at + (2 * step + kRowsAhead) * x.ld);
+      __builtin_prefetch(soon, 0, 2);
+      __builtin_prefetch(soon + x.ld * int64_t(sizeof(T)), 0, 2);
+      Vec left, right;
+      pairsAcross(x, 2 * step, 0, left, right);
+      put(step, 0, left);
+      put(step, kLanes, right);
+    }
+    return;
+  }
+#endif
   for (int64_t lane = 0; lane < width; lane += kLanes) {
     for (int64_t step = 0; step < steps; step += 16) {
       Vec block[16];
@@ -143,11 +180,14 @@ template <int Depth, class T, class Put>
 ISA_INLINE void eachLane(const Source<T>& x, int64_t steps, int64_t width, Put&& put) {
   if (x.alongK) {
     for (int64_t lane = 0; lane < width; lane++)
-      for (int64_t step = 0; step < steps; step += 16)
+      for (int64_t step = 0; step < steps; step += 16) {
+        if (lane < x.lanes)
+          __builtin_prefetch(reinterpret_cast<const char*>(x.at + lane * x.ld + step * Depth) + kAhead, 0, 2);
         put(lane, step,
             lane < x.lanes ? stepsAlong<Depth>(x.at + lane * x.ld + step * Depth,
                                                int(lesser(16 * Depth, x.length - step * Depth)))
                            : zero());
+      }
     return;
   }
   for (int64_t step = 0; step < steps; step += 16) {

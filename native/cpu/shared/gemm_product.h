@@ -1,17 +1,27 @@
 // How a matrix product is cut into blocks, packed and shared among threads: the same for both families and
 // every format of gemm_tile.h.
 //
-// C is cut into blocks of rows x columns, a task each; k into blocks whose panel of B stays in L1 while the
-// rows of a block pass over it. A is packed ahead, for all threads. B is packed ahead where several blocks of
-// rows read it, else block by block by the task itself; packed weights are read in place. With splitK each
-// chunk of k has chains of its own, and the chunks are added in order. Included once a pass, inside it, after
+// C is cut into blocks of rows x columns; k into blocks whose panel of B stays in L1 while the rows of a
+// block pass over it. A task is a block, whose rows of A are packed ahead for all threads, or all blocks of
+// some rows, which it packs itself. B is packed ahead where several blocks of rows read it, else block by
+// block by the task itself; packed weights are read in place. With splitK each chunk of k has chains of its
+// own, and the chunks are added in order. Included once a pass, inside it, after each_vector.h and
 // gemm_tile.h: no guard.
 
 namespace isopolicy::ISA_PASS {
 
-// Rows and columns of C that a thread takes at a time: the sums (256 KiB), a block of A over all of k and a
-// panel of B together stay in L2.
-inline constexpr int64_t kProductRows = 256, kProductColumns = 256;
+// Bytes of A that a block of rows may have: over all of k it then stays in L2 beside a panel of B and its
+// sums, so that B goes by once, a panel after the other.
+inline constexpr int64_t kBlockBytes = int64_t(1) << 20;
+// With fewer rows than these B would go by too often. Then k goes block by block over a square of C instead,
+// whose sums (1 MiB) stay in L2 with a slice of A and one of B.
+inline constexpr int64_t kLeastRows = 192, kSquare = 512;
+// From so many rows a thread on, each thread packs its own and reads all of B; with fewer it does where B is
+// this small. Else all pack A ahead and share out the columns, so that B is read once.
+inline constexpr int64_t kLeastOwnRows = 512, kSmallBytes = int64_t(1) << 20;
+// An output of this size is not in a core's caches when it is read, and goes past them: an ordinary store
+// first reads the line that it overwrites.
+inline constexpr int64_t kOutputPast = int64_t(2) << 20;
 // Bytes that are packed ahead for all threads (a share of L3).
 inline constexpr int64_t kPackedAhead = int64_t(8) << 20;
 // Multiply-adds worth a thread of its own: some microseconds.
@@ -69,11 +79,12 @@ class Product {
   }
 
   void run(Workers& workers) {
-    const int64_t perThread = quotientUp(quotientUp(g_.m, kRows), workers.threads()) * kRows;
-    blockRows_ = lesser(kProductRows / kRows * kRows,
-                        perThread > 2 * kRows ? perThread : kProductRows / kRows * kRows);
+    cut(workers.threads());
+    const int64_t rowBytes = g_.n * int64_t(bytesOf(g_.out));
+    past_ = g_.batch * g_.m * rowBytes >= kOutputPast && g_.ldc == g_.n && rowBytes % 64 == 0 &&
+            reinterpret_cast<uintptr_t>(g_.c) % 64 == 0;
     if (g_.batch > 1)
-      eachMatrix(workers);
+      eachRows(workers, Packed{}, 0, g_.n);
     else
       oneMatrix(workers);
   }
@@ -90,19 +101,38 @@ class Product {
     int64_t bFirstColumn = 0;
   };
 
-  void oneMatrix(Workers& workers) {
-    const int64_t aBytes = quotientUp(g_.m, kRows) * depths_.steps * Format::kBytesA;
+  // Settles rows and columns of a block, and who packs A.
+  void cut(int threads) {
     const int64_t rowBytes = depths_.steps * Format::kBytesA / kRows + 1;
-    const int64_t slabRows =
-        aBytes <= kPackedAhead ? g_.m : roundUp(lesser(g_.m, kPackedAhead / rowBytes), blockRows_);
+    const int64_t fitting = kBlockBytes / rowBytes;
+    const bool whole = fitting >= lesser(kLeastRows, g_.m);
+    wide_ = whole ? kColumns : kSquare;
+    const int64_t rows = whole ? fitting : kSquare;
+    const int64_t high = rows > kRows ? rows / kRows * kRows : kRows;
+    int64_t down = quotientUp(g_.m, high);
+    const int64_t even = roundUp(down, threads);
+    const int64_t bytesB = quotientUp(g_.n, kColumns) * depths_.steps * Format::kBytesStored;
+    ownRows_ = g_.batch * down >= 4 * threads || g_.m >= even * kLeastOwnRows ||
+               (bytesB <= kSmallBytes && g_.m >= even * kRows) || threads == 1;
+    if (ownRows_ && g_.batch * down < 4 * threads && g_.batch % threads != 0) down = even;
+    high_ = roundUp(quotientUp(g_.m, down), kRows);
+  }
+
+  void oneMatrix(Workers& workers) {
     const int64_t panelBytes = depths_.steps * Format::kBytesB + 1;
     // Several blocks of rows read the same panels.
-    const bool sharesB = !g_.packedB && g_.m > blockRows_;
+    const bool sharesB = !g_.packedB && g_.m > high_;
     const int64_t slabColumns =
         sharesB ? (kPackedAhead / panelBytes > 1 ? kPackedAhead / panelBytes : 1) * kColumns : g_.n;
+    const int64_t rowBytes = depths_.steps * Format::kBytesA / kRows + 1;
+    const int64_t slabRows = ownRows_ || rowBytes * g_.m <= kPackedAhead
+                                 ? g_.m
+                                 : roundUp(lesser(g_.m, kPackedAhead / rowBytes), high_);
     Scratch scratch;
     Packed packed;
-    packed.a = scratch.get<char>(quotientUp(lesser(slabRows, g_.m), kRows) * depths_.steps * Format::kBytesA);
+    if (!ownRows_)
+      packed.a =
+          scratch.get<char>(quotientUp(lesser(slabRows, g_.m), kRows) * depths_.steps * Format::kBytesA);
     char* bAhead = nullptr;
     if (sharesB)
       bAhead = scratch.get<char>(quotientUp(lesser(slabColumns, g_.n), kColumns) * depths_.steps *
@@ -111,6 +141,12 @@ class Product {
     for (int64_t n = 0; n < g_.n; n += slabColumns) {
       const int64_t columns = lesser(slabColumns, g_.n - n);
       packed.bFirstColumn = n;
+      if (ownRows_) {
+        packed.aRows = 0;
+        packAhead(workers, packed, false, bAhead, n, columns);
+        eachRows(workers, packed, n, columns);
+        continue;
+      }
       for (int64_t m = 0; m < g_.m; m += slabRows) {
         packed.aFirstRow = m;
         packed.aRows = lesser(slabRows, g_.m - m);
@@ -163,47 +199,46 @@ class Product {
   // Shares out the blocks of C in rows m .. and columns n ..; smaller blocks where there would be too few.
   void eachBlock(Workers& workers, const Packed& packed, int64_t m, int64_t rows, int64_t n,
                  int64_t columns) {
-    int64_t high = blockRows_, wide = kProductColumns;
-    const bool few = rows <= 2 * kRows;  // one or two tiles: a panel at a time, so that its sums stay in L1
-    if (few) wide = kColumns;
-    const auto blocks = [&] { return quotientUp(rows, high) * quotientUp(columns, wide); };
-    while (blocks() < 4 * workers.threads() && wide > 2 * kColumns) wide /= 2;
+    int64_t wide = wide_;
+    const auto blocks = [&] { return quotientUp(rows, high_) * quotientUp(columns, wide); };
+    while (blocks() < 4 * workers.threads() && blocks() % workers.threads() != 0 && wide > kColumns)
+      wide /= 2;
     const int64_t across = quotientUp(columns, wide);
-    const int64_t work = lesser(high, rows) * wide * (g_.k + 16);
+    const int64_t work = lesser(high_, rows) * wide * (g_.k + 16);
     workers.parallelFor(blocks(), quotientUp(kProductGrain, work), [&](int64_t begin, int64_t end) {
       [[maybe_unused]] typename Format::Scope scope;
       for (int64_t i = begin; i < end; i++) {
-        const int64_t row = m + i / across * high, column = n + i % across * wide;
-        block(packed, 0, row, lesser(high, m + rows - row), column, lesser(wide, n + columns - column));
+        const int64_t row = m + i / across * high_, column = n + i % across * wide;
+        block(packed, 0, row, lesser(high_, m + rows - row), column, lesser(wide, n + columns - column));
       }
+      if (past_) fencePastCaches();
     });
   }
 
-  // A batch: every task packs what it needs.
-  void eachMatrix(Workers& workers) {
-    const int64_t high = blockRows_, wide = kProductColumns;
-    const int64_t down = quotientUp(g_.m, high), across = quotientUp(g_.n, wide);
-    const int64_t work = lesser(high, g_.m) * lesser(wide, g_.n) * (g_.k + 16);
-    workers.parallelFor(
-        g_.batch * down * across, quotientUp(kProductGrain, work), [&](int64_t begin, int64_t end) {
-          [[maybe_unused]] typename Format::Scope scope;
-          Scratch scratch;
-          Packed packed;
-          packed.a =
-              scratch.get<char>(quotientUp(lesser(high, g_.m), kRows) * depths_.steps * Format::kBytesA);
-          for (int64_t i = begin; i < end; i++) {
-            const int64_t matrix = i / (down * across);
-            packed.aFirstRow = i / across % down * high;
-            packed.aRows = lesser(high, g_.m - packed.aFirstRow);
-            for (int64_t row = 0; row < packed.aRows; row += kRows)
-              for (int64_t b = 0; b < depths_.blocks; b++) {
-                const Depths::Block k = depths_.block(b);
-                packRows(matrix, packed.aFirstRow + row, k, aAt(packed, row, k));
-              }
-            const int64_t column = i % across * wide;
-            block(packed, matrix, packed.aFirstRow, packed.aRows, column, lesser(wide, g_.n - column));
+  // A block of rows a task, which packs them and goes over all columns: its part of A stays in the thread's
+  // caches.
+  void eachRows(Workers& workers, const Packed& ahead, int64_t n, int64_t columns) {
+    const int64_t down = quotientUp(g_.m, high_);
+    const int64_t work = lesser(high_, g_.m) * columns * (g_.k + 16);
+    workers.parallelFor(g_.batch * down, quotientUp(kProductGrain, work), [&](int64_t begin, int64_t end) {
+      [[maybe_unused]] typename Format::Scope scope;
+      Scratch scratch;
+      Packed packed = ahead;
+      packed.a = scratch.get<char>(quotientUp(lesser(high_, g_.m), kRows) * depths_.steps * Format::kBytesA);
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t matrix = i / down;
+        packed.aFirstRow = i % down * high_;
+        packed.aRows = lesser(high_, g_.m - packed.aFirstRow);
+        for (int64_t row = 0; row < packed.aRows; row += kRows)
+          for (int64_t b = 0; b < depths_.blocks; b++) {
+            const Depths::Block k = depths_.block(b);
+            packRows(matrix, packed.aFirstRow + row, k, aAt(packed, row, k));
           }
-        });
+        for (int64_t column = n; column < n + columns; column += wide_)
+          block(packed, matrix, packed.aFirstRow, packed.aRows, column, lesser(wide_, n + columns - column));
+      }
+      if (past_) fencePastCaches();
+    });
   }
 
   // One block of C, over all of k.
@@ -225,13 +260,15 @@ class Product {
     const int64_t storedBytes = direct || !packed.b ? Format::kBytesStored : Format::kBytesB;
     for (int64_t blockIndex = 0; blockIndex < depths_.blocks; blockIndex++) {
       const Depths::Block k = depths_.block(blockIndex);
+      const bool fetchesA = panels > 1 && !k.last;
+      const Ahead nextA(fetchesA ? aAt(packed, m - packed.aFirstRow, depths_.block(blockIndex + 1)) : nullptr,
+                        fetchesA ? tiles * k.steps * Format::kBytesA : 0, panels * tiles * k.steps);
       for (int64_t p = 0; p < panels; p++) {
         const int64_t column = n + p * kColumns;
         TileJob job;
         job.steps = k.steps;
         job.resume = !k.chunkBegins;
-        job.next = nullptr;
-        job.lines = 0;
+        const char* soon = nullptr;
         if (g_.packedB || packed.b) {
           const char* from =
               packed.b
@@ -242,25 +279,22 @@ class Product {
           if (!packed.b && !direct) {
             Format::prepare(at, k.steps, own);
             job.b = own;
-          } else if (p + 1 < panels || tiles == 1) {
-            // The panel after this one is asked for while this one is multiplied; with few rows, what comes
-            // next in it.
-            const int64_t lines = quotientUp(k.steps * storedBytes, 64);
-            job.next = tiles == 1 ? at + 8192 : at + depths_.steps * storedBytes;
-            job.lines = int(quotientUp(lines, tiles * k.steps));
           }
+          soon = p + 1 < panels ? at + depths_.steps * storedBytes : at + k.steps * storedBytes;
         } else {
           packColumns(matrix, column, k, own);
           job.b = own;
         }
+        const Ahead nextB(soon, soon ? k.steps * storedBytes : 0, tiles * k.steps);
         const int wide = int(lesser(kColumns, columns - p * kColumns));
         for (int64_t t = 0; t < tiles; t++) {
           const int high = int(lesser(kRows, rows - t * kRows));
           const int64_t at = p * tiles + t;
           job.a = aAt(packed, m - packed.aFirstRow + t * kRows, k);
           job.sums = sums + at * tileSums;
+          job.nextB = nextB.share(t * k.steps);
+          job.nextA = nextA.share(at * k.steps);
           Format::run(high, wide, job, direct);
-          if (job.lines > 0) job.next += job.lines * k.steps * 64;
           if (k.chunkEnds)
             finish(matrix, m + t * kRows, high, column, wide, job.sums,
                    totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last, bias + p * kColumns);
@@ -268,6 +302,19 @@ class Product {
       }
     }
   }
+
+  // Lines that will be read soon, asked for in even shares on the way.
+  struct Ahead {
+    const char* at = nullptr;
+    int64_t lines = 0, perStep = 0;
+
+    Ahead(const char* at, int64_t bytes, int64_t steps)
+        : at(at), lines(bytes / 64), perStep(quotientUp(lines, steps)) {}
+    Lines share(int64_t step) const {
+      const int64_t first = step * perStep;
+      return {at + first * 64, first < lines ? int(perStep) : 0};
+    }
+  };
 
   static void widen(const T* from, int64_t count, int64_t width, float* to) {
     for (int64_t i = 0; i < width; i += kLanes) {
@@ -304,7 +351,7 @@ class Product {
           if (g_.bias) y = y + load(bias + i);
           if (wide >= kLanes) {
             if (addend) y = load(addend + r * g_.ldAddend + i) + y;
-            store(to + r * g_.ldc + i, y);
+            past_ ? stream(to + r * g_.ldc + i, y) : store(to + r * g_.ldc + i, y);
           } else {
             if (addend) y = loadPartial(addend + r * g_.ldAddend + i, wide) + y;
             storePartial(to + r * g_.ldc + i, y, wide);
@@ -316,7 +363,9 @@ class Product {
 
   GemmArgs g_;
   Depths depths_;
-  int64_t blockRows_ = 0;
+  int64_t high_ = 0, wide_ = 0;  // rows and columns of a block
+  bool ownRows_ = false;         // a task packs its rows of A and has all columns, else A is packed ahead
+  bool past_ = false;            // C goes past the caches
 };
 
 // The format of a dtype at this level.

@@ -15,21 +15,24 @@
 
 namespace isopolicy::ISA_PASS {
 
+// Memory that will be needed soon, asked for on the way: so many lines a step.
+struct Lines {
+  const char* at;
+  int perStep;
+
+  ISA_INLINE void fetch() {
+    for (int i = 0; i < perStep; i++, at += 64) __builtin_prefetch(at, 0, 2);
+  }
+};
+
 struct TileJob {
   const void* a;
   const void* b;
   int64_t steps;
   float* sums;  // [Chains][kRows][kColumns]
   bool resume;  // the sums go on, else they start from zero
-  // Memory that will be needed next: asked for on the way, this many lines a step.
-  const char* next;
-  int lines;
+  Lines nextA, nextB;
 };
-
-ISA_INLINE void fetchNext(const char*& next, int lines) {
-  for (int i = 0; i < lines; i++) __builtin_prefetch(next + 64 * i, 0, 2);
-  next += 64 * lines;
-}
 
 // ---- One vector of columns at a time: Fused and Pairs ----
 
@@ -194,7 +197,8 @@ struct Tiles {
   using Element = std::conditional_t<Parts == 1, BFloat16, Half>;
   static constexpr int kChains = Chains, kStepLength = kTileDepth;
   static constexpr int kRows = 32, kColumns = 32;
-  static constexpr int64_t kBlock = 256 * Chains;  // of k: a panel of B takes a third of L1 (bf16, one chain)
+  static constexpr int64_t kBlock =
+      (Parts == 2 ? 128 : 256) * Chains;  // of k: a panel of B takes a third of L1 (bf16, one chain)
   static constexpr int64_t kBytesA = 2 * Parts * kTileBytes, kBytesB = kBytesA, kBytesStored = 2 * kTileBytes;
   static constexpr int kMostDirectTiles = Parts == 1 ? 1 << 30 : 0;
   using Scope = TileScope;
@@ -238,7 +242,8 @@ struct Tiles {
         columns > 16 ? quad<true, true>(chain) : quad<true, false>(chain);
       else
         columns > 16 ? quad<false, true>(chain) : quad<false, false>(chain);
-      chain.next += chain.steps * chain.lines * 64;
+      chain.nextA.at += chain.steps * chain.nextA.perStep * 64;
+      chain.nextB.at += chain.steps * chain.nextB.perStep * 64;
     }
   }
 
@@ -273,7 +278,7 @@ struct Tiles {
     }
     const char* a = static_cast<const char*>(job.a);
     const char* b = static_cast<const char*>(job.b);
-    const char* next = job.next;
+    Lines nextA = job.nextA, nextB = job.nextB;
     constexpr int64_t kHalf = Parts * kTileBytes;
     const auto multiply = [&]() __attribute__((always_inline)) {
       _tile_dpbf16ps(0, 4, 6);
@@ -301,7 +306,8 @@ struct Tiles {
         loadB(0);
         multiply();
       }
-      fetchNext(next, job.lines);
+      nextA.fetch();
+      nextB.fetch();
       a += Chains * kBytesA;
       b += Chains * kBytesB;
     }

@@ -9,6 +9,7 @@
 #ifdef ISA_PASS
 // In this order: each uses what is before it.
 // clang-format off
+#include "cpu/shared/each_vector.h"
 #include "cpu/shared/gemm_pack.h"
 #include "cpu/shared/gemm_tile.h"
 #include "cpu/shared/gemm_product.h"
