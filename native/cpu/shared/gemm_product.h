@@ -82,6 +82,13 @@ class Product {
   static constexpr int kRows = Format::kRows, kColumns = Format::kColumns, kChains = Format::kChains;
   static constexpr int64_t kSums = kRows * kColumns;  // of a chain of a tile
 
+  // Columns of a plain B that a few rows of A take at a time: long reads, whose sums stay in L2.
+  static constexpr int64_t kStreamedColumns = 2048;
+  bool streams() const {
+    return Format::kStreamedRows > 0 && !g_.packedB && !g_.transposeB && g_.batch == 1 &&
+           g_.m <= Format::kStreamedRows;
+  }
+
   // Operands as a task finds them: packed ahead, or null where it packs them itself.
   struct Packed {
     char* a = nullptr;
@@ -166,8 +173,9 @@ class Product {
     int64_t high = blockRows_, wide = kProductColumns;
     const bool few = rows <= 2 * kRows;  // one or two tiles: a panel at a time, so that its sums stay in L1
     if (few) wide = kColumns;
+    if (streams()) wide = lesser(kStreamedColumns, roundUp(quotientUp(columns, workers.threads()), kColumns));
     const auto blocks = [&] { return quotientUp(rows, high) * quotientUp(columns, wide); };
-    while (blocks() < 4 * workers.threads() && wide > 2 * kColumns) wide /= 2;
+    while (!streams() && blocks() < 4 * workers.threads() && wide > 2 * kColumns) wide /= 2;
     const int64_t across = quotientUp(columns, wide);
     const int64_t work = lesser(high, rows) * wide * (g_.k + 16);
     workers.parallelFor(blocks(), quotientUp(kProductGrain, work), [&](int64_t begin, int64_t end) {
@@ -225,6 +233,12 @@ class Product {
     const int64_t storedBytes = direct || !packed.b ? Format::kBytesStored : Format::kBytesB;
     for (int64_t blockIndex = 0; blockIndex < depths_.blocks; blockIndex++) {
       const Depths::Block k = depths_.block(blockIndex);
+      if constexpr (Format::kStreamedRows > 0) {
+        if (streams()) {
+          streamBlock(packed, m, rows, n, columns, k, sums, totals, bias);
+          continue;
+        }
+      }
       for (int64_t p = 0; p < panels; p++) {
         const int64_t column = n + p * kColumns;
         TileJob job;
@@ -265,6 +279,28 @@ class Product {
             finish(matrix, m + t * kRows, high, column, wide, job.sums,
                    totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last, bias + p * kColumns);
         }
+      }
+    }
+  }
+
+  // A block of k of the same, of a plain B that is read as it lies.
+  void streamBlock(const Packed& packed, int64_t m, int64_t rows, int64_t n, int64_t columns,
+                   const Depths::Block& k, float* sums, float* totals, const float* bias) const {
+    const int64_t tiles = quotientUp(rows, kRows), tileSums = kChains * kSums;
+    TileJob job;
+    job.b = static_cast<const T*>(g_.b) + k.begin * g_.ldb + n;
+    job.steps = k.steps;
+    job.resume = !k.chunkBegins;
+    for (int64_t t = 0; t < tiles; t++) {
+      const int high = int(lesser(kRows, rows - t * kRows));
+      job.a = aAt(packed, m - packed.aFirstRow + t * kRows, k);
+      job.sums = sums + t * tileSums;
+      Format::stream(high, columns, job, g_.ldb, tiles * tileSums);
+      for (int64_t p = 0; k.chunkEnds && p * kColumns < columns; p++) {
+        const int64_t at = p * tiles + t, column = p * kColumns;
+        finish(0, m + t * kRows, high, n + column, int(lesser(kColumns, columns - column)),
+               sums + at * tileSums, totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last,
+               bias + column);
       }
     }
   }
