@@ -92,16 +92,13 @@ static void vectorTile(const TileJob& job) {
     a += R * kCopies;
     b += kTileColumns;
   };
+  // Portable code is short of instructions, so that two steps share those of the loop.
+  constexpr int kTogether = ISA_LEVEL == 0 ? 2 : Chains;
   int64_t s = 0;
-#if ISA_LEVEL == 0
-  for (; s + 2 <= job.steps; s += 2)
+  for (; s + kTogether <= job.steps; s += kTogether) {
+    if (ISA_LEVEL > 0) __builtin_prefetch(reinterpret_cast<const char*>(b) + kAhead * 2);
 #pragma GCC unroll 2
-    for (int c = 0; c < 2; c++) step(sum[c % Chains]);
-#endif
-  for (; s + Chains <= job.steps; s += Chains) {
-    __builtin_prefetch(reinterpret_cast<const char*>(b) + kAhead * 2);
-#pragma GCC unroll 2
-    for (int c = 0; c < Chains; c++) step(sum[c]);
+    for (int c = 0; c < kTogether; c++) step(sum[c % Chains]);
   }
   if (s < job.steps) step(sum[0]);
 
