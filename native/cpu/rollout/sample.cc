@@ -36,19 +36,20 @@ float probabilities(const Row& row, int64_t begin, int64_t end, float lse, float
 // of the row so far.
 class Masses {
  public:
-  // As sumRow, to the bit. kSparse: most of the row is -infinity, and blocks of nothing else are passed over,
-  // since they add exactly nothing.
-  template <bool kSparse, class Row>
+  // As sumRow, to the bit. In a sparse row blocks of nothing but -infinity are passed over, since they add
+  // exactly nothing; they are as short as that allows.
+  template <class Row>
   LogSum sum(const Row& row, int64_t columns, int64_t chunk) {
+    constexpr int64_t kSize = Row::kSparse ? kGroupColumns : kBlock;
     const int64_t step = stepOf(chunk, columns);
-    const int64_t most = (columns + step - 1) / step * ((std::min(step, columns) + kBlock - 1) / kBlock);
+    const int64_t most = (columns + step - 1) / step * ((std::min(step, columns) + kSize - 1) / kSize);
     blocks_ = scratch_.get<Block>(most);
     LogSum state;
     for (int64_t begin = 0; begin < columns; begin += step) {
       const int64_t end = std::min(begin + step, columns);
-      for (int64_t at = begin; at < end; at += kBlock) {
-        const int64_t stop = std::min(at + kBlock, end);
-        if (kSparse && maximum(row, at, stop) == kMinusInfinity) continue;
+      for (int64_t at = begin; at < end; at += kSize) {
+        const int64_t stop = std::min(at + kSize, end);
+        if (Row::kSparse && maximum(row, at, stop) == kMinusInfinity) continue;
         Vec mass = zero();
         float max = state.max;
         addColumns<false>(state, row, at, stop, [&](Vec groupSum, float groupMax) {
@@ -134,31 +135,35 @@ class Queue {
   int64_t count_ = 0;
 };
 
-// A value that at least topK entries reach: the topK-th largest of the maxima of short blocks; -infinity
-// where there are too few blocks to tell.
-float reachedByTopK(const LogitRow<float>& row, int64_t columns, int64_t topK) {
+// Adds to the queue what may be among the topK most likely tokens: all that reaches the topK-th largest of
+// the maxima of short blocks, which at least topK entries do; every finite x where there are too few blocks.
+void addCandidates(const float* x, int64_t columns, int64_t topK, Queue& queue) {
   static constexpr int64_t kShort = 64;
-  const int64_t blocks = columns / kShort;
-  if (topK > blocks) return kMinusInfinity;
+  const LogitRow<float> row{x, 1.0f};
+  const int64_t blocks = (columns + kShort - 1) / kShort;
   Scratch scratch;
   float* maxima = scratch.get<float>(blocks);
-  for (int64_t b = 0; b < blocks; b++) maxima[b] = maximum(row, b * kShort, (b + 1) * kShort);
-  std::nth_element(maxima, maxima + (topK - 1), maxima + blocks, [](float a, float b) { return a > b; });
-  return maxima[topK - 1];
+  float* order = scratch.get<float>(blocks);
+  for (int64_t b = 0; b < blocks; b++)
+    maxima[b] = order[b] = maximum(row, b * kShort, std::min(columns, (b + 1) * kShort));
+  float least = kMinusInfinity;
+  if (topK <= blocks) {
+    std::nth_element(order, order + (topK - 1), order + blocks, [](float a, float b) { return a > b; });
+    least = order[topK - 1];
+  }
+  for (int64_t b = 0; b < blocks; b++) {
+    if (maxima[b] < least) continue;
+    const int64_t end = std::min(columns, (b + 1) * kShort);
+    for (int64_t j = b * kShort; j < end; j++)
+      if (x[j] >= least && x[j] > kMinusInfinity) queue.add(x[j], j);
+  }
 }
 
 // Puts -infinity in place of every x outside the topK most likely tokens and, of the distribution that those
 // make, outside the smallest set of most likely tokens with a mass of topP or more.
 void keepTopK(float* x, int64_t columns, int64_t topK, double topP, float lse) {
-  const LogitRow<float> row{x, 1.0f};
-  const float least = reachedByTopK(row, columns, topK);
   Queue queue(columns);
-  for (int64_t begin = 0; begin < columns; begin += kBlock) {
-    const int64_t end = std::min(begin + kBlock, columns);
-    if (maximum(row, begin, end) >= least)
-      for (int64_t j = begin; j < end; j++)
-        if (x[j] >= least && x[j] > kMinusInfinity) queue.add(x[j], j);
-  }
+  addCandidates(x, columns, topK, queue);
   queue.order();
   Scratch scratch;
   Candidate* kept = scratch.get<Candidate>(topK);
@@ -235,10 +240,10 @@ Draw greedy(const Row& row, int64_t columns, float lse) {
   return {int32_t(j), best - lse};
 }
 
-template <bool kSparse, class Row>
+template <class Row>
 Draw drawFrom(const Row& row, const SampleArgs& args, double u) {
   Masses masses;
-  const float lse = logsOf(masses.sum<kSparse>(row, args.columns, args.chunk)).lse;
+  const float lse = logsOf(masses.sum(row, args.columns, args.chunk)).lse;
   if (!std::isfinite(lse)) return {0, lse};
   const int32_t id = masses.invert(row, u);
   return {id, row.one(id) - lse};
@@ -249,7 +254,7 @@ template <class Row>
 Draw draw(const Row& row, const SampleArgs& args, double u) {
   const int64_t columns = args.columns;
   if (args.temperature != 0 && args.topP == 1 && (args.topK == 0 || args.topK >= columns))
-    return drawFrom<false>(row, args, u);
+    return drawFrom(row, args, u);
   const float lse = logsOf(sumRow<false>(row, columns, args.chunk)).lse;
   if (!std::isfinite(lse)) return {0, lse};
   if (args.temperature == 0) return greedy(row, columns, lse);
@@ -260,7 +265,7 @@ Draw draw(const Row& row, const SampleArgs& args, double u) {
     keepTopK(x, columns, args.topK, args.topP, lse);
   else
     keepTopP(x, columns, args.topP, lse);
-  return drawFrom<true>(LogitRow<float>{x, 1.0f}, args, u);
+  return drawFrom(LogitRow<float, float, true>{x, 1.0f}, args, u);
 }
 
 }  // namespace

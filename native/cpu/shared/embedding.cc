@@ -12,6 +12,9 @@ namespace isopolicy {
 
 // On one thread, before any row is touched: the first bad id in the list is the one reported.
 void checkIds(const int32_t* ids, int64_t count, int64_t rows, bool vocabulary) {
+  uint32_t largest = 0;  // a negative id counts as very large
+  for (int64_t i = 0; i < count; i++) largest = std::max(largest, uint32_t(ids[i]));
+  if (largest < uint64_t(rows)) return;
   for (int64_t i = 0; i < count; i++) {
     if (ids[i] >= 0 && ids[i] < rows) continue;
     throw DeviceError(

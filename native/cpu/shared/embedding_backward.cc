@@ -5,17 +5,16 @@
 #define ISA_KERNELS "cpu/shared/embedding_backward.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
+#include "cpu/shared/each_vector.h"
 
 namespace isopolicy::ISA_PASS {
 
 template <class T>
 static void addRow(float* sum, const T* row, int64_t begin, int64_t end) {
-  int64_t c = begin;
-  for (; c + kLanes <= end; c += kLanes) store(sum + c, load(sum + c) + load(row + c));
-  if (c < end) {
-    const int n = int(end - c);
-    storePartial(sum + c, loadPartial(sum + c, n) + loadPartial(row + c, n), n);
-  }
+  eachVector(end - begin, [&](int64_t i, auto lanes) {
+    const int64_t c = begin + i;
+    lanes.put(sum + c, lanes.get(sum + c) + lanes.get(row + c));
+  });
 }
 
 // A thread takes columns and walks the whole list: balanced however often an id occurs.

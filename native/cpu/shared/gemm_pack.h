@@ -23,22 +23,22 @@ struct Source {
   int64_t lanes, length;
 };
 
-#if ISA_LEVEL >= 2
-// transpose16 from memory, sixteen words of sixteen rows that are `bytes` apart: quarters of rows are
+// transpose16 from memory, sixteen words of sixteen rows that are `bytes` apart. Quarters of rows are
 // gathered by loads, which leaves half of the shuffles.
 ISA_INLINE void transposeWords(const char* rows, int64_t bytes, Vec (&out)[16]) {
-  const auto quarter = [&](int row, int q) {
-    return _mm_loadu_ps(reinterpret_cast<const float*>(rows + row * bytes) + 4 * q);
+  const auto quarter = [&](int row, int q) __attribute__((always_inline)) {
+    return reinterpret_cast<const float*>(rows + row * bytes) + 4 * q;
   };
 #pragma GCC unroll 4
   for (int q = 0; q < 4; q++) {
+#if ISA_LEVEL >= 2
     __m512 r[4];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
-      r[j] = _mm512_castps128_ps512(quarter(j, q));
-      r[j] = _mm512_insertf32x4(r[j], quarter(4 + j, q), 1);
-      r[j] = _mm512_insertf32x4(r[j], quarter(8 + j, q), 2);
-      r[j] = _mm512_insertf32x4(r[j], quarter(12 + j, q), 3);
+      r[j] = _mm512_castps128_ps512(_mm_loadu_ps(quarter(j, q)));
+      r[j] = _mm512_insertf32x4(r[j], _mm_loadu_ps(quarter(4 + j, q)), 1);
+      r[j] = _mm512_insertf32x4(r[j], _mm_loadu_ps(quarter(8 + j, q)), 2);
+      r[j] = _mm512_insertf32x4(r[j], _mm_loadu_ps(quarter(12 + j, q)), 3);
     }
     const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(r[0], r[1]));
     const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(r[0], r[1]));
@@ -48,9 +48,40 @@ ISA_INLINE void transposeWords(const char* rows, int64_t bytes, Vec (&out)[16]) 
     out[4 * q + 1] = {_mm512_castpd_ps(_mm512_unpackhi_pd(a, c))};
     out[4 * q + 2] = {_mm512_castpd_ps(_mm512_unpacklo_pd(b, d))};
     out[4 * q + 3] = {_mm512_castpd_ps(_mm512_unpackhi_pd(b, d))};
+#elif ISA_LEVEL == 1
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+      __m256 r[4];
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; j++)
+        r[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(quarter(8 * half + j, q))),
+                                    _mm_loadu_ps(quarter(8 * half + 4 + j, q)), 1);
+      const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(r[0], r[1]));
+      const __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(r[0], r[1]));
+      const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(r[2], r[3]));
+      const __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(r[2], r[3]));
+      const __m256 columns[4] = {
+          _mm256_castpd_ps(_mm256_unpacklo_pd(a, c)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, c)),
+          _mm256_castpd_ps(_mm256_unpacklo_pd(b, d)), _mm256_castpd_ps(_mm256_unpackhi_pd(b, d))};
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++) (half ? out[4 * q + i].hi : out[4 * q + i].lo) = columns[i];
+    }
+#else
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+      Quad x[4], y[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++) x[i] = quadAt(quarter(4 * j + i, q));
+      transpose4(x, y);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++) {
+        Vec& to = out[4 * q + i];
+        (j == 0 ? to.a : j == 1 ? to.b : j == 2 ? to.c : to.d) = y[i];
+      }
+    }
+#endif
   }
 }
-#endif
 
 // Sixteen words: the lanes of one step, of which n exist, taken from row k of x and, at Depth 2, from row k
 // + 1.
@@ -110,13 +141,11 @@ ISA_INLINE void stepBlock(const Source<T>& x, int64_t k, int64_t lane, Vec (&out
     return;
   }
   const T* from = x.at + lane * x.ld + k;
-#if ISA_LEVEL >= 2
   if (lanes == 16 && n == 16 * Depth) {
     for (int i = 0; i < 16; i++) __builtin_prefetch(reinterpret_cast<const char*>(from + i * x.ld) + kAhead);
     if constexpr (Depth == 2 || std::is_same_v<T, float>)
       return transposeWords(reinterpret_cast<const char*>(from), x.ld * int64_t(sizeof(T)), out);
   }
-#endif
   Vec rows[16];
   for (int i = 0; i < 16; i++) rows[i] = i < lanes ? stepsAlong<Depth>(from + i * x.ld, n) : zero();
   transpose16(rows, out);
@@ -140,6 +169,19 @@ ISA_INLINE void pairsAcross(const Source<T>& x, int64_t k, int64_t lane, Vec& le
 }
 #endif
 
+// put(i, step i of 32) of sixteen lanes of bf16 along k: transposed as pairs, then taken apart.
+template <class Put>
+ISA_INLINE void putPairs(const BFloat16* x, int64_t ld, Put&& put) {
+  for (int i = 0; i < 16; i++) __builtin_prefetch(reinterpret_cast<const char*>(x + i * ld) + kAhead);
+  Vec pairs[16];
+  transposeWords(reinterpret_cast<const char*>(x), ld * 2, pairs);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i++) {
+    put(2 * i, lowerBFloat16(pairs[i]));
+    put(2 * i + 1, upperBFloat16(pairs[i]));
+  }
+}
+
 // put(step, lane, words) for every step below `steps` (from the length on they are zero) and every sixteenth
 // lane below `width`, steps in order within a lane.
 template <int Depth, class T, class Put>
@@ -159,7 +201,11 @@ ISA_INLINE void eachStep(const Source<T>& x, int64_t steps, int64_t width, Put&&
   }
 #endif
   for (int64_t lane = 0; lane < width; lane += kLanes) {
-    for (int64_t step = 0; step < steps; step += 16) {
+    int64_t step = 0;
+    if constexpr (Depth == 1 && std::is_same_v<T, BFloat16>)
+      for (; x.alongK && lane + kLanes <= x.lanes && step + 32 <= x.length; step += 32)
+        putPairs(x.at + lane * x.ld + step, x.ld, [&](int i, Vec v) { put(step + i, lane, v); });
+    for (; step < steps; step += 16) {
       Vec block[16];
       stepBlock<Depth>(x, step * Depth, lane, block);
       const int count = int(lesser(16, steps - step));

@@ -93,6 +93,13 @@ class Product {
   static constexpr int kRows = Format::kRows, kColumns = Format::kColumns, kChains = Format::kChains;
   static constexpr int64_t kSums = kRows * kColumns;  // of a chain of a tile
 
+  // Columns of a plain B that a few rows of A take at a time: long reads, whose sums stay in L2.
+  static constexpr int64_t kStreamedColumns = 2048;
+  bool streams() const {
+    return Format::kStreamedRows > 0 && !g_.packedB && !g_.transposeB && g_.batch == 1 &&
+           g_.m <= Format::kStreamedRows;
+  }
+
   // Operands as a task finds them: packed ahead, or null where it packs them itself.
   struct Packed {
     char* a = nullptr;
@@ -107,6 +114,7 @@ class Product {
     const int64_t fitting = kBlockBytes / rowBytes;
     const bool whole = fitting >= lesser(kLeastRows, g_.m);
     wide_ = whole ? kColumns : kSquare;
+    if (streams()) wide_ = lesser(kStreamedColumns, roundUp(quotientUp(g_.n, threads), kColumns));
     const int64_t rows = whole ? fitting : kSquare;
     const int64_t high = rows > kRows ? rows / kRows * kRows : kRows;
     int64_t down = quotientUp(g_.m, high);
@@ -260,6 +268,12 @@ class Product {
     const int64_t storedBytes = direct || !packed.b ? Format::kBytesStored : Format::kBytesB;
     for (int64_t blockIndex = 0; blockIndex < depths_.blocks; blockIndex++) {
       const Depths::Block k = depths_.block(blockIndex);
+      if constexpr (Format::kStreamedRows > 0) {
+        if (streams()) {
+          streamBlock(packed, m, rows, n, columns, k, sums, totals, bias);
+          continue;
+        }
+      }
       const bool fetchesA = panels > 1 && !k.last;
       const Ahead nextA(fetchesA ? aAt(packed, m - packed.aFirstRow, depths_.block(blockIndex + 1)) : nullptr,
                         fetchesA ? tiles * k.steps * Format::kBytesA : 0, panels * tiles * k.steps);
@@ -315,6 +329,28 @@ class Product {
       return {at + first * 64, first < lines ? int(perStep) : 0};
     }
   };
+
+  // A block of k of the same, of a plain B that is read as it lies.
+  void streamBlock(const Packed& packed, int64_t m, int64_t rows, int64_t n, int64_t columns,
+                   const Depths::Block& k, float* sums, float* totals, const float* bias) const {
+    const int64_t tiles = quotientUp(rows, kRows), tileSums = kChains * kSums;
+    TileJob job;
+    job.b = static_cast<const T*>(g_.b) + k.begin * g_.ldb + n;
+    job.steps = k.steps;
+    job.resume = !k.chunkBegins;
+    for (int64_t t = 0; t < tiles; t++) {
+      const int high = int(lesser(kRows, rows - t * kRows));
+      job.a = aAt(packed, m - packed.aFirstRow + t * kRows, k);
+      job.sums = sums + t * tileSums;
+      Format::stream(high, columns, job, g_.ldb, tiles * tileSums);
+      for (int64_t p = 0; k.chunkEnds && p * kColumns < columns; p++) {
+        const int64_t at = p * tiles + t, column = p * kColumns;
+        finish(0, m + t * kRows, high, n + column, int(lesser(kColumns, columns - column)),
+               sums + at * tileSums, totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last,
+               bias + column);
+      }
+    }
+  }
 
   static void widen(const T* from, int64_t count, int64_t width, float* to) {
     for (int64_t i = 0; i < width; i += kLanes) {

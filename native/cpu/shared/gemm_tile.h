@@ -43,6 +43,18 @@ inline constexpr int kTileVectors = ISA_LEVEL >= 2 ? 2 : 1;
 inline constexpr int kTileColumns = kTileVectors * kLanes;
 inline constexpr int kAllRows = ISA_LEVEL >= 2 ? 14 : ISA_LEVEL == 1 ? 6 : 2;
 
+// Portable code has neither a broadcast nor a fused multiply-add: a shuffle would take a port from additions,
+// so an element of a packed row lies there four times.
+inline constexpr int kCopies = ISA_LEVEL == 0 ? 4 : 1;
+ISA_INLINE Vec copiesAt(const float* a) {
+#if ISA_LEVEL == 0
+  const Quad x = quadAt(a);
+  return {x, x, x, x};
+#else
+  return splat(a[0]);
+#endif
+}
+
 struct FusedStep {
   ISA_INLINE static Vec apply(Vec a, Vec b, Vec sum) { return fma(a, b, sum); }
 };
@@ -76,18 +88,20 @@ static void vectorTile(const TileJob& job) {
     for (int v = 0; v < V; v++) across[v] = load(b + v * kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
-      const Vec x = splat(a[r]);
+      const Vec x = copiesAt(a + r * kCopies);
 #pragma GCC unroll 2
       for (int v = 0; v < V; v++) sums[r][v] = Step::apply(x, across[v], sums[r][v]);
     }
-    a += R;
+    a += R * kCopies;
     b += kTileColumns;
   };
+  // Portable code is short of instructions, so that two steps share those of the loop.
+  constexpr int kTogether = ISA_LEVEL == 0 ? 2 : Chains;
   int64_t s = 0;
-  for (; s + Chains <= job.steps; s += Chains) {
-    __builtin_prefetch(reinterpret_cast<const char*>(b) + kAhead * 2);
+  for (; s + kTogether <= job.steps; s += kTogether) {
+    if (ISA_LEVEL > 0) __builtin_prefetch(reinterpret_cast<const char*>(b) + kAhead * 2);
 #pragma GCC unroll 2
-    for (int c = 0; c < Chains; c++) step(sum[c]);
+    for (int c = 0; c < kTogether; c++) step(sum[c % Chains]);
   }
   if (s < job.steps) step(sum[0]);
 
@@ -109,12 +123,61 @@ ISA_INLINE void runVectorTile(int rows, int vectors, const TileJob& job) {
   }
 }
 
-// A tile's rows lie step by step: [step][rows].
+// The rows of a tile times all of `columns` columns of B as it is stored, k by k; the sums of a panel are
+// panelSums from those of the one before. Four rows of B go by at a time: with few rows of A it is memory
+// that limits, and that wants long reads.
+template <class T, int Chains>
+static void streamRows(int rows, int64_t columns, const TileJob& job, int64_t ldb, int64_t panelSums) {
+  constexpr int64_t kStride = kAllRows / Chains * kTileColumns;  // of a chain's sums
+  if (!job.resume)
+    for (int64_t p = 0; p < quotientUp(columns, kTileColumns); p++)
+      std::fill(job.sums + p * panelSums, job.sums + p * panelSums + Chains * kStride, 0.0f);
+  const auto addSteps = [&](auto count, int64_t s) __attribute__((always_inline)) {
+    constexpr int kSteps = decltype(count)::value;
+    const T* b = static_cast<const T*>(job.b) + s * ldb;
+    for (int r = 0; r < rows; r++) {
+      Vec x[kSteps];
+#pragma GCC unroll 4
+      for (int i = 0; i < kSteps; i++)
+        x[i] = copiesAt(static_cast<const float*>(job.a) + ((s + i) * rows + r) * kCopies);
+      const auto add = [&](int64_t at, auto get) __attribute__((always_inline)) {
+        float* to = job.sums + at / kTileColumns * panelSums + r * kTileColumns + at % kTileColumns;
+        Vec sum[Chains];
+#pragma GCC unroll 2
+        for (int c = 0; c < Chains; c++) sum[c] = load(to + c * kStride);
+#pragma GCC unroll 4
+        for (int i = 0; i < kSteps; i++) sum[i % Chains] = fma(x[i], get(b + i * ldb + at), sum[i % Chains]);
+#pragma GCC unroll 2
+        for (int c = 0; c < Chains; c++) store(to + c * kStride, sum[c]);
+      };
+      int64_t at = 0;
+      for (; at + kLanes <= columns; at += kLanes) add(at, [](const T* p) { return load(p); });
+      const int left = int(columns - at);
+      if (left > 0) add(at, [&](const T* p) { return loadPartial(p, left); });
+    }
+  };
+  int64_t s = 0;
+  for (; s + 4 <= job.steps; s += 4) addSteps(std::integral_constant<int, 4>(), s);
+  for (; s < job.steps; s += Chains) {
+    if (s + Chains <= job.steps)
+      addSteps(std::integral_constant<int, Chains>(), s);
+    else
+      addSteps(std::integral_constant<int, 1>(), s);
+  }
+}
+
+// A tile's rows lie step by step: [step][rows][kCopies].
 template <int Depth, class T>
 static void packVectorRows(const Source<T>& x, int64_t steps, float* to) {
   const int rows = int(x.lanes);
-  eachStep<Depth>(x, steps, kLanes,
-                  [&](int64_t step, int64_t, Vec words) { storePartial(to + step * rows, words, rows); });
+  eachStep<Depth>(x, steps, kLanes, [&](int64_t step, int64_t, Vec words) {
+    float* at = to + step * rows * kCopies;
+#if ISA_LEVEL == 0
+    for (int r = 0; r < rows; r++) putQuad(at + r * kCopies, quadOf(words.a[r]));
+#else
+    storePartial(at, words, rows);
+#endif
+  });
 }
 
 template <class T, int Chains>
@@ -123,11 +186,12 @@ struct Fused {
   static constexpr int kChains = Chains, kStepLength = 1;
   static constexpr int kRows = kAllRows / Chains, kColumns = kTileColumns;
   static constexpr int64_t kBlock = 128;  // of k: a panel of B is 16 KiB and stays in L1
-  static constexpr int64_t kBytesA = kRows * 4, kBytesB = kColumns * 4;   // a step, ready to run
-  static constexpr int64_t kBytesStored = kColumns * int64_t(sizeof(T));  // a step of packed weights
+  static constexpr int64_t kBytesA = kRows * kCopies * 4, kBytesB = kColumns * 4;  // a step, ready to run
+  static constexpr int64_t kBytesStored = kColumns * int64_t(sizeof(T));           // a step of packed weights
   // The tile can read packed weights as they are, widening them on the way, which costs it a conversion for
   // kRows multiply-adds; widened once they serve many tiles.
   static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : 2;
+  static constexpr int64_t kStreamedRows = 4;  // so many rows of A take a plain B as it lies
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {
     packVectorRows<1>(x, steps, static_cast<float*>(to));
@@ -154,6 +218,9 @@ struct Fused {
     else
       runVectorTile<FusedStep, float, Chains>(rows, vectors, job);
   }
+  static void stream(int rows, int64_t columns, const TileJob& job, int64_t ldb, int64_t panelSums) {
+    streamRows<T, Chains>(rows, columns, job, ldb, panelSums);
+  }
   struct Scope {};
 };
 
@@ -166,6 +233,7 @@ struct Pairs {
   static constexpr int64_t kBlock = 256;
   static constexpr int64_t kBytesA = kRows * 4, kBytesB = kColumns * 4, kBytesStored = kBytesB;
   static constexpr int kMostDirectTiles = 1 << 30;
+  static constexpr int64_t kStreamedRows = 0;
 
   static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
     packVectorRows<2>(x, steps, static_cast<float*>(to));
@@ -201,6 +269,7 @@ struct Tiles {
       (Parts == 2 ? 128 : 256) * Chains;  // of k: a panel of B takes a third of L1 (bf16, one chain)
   static constexpr int64_t kBytesA = 2 * Parts * kTileBytes, kBytesB = kBytesA, kBytesStored = 2 * kTileBytes;
   static constexpr int kMostDirectTiles = Parts == 1 ? 1 << 30 : 0;
+  static constexpr int64_t kStreamedRows = 0;
   using Scope = TileScope;
 
   static void packA(const Source<Element>& x, int64_t steps, void* to) {

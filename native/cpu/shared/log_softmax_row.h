@@ -19,9 +19,10 @@ namespace isopolicy::ISA_PASS {
 inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 // The logits of one row, divided by the temperature as they are read; rounded to Round first where the
-// memory is wider than the logits are said to be.
-template <class T, class Round = T>
+// memory is wider than the logits are said to be. Sparse: most of them are -infinity.
+template <class T, class Round = T, bool Sparse = false>
 struct LogitRow {
+  static constexpr bool kSparse = Sparse;
   const T* logits;
   float temperature;
 
@@ -103,8 +104,9 @@ struct LogSum {
 };
 
 // Adds N vectors, which are overwritten, and returns their sum of exp(x - state.max); m is the maximum so far
-// in every lane. kEntropy: the spread, too.
-template <bool kEntropy, int N>
+// in every lane. kEntropy: the spread, too. kSparse: what is nothing beside the maximum is not computed,
+// since a result that underflows costs a hundred cycles.
+template <bool kEntropy, bool kSparse, int N>
 ISA_INLINE Vec addVectors(LogSum& state, Vec& m, Vec (&x)[N]) {
   Vec top = x[0];
   for (int k = 1; k < N; k++) top = max(top, x[k]);
@@ -114,7 +116,12 @@ ISA_INLINE Vec addVectors(LogSum& state, Vec& m, Vec (&x)[N]) {
   }
   Vec below[N];
   for (int k = 0; k < N; k++) x[k] = below[k] = expRangeFromBelow(x[k] - m);
+  const Vec least = splat(-80.0f);
+  if constexpr (kSparse)
+    for (int k = 0; k < N; k++) x[k] = max(least, x[k]);
   expInRange<N>(x);
+  if constexpr (kSparse)
+    for (int k = 0; k < N; k++) x[k] = selectLess(below[k], least, zero(), x[k]);
   if constexpr (kEntropy) {
     Vec products = x[0] * below[0];
     for (int k = 1; k < N; k++) products = fma(x[k], below[k], products);
@@ -138,12 +145,12 @@ inline void addColumns(LogSum& state, const Row& row, int64_t begin, int64_t end
   for (; j + kGroupColumns <= end; j += kGroupColumns) {
     Vec x[kSide];
     row.template group<kScaled>(j, x);
-    const Vec sum = addVectors<kEntropy>(local, m, x);
+    const Vec sum = addVectors<kEntropy, Row::kSparse>(local, m, x);
     see(sum, local.max);
   }
   for (; j < end; j += kLanes) {
     Vec x[1] = {j + kLanes <= end ? row.at(j) : row.partial(j, int(end - j))};
-    const Vec sum = addVectors<kEntropy>(local, m, x);
+    const Vec sum = addVectors<kEntropy, Row::kSparse>(local, m, x);
     see(sum, local.max);
   }
   state = local;

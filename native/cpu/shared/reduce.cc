@@ -5,11 +5,12 @@
 #define ISA_KERNELS "cpu/shared/reduce.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
+#include "cpu/shared/each_vector.h"
 
 namespace isopolicy::ISA_PASS {
 
 static constexpr int64_t kReduceBlock = 4096;
-static constexpr int kChains = 4;  // independent sums, so that an addition need not wait for the one before
+static constexpr int kChains = 4;  // independent ones, so that none waits for the one before
 
 template <class T>
 static float sumBlock(const T* x, int64_t n) {
@@ -24,23 +25,24 @@ static float sumBlock(const T* x, int64_t n) {
 
 template <class T>
 static float maxBlock(const T* x, int64_t n) {
-  const Vec infinity = splat(std::numeric_limits<float>::infinity());
-  Vec most = splat(-std::numeric_limits<float>::infinity());
-  Vec ordered = splat(1.0f);  // 0 in a lane that has met a NaN: neither below infinity nor above zero
+  Vec most[kChains], seen = zero();
+  for (Vec& m : most) m = splat(-std::numeric_limits<float>::infinity());
   float tail = -std::numeric_limits<float>::infinity();
+  const auto look = [&](int c, Vec v) {
+    most[c] = max(v, most[c]);  // of a NaN the second
+    seen = noteNaN(seen, v);
+  };
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Vec v = load(x + i);
-    most = selectLess(most, v, v, most);
-    ordered = min(ordered, selectLess(v, infinity, splat(1.0f), selectLess(zero(), v, splat(1.0f), zero())));
-  }
+  for (; i + kChains * kLanes <= n; i += kChains * kLanes)
+    for (int c = 0; c < kChains; c++) look(c, load(x + i + c * kLanes));
+  for (; i + kLanes <= n; i += kLanes) look(0, load(x + i));
   for (; i < n; i++) {
     const float v = toFloat(x[i]);
     if (v != v) return v;
     tail = tail < v ? v : tail;
   }
-  if (reduceAdd(ordered) < float(kLanes)) return std::numeric_limits<float>::quiet_NaN();
-  const float m = reduceMax(most);
+  if (std::isnan(reduceAdd(seen))) return std::numeric_limits<float>::quiet_NaN();
+  const float m = reduceMax(max(max(most[0], most[1]), max(most[2], most[3])));
   return m < tail ? tail : m;
 }
 
@@ -75,28 +77,38 @@ void reduce(const ReduceArgs& args, Workers& workers) {
   }
 }
 
+// Adds rows to sums of n columns, each column's in the order of the rows. Some rows at a time, so that sums
+// are loaded and stored less often.
+template <int N, class T>
+static void addRows(const T* rows, int64_t stride, int64_t n, float* sums) {
+  eachVector(n, [&](int64_t c, auto lanes) {
+    Vec sum = lanes.get(sums + c);
+    for (int r = 0; r < N; r++) sum = sum + lanes.get(rows + r * stride + c);
+    lanes.put(sums + c, sum);
+  });
+}
+
 // Partial sums over blocks of rows, a table [row blocks, count], then down the table.
 void columnSum(const ColumnSumArgs& args, Workers& workers) {
-  constexpr int64_t kRows = 256, kColumns = 64;
+  // Enough columns that memory is read in long pieces; their sums stay in L1.
+  constexpr int64_t kRows = 256, kColumns = 1024;
   const int64_t rowBlocks = (args.rows + kRows - 1) / kRows;
   const int64_t columnBlocks = (args.count + kColumns - 1) / kColumns;
   Scratch scratch;
   float* partial = scratch.get<float>(rowBlocks * args.count);
   dispatchFloat(args.dtype, [&](auto type) {
     const auto* x = static_cast<const decltype(type)*>(args.x) + args.columnOffset;
-    workers.parallelFor(rowBlocks * columnBlocks, 4, [&](int64_t begin, int64_t end) {
+    workers.parallelFor(rowBlocks * columnBlocks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; task++) {
-        const int64_t block = task / columnBlocks;
-        const int64_t firstColumn = task % columnBlocks * kColumns;
+        const int64_t block = task / columnBlocks, column = task % columnBlocks * kColumns;
+        const int64_t columns = std::min(args.count - column, kColumns);
         const int64_t lastRow = std::min(args.rows, (block + 1) * kRows);
-        const int64_t lastColumn = std::min(args.count, firstColumn + kColumns);
-        for (int64_t c = firstColumn; c < lastColumn; c += kLanes) {
-          const int n = int(std::min<int64_t>(kLanes, lastColumn - c));
-          Vec sum = zero();
-          for (int64_t row = block * kRows; row < lastRow; row++)
-            sum = sum + loadPartial(x + row * args.width + c, n);
-          storePartial(partial + block * args.count + c, sum, n);
-        }
+        float* sums = partial + block * args.count + column;
+        std::fill(sums, sums + columns, 0.0f);
+        int64_t row = block * kRows;
+        for (; row + 4 <= lastRow; row += 4)
+          addRows<4>(x + row * args.width + column, args.width, columns, sums);
+        for (; row < lastRow; row++) addRows<1>(x + row * args.width + column, args.width, columns, sums);
       }
     });
   });

@@ -86,6 +86,10 @@ ISA_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
 ISA_INLINE Vec selectLess(Vec x, Vec y, Vec a, Vec b) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, y.v, _CMP_LT_OQ), b.v, a.v)};
 }
+// NaN in the lanes where x is, else as `seen`.
+ISA_INLINE Vec noteNaN(Vec seen, Vec x) {
+  return {_mm512_mask_mov_ps(seen.v, _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q), x.v)};
+}
 ISA_INLINE bool anyGreater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
 // p * 2^n, where n is integral and shifted = n + 1.5 * 2^23.
 ISA_INLINE Vec scaleByPowerOfTwo(Vec p, Vec n, Vec shifted) { return {_mm512_scalef_ps(p.v, n.v)}; }
@@ -94,10 +98,18 @@ ISA_INLINE Vec roundHalf(Vec x) { return {_mm512_cvtph_ps(toHalfBits(x))}; }
 ISA_INLINE Vec roundBFloat16(Vec x) {
   return {_mm512_castsi512_ps(_mm512_and_si512(roundedToUpper(x), _mm512_set1_epi32(int(0xffff0000u))))};
 }
+// Of two bf16 numbers in each lane.
+ISA_INLINE Vec lowerBFloat16(Vec pairs) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs.v), 16))};
+}
+ISA_INLINE Vec upperBFloat16(Vec pairs) {
+  return {_mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_castps_si512(pairs.v), _mm512_set1_epi32(int(0xffff0000u))))};
+}
 ISA_INLINE void loadPair(const BFloat16* p, Vec& a, Vec& b) {
-  const __m512i bits = _mm512_loadu_si512(p);
-  a.v = _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
-  b.v = _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(int(0xffff0000u))));
+  const Vec pairs = {_mm512_loadu_ps(p)};
+  a = lowerBFloat16(pairs);
+  b = upperBFloat16(pairs);
 }
 ISA_INLINE __m512i pairBits(Vec a, Vec b) {
   return _mm512_mask_mov_epi16(_mm512_srli_epi32(roundedToUpper(a), 16), 0xaaaaaaaau, roundedToUpper(b));
@@ -223,6 +235,10 @@ ISA_INLINE Vec selectLess(Vec x, Vec y, Vec a, Vec b) {
   return {_mm256_blendv_ps(b.lo, a.lo, _mm256_cmp_ps(x.lo, y.lo, _CMP_LT_OQ)),
           _mm256_blendv_ps(b.hi, a.hi, _mm256_cmp_ps(x.hi, y.hi, _CMP_LT_OQ))};
 }
+ISA_INLINE Vec noteNaN(Vec seen, Vec x) {
+  return {_mm256_or_ps(seen.lo, _mm256_cmp_ps(x.lo, x.lo, _CMP_UNORD_Q)),
+          _mm256_or_ps(seen.hi, _mm256_cmp_ps(x.hi, x.hi, _CMP_UNORD_Q))};
+}
 ISA_INLINE bool anyGreater(Vec a, Vec b) {
   return _mm256_movemask_ps(
       _mm256_or_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ)));
@@ -249,10 +265,18 @@ ISA_INLINE Vec roundBFloat16(Vec x) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(toBFloat16Bits32(x.lo), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(toBFloat16Bits32(x.hi), 16))};
 }
+ISA_INLINE __m256 lowerBFloat16(__m256 pairs) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+}
+ISA_INLINE __m256 upperBFloat16(__m256 pairs) {
+  return _mm256_and_ps(pairs, _mm256_castsi256_ps(_mm256_set1_epi32(int(0xffff0000u))));
+}
+// Of two bf16 numbers in each lane.
+ISA_INLINE Vec lowerBFloat16(Vec pairs) { return {lowerBFloat16(pairs.lo), lowerBFloat16(pairs.hi)}; }
+ISA_INLINE Vec upperBFloat16(Vec pairs) { return {upperBFloat16(pairs.lo), upperBFloat16(pairs.hi)}; }
 ISA_INLINE Vec loadApart(const BFloat16* p) {
-  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)),
-          _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(int(0xffff0000u))))};
+  const __m256 pairs = _mm256_loadu_ps(reinterpret_cast<const float*>(p));
+  return {lowerBFloat16(pairs), upperBFloat16(pairs)};
 }
 ISA_INLINE __m256i joinedBits(Vec x) {
   return _mm256_blend_epi16(toBFloat16Bits32(x.lo), _mm256_slli_epi32(toBFloat16Bits32(x.hi), 16), 0xaa);

@@ -23,17 +23,46 @@ ISA_INLINE QuadBits above(QuadBits x, uint32_t limit) {
   return QuadBits(QuadInt(x) > QuadInt(quadOf(limit)));
 }
 
+#if defined(__SSE2__)
+ISA_INLINE Quad max(Quad x, Quad y) { return Quad(_mm_max_ps(__m128(x), __m128(y))); }
+ISA_INLINE Quad min(Quad x, Quad y) { return Quad(_mm_min_ps(__m128(x), __m128(y))); }
+ISA_INLINE Quad sqrt(Quad x) { return Quad(_mm_sqrt_ps(__m128(x))); }
+ISA_INLINE bool any(QuadBits mask) { return _mm_movemask_ps(__m128(mask)) != 0; }
+// The 16 bits at p + i become the upper half of a lane.
+ISA_INLINE void loadUppers(const void* p, QuadBits& x, QuadBits& y) {
+  const __m128i bits = _mm_loadu_si128(static_cast<const __m128i*>(p));
+  x = QuadBits(_mm_unpacklo_epi16(_mm_setzero_si128(), bits));
+  y = QuadBits(_mm_unpackhi_epi16(_mm_setzero_si128(), bits));
+}
+// The lower halves of lanes, whose upper halves repeat the sign.
+ISA_INLINE void storeLowers(void* p, QuadBits x, QuadBits y) {
+  _mm_storeu_si128(static_cast<__m128i*>(p), _mm_packs_epi32(__m128i(x), __m128i(y)));
+}
+#else
+ISA_INLINE Quad max(Quad x, Quad y) { return choose(QuadBits(x > y), x, y); }
+ISA_INLINE Quad min(Quad x, Quad y) { return choose(QuadBits(x < y), x, y); }
+ISA_INLINE Quad sqrt(Quad x) {
+  return Quad{std::sqrt(x[0]), std::sqrt(x[1]), std::sqrt(x[2]), std::sqrt(x[3])};
+}
+ISA_INLINE bool any(QuadBits mask) { return (mask[0] | mask[1] | mask[2] | mask[3]) != 0; }
+ISA_INLINE void loadUppers(const void* p, QuadBits& x, QuadBits& y) {
+  QuadHalf bits[2];
+  std::memcpy(bits, p, sizeof bits);
+  x = __builtin_convertvector(bits[0], QuadBits) << 16;
+  y = __builtin_convertvector(bits[1], QuadBits) << 16;
+}
+ISA_INLINE void storeLowers(void* p, QuadBits x, QuadBits y) {
+  const QuadHalf bits[2] = {__builtin_convertvector(x, QuadHalf), __builtin_convertvector(y, QuadHalf)};
+  std::memcpy(p, bits, sizeof bits);
+}
+#endif
+
+ISA_INLINE void putQuad(float* p, Quad x) { std::memcpy(p, &x, sizeof x); }
 ISA_INLINE Quad quadAt(const float* p) {
   Quad x;
   std::memcpy(&x, p, sizeof x);
   return x;
 }
-ISA_INLINE QuadBits bitsAt(const void* p) {
-  QuadHalf x;
-  std::memcpy(&x, p, sizeof x);
-  return __builtin_convertvector(x, QuadBits);
-}
-ISA_INLINE Quad quadAt(const BFloat16* p) { return Quad(bitsAt(p) << 16); }
 ISA_INLINE Quad widenHalf(QuadBits h) {
   const QuadBits magnitude = h & 0x7fffu, shifted = magnitude << 13;
   const QuadBits normal = shifted + (112u << 23);
@@ -44,31 +73,31 @@ ISA_INLINE Quad widenHalf(QuadBits h) {
   const QuadBits finite = choose(above(magnitude, 0x3ffu), normal, small);
   return Quad(choose(above(magnitude, 0x7bffu), special, finite) | ((h & 0x8000u) << 16));
 }
-ISA_INLINE Quad quadAt(const Half* p) { return widenHalf(bitsAt(p)); }
+ISA_INLINE Quad quadAt(const Half* p) {
+  QuadHalf x;
+  std::memcpy(&x, p, sizeof x);
+  return widenHalf(__builtin_convertvector(x, QuadBits));
+}
 
-ISA_INLINE QuadBits bfloat16Bits(Quad x) {
-  const QuadBits u = QuadBits(x);
-  const QuadBits rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  return choose(QuadBits(x != x), (u >> 16) | 0x40u, rounded);
+// x rounded to bf16 in the upper half of each lane; the lower half holds what is left. A NaN is not rounded
+// but made quiet.
+ISA_INLINE QuadBits roundedToUpper(Quad x) {
+  const QuadBits u = QuadBits(x), nan = QuadBits(x != x);
+  return (u + (~nan & (((u >> 16) & 1u) + 0x7fffu))) | (nan & 0x400000u);
 }
+// fp16 in the lower half of each lane, its sign in all of the upper half.
 ISA_INLINE QuadBits halfBits(Quad x) {
-  const QuadBits u = QuadBits(x), magnitude = u & 0x7fffffffu;
-  const QuadBits normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
+  const QuadBits u = QuadBits(x);
+  // What rounds to 65536 or more becomes infinity, which is the fp16 number that 65536 would be; so does NaN.
+  const Quad magnitude = min(Quad(u & 0x7fffffffu), quadOf(65536.0f));
+  const QuadBits m = QuadBits(magnitude);
+  const QuadBits normal = (m + (((m >> 13) & 1u) + (0xfffu - 0x38000000u))) >> 13;
   // Subnormal in fp16: adding 0.5 aligns the mantissa so that the hardware rounds at 2^-24.
-  const QuadBits small = QuadBits(Quad(magnitude) + 0.5f) - 0x3f000000u;
-  const QuadBits nan = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
-  QuadBits h = choose(above(magnitude, 0x387fffffu), normal, small);
-  h = choose(above(magnitude, 0x477fefffu), quadOf(0x7c00u), h);  // rounds to 65536 or more
-  h = choose(above(magnitude, 0x7f800000u), nan, h);
-  return h | ((u >> 16) & 0x8000u);
+  const QuadBits small = QuadBits(magnitude + 0.5f) - 0x3f000000u;
+  const QuadBits nan = QuadBits(x != x) & (((u >> 13) & 0x3ffu) | 0x200u);
+  const QuadBits sign = QuadBits(QuadInt(u) >> 16) & 0xffff8000u;
+  return choose(above(m, 0x387fffffu), normal, small) | nan | sign;
 }
-ISA_INLINE void putQuad(float* p, Quad x) { std::memcpy(p, &x, sizeof x); }
-ISA_INLINE void putBits(void* p, QuadBits bits) {
-  const QuadHalf x = __builtin_convertvector(bits, QuadHalf);
-  std::memcpy(p, &x, sizeof x);
-}
-ISA_INLINE void putQuad(BFloat16* p, Quad x) { putBits(p, bfloat16Bits(x)); }
-ISA_INLINE void putQuad(Half* p, Quad x) { putBits(p, halfBits(x)); }
 
 ISA_INLINE Vec zero() { return {quadOf(0.0f), quadOf(0.0f), quadOf(0.0f), quadOf(0.0f)}; }
 ISA_INLINE Vec splat(float x) { return {quadOf(x), quadOf(x), quadOf(x), quadOf(x)}; }
@@ -76,12 +105,26 @@ template <class T>
 ISA_INLINE Vec load(const T* p) {
   return {quadAt(p), quadAt(p + 4), quadAt(p + 8), quadAt(p + 12)};
 }
-template <class T>
-ISA_INLINE void store(T* p, Vec x) {
+ISA_INLINE Vec load(const BFloat16* p) {
+  QuadBits a, b, c, d;
+  loadUppers(p, a, b);
+  loadUppers(p + 8, c, d);
+  return {Quad(a), Quad(b), Quad(c), Quad(d)};
+}
+ISA_INLINE void store(float* p, Vec x) {
   putQuad(p, x.a);
   putQuad(p + 4, x.b);
   putQuad(p + 8, x.c);
   putQuad(p + 12, x.d);
+}
+ISA_INLINE void store(Half* p, Vec x) {
+  storeLowers(p, halfBits(x.a), halfBits(x.b));
+  storeLowers(p + 8, halfBits(x.c), halfBits(x.d));
+}
+ISA_INLINE void store(BFloat16* p, Vec x) {
+  const auto lower = [](Quad q) { return QuadBits(QuadInt(roundedToUpper(q)) >> 16); };
+  storeLowers(p, lower(x.a), lower(x.b));
+  storeLowers(p + 8, lower(x.c), lower(x.d));
 }
 // The first n lanes from memory, zeros in the rest; nothing beyond is read.
 template <class T>
@@ -105,20 +148,6 @@ ISA_INLINE void stream(T* p, Vec x) {
   store(p, x);
 }
 
-#if defined(__SSE2__)
-ISA_INLINE Quad max(Quad x, Quad y) { return Quad(_mm_max_ps(__m128(x), __m128(y))); }
-ISA_INLINE Quad min(Quad x, Quad y) { return Quad(_mm_min_ps(__m128(x), __m128(y))); }
-ISA_INLINE Quad sqrt(Quad x) { return Quad(_mm_sqrt_ps(__m128(x))); }
-ISA_INLINE bool any(QuadBits mask) { return _mm_movemask_ps(__m128(mask)) != 0; }
-#else
-ISA_INLINE Quad max(Quad x, Quad y) { return choose(QuadBits(x > y), x, y); }
-ISA_INLINE Quad min(Quad x, Quad y) { return choose(QuadBits(x < y), x, y); }
-ISA_INLINE Quad sqrt(Quad x) {
-  return Quad{std::sqrt(x[0]), std::sqrt(x[1]), std::sqrt(x[2]), std::sqrt(x[3])};
-}
-ISA_INLINE bool any(QuadBits mask) { return (mask[0] | mask[1] | mask[2] | mask[3]) != 0; }
-#endif
-
 ISA_INLINE Vec operator+(Vec x, Vec y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
 ISA_INLINE Vec operator-(Vec x, Vec y) { return {x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d}; }
 ISA_INLINE Vec operator*(Vec x, Vec y) { return {x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d}; }
@@ -140,6 +169,11 @@ ISA_INLINE Vec selectLess(Vec x, Vec y, Vec u, Vec v) {
 ISA_INLINE bool anyGreater(Vec x, Vec y) {
   return any(QuadBits((x.a > y.a) | (x.b > y.b) | (x.c > y.c) | (x.d > y.d)));
 }
+// NaN in the lanes where x is, else as `seen`.
+ISA_INLINE Quad noteNaN(Quad seen, Quad x) { return Quad(QuadBits(seen) | QuadBits(x != x)); }
+ISA_INLINE Vec noteNaN(Vec seen, Vec x) {
+  return {noteNaN(seen.a, x.a), noteNaN(seen.b, x.b), noteNaN(seen.c, x.c), noteNaN(seen.d, x.d)};
+}
 // In two factors, the first of which keeps p normal: n reaches -150 and 128.
 ISA_INLINE Quad scaleByPowerOfTwo(Quad p, Quad shifted) {
   const QuadInt n = QuadInt(shifted) - 0x4b400000;
@@ -153,21 +187,30 @@ ISA_INLINE Vec scaleByPowerOfTwo(Vec p, Vec n, Vec shifted) {
 }
 ISA_INLINE void toArray(Vec x, float* out) { store(out, x); }
 ISA_INLINE Vec roundHalf(Vec x) {
-  return {widenHalf(halfBits(x.a)), widenHalf(halfBits(x.b)), widenHalf(halfBits(x.c)),
-          widenHalf(halfBits(x.d))};
+  const auto round = [](Quad q) { return widenHalf(halfBits(q) & 0xffffu); };
+  return {round(x.a), round(x.b), round(x.c), round(x.d)};
 }
 ISA_INLINE Vec roundBFloat16(Vec x) {
-  return {Quad(bfloat16Bits(x.a) << 16), Quad(bfloat16Bits(x.b) << 16), Quad(bfloat16Bits(x.c) << 16),
-          Quad(bfloat16Bits(x.d) << 16)};
+  const auto round = [](Quad q) { return Quad(roundedToUpper(q) & 0xffff0000u); };
+  return {round(x.a), round(x.b), round(x.c), round(x.d)};
+}
+ISA_INLINE Quad lowerBFloat16(Quad pairs) { return Quad(QuadBits(pairs) << 16); }
+ISA_INLINE Quad upperBFloat16(Quad pairs) { return Quad(QuadBits(pairs) & 0xffff0000u); }
+// Of two bf16 numbers in each lane.
+ISA_INLINE Vec lowerBFloat16(Vec x) {
+  return {lowerBFloat16(x.a), lowerBFloat16(x.b), lowerBFloat16(x.c), lowerBFloat16(x.d)};
+}
+ISA_INLINE Vec upperBFloat16(Vec x) {
+  return {upperBFloat16(x.a), upperBFloat16(x.b), upperBFloat16(x.c), upperBFloat16(x.d)};
 }
 ISA_INLINE void loadApart(const BFloat16* p, Quad& even, Quad& odd) {
-  QuadBits bits;
-  std::memcpy(&bits, p, sizeof bits);
-  even = Quad(bits << 16);
-  odd = Quad(bits & 0xffff0000u);
+  Quad pairs;
+  std::memcpy(&pairs, p, sizeof pairs);
+  even = lowerBFloat16(pairs);
+  odd = upperBFloat16(pairs);
 }
 ISA_INLINE void storeJoined(BFloat16* p, Quad even, Quad odd) {
-  const QuadBits bits = bfloat16Bits(even) | (bfloat16Bits(odd) << 16);
+  const QuadBits bits = (roundedToUpper(even) >> 16) | (roundedToUpper(odd) & 0xffff0000u);
   std::memcpy(p, &bits, sizeof bits);
 }
 ISA_INLINE void loadPair(const BFloat16* p, Vec& x, Vec& y) {

@@ -60,12 +60,35 @@ ISA_INLINE void transpose16(const Vec (&x)[16], Vec (&out)[16]) {
   }
 }
 #else
+ISA_INLINE void transpose4(const Quad* x, Quad* out) {
+#if defined(__SSE2__)
+  __m128 a = __m128(x[0]), b = __m128(x[1]), c = __m128(x[2]), d = __m128(x[3]);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  out[0] = Quad(a);
+  out[1] = Quad(b);
+  out[2] = Quad(c);
+  out[3] = Quad(d);
+#else
+  for (int i = 0; i < 4; i++) out[i] = Quad{x[0][i], x[1][i], x[2][i], x[3][i]};
+#endif
+}
 ISA_INLINE void transpose16(const Vec (&x)[16], Vec (&out)[16]) {
-  float rows[16][16], columns[16][16];
-  for (int i = 0; i < 16; i++) toArray(x[i], rows[i]);
-  for (int i = 0; i < 16; i++)
-    for (int j = 0; j < 16; j++) columns[j][i] = rows[i][j];
-  for (int j = 0; j < 16; j++) out[j] = load(columns[j]);
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; q++) {
+    const Vec* rows = x + 4 * q;
+    const Quad a[4] = {rows[0].a, rows[1].a, rows[2].a, rows[3].a};
+    const Quad b[4] = {rows[0].b, rows[1].b, rows[2].b, rows[3].b};
+    const Quad c[4] = {rows[0].c, rows[1].c, rows[2].c, rows[3].c};
+    const Quad d[4] = {rows[0].d, rows[1].d, rows[2].d, rows[3].d};
+    Quad y[16];
+    transpose4(a, y);
+    transpose4(b, y + 4);
+    transpose4(c, y + 8);
+    transpose4(d, y + 12);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++)
+      (q == 0 ? out[i].a : q == 1 ? out[i].b : q == 2 ? out[i].c : out[i].d) = y[i];
+  }
 }
 #endif
 
