@@ -56,7 +56,12 @@ struct Depths {
 };
 
 template <class Format>
+class FewRows;
+
+template <class Format>
 class Product {
+  friend class FewRows<Format>;
+
  public:
   using T = typename Format::Element;
 
@@ -69,6 +74,7 @@ class Product {
   }
 
   void run(Workers& workers) {
+    if (FewRows<Format>::takes(g_)) return FewRows<Format>(*this).run(workers);
     const int64_t perThread = quotientUp(quotientUp(g_.m, kRows), workers.threads()) * kRows;
     blockRows_ = lesser(kProductRows / kRows * kRows,
                         perThread > 2 * kRows ? perThread : kProductRows / kRows * kRows);
@@ -222,7 +228,9 @@ class Product {
     float* bias = scratch.get<float>(g_.bias ? panels * kColumns : 0);
     if (g_.bias) widen(static_cast<const T*>(g_.bias) + n, columns, panels * kColumns, bias);
 
-    const int64_t storedBytes = direct || !packed.b ? Format::kBytesStored : Format::kBytesB;
+    const int64_t storedBytes = packed.b ? Format::kBytesB : Format::kBytesStored;
+    const int64_t stepBytes = packed.b ? Format::kBytesB : Format::kStoredStep;
+    const int64_t half = depths_.steps * stepBytes;  // from a stored left half to the right one
     for (int64_t blockIndex = 0; blockIndex < depths_.blocks; blockIndex++) {
       const Depths::Block k = depths_.block(blockIndex);
       for (int64_t p = 0; p < panels; p++) {
@@ -232,21 +240,28 @@ class Product {
         job.resume = !k.chunkBegins;
         job.next = nullptr;
         job.lines = 0;
+        job.stepB = Format::kBytesB;
+        job.halfB = Format::kBytesB / 2;
+        const char* next = nullptr;
         if (g_.packedB || packed.b) {
           const char* from =
               packed.b
                   ? packed.b + (column - packed.bFirstColumn) / kColumns * depths_.steps * Format::kBytesB
                   : static_cast<const char*>(g_.b) + column / kColumns * depths_.steps * Format::kBytesStored;
-          const char* at = from + k.firstStep * storedBytes;
+          const char* at = from + k.firstStep * stepBytes;
           job.b = at;
+          if (!packed.b && direct) {
+            job.stepB = Format::kStoredStep;
+            job.halfB = half;
+          }
           if (!packed.b && !direct) {
-            Format::prepare(at, k.steps, own);
+            Format::prepare(at, half, k.steps, own);
             job.b = own;
           } else if (p + 1 < panels || tiles == 1) {
             // The panel after this one is asked for while this one is multiplied; with few rows, what comes
             // next in it.
             const int64_t lines = quotientUp(k.steps * storedBytes, 64);
-            job.next = tiles == 1 ? at + 8192 : at + depths_.steps * storedBytes;
+            next = tiles == 1 ? at + 8192 : at + depths_.steps * storedBytes;
             job.lines = int(quotientUp(lines, tiles * k.steps));
           }
         } else {
@@ -259,8 +274,11 @@ class Product {
           const int64_t at = p * tiles + t;
           job.a = aAt(packed, m - packed.aFirstRow + t * kRows, k);
           job.sums = sums + at * tileSums;
+          if (job.lines > 0) {
+            const int64_t done = t * job.lines * k.steps * 64, left = k.steps * stepBytes;
+            job.next = next + done + (done >= left ? half - left : 0);
+          }
           Format::run(high, wide, job, direct);
-          if (job.lines > 0) job.next += job.lines * k.steps * 64;
           if (k.chunkEnds)
             finish(matrix, m + t * kRows, high, column, wide, job.sums,
                    totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last, bias + p * kColumns);
