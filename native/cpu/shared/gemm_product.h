@@ -66,7 +66,12 @@ struct Depths {
 };
 
 template <class Format>
+class FewRows;
+
+template <class Format>
 class Product {
+  friend class FewRows<Format>;
+
  public:
   using T = typename Format::Element;
 
@@ -79,6 +84,7 @@ class Product {
   }
 
   void run(Workers& workers) {
+    if (FewRows<Format>::takes(g_)) return FewRows<Format>(*this).run(workers);
     cut(workers.threads());
     const int64_t rowBytes = g_.n * int64_t(bytesOf(g_.out));
     past_ = g_.batch * g_.m * rowBytes >= kOutputPast && g_.ldc == g_.n && rowBytes % 64 == 0 &&
@@ -265,7 +271,9 @@ class Product {
     float* bias = scratch.get<float>(g_.bias ? panels * kColumns : 0);
     if (g_.bias) widen(static_cast<const T*>(g_.bias) + n, columns, panels * kColumns, bias);
 
-    const int64_t storedBytes = direct || !packed.b ? Format::kBytesStored : Format::kBytesB;
+    const int64_t storedBytes = packed.b ? Format::kBytesB : Format::kBytesStored;
+    const int64_t stepBytes = packed.b ? Format::kBytesB : Format::kStoredStep;
+    const int64_t half = depths_.steps * stepBytes;  // from a stored left half to the right one
     for (int64_t blockIndex = 0; blockIndex < depths_.blocks; blockIndex++) {
       const Depths::Block k = depths_.block(blockIndex);
       if constexpr (Format::kStreamedRows > 0) {
@@ -282,24 +290,32 @@ class Product {
         TileJob job;
         job.steps = k.steps;
         job.resume = !k.chunkBegins;
+        job.stepB = Format::kBytesB;
+        job.halfB = Format::kBytesB / 2;
         const char* soon = nullptr;
         if (g_.packedB || packed.b) {
-          const char* from =
-              packed.b
-                  ? packed.b + (column - packed.bFirstColumn) / kColumns * depths_.steps * Format::kBytesB
-                  : static_cast<const char*>(g_.b) + column / kColumns * depths_.steps * Format::kBytesStored;
-          const char* at = from + k.firstStep * storedBytes;
+          const int64_t panelBytes = depths_.steps * storedBytes;
+          const char* from = packed.b ? packed.b + (column - packed.bFirstColumn) / kColumns * panelBytes
+                                      : static_cast<const char*>(g_.b) + column / kColumns * panelBytes;
+          const char* at = from + k.firstStep * stepBytes;
           job.b = at;
+          if (!packed.b && direct) {
+            job.stepB = Format::kStoredStep;
+            job.halfB = half;
+          }
           if (!packed.b && !direct) {
-            Format::prepare(at, k.steps, own);
+            Format::prepare(at, half, k.steps, own);
             job.b = own;
           }
-          soon = p + 1 < panels ? at + depths_.steps * storedBytes : at + k.steps * storedBytes;
+          soon = p + 1 < panels ? at + panelBytes
+                 : k.last       ? from + panelBytes
+                                : from - p * panelBytes + (k.firstStep + k.steps) * stepBytes;
         } else {
           packColumns(matrix, column, k, own);
           job.b = own;
         }
-        const Ahead nextB(soon, soon ? k.steps * storedBytes : 0, tiles * k.steps);
+        const Ahead nextB(soon, soon ? k.steps * storedBytes : 0, tiles * k.steps,
+                          stepBytes < storedBytes ? half : 0);
         const int wide = int(lesser(kColumns, columns - p * kColumns));
         for (int64_t t = 0; t < tiles; t++) {
           const int high = int(lesser(kRows, rows - t * kRows));
@@ -317,16 +333,17 @@ class Product {
     }
   }
 
-  // Lines that will be read soon, asked for in even shares on the way.
+  // Lines that will be read soon, asked for in even shares on the way; with `half` they lie in two halves so
+  // far apart.
   struct Ahead {
     const char* at = nullptr;
-    int64_t lines = 0, perStep = 0;
+    int64_t lines = 0, perStep = 0, gap = 0;
 
-    Ahead(const char* at, int64_t bytes, int64_t steps)
-        : at(at), lines(bytes / 64), perStep(quotientUp(lines, steps)) {}
+    Ahead(const char* at, int64_t bytes, int64_t steps, int64_t half = 0)
+        : at(at), lines(bytes / 64), perStep(quotientUp(lines, steps)), gap(half ? half - bytes / 2 : 0) {}
     Lines share(int64_t step) const {
       const int64_t first = step * perStep;
-      return {at + first * 64, first < lines ? int(perStep) : 0};
+      return {at + first * 64 + (2 * first >= lines ? gap : 0), first < lines ? int(perStep) : 0};
     }
   };
 

@@ -28,6 +28,8 @@ struct Lines {
 struct TileJob {
   const void* a;
   const void* b;
+  // Tiles: where a panel's right half lies behind its left one, and the next step behind this one.
+  int64_t halfB, stepB;
   int64_t steps;
   float* sums;  // [Chains][kRows][kColumns]
   bool resume;  // the sums go on, else they start from zero
@@ -187,7 +189,8 @@ struct Fused {
   static constexpr int kRows = kAllRows / Chains, kColumns = kTileColumns;
   static constexpr int64_t kBlock = 128;  // of k: a panel of B is 16 KiB and stays in L1
   static constexpr int64_t kBytesA = kRows * kCopies * 4, kBytesB = kColumns * 4;  // a step, ready to run
-  static constexpr int64_t kBytesStored = kColumns * int64_t(sizeof(T));           // a step of packed weights
+  // A step of packed weights, and how far the next one is.
+  static constexpr int64_t kBytesStored = kColumns * int64_t(sizeof(T)), kStoredStep = kBytesStored;
   // The tile can read packed weights as they are, widening them on the way, which costs it a conversion for
   // kRows multiply-adds; widened once they serve many tiles.
   static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : 2;
@@ -206,7 +209,7 @@ struct Fused {
     eachStep<1>(x, steps, kColumns,
                 [&](int64_t step, int64_t lane, Vec v) { store(elements + step * kColumns + lane, v); });
   }
-  static void prepare(const void* stored, int64_t steps, void* to) {
+  static void prepare(const void* stored, int64_t, int64_t steps, void* to) {
     const T* from = static_cast<const T*>(stored);
     float* words = static_cast<float*>(to);
     for (int64_t i = 0; i < steps * kColumns; i += kLanes) store(words + i, load(from + i));
@@ -232,6 +235,7 @@ struct Pairs {
   static constexpr int kRows = kAllRows / Chains, kColumns = kTileColumns;
   static constexpr int64_t kBlock = 256;
   static constexpr int64_t kBytesA = kRows * 4, kBytesB = kColumns * 4, kBytesStored = kBytesB;
+  static constexpr int64_t kStoredStep = kBytesStored;
   static constexpr int kMostDirectTiles = 1 << 30;
   static constexpr int64_t kStreamedRows = 0;
 
@@ -244,7 +248,7 @@ struct Pairs {
                 [&](int64_t step, int64_t lane, Vec v) { store(words + step * kColumns + lane, v); });
   }
   static void packStored(const Source<BFloat16>& x, int64_t steps, void* to) { packB(x, steps, to); }
-  static void prepare(const void*, int64_t, void*) {}
+  static void prepare(const void*, int64_t, int64_t, void*) {}
   static void run(int rows, int columns, const TileJob& job, bool) {
     runVectorTile<PairStep, float, Chains>(rows, columns > kLanes ? 2 : 1, job);
   }
@@ -257,6 +261,29 @@ struct Pairs {
 #if ISA_LEVEL >= 4
 inline constexpr int64_t kTileBytes = 1024;
 
+// fp16 in packed weights: the even k of sixteen columns, then the odd ones, so that splitting them takes no
+// shuffles.
+ISA_INLINE void storeApart(char* to, Vec words) {
+  const __m512i pairs = _mm512_castps_si512(words.v);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(pairs));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 32),
+                      _mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)));
+}
+// The same as splitHalves makes of pairs: a line of a tile, and a tile further the rests.
+ISA_INLINE void splitStored(const char* from, char* to) {
+  const __m512i mask = _mm512_set1_epi32(int(0xffff0000u));
+  const __m512 even = load(reinterpret_cast<const Half*>(from)).v,
+               odd = load(reinterpret_cast<const Half*>(from + 32)).v;
+  const auto upper = [&](__m512 x) { return _mm512_and_si512(_mm512_castps_si512(x), mask); };
+  const auto rest = [&](__m512 x) { return _mm512_sub_ps(x, _mm512_castsi512_ps(upper(x))); };
+  const auto pairs = [&](__m512 low, __m512 high) {  // (high & mask) | (low >> 16)
+    return _mm512_ternarylogic_epi32(_mm512_castps_si512(high), mask,
+                                     _mm512_srli_epi32(_mm512_castps_si512(low), 16), 0xea);
+  };
+  _mm512_store_si512(to, pairs(even, odd));
+  _mm512_store_si512(to + kTileBytes, pairs(rest(even), rest(odd)));
+}
+
 // A block of A is [step][16-row half][part] tiles, a panel of B [step][16-column half][part]: kRows and
 // kColumns are two tiles each, so that four products share four loads and their sums fill four of the eight
 // registers.
@@ -266,8 +293,9 @@ struct Tiles {
   static constexpr int kChains = Chains, kStepLength = kTileDepth;
   static constexpr int kRows = 32, kColumns = 32;
   static constexpr int64_t kBlock =
-      (Parts == 2 ? 128 : 256) * Chains;  // of k: a panel of B takes a third of L1 (bf16, one chain)
+      256 / Parts * Chains;  // of k: a panel of B takes a third of L1 (one chain)
   static constexpr int64_t kBytesA = 2 * Parts * kTileBytes, kBytesB = kBytesA, kBytesStored = 2 * kTileBytes;
+  static constexpr int64_t kStoredStep = kTileBytes;
   static constexpr int kMostDirectTiles = Parts == 1 ? 1 << 30 : 0;
   static constexpr int64_t kStreamedRows = 0;
   using Scope = TileScope;
@@ -283,20 +311,27 @@ struct Tiles {
           words);
     });
   }
+  // Packed weights lie by [16-column half][step], so that the halves are two streams (gemm_stream.h).
   static void packStored(const Source<Element>& x, int64_t steps, void* to) {
     eachStep<2>(x, steps * 16, kColumns, [&](int64_t pair, int64_t column, Vec words) {
-      store(reinterpret_cast<float*>(static_cast<char*>(to) + (pair / 16 * 2 + column / 16) * kTileBytes +
-                                     pair % 16 * 64),
-            words);
+      char* at = static_cast<char*>(to) + (column / 16 * steps + pair / 16) * kTileBytes + pair % 16 * 64;
+      if constexpr (Parts == 1)
+        store(reinterpret_cast<float*>(at), words);
+      else
+        storeApart(at, words);
     });
   }
-  static void prepare(const void* stored, int64_t steps, void* to) {
+  // Steps of a panel whose halves are `half` bytes apart.
+  static void prepare(const void* stored, int64_t half, int64_t steps, void* to) {
     const char* from = static_cast<const char*>(stored);
     char* at = static_cast<char*>(to);
-    for (int64_t tile = 0; tile < 2 * steps; tile++, from += kTileBytes, at += Parts * kTileBytes)
-      for (int row = 0; row < 16; row++) {
-        __builtin_prefetch(from + 4 * kTileBytes + row * 64);
-        put(at + row * 64, load(reinterpret_cast<const float*>(from + row * 64)));
+    if constexpr (Parts == 2)
+      for (int64_t tile = 0; tile < 2 * steps; tile++, at += Parts * kTileBytes) {
+        const char* line = from + tile % 2 * half + tile / 2 * kTileBytes;
+        for (int row = 0; row < 16; row++) {
+          __builtin_prefetch(line + 2 * kTileBytes + row * 64);
+          splitStored(line + row * 64, at + row * 64);
+        }
       }
   }
 
@@ -306,7 +341,7 @@ struct Tiles {
       chain.steps = (job.steps - c + Chains - 1) / Chains;
       chain.sums = job.sums + c * kRows * kColumns;
       chain.a = static_cast<const char*>(job.a) + c * kBytesA;
-      chain.b = static_cast<const char*>(job.b) + c * kBytesB;
+      chain.b = static_cast<const char*>(job.b) + c * job.stepB;
       if (rows > 16)
         columns > 16 ? quad<true, true>(chain) : quad<true, false>(chain);
       else
@@ -316,18 +351,19 @@ struct Tiles {
     }
   }
 
- private:
-  ISA_INLINE static void put(char* to, Vec words) {
+  // Pairs of k, and `partBytes` further the rests of fp16.
+  ISA_INLINE static void put(char* to, Vec words, int64_t partBytes = kTileBytes) {
     if constexpr (Parts == 1) {
       store(reinterpret_cast<float*>(to), words);
     } else {
       __m512i upper, rest;
       splitHalves(_mm512_castps_si512(words.v), upper, rest);
       _mm512_storeu_si512(to, upper);
-      _mm512_storeu_si512(to + kTileBytes, rest);
+      _mm512_storeu_si512(to + partBytes, rest);
     }
   }
 
+ private:
   // Sums in 0 to 3 (row half, column half), A in 4 and 5, B in 6 and 7. Products of one step reach different
   // sums in turn: a product on the same sum as the one before it would wait for it.
   template <bool LowerRows, bool RightColumns>
@@ -361,7 +397,7 @@ struct Tiles {
     };
     const auto loadB = [&](int part) __attribute__((always_inline)) {
       _tile_loadd(6, b + part * kTileBytes, 64);
-      if (RightColumns) _tile_loadd(7, b + kHalf + part * kTileBytes, 64);
+      if (RightColumns) _tile_loadd(7, b + job.halfB + part * kTileBytes, 64);
     };
     for (int64_t s = 0; s < job.steps; s++) {
       loadA(0);
@@ -378,7 +414,7 @@ struct Tiles {
       nextA.fetch();
       nextB.fetch();
       a += Chains * kBytesA;
-      b += Chains * kBytesB;
+      b += Chains * job.stepB;
     }
     _tile_stored(0, sums, kSumStride);
     if (RightColumns) _tile_stored(1, sums + 16, kSumStride);
