@@ -74,7 +74,7 @@ ISA_FLATTEN static void normRows(const RmsNormArgs& args, bool past, int64_t beg
 
 void rmsNorm(const RmsNormArgs& args, Workers& workers) {
   const bool past = goesPast(args.rows, args.width, args.dtype);
-  workers.parallelFor(args.rows, 32768 / (args.width + 1), [&](int64_t begin, int64_t end) {
+  workers.parallelFor(args.rows, 4096 / (args.width + 1), [&](int64_t begin, int64_t end) {
     dispatchFloat(args.dtype, [&](auto type) {
       if (args.delta)
         normRows<decltype(type), true>(args, past, begin, end);

@@ -67,7 +67,7 @@ void rope(const RopeArgs& args, Workers& workers) {
                         std::to_string(position) + " for token " + std::to_string(token));
     }
   }
-  workers.parallelFor(args.tokens, 32768 / (args.heads * args.headDim + 1), [&](int64_t begin, int64_t end) {
+  workers.parallelFor(args.tokens, 8192 / (args.heads * args.headDim + 1), [&](int64_t begin, int64_t end) {
     dispatchFloat(args.dtype, [&](auto type) { rotateTokens<decltype(type)>(args, begin, end); });
   });
 }
