@@ -47,6 +47,7 @@ export class SelfAttention {
       rotatedHeads: numHeads + numKvHeads,
       roundings: numerics.ropeRoundings,
       table16: numerics.ropeTable16 === 1,
+      inPlace: true,
     });
     const attended = pass.attend(this.layer, rotated);
     return linear(

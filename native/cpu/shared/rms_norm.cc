@@ -38,9 +38,9 @@ ISA_FLATTEN static void normRows(const RmsNormArgs& args, bool past, int64_t beg
       const auto look = [&](int64_t i, auto lanes) {
         Vec v = lanes.get(x + start + i);
         if constexpr (fused) {
-          // The fp32 sum is kept: its rounded form, which is written here, must not reach the norm.
           v = v + lanes.get(delta + start + i);
           lanes.put(sum + start + i, v);
+          if (args.roundedSum) v = roundThrough<T>(v);
         }
         store(row + i, v);
         squares = squares + v * v;

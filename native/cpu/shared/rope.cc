@@ -54,7 +54,7 @@ ISA_FLATTEN static void rotateTokens(const RopeArgs& args, int64_t begin, int64_
       else
         rotateHead<float>(x + at, cos, sin, y + at, half);
     }
-    std::memcpy(y + rotated, x + rotated, size_t(width - rotated) * sizeof(T));
+    if (y != x) std::memcpy(y + rotated, x + rotated, size_t(width - rotated) * sizeof(T));
   }
 }
 
