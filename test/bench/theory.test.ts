@@ -62,6 +62,6 @@ test('what fits in a cache is read from there', () => {
 test('memory of a token', () => {
   assert.equal(kvBytesPerToken(size, 'bf16'), 2 * 2 * 10 * 2);
   assert.equal(kvBytesPerToken(size, 'fp32'), 2 * 2 * 10 * 4);
-  // 2 (130 + 60) + 30 kept, 60 + 10 - 40 of gradients; 11 numbers of four bytes.
-  assert.equal(trainingBytesPerToken(size, 'bf16'), 2 * (410 + 30) + 4 * 11);
+  // 2 (100 + 60) + 30 kept, 60 + 10 - 40 of gradients; 11 numbers of four bytes.
+  assert.equal(trainingBytesPerToken(size, 'bf16'), 2 * (350 + 30) + 4 * 11);
 });
