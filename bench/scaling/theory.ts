@@ -1,5 +1,5 @@
 /** What the roofs of the machine allow the engines: the lines that measured costs are drawn beside. */
-import type { MachinePeaks } from '../../lib/ops/peak.js';
+import type { MachinePeaks, Peak } from '../../lib/ops/peak.js';
 import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
 import { forwardFlops, type ModelSize, matmulWeights, trainingFlops } from '../model.js';
 import { roofOf } from '../report.js';
@@ -17,6 +17,27 @@ export function peaksFor(bytes: number, { peaks, reading }: Ground): MachinePeak
   const fitting = reading.filter((size) => size.bytes <= bytes).at(-1) ?? reading[0];
   if (!fitting) return peaks;
   return { ...peaks, read: { best: fitting.gbps, median: fitting.gbps } };
+}
+
+/** Of two measurements of one machine the faster, roof by roof: the slower one was disturbed. */
+export function higherOf(a: Ground, b: Ground): Ground {
+  const higher = (p: Peak, q: Peak) => (p.best >= q.best ? p : q);
+  const perhaps = (p: Peak | null, q: Peak | null) => (p && q ? higher(p, q) : (p ?? q));
+  return {
+    ...a,
+    peaks: {
+      ...a.peaks,
+      fma: higher(a.peaks.fma, b.peaks.fma),
+      bf16: perhaps(a.peaks.bf16, b.peaks.bf16),
+      amx: perhaps(a.peaks.amx, b.peaks.amx),
+      read: higher(a.peaks.read, b.peaks.read),
+      copy: higher(a.peaks.copy, b.peaks.copy),
+    },
+    reading: a.reading.map(({ bytes, gbps }, i) => ({
+      bytes,
+      gbps: Math.max(gbps, b.reading[i]!.gbps),
+    })),
+  };
 }
 
 /** Keys and values of a token in all layers. */
