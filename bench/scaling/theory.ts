@@ -90,16 +90,17 @@ export function trainingRate(
 
 /**
  * Memory that a token takes in a training step: the activations that the tape keeps, and what the backward pass holds
- * at its widest, which is at its beginning, in the feed-forward block of the last layer.
+ * at its widest, which is at its beginning.
  *
  * In elements of the dtype, with H hidden and F feed-forward units: the embedding H; a layer 10 H + 3 F (two norms with
  * their sums 4 H, qkv 3 H, attended and its projection 2 H, gate and up 2 F, gated F, down H; the first has one sum
- * less); the last norm and its sum 2 H, the rows that predict H. Then the gradients of gate, up and gated 3 F and of
- * the residual stream H, where the last norm, the rows and down (4 H) are gone. And in 4 bytes: the log-sum-exp
- * of each head, four indices, three results of the head.
+ * less); the last norm and its sum 2 H, the rows that predict H. Then 2 H, the gradient of these rows and of all; or, where
+ * that is more, the gradient F of gated and that of the residual stream H, where the last norm and the rows (3 H) are
+ * gone: gate and up give their memory to their gradient. And in 4 bytes: the log-sum-exp of each head, four indices,
+ * three results of the head.
  */
 export function trainingBytesPerToken({ layers, hidden, heads, ffn }: ModelSize, dtype: FloatDType): number {
   const kept = layers * (10 * hidden + 3 * ffn) + 3 * hidden;
-  const backward = Math.max(0, 3 * ffn + hidden - 4 * hidden);
+  const backward = Math.max(2 * hidden, ffn + hidden - 3 * hidden);
   return (kept + backward) * bytesPerElement(dtype) + 4 * (layers * heads + 4 + 3);
 }

@@ -111,9 +111,14 @@ export function attention(
   return out;
 }
 
-export function swiglu(tape: Tape | null, gateUp: Tensor, options: { roundings: 1 | 2 }): Tensor {
-  const out = swigluOp(gateUp, options.roundings);
-  tape?.record('swiglu', { gateUp }, [out]);
+/** With `onlyReader` nobody else reads gateUp: its gradient then takes its memory. */
+export function swiglu(
+  tape: Tape | null,
+  gateUp: Tensor,
+  { roundings, onlyReader = false }: { roundings: 1 | 2; onlyReader?: boolean },
+): Tensor {
+  const out = swigluOp(gateUp, roundings);
+  tape?.record('swiglu', { gateUp, onlyReader }, [out]);
   return out;
 }
 

@@ -27,7 +27,7 @@ export interface Operands {
   add: { a: Tensor; b: Tensor };
   rope: { x: Tensor; table: Tensor; positions: Tensor; options: Omit<RopeOptions, 'out'> };
   attention: { qkv: Tensor; cuSeqlens: Tensor; options: AttentionHeads };
-  swiglu: { gateUp: Tensor };
+  swiglu: { gateUp: Tensor; onlyReader: boolean };
   gatherRows: { x: Tensor; index: Tensor };
   linearLogprob: { hidden: Tensor; weight: Weight; targets: Tensor; options: LinearLogprobOptions };
   reshape: { x: Tensor };
@@ -91,7 +91,10 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
   attention: ({ qkv, cuSeqlens, options }, { outputs: [out, lse], incoming: [d] }, flow) =>
     flow.add(qkv, attentionBackward(d!, qkv, out!, lse!, cuSeqlens, options)),
 
-  swiglu: ({ gateUp }, { incoming: [d] }, flow) => flow.add(gateUp, swigluBackward(d!, gateUp)),
+  swiglu: ({ gateUp, onlyReader }, { incoming: [d] }, flow) => {
+    const into = onlyReader ? gateUp.reshape(...gateUp.shape) : undefined;
+    flow.add(gateUp, swigluBackward(d!, gateUp, into));
+  },
 
   gatherRows: ({ x, index }, { incoming: [d] }, flow) => flow.add(x, scatterRows(d!, index, x.shape[0]!)),
 

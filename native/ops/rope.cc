@@ -26,15 +26,7 @@ static void rotate(OpCall& call, const char* name, bool inverse) {
     call.expect(roundings == 1 || roundings == 3, "roundings to be 1 or 3", std::to_string(roundings));
   }
   const bool table16 = call.flag("table16");
-  const auto into = call.optionalTensor("out");
-  if (into) {
-    call.expectShape("out", *into, x.shape, "[N, heads, headDim]");
-    call.expectDtype("out", *into, x.dtype);
-    call.expect(into->data() == x.data() || !into->overlaps(x),
-                std::string("out to be ") + name + " or to have memory of its own",
-                std::string("memory that ") + name + " uses in part");
-  }
-  const Tensor y = into ? *into : call.output(x.dtype, x.shape);
+  const Tensor y = call.outputLike(name, x);
   call.enqueue(
       Family::shared,
       RopeArgs{x.data(), table.as<float>(), positions.as<int32_t>(), y.data(), x.shape[0], x.shape[1],

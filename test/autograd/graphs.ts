@@ -317,6 +317,14 @@ export const graphs: Readonly<Record<string, Graph>> = {
     run: ({ tape, input }) => swiglu(tape, input('x'), { roundings: 2 }),
     reference: ({ x }) => swiglu64(x!, 10),
   },
+  'swiglu: the only reader of a product': {
+    shapes: { x: [3, 4], w: [10, 4] },
+    run: ({ tape, input, weight }) => {
+      const gateUp = linear(tape, input('x'), weight('w'), null, merged);
+      return swiglu(tape, gateUp, { roundings: 1, onlyReader: true });
+    },
+    reference: ({ x, w }) => swiglu64(linear64(x!, w!, 4), 10),
+  },
   'gatherRows: rows that repeat, rows that are missing': {
     shapes: { x: [5, 3], w: [4, 3] },
     run: ({ tape, input, weight, ints }) =>

@@ -248,7 +248,7 @@ describe('Tape', () => {
     // A record whose operands do not belong together: its gradient cannot be formed.
     const odd = tape.own(tensor([1, 2, 3], [3]));
     const failing = tape.own(tensor(normals(28, 2), [4, 7]));
-    tape.record('swiglu', { gateUp: odd }, [failing]);
+    tape.record('swiglu', { gateUp: odd, onlyReader: false }, [failing]);
     // Its gradient is on its way to `output` when the pass fails.
     const weight = run.weights.of(run.parameters.get('w')!);
     const branch = rmsNorm(tape, output, weight, { eps: EPS, roundings: 1 });

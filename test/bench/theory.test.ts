@@ -79,6 +79,7 @@ test('of two measurements each roof is the higher one', () => {
 test('memory of a token', () => {
   assert.equal(kvBytesPerToken(size, 'bf16'), 2 * 2 * 10 * 2);
   assert.equal(kvBytesPerToken(size, 'fp32'), 2 * 2 * 10 * 4);
-  // 2 (100 + 60) + 30 kept, 60 + 10 - 40 of gradients; 11 numbers of four bytes.
-  assert.equal(trainingBytesPerToken(size, 'bf16'), 2 * (350 + 30) + 4 * 11);
+  // 2 (100 + 60) + 30 kept, 20 of gradients, or 100 + 10 - 30 of wide blocks; 11 numbers of four bytes.
+  assert.equal(trainingBytesPerToken(size, 'bf16'), 2 * (350 + 20) + 4 * 11);
+  assert.equal(trainingBytesPerToken({ ...size, ffn: 100 }, 'bf16'), 2 * (350 + 480 + 80) + 4 * 11);
 });

@@ -84,7 +84,7 @@ void swiglu(const SwigluArgs& args, Workers& workers) {
 }
 
 void swigluBackward(const SwigluBackwardArgs& args, Workers& workers) {
-  const bool past = goesPast(args.rows, args.width, args.dtype);
+  const bool past = args.dGateUp != args.gateUp && goesPast(args.rows, args.width, args.dtype);
   workers.parallelFor(args.rows, 4096 / (args.width + 1), [&](int64_t begin, int64_t end) {
     dispatchFloat(args.dtype, [&](auto type) { swigluRowsBackward<decltype(type)>(args, past, begin, end); });
   });
