@@ -89,11 +89,11 @@ class Workers {
     int64_t n = 0, unit = 1, units = 0, chunks = 0;
     const Body* body = nullptr;
   };
-  // A thread's share of a job, on a cache line that holds all it needs: every so-manieth chunk, so that in
-  // one kernel after another a thread meets the same rows, which its cache may still have, and the first
-  // chunks, which a kernel may have made the heaviest, are shared evenly. Who is done with its own takes
-  // chunks of the others'. A thread that is late, because the system had put it to sleep, finds nothing left:
-  // nobody waits for it.
+  // A thread's share of a job, on a cache line that holds all it needs: of n threads number t has the chunks
+  // t, t + n, t + 2 n and so on. In one kernel after another it meets the same rows, which its cache may
+  // still have, and the first chunks, which a kernel may have made the heaviest, are shared evenly. Who is
+  // done with its own takes chunks of the others'. A thread that is late, because the system had put it to
+  // sleep, finds nothing left: nobody waits for it.
   struct alignas(64) Share {
     // The number of the job, how many chunks the share has, and which of them is next. Whoever adds one to a
     // next chunk that there is has taken it, and the job does not end before it is done: `job` may then be
