@@ -42,11 +42,15 @@ export function trainingFlops(size: ModelSize, batch: number, length: number): n
   return batch * (6 * matmulWeights(size) * length + attention);
 }
 
-/** Operations of a pass over `tokens` tokens that see `keys` keys each, the logits of `predicting` of them among it. */
+/**
+ * Operations of a pass over `tokens` tokens that see `keys` keys each. What is behind the last attention, the logits
+ * among it, is for `predicting` of them alone.
+ */
 export function forwardFlops(size: ModelSize, tokens: number, keys: number, predicting: number): number {
-  const { layers, hidden, vocabulary } = size;
-  const body = matmulWeights(size) - hidden * vocabulary;
-  return 2 * body * tokens + 4 * layers * hidden * tokens * keys + 2 * hidden * vocabulary * predicting;
+  const { layers, hidden, ffn, vocabulary } = size;
+  const behind = hidden * hidden + 3 * hidden * ffn + hidden * vocabulary;
+  const body = matmulWeights(size) - behind;
+  return 2 * body * tokens + 4 * layers * hidden * tokens * keys + 2 * behind * predicting;
 }
 
 function tokensOf(random: CounterRandom, count: number, vocabulary: number): Int32Array {

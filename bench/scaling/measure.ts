@@ -1,4 +1,5 @@
 /** Times and memory of the engines, as the scaling run asks for them. */
+import { DecodeStep } from '../../lib/rollout/decodeStep.js';
 import { memory, trimMemory } from '../../lib/runtime.js';
 import type { FloatDType } from '../../lib/tensor/dtype.js';
 import { statistics } from '../measure.js';
@@ -18,12 +19,13 @@ async function milliseconds(body: () => Promise<unknown>): Promise<number> {
   return performance.now() - start;
 }
 
-const newTokens = 32;
+/** Tokens that a timed generation decodes, in two lots. */
+export const newTokens = 2 * DecodeStep.maxSteps;
 const repeats = 3;
 /** Longer prompts are run once, and warm up as they go. */
 const longPrompt = 4096;
 
-/** Tokens a second of the pass over the prompts, and of the decode steps behind it by their median. */
+/** Tokens a second of the pass over the prompts, and of the decode steps behind it. */
 export async function generationRates(
   size: ModelSize,
   dtype: FloatDType,
@@ -33,19 +35,20 @@ export async function generationRates(
   using owner = generator(size, dtype, batch, promptLength + newTokens + 1);
   const requests = randomPrompts(size, batch, promptLength);
   const prefills: number[] = [];
-  const steps: number[] = [];
-  const run = async () => {
+  const decodes: number[] = [];
+  for (let i = 0; i < (promptLength > longPrompt ? 1 : repeats); i++) {
     const start = performance.now();
     const replays = await replaysOf(() =>
       owner.engine.generate(requests, { seed: 1, maxNewTokens: newTokens + 1 }),
     );
-    prefills.push(replays[0]!.at - start);
-    for (let i = 1; i < replays.length; i++) steps.push(replays[i]!.at - replays[i - 1]!.at);
-  };
-  for (let i = 0; i < (promptLength > longPrompt ? 1 : repeats); i++) await run();
+    // The second lot of steps is queued as soon as the pass over the prompts is done.
+    const prefilled = replays[DecodeStep.maxSteps]!.at;
+    prefills.push(prefilled - start);
+    decodes.push(performance.now() - prefilled);
+  }
   return {
     prefill: (1e3 * batch * promptLength) / statistics(prefills).minMs,
-    decode: (1e3 * batch) / statistics(steps).medianMs,
+    decode: (1e3 * batch * newTokens) / statistics(decodes).medianMs,
   };
 }
 

@@ -1,5 +1,5 @@
 /** What the roofs of the machine allow the engines: the lines that measured costs are drawn beside. */
-import type { MachinePeaks } from '../../lib/ops/peak.js';
+import type { MachinePeaks, Peak } from '../../lib/ops/peak.js';
 import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
 import { forwardFlops, type ModelSize, matmulWeights, trainingFlops } from '../model.js';
 import { roofOf } from '../report.js';
@@ -17,6 +17,27 @@ export function peaksFor(bytes: number, { peaks, reading }: Ground): MachinePeak
   const fitting = reading.filter((size) => size.bytes <= bytes).at(-1) ?? reading[0];
   if (!fitting) return peaks;
   return { ...peaks, read: { best: fitting.gbps, median: fitting.gbps } };
+}
+
+/** Of two measurements of one machine the faster, roof by roof: the slower one was disturbed. */
+export function higherOf(a: Ground, b: Ground): Ground {
+  const higher = (p: Peak, q: Peak) => (p.best >= q.best ? p : q);
+  const perhaps = (p: Peak | null, q: Peak | null) => (p && q ? higher(p, q) : (p ?? q));
+  return {
+    ...a,
+    peaks: {
+      ...a.peaks,
+      fma: higher(a.peaks.fma, b.peaks.fma),
+      bf16: perhaps(a.peaks.bf16, b.peaks.bf16),
+      amx: perhaps(a.peaks.amx, b.peaks.amx),
+      read: higher(a.peaks.read, b.peaks.read),
+      copy: higher(a.peaks.copy, b.peaks.copy),
+    },
+    reading: a.reading.map(({ bytes, gbps }, i) => ({
+      bytes,
+      gbps: Math.max(gbps, b.reading[i]!.gbps),
+    })),
+  };
 }
 
 /** Keys and values of a token in all layers. */
@@ -69,16 +90,17 @@ export function trainingRate(
 
 /**
  * Memory that a token takes in a training step: the activations that the tape keeps, and what the backward pass holds
- * at its widest, which is at its beginning, in the feed-forward block of the last layer.
+ * at its widest, which is at its beginning.
  *
- * In elements of the dtype, with H hidden and F feed-forward units: the embedding H; a layer 13 H + 3 F (two norms with
- * their sums 4 H, qkv 3 H, turned 3 H, attended and its projection 2 H, gate and up 2 F, gated F, down H; the first has
- * one sum less); the last norm and its sum 2 H, the rows that predict H. Then the gradients of gate, up and gated 3 F and of
- * the residual stream H, where the last norm, the rows and down (4 H) are gone. And in 4 bytes: the log-sum-exp
- * of each head, four indices, three results of the head.
+ * In elements of the dtype, with H hidden and F feed-forward units: the embedding H; a layer 10 H + 3 F (two norms with
+ * their sums 4 H, qkv 3 H, attended and its projection 2 H, gate and up 2 F, gated F, down H; the first has one sum
+ * less); the last norm and its sum 2 H, the rows that predict H. Then 2 H, the gradient of these rows and of all; or, where
+ * that is more, the gradient F of gated and that of the residual stream H, where the last norm and the rows (3 H) are
+ * gone: gate and up give their memory to their gradient. And in 4 bytes: the log-sum-exp of each head, four indices,
+ * three results of the head.
  */
 export function trainingBytesPerToken({ layers, hidden, heads, ffn }: ModelSize, dtype: FloatDType): number {
-  const kept = layers * (13 * hidden + 3 * ffn) + 3 * hidden;
-  const backward = Math.max(0, 3 * ffn + hidden - 4 * hidden);
+  const kept = layers * (10 * hidden + 3 * ffn) + 3 * hidden;
+  const backward = Math.max(2 * hidden, ffn + hidden - 3 * hidden);
   return (kept + backward) * bytesPerElement(dtype) + 4 * (layers * heads + 4 + 3);
 }

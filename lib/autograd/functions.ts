@@ -66,16 +66,17 @@ export function rmsNorm(
   return out;
 }
 
-/** x + delta, and the norm of the sum before it is rounded. */
+/** x + delta, and the norm of the sum before it is rounded, or of the rounded sum. */
 export function addRmsNorm(
   tape: Tape | null,
   x: Tensor,
   delta: Tensor,
   weight: Weight,
-  options: { eps: number; roundings: 1 | 2 },
+  options: { eps: number; roundings: 1 | 2; roundedSum?: boolean },
 ): { sum: Tensor; out: Tensor } {
-  const { sum, y: out } = addRmsNormOp(x, delta, weight.value, options.eps, options.roundings);
-  tape?.record('addRmsNorm', { x, delta, weight, eps: options.eps }, [sum, out]);
+  const { eps, roundings, roundedSum = false } = options;
+  const { sum, y: out } = addRmsNormOp(x, delta, weight.value, eps, roundings, roundedSum);
+  tape?.record('addRmsNorm', { x, delta, weight, eps, roundedSum }, [sum, out]);
   return { sum, out };
 }
 
@@ -85,14 +86,15 @@ export function add(tape: Tape | null, a: Tensor, b: Tensor): Tensor {
   return out;
 }
 
+/** With `inPlace` the result takes the memory of x, which nobody may read any more. */
 export function rope(
   tape: Tape | null,
   x: Tensor,
   table: Tensor,
   positions: Tensor,
-  options: RopeOptions,
+  { inPlace = false, ...options }: Omit<RopeOptions, 'out'> & { inPlace?: boolean },
 ): Tensor {
-  const out = ropeOp(x, table, positions, options);
+  const out = ropeOp(x, table, positions, inPlace ? { ...options, out: x.reshape(...x.shape) } : options);
   tape?.record('rope', { x, table, positions, options }, [out]);
   return out;
 }
@@ -109,9 +111,14 @@ export function attention(
   return out;
 }
 
-export function swiglu(tape: Tape | null, gateUp: Tensor, options: { roundings: 1 | 2 }): Tensor {
-  const out = swigluOp(gateUp, options.roundings);
-  tape?.record('swiglu', { gateUp }, [out]);
+/** With `onlyReader` nobody else reads gateUp: its gradient then takes its memory. */
+export function swiglu(
+  tape: Tape | null,
+  gateUp: Tensor,
+  { roundings, onlyReader = false }: { roundings: 1 | 2; onlyReader?: boolean },
+): Tensor {
+  const out = swigluOp(gateUp, roundings);
+  tape?.record('swiglu', { gateUp, onlyReader }, [out]);
   return out;
 }
 

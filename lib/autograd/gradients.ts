@@ -23,11 +23,11 @@ export interface Operands {
   embedding: { weight: Weight; ids: Tensor };
   linear: { x: Tensor; weight: Weight; bias: Weight | null };
   rmsNorm: { x: Tensor; weight: Weight; eps: number };
-  addRmsNorm: { x: Tensor; delta: Tensor; weight: Weight; eps: number };
+  addRmsNorm: { x: Tensor; delta: Tensor; weight: Weight; eps: number; roundedSum: boolean };
   add: { a: Tensor; b: Tensor };
-  rope: { x: Tensor; table: Tensor; positions: Tensor; options: RopeOptions };
+  rope: { x: Tensor; table: Tensor; positions: Tensor; options: Omit<RopeOptions, 'out'> };
   attention: { qkv: Tensor; cuSeqlens: Tensor; options: AttentionHeads };
-  swiglu: { gateUp: Tensor };
+  swiglu: { gateUp: Tensor; onlyReader: boolean };
   gatherRows: { x: Tensor; index: Tensor };
   linearLogprob: { hidden: Tensor; weight: Weight; targets: Tensor; options: LinearLogprobOptions };
   reshape: { x: Tensor };
@@ -51,7 +51,9 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
   embedding: ({ weight, ids }, { incoming: [d] }) => embeddingBackward(d!, ids, weight.parameter.gradient),
 
   linear: ({ x, weight, bias }, { incoming: [d] }, flow) => {
-    linearWeightGradient(d!, x, 0, weight.parameter.gradient);
+    weight.parameter.addGradient((gradient, accumulate) =>
+      linearWeightGradient(d!, x, 0, gradient, accumulate),
+    );
     if (bias) columnSum(d!, 0, bias.value.size, bias.parameter.gradient);
     flow.add(x, linearInputGradient(d!, [weight.value], x.dtype as FloatDType));
   },
@@ -60,11 +62,18 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
     flow.add(x, rmsNormBackward(d!, x, weight.value, eps, weight.parameter.gradient)),
 
   // Two outputs: the sum, which the residual stream carries on, and the normalised value.
-  addRmsNorm: ({ x, delta, weight, eps }, { incoming: [dSum, d] }, flow) => {
-    const g =
-      d === undefined
-        ? dSum!
-        : addRmsNormBackward(dSum ?? null, d, x, delta, weight.value, eps, weight.parameter.gradient);
+  addRmsNorm: (
+    { x, delta, weight, eps, roundedSum },
+    { outputs: [sum], incoming: [dSum = null, d] },
+    flow,
+  ) => {
+    let g = dSum!;
+    if (d !== undefined) {
+      const { gradient } = weight.parameter;
+      g = roundedSum
+        ? rmsNormBackward(d, sum!, weight.value, eps, gradient, dSum)
+        : addRmsNormBackward(dSum, d, x, delta, weight.value, eps, gradient);
+    }
     flow.add(x, g);
     flow.add(delta, g);
   },
@@ -74,17 +83,21 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
     flow.add(b, d!);
   },
 
-  rope: ({ x, table, positions, options }, { incoming: [d] }, flow) =>
-    flow.add(x, ropeBackward(d!, table, positions, options)),
+  rope: ({ x, table, positions, options }, { incoming: [d] }, flow) => {
+    const into = flow.mayOverwrite(d!) ? { ...options, out: d!.reshape(...d!.shape) } : options;
+    flow.add(x, ropeBackward(d!, table, positions, into));
+  },
 
   attention: ({ qkv, cuSeqlens, options }, { outputs: [out, lse], incoming: [d] }, flow) =>
     flow.add(qkv, attentionBackward(d!, qkv, out!, lse!, cuSeqlens, options)),
 
-  swiglu: ({ gateUp }, { incoming: [d] }, flow) => flow.add(gateUp, swigluBackward(d!, gateUp)),
+  swiglu: ({ gateUp, onlyReader }, { incoming: [d] }, flow) => {
+    const into = onlyReader ? gateUp.reshape(...gateUp.shape) : undefined;
+    flow.add(gateUp, swigluBackward(d!, gateUp, into));
+  },
 
   gatherRows: ({ x, index }, { incoming: [d] }, flow) => flow.add(x, scatterRows(d!, index, x.shape[0]!)),
 
-  // Of its outputs the log-probs alone have a gradient; the entropy is for measuring.
   // Of its outputs the log-probs alone have a gradient; lse and entropy are for measuring.
   linearLogprob: (
     { hidden, weight, targets, options },
@@ -98,5 +111,5 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
     flow.add(hidden, linearLogprobBackward(d!, hidden, weight.value, targets, lse!, gradient, options));
   },
 
-  reshape: ({ x }, { incoming: [d] }, flow) => flow.add(x, d!.reshape(...x.shape)),
+  reshape: ({ x }, { incoming: [d] }, flow) => flow.add(x, flow.view(d!, x.shape)),
 };

@@ -1,4 +1,4 @@
-import { fill, randomNormal, type Tensor, zeros } from '../tensor/tensor.js';
+import { empty, fill, randomNormal, type Tensor, zeros } from '../tensor/tensor.js';
 
 /** How the values of a parameter begin. */
 export type Initialization =
@@ -15,6 +15,8 @@ export class Parameter {
   /** fp32. */
   readonly master: Tensor;
   #gradient: Tensor | undefined;
+  /** Whether the gradient is zero without its memory saying so: whoever adds to it first may write instead. */
+  #cleared = true;
 
   constructor(
     name: string,
@@ -39,12 +41,25 @@ export class Parameter {
 
   /** fp32, what backward passes add to; zero after {@link zeroGradient}. */
   get gradient(): Tensor {
-    this.#gradient ??= zeros(this.shape);
-    return this.#gradient;
+    const gradient = this.#memory();
+    if (this.#cleared) fill(gradient, 0);
+    this.#cleared = false;
+    return gradient;
+  }
+
+  /** For an op that can also write the gradient: `accumulate` is whether it has to add to what is there. */
+  addGradient(op: (gradient: Tensor, accumulate: boolean) => void): void {
+    op(this.#memory(), !this.#cleared);
+    this.#cleared = false;
   }
 
   zeroGradient(): void {
-    if (this.#gradient) fill(this.#gradient, 0);
+    this.#cleared = true;
+  }
+
+  #memory(): Tensor {
+    this.#gradient ??= empty(this.shape);
+    return this.#gradient;
   }
 
   dispose(): void {

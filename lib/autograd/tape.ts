@@ -77,6 +77,8 @@ function propagate<Op extends Differentiable>(
 export class GradientFlow {
   readonly #pending = new Map<Tensor, Tensor>();
   readonly #holders = new Map<Tensor, number>();
+  /** Views of gradients that others read, too, and those gradients. */
+  readonly #sharing = new Set<Tensor>();
   #fresh: Tensor[] = [];
   #seed: Tensor | undefined;
 
@@ -103,6 +105,18 @@ export class GradientFlow {
       this.#pending.set(t, gradient);
       this.#holders.set(gradient, this.#holders.get(gradient)! + 1);
     }
+  }
+
+  /** Whether a gradient that was taken is read by nobody else, so that its memory may serve for what is made of it. */
+  mayOverwrite(gradient: Tensor): boolean {
+    return this.#holders.get(gradient) === 1 && !this.#sharing.has(gradient);
+  }
+
+  /** The same gradient in another shape, to be added in turn. */
+  view(gradient: Tensor, shape: readonly number[]): Tensor {
+    const view = gradient.reshape(...shape);
+    if (!this.mayOverwrite(gradient)) this.#sharing.add(view).add(gradient);
+    return view;
   }
 
   /** After an op's gradient: what it gave that was only added to something else is dropped. */
@@ -135,6 +149,7 @@ export class GradientFlow {
   finish(): void {
     for (const gradient of this.#holders.keys()) if (gradient !== this.#seed) gradient.dispose();
     this.#holders.clear();
+    this.#sharing.clear();
     this.#pending.clear();
     this.#fresh = [];
   }

@@ -89,10 +89,14 @@ export class Decoder implements Disposable {
     return this.parameters.reduce((sum, p) => sum + p.size, 0);
   }
 
-  /** Token ids (int32 [tokens]) -> the last norm's output, [tokens, hiddenSize], which the head reads. */
-  hidden(pass: Forward, ids: Tensor): Tensor {
+  /**
+   * Token ids (int32 [tokens]) -> the last norm's output, [tokens, hiddenSize], which the head reads. With `rows`
+   * (int32) that of these tokens alone: no other token needs what is behind the last attention.
+   */
+  hidden(pass: Forward, ids: Tensor, rows: Tensor | null = null): Tensor {
     let residual: Residual = { x: embedding(pass.tape, pass.weight(this.embedding), ids), delta: null };
-    for (const layer of this.layers) residual = layer.forward(pass, residual);
+    const last = this.layers.at(-1);
+    for (const layer of this.layers) residual = layer.forward(pass, residual, layer === last ? rows : null);
     return this.finalNorm.forward(pass, residual).out;
   }
 

@@ -120,7 +120,7 @@ export function scoresOf(
   sequences.forEach(({ response }, s) => {
     offsets[s + 1] = offsets[s]! + response.length;
   });
-  return { offsets, logprobs: Float64Array.from(logprobs), entropy: Float64Array.from(entropy) };
+  return { offsets, logprobs: new Float64Array(logprobs), entropy: new Float64Array(entropy) };
 }
 
 /** Checks that every token is an id within the vocabulary; names the first that is not. */

@@ -1,3 +1,5 @@
+import { gatherRows } from '../autograd/functions.js';
+import type { Tensor } from '../tensor/tensor.js';
 import type { Forward } from './forward.js';
 import type { Residual, RmsNorm } from './rmsNorm.js';
 import type { SelfAttention } from './selfAttention.js';
@@ -12,10 +14,12 @@ export class DecoderLayer {
     readonly mlp: SwigluMlp,
   ) {}
 
-  forward(pass: Forward, residual: Residual): Residual {
+  /** All tokens are attended to; with `rows` (int32) these alone go on behind the attention. */
+  forward(pass: Forward, residual: Residual, rows: Tensor | null = null): Residual {
     const before = this.attentionNorm.forward(pass, residual);
-    const attended = this.attention.forward(pass, before.out);
-    const between = this.mlpNorm.forward(pass, { x: before.x, delta: attended });
+    const attended = this.attention.forward(pass, before.out, rows);
+    const x = rows ? gatherRows(pass.tape, before.x, rows) : before.x;
+    const between = this.mlpNorm.forward(pass, { x, delta: attended });
     return { x: between.x, delta: this.mlp.forward(pass, between.out) };
   }
 }

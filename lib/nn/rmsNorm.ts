@@ -1,4 +1,4 @@
-import { add, addRmsNorm, rmsNorm } from '../autograd/functions.js';
+import { addRmsNorm, rmsNorm } from '../autograd/functions.js';
 import type { Parameter } from '../autograd/parameter.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Forward } from './forward.js';
@@ -30,11 +30,8 @@ export class RmsNorm {
     const weight = pass.weight(this.weight);
     const options = { eps: this.eps, roundings: numerics.rmsNormRoundings };
     if (delta === null) return { x, out: rmsNorm(tape, x, weight, options) };
-    if (numerics.residualFused) {
-      const { sum, out } = addRmsNorm(tape, x, delta, weight, options);
-      return { x: sum, out };
-    }
-    const sum = add(tape, x, delta);
-    return { x: sum, out: rmsNorm(tape, sum, weight, options) };
+    const roundedSum = numerics.residualFused === 0;
+    const { sum, out } = addRmsNorm(tape, x, delta, weight, { ...options, roundedSum });
+    return { x: sum, out };
   }
 }

@@ -1,4 +1,4 @@
-import { linear, reshape, rope } from '../autograd/functions.js';
+import { gatherRows, linear, reshape, rope } from '../autograd/functions.js';
 import type { Parameter } from '../autograd/parameter.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type Forward, projection } from './forward.js';
@@ -30,8 +30,8 @@ export class SelfAttention {
     readonly layer: number,
   ) {}
 
-  /** [tokens, hiddenSize] -> [tokens, hiddenSize]. */
-  forward(pass: Forward, x: Tensor): Tensor {
+  /** [tokens, hiddenSize] -> [tokens, hiddenSize], or of the tokens `rows` alone. */
+  forward(pass: Forward, x: Tensor, rows: Tensor | null = null): Tensor {
     const { numHeads, numKvHeads, headDim } = this.shape;
     const { tape, numerics } = pass;
     const kvRows = numKvHeads * headDim;
@@ -47,11 +47,12 @@ export class SelfAttention {
       rotatedHeads: numHeads + numKvHeads,
       roundings: numerics.ropeRoundings,
       table16: numerics.ropeTable16 === 1,
+      inPlace: true,
     });
     const attended = pass.attend(this.layer, rotated);
     return linear(
       tape,
-      attended,
+      rows ? gatherRows(tape, attended, rows) : attended,
       pass.weight(this.outWeight),
       null,
       projection(pass, [this.outWeight.shape[0]!]),

@@ -23,7 +23,7 @@ export class SwigluMlp {
     const { tape, numerics } = pass;
     const half = this.gateUpWeight.shape[0]! / 2;
     const gateUp = linear(tape, x, pass.weight(this.gateUpWeight), null, projection(pass, [half, half]));
-    const gated = swiglu(tape, gateUp, { roundings: numerics.swigluRoundings });
+    const gated = swiglu(tape, gateUp, { roundings: numerics.swigluRoundings, onlyReader: true });
     return linear(
       tape,
       gated,

@@ -76,14 +76,20 @@ export function linearInputGradient(dy: Tensor, weights: readonly Tensor[], dtyp
 
 /**
  * Adds the gradient of {@link linear} by one of its weights to `grad`: `grad += dy[:, off : off + N]^T x`, by the
- * training family, in fp32.
+ * training family, in fp32. Without `accumulate` it replaces what `grad` holds.
  *
  * dy is [rows, columns], x is [rows, K] of the same dtype, grad is fp32 [N, K]; `columnOffset` is where the block of
  * this weight begins in dy.
  *
  * @throws InvalidArgumentError if shapes or dtypes do not fit, or grad overlaps an input
  */
-export function linearWeightGradient(dy: Tensor, x: Tensor, columnOffset: number, grad: Tensor): void {
+export function linearWeightGradient(
+  dy: Tensor,
+  x: Tensor,
+  columnOffset: number,
+  grad: Tensor,
+  accumulate = true,
+): void {
   checkInteger('linearWeightGradient', 'columnOffset', columnOffset, 0);
-  call('linearWeightGradient', [dy.handle, x.handle, columnOffset, grad.handle]);
+  call('linearWeightGradient', [dy.handle, x.handle, columnOffset, grad.handle, Number(accumulate)]);
 }

@@ -23,6 +23,7 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number, roundings: 1 | 2
  * from `rmsNorm(add(x, delta), ...)`.
  *
  * @param delta the shape and dtype of x
+ * @param roundedSum y is the norm of the rounded sum instead: the bits of `rmsNorm(add(x, delta), ...)`
  */
 export function addRmsNorm(
   x: Tensor,
@@ -30,8 +31,16 @@ export function addRmsNorm(
   weight: Tensor,
   eps: number,
   roundings: 1 | 2 = 1,
+  roundedSum = false,
 ): { sum: Tensor; y: Tensor } {
-  const [sum, y] = call('addRmsNorm', [x.handle, delta.handle, weight.handle, eps, roundings]);
+  const [sum, y] = call('addRmsNorm', [
+    x.handle,
+    delta.handle,
+    weight.handle,
+    eps,
+    roundings,
+    Number(roundedSum),
+  ]);
   return { sum: sum!, y: y! };
 }
 
@@ -43,6 +52,7 @@ export function addRmsNorm(
  * @param dy the shape and dtype of x
  * @param x the input of the forward pass
  * @param gradWeight fp32 [H], accumulated in place; null where the weight is frozen
+ * @param dSum what x has of gradient from elsewhere, added to the rounded dx: the bits of `add(dSum, dx)`
  * @returns dx
  */
 export function rmsNormBackward(
@@ -51,12 +61,20 @@ export function rmsNormBackward(
   weight: Tensor,
   eps: number,
   gradWeight: Tensor | null,
+  dSum: Tensor | null = null,
 ): Tensor {
-  return callOne('rmsNormBackward', [dy.handle, x.handle, weight.handle, eps, handleOf(gradWeight)]);
+  return callOne('rmsNormBackward', [
+    handleOf(dSum),
+    dy.handle,
+    x.handle,
+    weight.handle,
+    eps,
+    handleOf(gradWeight),
+  ]);
 }
 
 /**
- * The gradients of {@link addRmsNorm}: dx = round(dSum + d), d being the gradient of the norm at x + delta in
+ * The gradients of {@link addRmsNorm} (of the sum in fp32): dx = round(dSum + d), d being the gradient of the norm at x + delta in
  * fp32. The result is the gradient of x and of delta alike; gradWeight accumulates as in {@link rmsNormBackward}.
  *
  * @param dSum gradient of `sum`, the shape and dtype of x, or null where nothing reads the sum

@@ -1,7 +1,7 @@
 import { checkInteger, checkNumber, invalid } from '../errors.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
-import { callFallible, cast, type Tensor, tensor } from '../tensor/tensor.js';
+import { callFallible, cast, handleOf, type Tensor, tensor } from '../tensor/tensor.js';
 
 export interface RopeOptions {
   /** Heads from the first on that are rotated (queries and keys); the rest (values) are copied. Default: all. */
@@ -10,6 +10,8 @@ export interface RopeOptions {
   readonly roundings?: 1 | 3;
   /** Whether cos and sin are rounded to the dtype of x before use. Default: false. */
   readonly table16?: boolean;
+  /** Where to write the result instead of to a new tensor: like x, or x itself. */
+  readonly out?: Tensor;
 }
 
 /**
@@ -56,28 +58,30 @@ export function ropeTable(
  * @param x [N, heads, headDim], any float dtype
  * @param table fp32 [positions, headDim / 2, 2], see {@link ropeTable}
  * @param positions int32 [N]
- * @returns like x
+ * @returns like x, or `out`
  * @throws InvalidArgumentError where shapes or dtypes do not fit; DeviceError, at the next read, for a position
  * outside the table
  */
 export function rope(x: Tensor, table: Tensor, positions: Tensor, options: RopeOptions = {}): Tensor {
-  const { rotatedHeads = x.shape[1] ?? 0, roundings = 1, table16 = false } = options;
-  return callFallible('rope', [
+  const { rotatedHeads = x.shape[1] ?? 0, roundings = 1, table16 = false, out } = options;
+  const outputs = callFallible('rope', [
     x.handle,
     table.handle,
     positions.handle,
     rotatedHeads,
     roundings,
     Number(table16),
-  ])[0]!;
+    handleOf(out),
+  ]);
+  return out ?? outputs[0]!;
 }
 
 /**
  * The gradient of {@link rope}: the rotation by the negative angle, in fp32 with one rounding at the end.
  *
  * @param dy like x of the forward pass
- * @param options as in the forward pass
- * @returns dx
+ * @param options as in the forward pass; `out` may be dy itself
+ * @returns dx, or `out`
  */
 export function ropeBackward(
   dy: Tensor,
@@ -85,12 +89,14 @@ export function ropeBackward(
   positions: Tensor,
   options: Omit<RopeOptions, 'roundings'> = {},
 ): Tensor {
-  const { rotatedHeads = dy.shape[1] ?? 0, table16 = false } = options;
-  return callFallible('ropeBackward', [
+  const { rotatedHeads = dy.shape[1] ?? 0, table16 = false, out } = options;
+  const outputs = callFallible('ropeBackward', [
     dy.handle,
     table.handle,
     positions.handle,
     rotatedHeads,
     Number(table16),
-  ])[0]!;
+    handleOf(out),
+  ]);
+  return out ?? outputs[0]!;
 }

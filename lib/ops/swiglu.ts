@@ -1,4 +1,4 @@
-import { callOne, type Tensor } from '../tensor/tensor.js';
+import { call, callOne, handleOf, type Tensor } from '../tensor/tensor.js';
 
 /**
  * silu(gate) * up with silu(g) = g / (1 + e^-g); gate is the first half of each row, up the second
@@ -22,8 +22,10 @@ export function swiglu(gateUp: Tensor, roundings: 1 | 2 = 1): Tensor {
  *
  * @param dOut [..., F] in the dtype of gateUp
  * @param gateUp the input of the forward pass, [..., 2F]
- * @returns dGateUp, like gateUp
+ * @param out where to write the result instead of to a new tensor: like gateUp, or gateUp itself
+ * @returns dGateUp, like gateUp, or `out`
  */
-export function swigluBackward(dOut: Tensor, gateUp: Tensor): Tensor {
-  return callOne('swigluBackward', [dOut.handle, gateUp.handle]);
+export function swigluBackward(dOut: Tensor, gateUp: Tensor, out?: Tensor): Tensor {
+  const outputs = call('swigluBackward', [dOut.handle, gateUp.handle, handleOf(out)]);
+  return out ?? outputs[0]!;
 }

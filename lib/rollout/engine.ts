@@ -15,7 +15,6 @@ import {
 import type { Forward } from '../nn/forward.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
-import { gatherRows } from '../ops/embedding.js';
 import { linear } from '../ops/linear.js';
 import { chosenLogprobs } from '../ops/logSoftmax.js';
 import { ropeTable } from '../ops/rope.js';
@@ -242,9 +241,9 @@ export class RolloutEngine implements Disposable {
   /** One pass: the logits of every row, or of the rows that `selected` names. */
   #logits(rows: RolloutRows, selected: Tensor | null): Tensor {
     const { numerics } = this;
-    const hidden = this.#model.hidden(this.#pass(rows), rows.ids);
+    const hidden = this.#model.hidden(this.#pass(rows), rows.ids, selected);
     const head = this.#weights.of(this.#model.head);
-    return linear(selected ? gatherRows(hidden, selected) : hidden, [head.packed ?? head.value], {
+    return linear(hidden, [head.packed ?? head.value], {
       family: gemmFamilyOf(numerics),
       splitK: numerics.gemmSplitK,
       outDtype: numerics.logits16 ? this.precision : 'fp32',

@@ -1,6 +1,6 @@
 import { tidy } from '../tensor/scope.js';
 import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
-import type { DecodeRow, DecodeStep } from './decodeStep.js';
+import { type DecodeRow, DecodeStep } from './decodeStep.js';
 import type { KvCache } from './kvCache.js';
 import type { ResolvedSampling } from './sampling.js';
 
@@ -48,9 +48,11 @@ interface Running extends DecodeRow {
   ended: boolean;
 }
 
-/** A pass that is queued; `sequences` are its rows, some of them unused. */
+/** Steps that are queued and read together; `sequences` are the rows of each, some of them unused. */
 interface Pass {
   readonly sequences: readonly (Running | undefined)[];
+  readonly steps: number;
+  /** Ids and log-probs, [steps, rows]. */
   readonly draws: Promise<(Float32Array | Int32Array)[]>;
 }
 
@@ -59,7 +61,8 @@ interface Pass {
  *
  * The next pass is queued before the draws of the last one are read, since its ids stay on the device: the native
  * threads never wait for JavaScript. So a sequence that meets a stop token has a row in one more pass, which writes
- * within the pages reserved for it and whose draw is dropped. No other row is touched by that.
+ * within the pages reserved for it and whose draw is dropped. No other row is touched by that. Where nothing can end
+ * a sequence early, several steps are one pass.
  */
 export class Generation {
   readonly #requests: readonly GenerationRequest[];
@@ -91,11 +94,14 @@ export class Generation {
         if (passes.length === 0) return this.#completions;
         const ahead = unfinished.length > 0 ? 1 : 0;
         while (passes.length > ahead) {
-          const { sequences, draws } = passes.shift()!;
+          const { sequences, steps, draws } = passes.shift()!;
           const [ids, logprobs] = await draws;
-          sequences.forEach((sequence, i) => {
-            if (sequence && !sequence.ended) this.#accept(sequence, ids![i]!, logprobs![i]!);
-          });
+          for (let step = 0, at = 0; step < steps; step++) {
+            for (const sequence of sequences) {
+              if (sequence && !sequence.ended) this.#accept(sequence, ids![at]!, logprobs![at]!);
+              at++;
+            }
+          }
           this.#running = this.#running.filter(({ ended }) => !ended);
         }
       }
@@ -161,23 +167,22 @@ export class Generation {
     });
     for (const [row, sequence] of admitted.entries()) {
       sequence.last = { ids: draws[0], row };
-      this.#advance(sequence);
+      advance(sequence, 1);
     }
     const read = readTensors(draws).finally(() => {
       for (const t of draws) t.dispose();
     });
-    return { sequences: admitted, draws: read };
+    return { sequences: admitted, steps: 1, draws: read };
   }
 
+  /** Queues the next steps: one where a stop token may end a sequence, else as many as all still have to go. */
   #decode(sequences: readonly Running[]): Pass {
-    const { rows, draws } = this.#parts.decodeStep.queue(sequences, this.#sampling);
-    for (const sequence of sequences) this.#advance(sequence);
-    return { sequences: rows, draws };
-  }
-
-  #advance(sequence: Running): void {
-    sequence.position++;
-    sequence.queued++;
+    const { stopTokens, maxNewTokens } = this.#sampling;
+    const left = sequences.map(({ queued }) => maxNewTokens - queued);
+    const steps = stopTokens.length > 0 ? 1 : Math.min(DecodeStep.maxSteps, ...left);
+    const { rows, draws } = this.#parts.decodeStep.queue(sequences, this.#sampling, steps);
+    for (const sequence of sequences) advance(sequence, steps);
+    return { sequences: rows, steps, draws };
   }
 
   #accept(sequence: Running, token: number, logprob: number): void {
@@ -194,4 +199,9 @@ export class Generation {
       finishReason: stopped ? 'stop' : 'length',
     };
   }
+}
+
+function advance(sequence: Running, steps: number): void {
+  sequence.position += steps;
+  sequence.queued += steps;
 }

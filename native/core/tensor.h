@@ -54,6 +54,9 @@ struct Tensor {
   }
   int64_t elements() const { return shape.elements(); }
   size_t bytes() const { return size_t(elements()) * bytesOf(dtype); }
+  bool overlaps(const Tensor& other) const {
+    return as<char>() < other.as<char>() + other.bytes() && other.as<char>() < as<char>() + bytes();
+  }
   std::string text() const { return std::string(nameOf(dtype)) + " " + shape.text(); }
 };
 

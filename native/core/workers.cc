@@ -1,9 +1,11 @@
 #include "core/workers.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "core/allocator.h"
 #include "core/error.h"
@@ -26,92 +28,111 @@ void Workers::stop() {
 
 void Workers::resize(int threads) {
   stop();
-  const uint64_t now = numberOf(job_.load());
+  number_ = 0;
+  shares_ = std::vector<Share>(size_t(threads));
   try {
-    for (int i = 1; i < threads; i++) threads_.emplace_back([this, now] { loop(now); });
+    for (int i = 1; i < threads; i++) threads_.emplace_back([this, i] { loop(i); });
   } catch (const std::system_error&) {
     // The system gives no more threads: those there are do all the work, with the same results.
   }
 }
 
-void Workers::takeChunks() {
+void Workers::runChunk(const Job& job, int64_t chunk) {
+  const auto bound = [&](int64_t i) { return std::min(job.n, job.units * i / job.chunks * job.unit); };
+  if (failed_.load(std::memory_order_relaxed)) return;
   try {
-    for (;;) {
-      const int64_t begin = next_.fetch_add(chunk_, std::memory_order_relaxed);
-      if (begin >= total_) return;
-      const int64_t end = begin + chunk_ < total_ ? begin + chunk_ : total_;
-      (*body_)(begin, end);
-    }
+    (*job.body)(bound(chunk), bound(chunk + 1));
   } catch (...) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!failure_) failure_ = std::current_exception();
-    next_.store(total_, std::memory_order_relaxed);
+    failed_.store(true, std::memory_order_relaxed);
   }
 }
 
-// Returns the first job after number `seen` that it meets, or any when the threads are to end.
-uint64_t Workers::awaitJob(uint64_t seen) {
-  const auto ready = [&] { return stopping_ || numberOf(job_.load(std::memory_order_acquire)) != seen; };
-  if (!patientlyAwait(ready)) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    sleeping_++;
-    wake_.wait(lock, [&] { return stopping_ || numberOf(job_.load()) != seen; });
-    sleeping_--;
+// Works on what is left of a thread's share; returns how many chunks that were.
+int64_t Workers::takeChunks(int owner) {
+  Share& share = shares_[size_t(owner)];
+  int64_t taken = 0;
+  while (anyLeft(share.state.load(std::memory_order_relaxed))) {
+    const uint64_t state = share.state.fetch_add(1, std::memory_order_acquire);
+    if (!anyLeft(state)) break;
+    runChunk(share.job, owner + int64_t(state & 0xffff) * threads());
+    taken++;
   }
-  return job_.load(std::memory_order_acquire);
+  return taken;
 }
 
-void Workers::loop(uint64_t seen) {
+// The thread's own share, then what is left of the others'.
+int64_t Workers::workOn(int thread) {
+  int64_t taken = 0;
+  const int count = threads();
+  for (int i = 0; i < count; i++) taken += takeChunks((thread + i) % count);
+  return taken;
+}
+
+void Workers::loop(int thread) {
+  const std::atomic<uint64_t>& state = shares_[size_t(thread)].state;
+  uint64_t seen = 0;
   for (;;) {
-    uint64_t job = awaitJob(seen);
+    const auto ready = [&] { return numberOf(state.load()) != seen || stopping_; };
+    if (!patientlyAwait(ready)) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      sleeping_++;
+      wake_.wait(lock, ready);
+      sleeping_--;
+    }
     if (stopping_) return;
-    bool entered = false;
-    while (!entered && (job & kClosed) == 0) entered = job_.compare_exchange_weak(job, job + 1);
-    seen = numberOf(job);
-    if (!entered) continue;
-    takeChunks();
-    left_.fetch_add(1, std::memory_order_release);
+    seen = numberOf(state.load());
+    const int64_t taken = workOn(thread);
+    if (taken > 0) done_.fetch_add(taken, std::memory_order_release);
   }
 }
 
 void Workers::parallelFor(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body) {
   if (n <= 0) return;
-  if (grain < 1) grain = 1;
-  const int64_t useful = (n + grain - 1) / grain;
-  if (useful < 2 || threads_.empty()) {
+  // Four chunks a thread even out threads that the system slows down; as many for each.
+  const int64_t count = threads(), most = n / std::max<int64_t>(grain, 1);
+  int64_t chunks = std::min(most, 4 * count);
+  if (chunks > count && chunks < n) chunks -= chunks % count;
+  if (chunks < 2 || count == 1) {
     body(0, n);
     return;
   }
-  // Four chunks a thread even out threads that the system slows down.
-  const int64_t even = (n + threads() * 4 - 1) / (threads() * 4);
-  total_ = n;
-  chunk_ = even > grain ? even : grain;
-  body_ = &body;
-  next_.store(0, std::memory_order_relaxed);
-  left_.store(0, std::memory_order_relaxed);
+  Job job;
+  job.n = n;
+  job.unit = n >= 64 * 16 * chunks ? 64 : 1;  // so that arrays are cut where a line begins
+  job.units = (n + job.unit - 1) / job.unit;
+  job.chunks = chunks;
+  job.body = &body;
+  number_++;
+  done_.store(0, std::memory_order_relaxed);
+  for (int64_t i = count - 1; i >= 0; i--) {
+    Share& share = shares_[size_t(i)];
+    share.job = job;
+    const int64_t own = chunks > i ? (chunks - i - 1) / count + 1 : 0;
+    share.state.store(stateOf(number_, own), std::memory_order_release);
+  }
   // In one order with the sleepers' count: either this sees a worker that is about to sleep, or it sees the
   // job.
-  job_.store((numberOf(job_.load(std::memory_order_relaxed)) + 1) << 16);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (sleeping_.load() > 0) {
     {
       std::lock_guard<std::mutex> lock(mutex_);  // a sleeper is past its last look, or not asleep yet
     }
     wake_.notify_all();
   }
-  takeChunks();
-  const uint64_t entered = job_.fetch_or(kClosed) & kEntered;
+  const int64_t others = chunks - workOn(0);
   int spins = 0;
-  while (left_.load(std::memory_order_acquire) != entered) {
+  while (done_.load(std::memory_order_acquire) != others) {
     // A worker may have lost its core; give it ours after a while.
     if (++spins < 20000)
       pauseBriefly();
     else
       std::this_thread::yield();
   }
-  if (failure_) {
-    std::exception_ptr failure;
-    std::swap(failure, failure_);
-    std::rethrow_exception(failure);
+  if (failed_.load(std::memory_order_relaxed)) {
+    failed_.store(false, std::memory_order_relaxed);
+    std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 }
 

@@ -74,7 +74,7 @@ class Workers {
   ~Workers();
 
   // Calls body(begin, end) over disjoint ranges that cover [0, n). `grain` is the least number of indices
-  // worth a thread of its own. The first exception of any thread is rethrown here.
+  // worth a call of its own. The first exception of any thread is rethrown here.
   void parallelFor(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body);
 
   // Only on the thread that calls parallelFor, between kernels.
@@ -83,23 +83,38 @@ class Workers {
 
  private:
   using Body = FunctionRef<void(int64_t, int64_t)>;
-  void loop(uint64_t seen);
-  uint64_t awaitJob(uint64_t seen);
-  void takeChunks();
+
+  // One call of parallelFor: [0, n) in chunks.
+  struct Job {
+    int64_t n = 0, unit = 1, units = 0, chunks = 0;
+    const Body* body = nullptr;
+  };
+  // A thread's share of a job, on a cache line that holds all it needs: of n threads number t has the chunks
+  // t, t + n, t + 2 n and so on. In one kernel after another it meets the same rows, which its cache may
+  // still have, and the first chunks, which a kernel may have made the heaviest, are shared evenly. Who is
+  // done with its own takes chunks of the others'. A thread that is late, because the system had put it to
+  // sleep, finds nothing left: nobody waits for it.
+  struct alignas(64) Share {
+    // The number of the job, how many chunks the share has, and which of them is next. Whoever adds one to a
+    // next chunk that there is has taken it, and the job does not end before it is done: `job` may then be
+    // read.
+    std::atomic<uint64_t> state{0};
+    Job job;
+  };
+  static uint64_t stateOf(uint64_t number, int64_t chunks) { return number << 32 | uint64_t(chunks) << 16; }
+  static uint64_t numberOf(uint64_t state) { return state >> 32; }
+  static bool anyLeft(uint64_t state) { return (state & 0xffff) < (state >> 16 & 0xffff); }
+
+  void loop(int thread);
+  int64_t workOn(int thread);
+  int64_t takeChunks(int owner);
+  void runChunk(const Job& job, int64_t chunk);
   void stop();
 
-  // The current job in one word: its number, whether it is closed, and how many workers have entered it. A
-  // worker that is late, because the system had put it to sleep, finds the job closed: nobody waits for it.
-  static constexpr uint64_t kEntered = (uint64_t(1) << 15) - 1, kClosed = uint64_t(1) << 15;
-  static uint64_t numberOf(uint64_t job) { return job >> 16; }
-
-  // Each on a cache line of its own: all threads poll or change them.
-  alignas(64) std::atomic<uint64_t> job_{kClosed};
-  alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<uint64_t> left_{0};  // workers that entered the job and are done with it
-  alignas(64) int64_t total_ = 0;              // set before the job opens
-  int64_t chunk_ = 1;
-  const Body* body_ = nullptr;
+  std::vector<Share> shares_;  // one a thread; the first is that of the thread that calls parallelFor
+  alignas(64) std::atomic<int64_t> done_{0};  // chunks of the job that other threads took and are done with
+  alignas(64) std::atomic<bool> failed_{false};
+  uint32_t number_ = 0;
   std::exception_ptr failure_;
   std::vector<std::thread> threads_;
   std::mutex mutex_;

@@ -9,12 +9,6 @@ namespace {
 
 constexpr int kMaxSplit = 1 << 30;
 
-bool overlap(const Tensor& a, const Tensor& b) {
-  const char* const x = a.as<char>();
-  const char* const y = b.as<char>();
-  return x < y + b.bytes() && y < x + a.bytes();
-}
-
 // "b of shape [K, N] with K = 64": which dimension must be what.
 std::string wanted(const char* name, const char* symbols, const char* symbol, int64_t value) {
   return std::string(name) + " of shape " + symbols + " with " + symbol + " = " + std::to_string(value);
@@ -86,7 +80,7 @@ void gemmOp(OpCall& call) {
   if (into) {
     call.expectShape("out", *into, shape, batched ? "[B, M, N]" : "[M, N]");
     call.expectDtype("out", *into, g.out);
-    call.expect(!overlap(*into, a) && !overlap(*into, b) && !(bias && overlap(*into, *bias)),
+    call.expect(!into->overlaps(a) && !into->overlaps(b) && !(bias && into->overlaps(*bias)),
                 "out to have memory of its own", "memory that a, b or bias uses");
   }
   const Tensor out = into ? *into : call.output(g.out, shape);
@@ -148,9 +142,17 @@ void linearOp(OpCall& call) {
     packedRows.push_back(packed);
   }
 
+  // Weights (and biases) that lie one behind the other, as row blocks of one parameter do, are multiplied as
+  // one: x is then packed once, and the sums are the same.
+  const auto continues = [&](size_t i) {
+    const auto behind = [](const Tensor& a, const Tensor& b) { return a.as<char>() + a.bytes() == b.data(); };
+    if (packedRows[i - 1] >= 0 || packedRows[i] >= 0 || !behind(weights[i - 1], weights[i])) return false;
+    if (!biases[i - 1] || !biases[i]) return !biases[i - 1] && !biases[i];
+    return behind(*biases[i - 1], *biases[i]);
+  };
   const Tensor y = call.output(out, {rows, columns});
   int64_t column = 0;
-  for (size_t i = 0; i < weights.size(); i++) {
+  for (size_t i = 0, next; i < weights.size(); i = next) {
     GemmArgs g;
     g.a = x.data();
     g.b = weights[i].data();
@@ -159,6 +161,11 @@ void linearOp(OpCall& call) {
     g.m = rows;
     g.packedB = packedRows[i] >= 0;
     g.n = g.packedB ? packedRows[i] : weights[i].shape[0];
+    for (next = i + 1; next < weights.size() && continues(next); next++) {
+      g.n += weights[next].shape[0];
+      call.context.retainForRecording(weights[next]);
+      if (biases[next]) call.context.retainForRecording(*biases[next]);
+    }
     g.k = k;
     g.lda = g.ldb = k;
     g.ldc = columns;
@@ -206,12 +213,14 @@ void linearInputGradientOp(OpCall& call) {
   call.enqueue(Family::training, g, {&dy});
 }
 
-// linearWeightGradient(dy, x, columnOffset, grad): grad [N, K] += dy[:, columnOffset : columnOffset + N]^T x
+// linearWeightGradient(dy, x, columnOffset, grad, accumulate): grad [N, K] += or =
+// dy[:, columnOffset : columnOffset + N]^T x
 void linearWeightGradientOp(OpCall& call) {
   const Tensor dy = call.tensor("dy");
   const Tensor x = call.tensor("x");
   const int64_t offset = call.integer("columnOffset", 0);
   const Tensor grad = call.tensor("grad");
+  const bool accumulate = call.flag("accumulate");
   call.expectFloat("dy", dy);
   call.expectRank("dy", dy, 2, "[rows, columns]");
   call.expectDtype("x", x, dy.dtype);
@@ -223,7 +232,7 @@ void linearWeightGradientOp(OpCall& call) {
   call.expect(offset + grad.shape[0] <= dy.shape[1],
               "columnOffset + N of at most the " + std::to_string(dy.shape[1]) + " columns of dy",
               std::to_string(offset) + " + " + std::to_string(grad.shape[0]));
-  call.expect(!overlap(grad, dy) && !overlap(grad, x), "grad to have memory of its own",
+  call.expect(!grad.overlaps(dy) && !grad.overlaps(x), "grad to have memory of its own",
               "memory that dy or x uses");
   GemmArgs g;
   g.a = dy.as<char>() + offset * int64_t(bytesOf(dy.dtype));
@@ -235,7 +244,7 @@ void linearWeightGradientOp(OpCall& call) {
   g.lda = dy.shape[1];
   g.ldb = g.ldc = g.n;
   g.transposeA = true;
-  g.accumulate = true;
+  g.accumulate = accumulate;
   g.in = dy.dtype;
   call.enqueue(Family::training, g, {&dy, &x, &grad});
 }

@@ -51,13 +51,13 @@ void withElement(DType dtype, double value, Body body) {
 }
 
 void fill(const FillArgs& args, Workers& workers) {
-  workers.parallelFor(args.count, 65536, [&](int64_t begin, int64_t end) {
+  workers.parallelFor(args.count, 16384, [&](int64_t begin, int64_t end) {
     withElement(args.dtype, args.value, [&](auto value) { fillWith(value, args.data, begin, end); });
   });
 }
 
 void copy(const CopyArgs& args, Workers& workers) {
-  workers.parallelFor(int64_t(args.bytes), 1 << 20, [&](int64_t begin, int64_t end) {
+  workers.parallelFor(int64_t(args.bytes), 1 << 16, [&](int64_t begin, int64_t end) {
     std::memcpy(static_cast<char*>(args.to) + begin, static_cast<const char*>(args.from) + begin,
                 size_t(end - begin));
   });

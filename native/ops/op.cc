@@ -82,6 +82,17 @@ Tensor OpCall::output(DType dtype, const Shape& shape) {
   return t;
 }
 
+Tensor OpCall::outputLike(const char* name, const Tensor& like) {
+  const auto out = optionalTensor("out");
+  if (!out) return output(like.dtype, like.shape);
+  expectShape("out", *out, like.shape);
+  expectDtype("out", *out, like.dtype);
+  expect(out->data() == like.data() || !out->overlaps(like),
+         std::string("out to be ") + name + " or to have memory of its own",
+         std::string("memory that ") + name + " uses in part");
+  return *out;
+}
+
 void OpCall::outputView(const Tensor& base, int64_t byteOffset, DType dtype, const Shape& shape) {
   Tensor t;
   const double handle = context.view(base, byteOffset, dtype, shape, t);

@@ -42,6 +42,8 @@ class OpCall {
 
   // ---- Outputs ----
   Tensor output(DType dtype, const Shape& shape);
+  // A new tensor like `like`, or the optional argument `out`, which may be `like` itself.
+  Tensor outputLike(const char* name, const Tensor& like);
   void outputView(const Tensor& base, int64_t byteOffset, DType dtype, const Shape& shape);
   int outputs() const { return outputCount_; }
   // Lets go of what output() made, after a check that failed later.

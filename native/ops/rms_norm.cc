@@ -40,11 +40,12 @@ static void normalise(OpCall& call, bool fused) {
   expectWeight(call, weight, x);
   const float eps = readEps(call);
   const int roundings = int(call.integer("roundings", 1, 2));
+  const bool roundedSum = fused && call.flag("roundedSum");
   Tensor sum;
   if (fused) sum = call.output(x.dtype, x.shape);
   const Tensor y = call.output(x.dtype, x.shape);
-  RmsNormArgs args{x.data(),       nullptr,        weight.data(), nullptr,   y.data(),
-                   x.shape.rows(), x.shape.last(), eps,           roundings, x.dtype};
+  RmsNormArgs args{x.data(),       nullptr, weight.data(), nullptr,    y.data(), x.shape.rows(),
+                   x.shape.last(), eps,     roundings,     roundedSum, x.dtype};
   if (fused) {
     args.delta = delta.data();
     args.sum = sum.data();
@@ -53,15 +54,15 @@ static void normalise(OpCall& call, bool fused) {
 }
 
 static void differentiate(OpCall& call, bool fused) {
-  std::optional<Tensor> dSum, delta, gradWeight;
-  if (fused) dSum = call.optionalTensor("dSum");
+  std::optional<Tensor> delta, gradWeight;
+  const std::optional<Tensor> dSum = call.optionalTensor("dSum");
   const Tensor dy = call.tensor("dy");
   const Tensor x = call.tensor("x");
   expectRows(call, x);
   expectLike(call, "dy", dy, x);
+  if (dSum) expectLike(call, "dSum", *dSum, x);
   if (fused) {
     delta = call.tensor("delta");
-    if (dSum) expectLike(call, "dSum", *dSum, x);
     expectLike(call, "delta", *delta, x);
   }
   const Tensor weight = call.tensor("weight");
@@ -85,10 +86,10 @@ static void differentiate(OpCall& call, bool fused) {
 // rmsNorm(x, weight, eps, roundings) -> y
 void rmsNormOp(OpCall& call) { normalise(call, false); }
 
-// addRmsNorm(x, delta, weight, eps, roundings) -> sum, y
+// addRmsNorm(x, delta, weight, eps, roundings, roundedSum) -> sum, y
 void addRmsNormOp(OpCall& call) { normalise(call, true); }
 
-// rmsNormBackward(dy, x, weight, eps, gradWeight?) -> dx; gradWeight accumulates
+// rmsNormBackward(dSum?, dy, x, weight, eps, gradWeight?) -> dx; gradWeight accumulates
 void rmsNormBackwardOp(OpCall& call) { differentiate(call, false); }
 
 // addRmsNormBackward(dSum?, dy, x, delta, weight, eps, gradWeight?) -> dx; gradWeight accumulates

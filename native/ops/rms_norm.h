@@ -12,14 +12,15 @@ struct RmsNormArgs {
   int64_t rows, width;
   float eps;
   int roundings;
+  bool roundedSum;  // the norm is that of the rounded sum
   DType dtype;
 };
 
 struct RmsNormBackwardArgs {
-  const void* dSum;  // null, as delta, for the norm alone
+  const void* dSum;  // null: the input has no gradient but the norm's
   const void* dy;
   const void* x;
-  const void* delta;
+  const void* delta;  // null: x is the input, and the norm's gradient is rounded before dSum is added
   const void* weight;
   float* gradWeight;  // null: not wanted
   void* dx;

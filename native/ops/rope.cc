@@ -26,7 +26,7 @@ static void rotate(OpCall& call, const char* name, bool inverse) {
     call.expect(roundings == 1 || roundings == 3, "roundings to be 1 or 3", std::to_string(roundings));
   }
   const bool table16 = call.flag("table16");
-  const Tensor y = call.output(x.dtype, x.shape);
+  const Tensor y = call.outputLike(name, x);
   call.enqueue(
       Family::shared,
       RopeArgs{x.data(), table.as<float>(), positions.as<int32_t>(), y.data(), x.shape[0], x.shape[1],
@@ -34,10 +34,10 @@ static void rotate(OpCall& call, const char* name, bool inverse) {
       {&x, &table, &positions, &y});
 }
 
-// rope(x, table, positions, rotatedHeads, roundings, table16) -> y
+// rope(x, table, positions, rotatedHeads, roundings, table16, out?) -> y
 void ropeOp(OpCall& call) { rotate(call, "x", false); }
 
-// ropeBackward(dy, table, positions, rotatedHeads, table16) -> dx
+// ropeBackward(dy, table, positions, rotatedHeads, table16, out?) -> dx
 void ropeBackwardOp(OpCall& call) { rotate(call, "dy", true); }
 
 }  // namespace isopolicy

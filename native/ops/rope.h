@@ -7,7 +7,7 @@ struct RopeArgs {
   const void* x;
   const float* table;  // [positionCount, headDim / 2, (cos, sin)]
   const int32_t* positions;
-  void* y;
+  void* y;  // may be x
   int64_t tokens, heads, headDim, rotatedHeads, positionCount;
   int roundings;
   bool table16, inverse;

@@ -24,14 +24,15 @@ void swigluOp(OpCall& call) {
                {&gateUp, &y});
 }
 
-// swigluBackward(dOut, gateUp) -> dGateUp
+// swigluBackward(dOut, gateUp, out?) -> dGateUp
 void swigluBackwardOp(OpCall& call) {
   const Tensor dOut = call.tensor("dOut");
   const Tensor gateUp = call.tensor("gateUp");
   const Shape shape = halved(call, gateUp);
   call.expectShape("dOut", dOut, shape);
   call.expectDtype("dOut", dOut, gateUp.dtype);
-  const Tensor dGateUp = call.output(gateUp.dtype, gateUp.shape);
+  const Tensor dGateUp = call.outputLike("gateUp", gateUp);
+  call.expect(!dGateUp.overlaps(dOut), "out to have memory of its own", "memory that dOut uses");
   call.enqueue(Family::shared,
                SwigluBackwardArgs{dOut.data(), gateUp.data(), dGateUp.data(), shape.rows(), shape.last(),
                                   gateUp.dtype},

@@ -14,7 +14,7 @@ struct SwigluArgs {
 struct SwigluBackwardArgs {
   const void* dOut;
   const void* gateUp;
-  void* dGateUp;
+  void* dGateUp;  // may be gateUp
   int64_t rows, width;
   DType dtype;
 };

@@ -200,6 +200,29 @@ export const graphs: Readonly<Record<string, Graph>> = {
       addRmsNorm(tape, input('x'), input('delta'), weight('w'), { eps: EPS, roundings: 1 }).out,
     reference: ({ x, delta, w }) => rmsNorm64(add64(x!, delta!), w!),
   },
+  'addRmsNorm of the rounded sum: both outputs are read': {
+    shapes: { x: [4, 7], delta: [4, 7], w: [7] },
+    run: ({ tape, input, weight }) => {
+      const { sum, out } = addRmsNorm(tape, input('x'), input('delta'), weight('w'), {
+        eps: EPS,
+        roundings: 2,
+        roundedSum: true,
+      });
+      return add(tape, sum, out);
+    },
+    reference: ({ x, delta, w }) => {
+      const sum = add64(x!, delta!);
+      return add64(sum, rmsNorm64(sum, w!));
+    },
+  },
+  'addRmsNorm of the rounded sum: nobody reads the sum': {
+    shapes: { x: [4, 7], delta: [4, 7], w: [7] },
+    run: ({ tape, input, weight }) => {
+      const options = { eps: EPS, roundings: 1, roundedSum: true } as const;
+      return addRmsNorm(tape, input('x'), input('delta'), weight('w'), options).out;
+    },
+    reference: ({ x, delta, w }) => rmsNorm64(add64(x!, delta!), w!),
+  },
   'addRmsNorm: one tensor as both inputs, and read once more': {
     shapes: { x: [4, 7], w: [7] },
     run: ({ tape, input, weight }) => {
@@ -257,6 +280,29 @@ export const graphs: Readonly<Record<string, Graph>> = {
     },
     reference: ({ x }) => rope64(x!, 3, 6, 2, [0, 89, 7, 7], 50),
   },
+  'rope in place, behind another shape': {
+    shapes: { x: [4, 5], w: [3 * 6, 5] },
+    run: ({ tape, input, weight, ints }) => {
+      const table = tape!.own(ropeTable(90, 6, 50));
+      const x = reshape(tape, linear(tape, input('x'), weight('w'), null, merged), [4, 3, 6]);
+      return rope(tape, x, table, ints([0, 89, 7, 7]), { rotatedHeads: 2, inPlace: true });
+    },
+    reference: ({ x, w }) => rope64(linear64(x!, w!, 5), 3, 6, 2, [0, 89, 7, 7], 50),
+  },
+  // The gradient of the sum is that of both its terms: turning it for one may not turn it for the other.
+  'rope: its gradient shares memory with that of another tensor': {
+    shapes: { x: [4, 3 * 6], y: [4, 3 * 6] },
+    run: ({ tape, input, ints }) => {
+      const table = tape!.own(ropeTable(90, 6, 50));
+      const cube = reshape(tape, input('x'), [4, 3, 6]);
+      const turned = rope(tape, cube, table, ints([0, 89, 7, 7]), { rotatedHeads: 3 });
+      const flat = reshape(tape, turned, [4, 18]);
+      const other = reshape(tape, input('y'), [4, 18]);
+      const back = reshape(tape, flat, [4, 3, 6]);
+      return add(tape, reshape(tape, back, [4, 18]), other);
+    },
+    reference: ({ x, y }) => add64(rope64(x!, 3, 6, 3, [0, 89, 7, 7], 50), y!),
+  },
   'attention: several sequences, grouped queries': {
     shapes: { x: attentionShape },
     run: ({ tape, input, ints }) => {
@@ -270,6 +316,14 @@ export const graphs: Readonly<Record<string, Graph>> = {
     shapes: { x: [3, 10] },
     run: ({ tape, input }) => swiglu(tape, input('x'), { roundings: 2 }),
     reference: ({ x }) => swiglu64(x!, 10),
+  },
+  'swiglu: the only reader of a product': {
+    shapes: { x: [3, 4], w: [10, 4] },
+    run: ({ tape, input, weight }) => {
+      const gateUp = linear(tape, input('x'), weight('w'), null, merged);
+      return swiglu(tape, gateUp, { roundings: 1, onlyReader: true });
+    },
+    reference: ({ x, w }) => swiglu64(linear64(x!, w!, 4), 10),
   },
   'gatherRows: rows that repeat, rows that are missing': {
     shapes: { x: [5, 3], w: [4, 3] },

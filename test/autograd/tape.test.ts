@@ -248,7 +248,7 @@ describe('Tape', () => {
     // A record whose operands do not belong together: its gradient cannot be formed.
     const odd = tape.own(tensor([1, 2, 3], [3]));
     const failing = tape.own(tensor(normals(28, 2), [4, 7]));
-    tape.record('swiglu', { gateUp: odd }, [failing]);
+    tape.record('swiglu', { gateUp: odd, onlyReader: false }, [failing]);
     // Its gradient is on its way to `output` when the pass fails.
     const weight = run.weights.of(run.parameters.get('w')!);
     const branch = rmsNorm(tape, output, weight, { eps: EPS, roundings: 1 });
@@ -349,6 +349,32 @@ describe('GradientFlow', () => {
     assert.equal(shared.disposed, false);
     flow.release(flow.take(b)!);
     assert.equal(shared.disposed, true);
+  });
+
+  it('lets a gradient be overwritten where nobody else reads its memory', () => {
+    const [a, b, c] = [tensor([0, 0]), tensor([0, 0]), tensor([0, 0], [2, 1])];
+    const flow = new GradientFlow();
+    using seed = tensor([1, 2]);
+    flow.seed(a, seed);
+    assert.equal(flow.mayOverwrite(flow.take(a)!), false, 'the seed');
+    const [alone, shared] = [tensor([1, 2]), tensor([3, 4])];
+    flow.add(a, alone);
+    assert.equal(flow.mayOverwrite(flow.take(a)!), true);
+    flow.add(c, flow.view(alone, [2, 1]));
+    flow.release(alone);
+    const view = flow.take(c)!;
+    assert.equal(flow.mayOverwrite(view), true, 'the view of a gradient that is gone');
+    flow.release(view);
+    flow.add(a, shared);
+    flow.add(b, shared);
+    assert.equal(flow.mayOverwrite(flow.take(a)!), false, 'two hold it');
+    flow.add(c, flow.view(shared, [2, 1]));
+    flow.release(shared);
+    assert.equal(flow.mayOverwrite(flow.take(b)!), false, 'a view of it is on its way');
+    assert.equal(flow.mayOverwrite(flow.take(c)!), false, 'a view of what another holds');
+    flow.release(shared);
+    flow.finish();
+    for (const t of [a, b, c]) t.dispose();
   });
 
   it('drops what was only added to something else, and what nobody takes', async () => {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { forwardFlops, type ModelSize, matmulWeights, trainingFlops } from '../../bench/model.js';
 import {
   decodeRate,
+  higherOf,
   kvBytesPerToken,
   peaksFor,
   prefillRate,
@@ -27,7 +28,8 @@ const ground = { peaks, reading: [], dtype: 'bf16' } as const;
 test('weights and operations of a model', () => {
   // A layer has 4 * 100 of attention and 3 * 200 of feed-forward, the head 1000.
   assert.equal(matmulWeights(size), 3000);
-  assert.equal(forwardFlops(size, 5, 3, 2), 2 * 2000 * 5 + 4 * 2 * 10 * 5 * 3 + 2 * 1000 * 2);
+  // Behind the last attention are 100 of its output, the feed-forward block and the head.
+  assert.equal(forwardFlops(size, 5, 3, 2), 2 * 1300 * 5 + 4 * 2 * 10 * 5 * 3 + 2 * 1700 * 2);
   assert.equal(trainingFlops(size, 3, 4), 3 * (6 * 3000 * 4 + 12 * 2 * 10 * 16));
 });
 
@@ -59,9 +61,25 @@ test('what fits in a cache is read from there', () => {
   assert.equal(peaksFor(10, ground).read.best, 4);
 });
 
+test('of two measurements each roof is the higher one', () => {
+  const reading = (...gbps: number[]) => gbps.map((value, i) => ({ bytes: 10 ** i, gbps: value }));
+  const a = { ...ground, reading: reading(5, 1) };
+  const b = {
+    ...ground,
+    peaks: { ...peaks, fma: peak(3), bf16: null, amx: peak(7), read: peak(1) },
+    reading: reading(4, 2),
+  };
+  for (const found of [higherOf(a, b), higherOf(b, a)]) {
+    assert.deepEqual(found.reading, reading(5, 2));
+    const { fma, bf16, amx, read, copy } = found.peaks;
+    assert.deepEqual([fma, bf16, amx, read, copy], [peak(3), peak(2), peak(7), peak(4), peak(5)]);
+  }
+});
+
 test('memory of a token', () => {
   assert.equal(kvBytesPerToken(size, 'bf16'), 2 * 2 * 10 * 2);
   assert.equal(kvBytesPerToken(size, 'fp32'), 2 * 2 * 10 * 4);
-  // 2 (130 + 60) + 30 kept, 60 + 10 - 40 of gradients; 11 numbers of four bytes.
-  assert.equal(trainingBytesPerToken(size, 'bf16'), 2 * (410 + 30) + 4 * 11);
+  // 2 (100 + 60) + 30 kept, 20 of gradients, or 100 + 10 - 30 of wide blocks; 11 numbers of four bytes.
+  assert.equal(trainingBytesPerToken(size, 'bf16'), 2 * (350 + 20) + 4 * 11);
+  assert.equal(trainingBytesPerToken({ ...size, ffn: 100 }, 'bf16'), 2 * (350 + 480 + 80) + 4 * 11);
 });

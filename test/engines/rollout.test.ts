@@ -59,6 +59,23 @@ describe('RolloutEngine.generate', () => {
     }
   });
 
+  it('draws the same whether steps are read one by one or many together', async () => {
+    using model = oddModel();
+    const requests = requestsOf(9, model.config.vocabSize);
+    using engine = new RolloutEngine(model, { precision: 'bf16', maxBatch: 4 });
+    const sampling = { seed: 5, maxNewTokens: 45 };
+    const together = await engine.generate(requests, sampling);
+    const oneByOne = await engine.generate(requests, { ...sampling, stopTokens: [3] });
+    together.forEach(({ tokens, logprobs }, i) => {
+      assert.equal(tokens.length, 45);
+      const stop = tokens.indexOf(3);
+      const length = stop < 0 ? 45 : stop + 1;
+      assert.deepEqual(oneByOne[i]!.tokens, tokens.subarray(0, length));
+      assertSameBits(oneByOne[i]!.logprobs, logprobs.subarray(0, length), `log-probs of request ${i}`);
+    });
+    assert.ok(new Set(oneByOne.map(({ tokens }) => tokens.length)).size > 2);
+  });
+
   it('stops at a stop token, which it keeps, and at the limit', async () => {
     using model = oddModel();
     using rollout = new RolloutEngine(model, { precision: 'fp16' });

@@ -6,7 +6,7 @@ import { linear, linearInputGradient, linearWeightGradient } from '../../lib/ops
 import { info, memory, record, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
 import { tidy } from '../../lib/tensor/scope.js';
-import { cast, empty, readTensors, type Tensor, zeros } from '../../lib/tensor/tensor.js';
+import { cast, copy, empty, readTensors, type Tensor, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
 import { matrix, normalTensor, product64, resultDtypes } from '../support/gemmReference.js';
 import { vectorLevels } from '../support/levels.js';
@@ -62,7 +62,8 @@ for (const level of vectorLevels()) {
                   const input = normalTensor([rows, depth], dtype, 20);
                   const { merged, separate } = weightsOf(dtype);
                   const shift = normalTensor([sum], dtype, 22);
-                  const [q, , v] = [shift.rows(0, 33), null, shift.rows(49, 99)];
+                  const [q, k, v] = [shift.rows(0, 33), shift.rows(33, 49), shift.rows(49, 99)];
+                  const apart = separate.map((weight) => copy(weight)); // no longer side by side
                   return [
                     input,
                     merged,
@@ -72,11 +73,16 @@ for (const level of vectorLevels()) {
                     gemm(input, merged, { ...options, transposeB: true }),
                     linear(input, separate, { ...options, biases: [q, null, v] }),
                     linear(input, [merged], { ...options, biases: [shift] }),
+                    linear(input, separate, { ...options, biases: [q, k, v] }),
+                    linear(input, apart, options),
+                    linear(input, apart, { ...options, biases: [q, k, v] }),
                   ];
                 });
-                const [one, three, product, partly, biased] = results;
+                const [one, three, product, partly, biased, biasedThree, far, biasedFar] = results;
                 assertSameBits(three!, one!, 'separate');
                 assertSameBits(product!, one!, 'gemm');
+                assertSameBits(far!, one!, 'weights apart');
+                for (const other of [biasedThree!, biasedFar!]) assertSameBits(other, biased!, 'all biases');
                 const left = matrix(x!, rows, depth);
                 const expected = product64(left, matrix(w!, depth, sum, true));
                 assertClose(one!, expected, outDtype, 'product');
@@ -137,7 +143,11 @@ for (const level of vectorLevels()) {
               linearWeightGradient(gradient, input, row, parts.rows(row, row + n));
               row += n;
             }
-            return [gradient, input, first, all, parts];
+            const fresh = normalTensor([sum, depth], 'fp32', 27);
+            linearWeightGradient(gradient, input, 0, fresh, false);
+            const zero = zeros([sum, depth]);
+            linearWeightGradient(gradient, input, 0, zero);
+            return [gradient, input, first, all, parts, fresh, zero];
           });
           const expected = product64(matrix(dy!, sum, rows, true), matrix(x!, rows, depth));
           assertClose(
@@ -147,6 +157,7 @@ for (const level of vectorLevels()) {
             'grad',
           );
           assertSameBits(grads[1]!, grads[0]!, 'by blocks');
+          assertSameBits(grads[2]!, grads[3]!, 'instead of what is there');
         });
       }
 
@@ -247,15 +258,18 @@ describe('linear', () => {
   });
 
   it('accepts no rows, and adds nothing to a gradient of no rows', async () => {
-    const [y, dx, grad] = await values(() => {
+    const [y, dx, grad, fresh] = await values(() => {
       const x = zeros([0, 4]);
       const w = normalTensor([3, 4], 'fp32', 37);
       const started = cast(w, 'fp32');
       const out = linear(x, [w, w]);
       linearWeightGradient(out, x, 3, started);
-      return [out, linearInputGradient(out, [w, w]), started, w];
+      const fresh = cast(w, 'fp32');
+      linearWeightGradient(out, x, 3, fresh, false);
+      return [out, linearInputGradient(out, [w, w]), started, fresh, w];
     });
     assert.equal(y!.length + dx!.length, 0);
+    assertSameBits(fresh!, new Float32Array(12), 'fresh');
     const w = normals(12, 37).map(Math.fround);
     assertSameBits(grad!, w, 'grad');
   });

@@ -265,6 +265,32 @@ describe('rmsNorm', () => {
     }
   });
 
+  it('takes the norm of the rounded sum, and adds to a rounded gradient, as the ops apart do', async () => {
+    for (const level of vectorLevels()) {
+      setVectorLevel(level);
+      for (const dtype of floatDtypes) {
+        const t = inputs([37, 83], dtype, 6);
+        const sum = add(t.x, t.delta);
+        const [gradApart, gradJoined] = [zeros([83]), zeros([83])];
+        const apart = rmsNorm(sum, t.weight, eps, 2);
+        const joined = addRmsNorm(t.x, t.delta, t.weight, eps, 2, true);
+        const dx = rmsNormBackward(t.dy, sum, t.weight, eps, gradApart);
+        const dxApart = add(t.dSum, dx);
+        const dxJoined = rmsNormBackward(t.dy, sum, t.weight, eps, gradJoined, t.dSum);
+        for (const [name, found, expected] of [
+          ['sum', joined.sum, sum],
+          ['norm', joined.y, apart],
+          ['gradient', dxJoined, dxApart],
+          ['gradient of the weight', gradJoined, gradApart],
+        ] as const) {
+          assertSameBits(await found.data(), await expected.data(), `${level} ${dtype}: ${name}`);
+        }
+        disposeAll(...Object.values(t), sum, gradApart, gradJoined, apart, joined.sum, joined.y);
+        disposeAll(dx, dxApart, dxJoined);
+      }
+    }
+  });
+
   it('takes tensors without rows', async () => {
     const x = zeros([0, 8]);
     const weight = zeros([8]);

@@ -4,7 +4,7 @@ import { DeviceError } from '../../lib/errors.js';
 import { rope, ropeBackward, ropeTable } from '../../lib/ops/rope.js';
 import { memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
-import { randomNormal, readTensors, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
+import { copy, randomNormal, readTensors, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
 import { roundTo } from '../support/rounding.js';
@@ -78,6 +78,7 @@ for (const level of vectorLevels()) {
           const table = ropeTable(512, headDim, theta);
           const x = tensor(normals(4 * heads * headDim, headDim), [4, heads, headDim], dtype);
           const positions = tensor(places, [4], 'int32');
+          const kept = copy(x);
           const [values, angles] = await readTensors([x, table]);
           for (const rotatedHeads of [0, 3, 5]) {
             for (const table16 of [false, true]) {
@@ -92,10 +93,20 @@ for (const level of vectorLevels()) {
               const back = ropeBackward(x, table, positions, { rotatedHeads, table16 });
               const expected = model(values!, angles!, places, { ...of, roundings: 1, inverse: true });
               assertSameBits(await back.data(), expected, `${where}, backward`);
-              back.dispose();
+              // In place, and into other memory.
+              const same = copy(x);
+              assert.equal(rope(same, table, positions, { rotatedHeads, table16, out: same }), same);
+              const other = zeros(x.shape, dtype);
+              rope(x, table, positions, { rotatedHeads, table16, out: other });
+              const forward = model(values!, angles!, places, { ...of, roundings: 1, inverse: false });
+              for (const y of [same, other]) assertSameBits(await y.data(), forward, `${where}, out`);
+              ropeBackward(x, table, positions, { rotatedHeads, table16, out: x });
+              assertSameBits(await x.data(), expected, `${where}, backward in place`);
+              copy(kept, x);
+              disposeAll(back, same, other);
             }
           }
-          disposeAll(table, x, positions);
+          disposeAll(table, x, positions, kept);
         }
       });
 
@@ -246,6 +257,8 @@ describe('rope', () => {
     const positions = zeros([3], 'int32');
     const two = zeros([2], 'int32');
     const floats = zeros([3]);
+    const whole = zeros([4, 2, 4]);
+    const [first, second] = [whole.rows(0, 3), whole.rows(1, 4)];
     const live = memory().tensors;
     const cases: [() => void, RegExp][] = [
       [
@@ -267,12 +280,18 @@ describe('rope', () => {
         /expected rotatedHeads to be an integer from 0 to 2, got 3/,
       ],
       [() => rope(x, table, positions, { roundings: 2 as 1 }), /expected roundings to be 1 or 3, got 2/],
+      [() => rope(x, table, positions, { out: wide }), /expected out of shape \[3, 2, 4\], got/],
+      [
+        () => rope(first, table, positions, { out: second }),
+        /expected out to be x or to have memory of its own, got memory that x uses in part/,
+      ],
+      [() => ropeBackward(first, table, positions, { out: second }), /expected out to be dy or to have/],
       [() => ropeTable(0, 4, theta), /^\[ropeTable\] expected maxPositions/],
       [() => ropeTable(8, 5, theta), /^\[ropeTable\] expected headDim to be even, got 5$/],
       [() => ropeTable(8, 4, 0), /^\[ropeTable\] expected theta above 0, got 0$/],
     ];
     for (const [call, message] of cases) assert.throws(call, { code: 'ERR_INVALID_ARGUMENT', message });
     assert.equal(memory().tensors, live);
-    disposeAll(table, x, flat, odd, wide, table16, positions, two, floats);
+    disposeAll(table, x, flat, odd, wide, table16, positions, two, floats, whole, first, second);
   });
 });

@@ -3,7 +3,7 @@ import { after, describe, it } from 'node:test';
 import { swiglu, swigluBackward } from '../../lib/ops/swiglu.js';
 import { memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
-import { randomNormal, readTensors, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
+import { randomNormal, readTensors, type Tensor, tensor, view, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
 import { roundTo } from '../support/rounding.js';
@@ -92,7 +92,11 @@ for (const level of vectorLevels()) {
             return i < width ? upstream * up * siluSlope(gate) : upstream * silu(gate);
           });
           assertClose(out!, reference, dtype, `width ${width}`);
-          disposeAll(gateUp, dOut, gradient);
+          const other = zeros(gateUp.shape, dtype);
+          swigluBackward(dOut, gateUp, other);
+          swigluBackward(dOut, gateUp, gateUp);
+          for (const t of [other, gateUp]) assertSameBits(await t.data(), out!, `out, width ${width}`);
+          disposeAll(gateUp, dOut, gradient, other);
         }
       });
 
@@ -168,6 +172,10 @@ describe('swiglu', () => {
     const odd = zeros([2, 7]);
     const half = zeros([2, 4], 'fp16');
     const ids = zeros([2, 8], 'int32');
+    const upper = zeros([2, 4]);
+    const whole = zeros([3, 8]);
+    const [lower, shifted] = [whole.rows(0, 2), whole.rows(1, 3)];
+    const inside = view(whole, 0, [2, 4]);
     const live = memory().tensors;
     const cases: [() => void, RegExp][] = [
       [() => swiglu(odd), /^\[swiglu\] expected gateUp with an even last dimension \(2F\), got \[2, 7\]$/],
@@ -175,9 +183,12 @@ describe('swiglu', () => {
       [() => swiglu(x, 3 as 1), /expected roundings to be an integer from 1 to 2, got 3/],
       [() => swigluBackward(x, x), /^\[swigluBackward\] expected dOut of shape \[2, 4\], got \[2, 8\]$/],
       [() => swigluBackward(half, x), /expected dOut of dtype fp32, got fp16/],
+      [() => swigluBackward(upper, x, odd), /expected out of shape \[2, 8\], got \[2, 7\]/],
+      [() => swigluBackward(upper, lower, shifted), /out to be gateUp or to have memory of its own/],
+      [() => swigluBackward(inside, x, lower), /out to have memory of its own, got memory that dOut uses/],
     ];
     for (const [call, message] of cases) assert.throws(call, { code: 'ERR_INVALID_ARGUMENT', message });
     assert.equal(memory().tensors, live);
-    disposeAll(x, odd, half, ids);
+    disposeAll(x, odd, half, ids, upper, whole, lower, shifted, inside);
   });
 });

@@ -15,7 +15,6 @@ static void writeTokens(const WriteKvCacheArgs& args, int64_t begin, int64_t end
     const int64_t slot = args.slots[token];
     if (slot < 0) continue;
     const int64_t position = args.positions[token];
-    checkPlace(args.cache, token, slot, position);
     const int64_t page = pageOf(args.cache, slot, position);
     const int64_t offset = position % kPageSize;
     const Bits* key = static_cast<const Bits*>(args.qkv) + (token * shape.heads() + shape.numHeads) * headDim;
@@ -34,7 +33,14 @@ static void writeTokens(const WriteKvCacheArgs& args, int64_t begin, int64_t end
 }
 
 static void rolloutWriteKvCache(const WriteKvCacheArgs& args, Workers& workers) {
-  const int64_t grain = std::max(1, 16384 / (args.shape.numKvHeads * args.shape.headDim));
+  // Before any thread writes, so that the same token is named at any number of threads.
+  for (int64_t token = 0; token < args.shape.tokens; token++) {
+    const int64_t slot = args.slots[token], position = args.positions[token];
+    if (slot < 0) continue;
+    checkPlace(args.cache, token, slot, position);
+    pageOf(args.cache, slot, position);
+  }
+  const int64_t grain = 2048 / (args.shape.numKvHeads * args.shape.headDim);
   workers.parallelFor(args.shape.tokens, grain, [&](int64_t begin, int64_t end) {
     if (args.shape.dtype == DType::bfloat16)
       writeTokens<uint16_t, 2>(args, begin, end);

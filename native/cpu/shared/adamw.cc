@@ -31,7 +31,7 @@ ISA_FLATTEN static void adamwRange(const AdamWArgs& args, T* compute, int64_t be
 void adamw(const AdamWArgs& args, Workers& workers) {
   dispatchFloat(args.computeType, [&](auto type) {
     auto* compute = static_cast<decltype(type)*>(args.compute);
-    workers.parallelFor(args.count, 16384,
+    workers.parallelFor(args.count, 4096,
                         [&](int64_t begin, int64_t end) { adamwRange(args, compute, begin, end); });
   });
 }

@@ -15,12 +15,12 @@ inline int tokensPerBlock(const AttentionShape& shape) {
   return std::min(256, std::max(16, 256 / shape.group()));
 }
 
-// Pieces of about 20 microseconds or more, at some 30 billion multiply-adds and 10 million rows a second.
+// Pieces of about 5 microseconds or more, at some 30 billion multiply-adds and 10 million rows a second.
 // `products` is how many products of headDim each pair of a query and a key costs.
 inline int64_t attentionGrain(const AttentionShape& shape, int64_t pieces, double pairs, double rows,
                               int products) {
   const double nanoseconds = (pairs * shape.headDim * products / 30.0 + rows * 100.0) * shape.numHeads;
-  return std::max<int64_t>(1, int64_t(20000.0 * double(pieces) / std::max(nanoseconds, 1.0)));
+  return std::max<int64_t>(1, int64_t(5000.0 * double(pieces) / std::max(nanoseconds, 1.0)));
 }
 
 // Brings `bytes` from p on to the second-level cache. Rows of one head are too short and scattered for the

@@ -21,7 +21,7 @@ ISA_FLATTEN static void castRange(const From* from, To* to, int64_t n, bool past
 
 void cast(const CastArgs& args, Workers& workers) {
   const bool past = args.count * int64_t(bytesOf(args.toType)) >= kPastCaches;
-  workers.parallelFor(args.count, 32768, [&](int64_t begin, int64_t end) {
+  workers.parallelFor(args.count, 8192, [&](int64_t begin, int64_t end) {
     dispatchFloat(args.fromType, [&](auto from) {
       dispatchFloat(args.toType, [&](auto to) {
         castRange(static_cast<const decltype(from)*>(args.from) + begin,

@@ -8,7 +8,7 @@
 
 namespace isopolicy::ISA_PASS {
 
-static constexpr int64_t kElementwiseGrain = 32768;
+static constexpr int64_t kElementwiseGrain = 8192;
 
 template <class T, class Op>
 ISA_INLINE void combine(int64_t n, bool past, const T* a, const T* b, T* out, Op&& op) {

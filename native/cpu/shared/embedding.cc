@@ -29,7 +29,7 @@ namespace {
 void embedding(const EmbeddingArgs& args, Workers& workers) {
   checkIds(args.ids, args.count, args.rows, args.vocabulary);
   if (args.rowBytes == 0) return;
-  const int64_t grain = std::max<int64_t>(1, (1 << 18) / args.rowBytes);
+  const int64_t grain = std::max<int64_t>(1, (1 << 14) / args.rowBytes);
   workers.parallelFor(args.count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
       std::memcpy(static_cast<char*>(args.out) + i * args.rowBytes,

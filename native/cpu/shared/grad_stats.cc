@@ -43,7 +43,7 @@ void gradStats(const GradStatsArgs& args, Workers& workers) {
   BlockStats* partial = scratch.get<BlockStats>(blocks);
   dispatchFloat(args.dtype, [&](auto type) {
     const auto* x = static_cast<const decltype(type)*>(args.x);
-    workers.parallelFor(blocks, 4, [&](int64_t begin, int64_t end) {
+    workers.parallelFor(blocks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; b++)
         partial[b] = statsOfBlock(x + b * kBlock, std::min(kBlock, args.count - b * kBlock));
     });

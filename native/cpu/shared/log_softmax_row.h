@@ -225,7 +225,7 @@ inline void checkIds(const char* name, const int32_t* ids, int64_t rows, int64_t
   }
 }
 
-// Rows worth a thread of its own: about 32,000 entries take 6 microseconds.
-inline int64_t rowGrain(int64_t columns) { return std::max<int64_t>(1, 32768 / columns); }
+// Rows worth a call of their own: some microseconds, of which a row costs some by itself.
+inline int64_t rowGrain(int64_t columns) { return std::max<int64_t>(1, 8192 / (columns + 256)); }
 
 }  // namespace isopolicy::ISA_PASS

@@ -38,9 +38,9 @@ ISA_FLATTEN static void normRows(const RmsNormArgs& args, bool past, int64_t beg
       const auto look = [&](int64_t i, auto lanes) {
         Vec v = lanes.get(x + start + i);
         if constexpr (fused) {
-          // The fp32 sum is kept: its rounded form, which is written here, must not reach the norm.
           v = v + lanes.get(delta + start + i);
           lanes.put(sum + start + i, v);
+          if (args.roundedSum) v = roundThrough<T>(v);
         }
         store(row + i, v);
         squares = squares + v * v;
@@ -74,7 +74,7 @@ ISA_FLATTEN static void normRows(const RmsNormArgs& args, bool past, int64_t beg
 
 void rmsNorm(const RmsNormArgs& args, Workers& workers) {
   const bool past = goesPast(args.rows, args.width, args.dtype);
-  workers.parallelFor(args.rows, 32768 / (args.width + 1), [&](int64_t begin, int64_t end) {
+  workers.parallelFor(args.rows, 4096 / (args.width + 1), [&](int64_t begin, int64_t end) {
     dispatchFloat(args.dtype, [&](auto type) {
       if (args.delta)
         normRows<decltype(type), true>(args, past, begin, end);

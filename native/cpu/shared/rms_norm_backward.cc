@@ -25,7 +25,7 @@ ISA_FLATTEN static void normRowsBackward(const RmsNormBackwardArgs& args, int64_
   float* weighted = scratch.get<float>(width);
   for (int64_t row = begin; row < end; row++) {
     const int64_t start = row * width;
-    const T* dSum = fused && args.dSum ? static_cast<const T*>(args.dSum) + start : nullptr;
+    const T* dSum = args.dSum ? static_cast<const T*>(args.dSum) + start : nullptr;
     const T* dy = static_cast<const T*>(args.dy) + start;
     const T* x = static_cast<const T*>(args.x) + start;
     const T* delta = fused ? static_cast<const T*>(args.delta) + start : x;
@@ -50,7 +50,7 @@ ISA_FLATTEN static void normRowsBackward(const RmsNormBackwardArgs& args, int64_
     const auto second = [&](int64_t i, auto lanes) {
       const Vec v = lanes.get(wide + i);
       Vec d = r * (lanes.get(weighted + i) - v * along);
-      if (fused && dSum) d = lanes.get(dSum + i) + d;
+      if (dSum) d = lanes.get(dSum + i) + (fused ? d : roundThrough<T>(d));
       lanes.put(dx + i, d);
       if (gradWeight) lanes.put(gradWeight + i, lanes.get(gradWeight + i) + lanes.get(dy + i) * (v * r));
     };

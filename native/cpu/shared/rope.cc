@@ -54,7 +54,7 @@ ISA_FLATTEN static void rotateTokens(const RopeArgs& args, int64_t begin, int64_
       else
         rotateHead<float>(x + at, cos, sin, y + at, half);
     }
-    std::memcpy(y + rotated, x + rotated, size_t(width - rotated) * sizeof(T));
+    if (y != x) std::memcpy(y + rotated, x + rotated, size_t(width - rotated) * sizeof(T));
   }
 }
 
@@ -67,7 +67,7 @@ void rope(const RopeArgs& args, Workers& workers) {
                         std::to_string(position) + " for token " + std::to_string(token));
     }
   }
-  workers.parallelFor(args.tokens, 32768 / (args.heads * args.headDim + 1), [&](int64_t begin, int64_t end) {
+  workers.parallelFor(args.tokens, 8192 / (args.heads * args.headDim + 1), [&](int64_t begin, int64_t end) {
     dispatchFloat(args.dtype, [&](auto type) { rotateTokens<decltype(type)>(args, begin, end); });
   });
 }

@@ -78,14 +78,14 @@ ISA_FLATTEN static void swigluRowsBackward(const SwigluBackwardArgs& args, bool 
 
 void swiglu(const SwigluArgs& args, Workers& workers) {
   const bool past = goesPast(args.rows, args.width, args.dtype);
-  workers.parallelFor(args.rows, 16384 / (args.width + 1), [&](int64_t begin, int64_t end) {
+  workers.parallelFor(args.rows, 4096 / (args.width + 1), [&](int64_t begin, int64_t end) {
     dispatchFloat(args.dtype, [&](auto type) { swigluRows<decltype(type)>(args, past, begin, end); });
   });
 }
 
 void swigluBackward(const SwigluBackwardArgs& args, Workers& workers) {
-  const bool past = goesPast(args.rows, args.width, args.dtype);
-  workers.parallelFor(args.rows, 8192 / (args.width + 1), [&](int64_t begin, int64_t end) {
+  const bool past = args.dGateUp != args.gateUp && goesPast(args.rows, args.width, args.dtype);
+  workers.parallelFor(args.rows, 4096 / (args.width + 1), [&](int64_t begin, int64_t end) {
     dispatchFloat(args.dtype, [&](auto type) { swigluRowsBackward<decltype(type)>(args, past, begin, end); });
   });
 }
