@@ -56,12 +56,23 @@ class PagedStrips {
   }
 
   auto packed(const TokenRun& run, int64_t kvHead, int first, int n) {
-    fetchNext(run, kvHead, first, n);
     return packed_.fill(n, [&](int from, int some) {
       const int64_t offset = offsetOf(run, kvHead, first + from);
       packed_.page(from, some, static_cast<const T*>(args_.cache.keys) + offset,
                    static_cast<const T*>(args_.cache.values) + offset);
     });
+  }
+
+  // Keys first .. first + n - 1 are to come to the cache: pages are too short and scattered for the processor
+  // to run ahead by itself.
+  void fetch(RowsAhead& ahead, const TokenRun& run, int64_t kvHead, int first, int n) const {
+    const int end = std::min(first + n, run.position + run.count);
+    for (int j = first; j < end; j += kPageSize) {
+      const int64_t offset = offsetOf(run, kvHead, j);
+      const int64_t row = headDim_ * int64_t(sizeof(T));
+      ahead.add(static_cast<const T*>(args_.cache.keys) + offset, row, kPageSize, row);
+      ahead.add(static_cast<const T*>(args_.cache.values) + offset, row, kPageSize, row);
+    }
   }
 
  private:
@@ -74,22 +85,6 @@ class PagedStrips {
     const int64_t offset = offsetOf(run, kvHead, position);
     keys = static_cast<const T*>(args_.cache.keys) + offset;
     values = static_cast<const T*>(args_.cache.values) + offset;
-  }
-
-  // The next strip is on its way from memory while this one is computed: pages are too short and scattered
-  // for the processor to run ahead by itself.
-  void fetchNext(const TokenRun& run, int64_t kvHead, int first, int n) const {
-    const int64_t bytes = int64_t(headDim_) * kPageSize * int64_t(sizeof(T));
-    const int end = std::min(first + 2 * n, run.position + run.count);
-    for (int j = first + n; j < end; j += kPageSize) {
-      const int64_t offset = offsetOf(run, kvHead, j) * int64_t(sizeof(T));
-      const char* keys = static_cast<const char*>(args_.cache.keys) + offset;
-      const char* values = static_cast<const char*>(args_.cache.values) + offset;
-      for (int64_t line = 0; line < bytes; line += 64) {
-        __builtin_prefetch(keys + line, 0, 2);
-        __builtin_prefetch(values + line, 0, 2);
-      }
-    }
   }
 
   const PagedAttentionArgs& args_;
@@ -112,18 +107,25 @@ static void attendRuns(const PagedAttentionArgs& args, const TokenRun* runs, int
   PagedStrips<T> strips(scratch, args, settings);
   const RowTiles<T> tiles(std::min(16, longest * group));
 
+  const auto queriesOf = [&](const TokenRun& run, int64_t kvHead) {
+    return static_cast<const T*>(args.qkv) + run.token * tokenStride + kvHead * group * int64_t(headDim);
+  };
+  const int64_t outStride = int64_t(shape.numHeads) * headDim;
+  const int strip = stripKeys(settings);
+
   for (int64_t piece = begin; piece < end; piece++) {
     const TokenRun& run = runs[piece / shape.numKvHeads];
     const int64_t kvHead = piece % shape.numKvHeads;
-    T* out = static_cast<T*>(args.out) + (int64_t(run.token) * shape.numHeads + kvHead * group) * headDim;
-    const int64_t outStride = int64_t(shape.numHeads) * headDim;
+    const int64_t after = std::min(piece + 1, end - 1);
+    const TokenRun& next = runs[after / shape.numKvHeads];
+    const int64_t nextHead = after % shape.numKvHeads;
+    T* out = static_cast<T*>(args.out) + run.token * outStride + kvHead * group * headDim;
     if (run.slot < 0) {
       for (int t = 0; t < run.count; t++)
         std::memset(out + t * outStride, 0, size_t(group) * size_t(headDim) * sizeof(T));
       continue;
     }
-    const T* queries =
-        static_cast<const T*>(args.qkv) + run.token * tokenStride + kvHead * group * int64_t(headDim);
+    const T* queries = queriesOf(run, kvHead);
     const auto attend = [&](auto& rows, auto&& load) {
       int64_t count = 0;
       for (int t = 0; t < run.count; t++)
@@ -133,13 +135,25 @@ static void attendRuns(const PagedAttentionArgs& args, const TokenRun* runs, int
       for (int64_t r = 0; r < count; r++) rows.output(r, out + r / group * outStride + r % group * headDim);
     };
     if (headDim % 16 == 0 && run.count == 1 && group <= kDirectRows) {
-      const int64_t after = std::min(piece + 1, end - 1);
-      attend(directRows, [&](int first, int n) {
-        return strips.direct(run, kvHead, first, n, runs[after / shape.numKvHeads], after % shape.numKvHeads);
-      });
-    } else {
-      attend(rows, [&](int first, int n) { return strips.packed(run, kvHead, first, n); });
+      attend(directRows,
+             [&](int first, int n) { return strips.direct(run, kvHead, first, n, next, nextHead); });
+      continue;
     }
+    attend(rows, [&](int first, int n) {
+      // While this strip is computed with, the next one comes to the cache: of this piece, or of the next,
+      // and then its queries, too, and where this piece is written.
+      if (first + n < run.position + run.count) {
+        strips.fetch(rows.ahead(), run, kvHead, first + n, strip);
+      } else {
+        const int64_t bytes = group * headDim * int64_t(sizeof(T));
+        rows.ahead().add(out, outStride * int64_t(sizeof(T)), run.count, bytes);
+        if (next.slot >= 0) {
+          strips.fetch(rows.ahead(), next, nextHead, 0, strip);
+          rows.ahead().add(queriesOf(next, nextHead), tokenStride * int64_t(sizeof(T)), next.count, bytes);
+        }
+      }
+      return strips.packed(run, kvHead, first, n);
+    });
   }
 }
 

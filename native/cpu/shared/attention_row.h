@@ -55,6 +55,9 @@ class AttentionRows {
 #endif
   }
 
+  // What load adds here comes to the cache while the strip is computed with.
+  RowsAhead& ahead() { return ahead_; }
+
   // load(first, keys) -> KeyStrip of keys first .. first + keys - 1; called in order.
   template <class Load>
   void attend(int64_t rows, Load&& load) {
@@ -107,6 +110,7 @@ class AttentionRows {
       const int keys = std::min(strip_, chunkEnd - begin);
       row = firstBeyond(begin, row, rows);
       const auto strip = load(begin, keys);
+      ahead_.spread((rows - row) * roundUp(keys, settings_.tile) / settings_.tile);
       for (int64_t r = row; r < rows; r += kGroup)
         attendGroup(strip, begin, keys, begin == chunkBegin, r, int(std::min<int64_t>(kGroup, rows - r)),
                     states);
@@ -129,7 +133,7 @@ class AttentionRows {
       softmaxTile<T>(
           SoftmaxTile<Element>{scores_ + tile, strip_, roundUp16(end - tile) / 16, scale_, states.max + row,
                                states.lanes + row * 16, factor, p_, tileStride_, planeP_},
-          n);
+          n, ahead_);
       float* out = states.out + row * stride_;
       const bool first = fresh && tile == 0;
       if (strip.finite || limit[0] >= end)
@@ -151,7 +155,7 @@ class AttentionRows {
 #endif
     } else {
       multiplyGroups(Left<T>{q_ + row * depth_, depth_, 1, planeQ_}, keys, groups, n, settings_.headDim,
-                     scores_, strip_);
+                     scores_, strip_, ahead_);
     }
   }
 
@@ -166,9 +170,9 @@ class AttentionRows {
       const int steps = roundUp(end - tile, 32) / 32;
       const ValueTiles right = values.tile(tile);
       if (n > 16)
-        addTiles<2, F::kPlanes>(first, out, stride_, left, right, stride_ / 16, steps);
+        addTiles<2, F::kPlanes>(first, out, stride_, left, right, stride_ / 16, steps, ahead_);
       else
-        addTiles<1, F::kPlanes>(first, out, stride_, left, right, stride_ / 16, steps);
+        addTiles<1, F::kPlanes>(first, out, stride_, left, right, stride_ / 16, steps, ahead_);
       return;
     }
 #endif
@@ -210,7 +214,7 @@ class AttentionRows {
         if (!first) scaleRow(out + r * stride_, factor[r]);
         std::memcpy(sum, out + r * stride_, size_t(stride_) * 4);
         addTiles<1, F::kPlanes>(first, sum, stride_, {p_ + r * tileStride_, tileStride_, planeP_},
-                                seen.tile(0), stride_ / 16, steps);
+                                seen.tile(0), stride_ / 16, steps, ahead_);
         std::memcpy(out + r * stride_, sum, size_t(stride_) * 4);
       }
       return;
@@ -261,6 +265,7 @@ class AttentionRows {
   float* scores_;         // [kGroup][strip], and in the end probabilities; stepped halves: two such planes
   Element* p_ = nullptr;  // [plane][kGroup, and 16 that no one reads][tileStride]
   int64_t planeP_;
+  RowsAhead ahead_;
 };
 
 }  // namespace isopolicy::ISA_PASS
