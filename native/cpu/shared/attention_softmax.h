@@ -109,8 +109,9 @@ ISA_INLINE void softmaxTile(const SoftmaxTile<Element>& tile, int rows, RowsAhea
       for (int r = 0; r < n; r++) each[r] = largestLane(largest[r]);
       now = load(each);
     }
+    // Of rows beyond, the maximum stays what it is.
     const Vec before = load(tile.max + first);
-    now = max(before, now);
+    now = firstLanes(max(before, now), n, before);
     store(tile.max + first, now);
     store(tile.factor + first, exp2(selectLess(before, now, before - now, zero())));
     for (int r = first; r < first + n; r++) {

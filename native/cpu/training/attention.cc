@@ -25,7 +25,7 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
   const int64_t tokenStride = int64_t(shape.heads()) * headDim;
   Scratch scratch;
   const RowSettings settings{headDim, args.scale, args.chunk, args.tile};
-  AttentionRows<T> rows(scratch, settings, int64_t(maxTokens) * group);
+  AttentionRows<T> rows(scratch, settings, int64_t(maxTokens) * group, stripKeys(settings));
   PackedStrip<T> strip(scratch, settings);
   const RowTiles<T> tiles(16);
 
@@ -56,7 +56,7 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
     for (int t = block.begin; t < block.end; t++)
       for (int h = 0; h < group; h++)
         rows.query(count++, self.queries + t * tokenStride + h * headDim, t + 1);
-    rows.attend(count, [&](int first, int n) {
+    rows.attend(count, 1, [&](int, int first, int n) {
       // While this strip is computed with, the next one comes to the cache: of this piece, or of the next,
       // and then its queries, too, and where this piece is written.
       const bool last = first + n == block.end;
