@@ -220,6 +220,47 @@ for (const level of vectorLevels()) {
       }
     });
 
+    it('one long sequence is cut for the threads and keeps its bits', async () => {
+      setVectorLevel(level);
+      const length = 600;
+      for (const dtype of floatDtypes)
+        for (const [numHeads, numKvHeads] of [
+          [2, 1],
+          [3, 3],
+          [6, 1],
+        ] as const) {
+          const c = { lengths: [length, 40], numHeads, numKvHeads, headDim: 16, chunk: 96, tile: 48 };
+          const qkv = randomQkv(c, dtype, 9);
+          const cache = filledCache(c, qkv, dtype);
+          const all = pagedAttention(qkv, cache, c);
+          const expected = await all.floats();
+          const width = numHeads * 16;
+          const last = qkv.rows(length - 1, length);
+          const values = await last.floats();
+          const absent = new Float32Array(values.length);
+          const three = tensor([...absent, ...values, ...values], [3, last.shape[1]!, 16], dtype);
+          const alone = { ...cache, slots: int32([0]), positions: int32([length - 1]) };
+          const among = {
+            ...cache,
+            slots: int32([-1, 0, 0]),
+            positions: int32([0, length - 1, length - 1]),
+          };
+          for (const threads of [1, 2, 5]) {
+            setThreads(threads);
+            const [one, more] = [pagedAttention(last, alone, c), pagedAttention(three, among, c)];
+            const row = expected.subarray((length - 1) * width, length * width);
+            assertSameBits(await one.floats(), row, `${dtype}, ${numHeads} heads, ${threads} threads`);
+            const got = await more.floats();
+            assert.ok(got.subarray(0, width).every((x) => x === 0));
+            assertSameBits(got.subarray(width, 2 * width), row, 'among others');
+            assertSameBits(got.subarray(2 * width), row, 'once more');
+            dispose(one, more);
+          }
+          dispose(qkv, all, last, three, alone.slots, alone.positions, among.slots, among.positions);
+          disposeCache(cache);
+        }
+    });
+
     it('rounds the probabilities to 16 bits against the running maximum of each tile', async () => {
       setVectorLevel(level);
       // Two keys in different tiles, headDim 2: tile 16 rounds exp(0) = 1 for key 0 and scales the sum by exp(-s);

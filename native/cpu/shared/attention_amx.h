@@ -138,8 +138,9 @@ ISA_INLINE void endTiles(float* out, int64_t stride) {
 
 template <int MB, int NB, int Planes>
 ISA_INLINE void scoreGroups(const LeftTiles& q, const BFloat16* const* k, int groups, int depth,
-                            float* scores, int64_t scoreStride) {
+                            float* scores, int64_t scoreStride, RowsAhead& ahead) {
   for (; groups >= NB; groups -= NB, k += NB, scores += NB * 16) {
+    ahead.turn();
     beginTiles<MB, NB>(true, scores, scoreStride);
     for (int d = 0; d < depth; d += 32)
       multiplyStep<MB, NB, Planes>(q, q.base + d, 64, [&](int n, int plane) {
@@ -147,14 +148,14 @@ ISA_INLINE void scoreGroups(const LeftTiles& q, const BFloat16* const* k, int gr
       });
     endTiles<MB, NB>(scores, scoreStride);
   }
-  if constexpr (NB > 1) scoreGroups<MB, NB / 2, Planes>(q, k, groups, depth, scores, scoreStride);
+  if constexpr (NB > 1) scoreGroups<MB, NB / 2, Planes>(q, k, groups, depth, scores, scoreStride, ahead);
 }
 
 template <int MB, int Planes>
 __attribute__((noinline)) void scoreTiles(const LeftTiles& q, const BFloat16* const* k, int groups, int depth,
-                                          float* scores, int64_t scoreStride) {
+                                          float* scores, int64_t scoreStride, RowsAhead& ahead) {
   writeOut();
-  scoreGroups<MB, 4 / MB, Planes>(q, k, groups, depth, scores, scoreStride);
+  scoreGroups<MB, 4 / MB, Planes>(q, k, groups, depth, scores, scoreStride, ahead);
 }
 
 // ---- out[row][d] += sum over keys of p[row][key] * v[key][d], of 16 MB rows, `steps` times 32 keys ----
@@ -167,8 +168,9 @@ struct ValueTiles {
 
 template <int MB, int NB, int Planes>
 ISA_INLINE void addColumns(bool fresh, float* out, int64_t outStride, const LeftTiles& p, const ValueTiles& v,
-                           int blocks, int block, int steps) {
+                           int blocks, int block, int steps, RowsAhead& ahead) {
   for (; block + NB <= blocks; block += NB) {
+    ahead.turn();
     beginTiles<MB, NB>(fresh, out + block * 16, outStride);
     for (int i = 0; i < steps; i++)
       multiplyStep<MB, NB, Planes>(p, p.base + i * 32, v.stride * 4, [&](int n, int plane) {
@@ -176,15 +178,30 @@ ISA_INLINE void addColumns(bool fresh, float* out, int64_t outStride, const Left
       });
     endTiles<MB, NB>(out + block * 16, outStride);
   }
-  if constexpr (NB > 1) addColumns<MB, NB / 2, Planes>(fresh, out, outStride, p, v, blocks, block, steps);
+  if constexpr (NB > 1)
+    addColumns<MB, NB / 2, Planes>(fresh, out, outStride, p, v, blocks, block, steps, ahead);
 }
 
 // `blocks` of 16 columns.
 template <int MB, int Planes>
 __attribute__((noinline)) void addTiles(bool fresh, float* out, int64_t outStride, const LeftTiles& p,
-                                        const ValueTiles& v, int blocks, int steps) {
+                                        const ValueTiles& v, int blocks, int steps, RowsAhead& ahead) {
   writeOut();
-  addColumns<MB, 4 / MB, Planes>(fresh, out, outStride, p, v, blocks, 0, steps);
+  addColumns<MB, 4 / MB, Planes>(fresh, out, outStride, p, v, blocks, 0, steps, ahead);
+}
+
+// The same where the first 32 i rows of v are zeros, or are not there, in the i-th 32 columns: their steps
+// are left out.
+template <int MB, int Planes>
+__attribute__((noinline)) void addLowerTiles(bool fresh, float* out, int64_t outStride, const LeftTiles& p,
+                                             const ValueTiles& v, int blocks, int steps, RowsAhead& ahead) {
+  writeOut();
+  for (int block = 0; block < blocks; block += 2) {
+    const int skip = block / 2;
+    addColumns<MB, 2, Planes>(fresh, out, outStride, {p.base + skip * 32, p.stride, p.plane},
+                              {v.base + skip * 32 * v.stride, v.stride, v.plane}, std::min(blocks, block + 2),
+                              block, steps - skip, ahead);
+  }
 }
 #else
 template <class T>

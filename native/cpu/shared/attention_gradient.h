@@ -35,8 +35,9 @@ class LeftRows {
     }
   }
 
-  // From row `at` on, a multiple of 32.
-  void fill(int64_t at, const T* rows, int64_t stride, int count) {
+  // From row `at` on, a multiple of 32, `count` rows, while the `ahead` rows after them come to the cache.
+  void fill(int64_t at, const T* rows, int64_t stride, int count, int ahead) {
+    for (int i = 0; i < ahead; i++) prefetchRow(rows + (count + i) * stride, headDim_ * int64_t(sizeof(T)));
     Element* out = rows_ + at * depth_;
     if constexpr (F::kPairs) {
 #if ISA_LEVEL >= 3
@@ -68,27 +69,28 @@ class LeftRows {
   Element* columns_ = nullptr;
 };
 
-// A block of P and dS, whose scores and dOut v it is given.
+// A block of P and dS, whose scores and dOut v it is given for a few rows at a time: those stay in the
+// first-level cache.
 template <class T>
 class ProbabilityBlock {
  public:
   using F = Form<T>;
   using Element = typename F::Element;
 
-  ProbabilityBlock(Scratch& scratch, int rows, int keys) : stride_(keys) {
-    const int64_t size = int64_t(rows) * keys;
-    plane_ = size;
-    scores = scratch.get<float>(size);
-    dots = scratch.get<float>(size);
+  ProbabilityBlock(Scratch& scratch, int rows, int fewRows, int keys)
+      : stride_(keys), plane_(int64_t(rows) * keys), fewPlane_(int64_t(fewRows) * keys) {
+    scores = scratch.get<float>(fewPlane_);
+    dots = scratch.get<float>(fewPlane_);
     if constexpr (!F::kPairs) return;
-    dSRows_ = scratch.get<Element>(size * F::kPlanes);
-    dSPairs_ = scratch.get<Element>(size * F::kPlanes);
-    pPairs_ = scratch.get<Element>(size * F::kPlanes);
+    dSRows_ = scratch.get<Element>(fewPlane_ * F::kPlanes);
+    dSPairs_ = scratch.get<Element>(plane_ * F::kPlanes);
+    pPairs_ = scratch.get<Element>(plane_ * F::kPlanes);
   }
 
-  // `keys`, a multiple of 16, of which `present` are there and row r sees the first limit + r; scale and lse
-  // are those of base 2.
-  void fill(int rows, int keys, int present, int limit, float scale, const float* lse, const float* rowDots) {
+  // Rows first .. first + rows - 1 of the block, of `keys`, a multiple of 16, of which `present` are there
+  // and row r of these sees the first limit + r; scale and lse are those of base 2.
+  void fill(int first, int rows, int keys, int present, int limit, float scale, const float* lse,
+            const float* rowDots, RowsAhead& ahead) {
     const auto each = [&](int r, int j, Vec& p, Vec& dS) {
       const int64_t at = r * int64_t(stride_) + j;
       p = exp2(fma(load(scores + at), splat(scale), splat(-lse[r])));
@@ -101,7 +103,8 @@ class ProbabilityBlock {
     if constexpr (F::kPairs) {
 #if ISA_LEVEL >= 3
       const int last = F::kTiles ? roundUp(rows, 32) : roundUp(rows, 2);
-      for (int r = 0; r < last; r += 2)
+      for (int r = 0; r < last; r += 2) {
+        ahead.turn();
         for (int j = 0; j < keys; j += 32) {
           __m512i p[2], dS[2], low, high;
           for (int i = 0; i < 2; i++) {
@@ -112,9 +115,9 @@ class ProbabilityBlock {
             each(r + i, j + 16, x[1], y[1]);
             p[i] = roundBits<T>(x[0], x[1]);
             dS[i] = roundBits<T>(y[0], y[1]);
-            storeSplit<T>(dS[i], dSRows_ + (r + i) * int64_t(stride_) + j, plane_);
+            storeSplit<T>(dS[i], dSRows_ + (r + i) * int64_t(stride_) + j, fewPlane_);
           }
-          const int64_t at = r * int64_t(stride_) + 2 * j;
+          const int64_t at = (first + r) * int64_t(stride_) + 2 * j;
           interleave(p[0], p[1], low, high);
           storeSplit<T>(low, pPairs_ + at, plane_);
           storeSplit<T>(high, pPairs_ + at + 32, plane_);
@@ -122,21 +125,24 @@ class ProbabilityBlock {
           storeSplit<T>(low, dSPairs_ + at, plane_);
           storeSplit<T>(high, dSPairs_ + at + 32, plane_);
         }
+      }
 #endif
     } else {
-      for (int r = 0; r < rows; r++)
+      for (int r = 0; r < rows; r++) {
+        if (r % 2 == 0) ahead.turn();
         for (int j = 0; j < keys; j += 16) {
           Vec p, dS;
           each(r, j, p, dS);
           store(scores + r * int64_t(stride_) + j, roundThrough<T>(p));
           store(dots + r * int64_t(stride_) + j, roundThrough<T>(dS));
         }
+      }
     }
   }
 
   Left<T> dSRows() const {
     if constexpr (F::kPairs)
-      return {dSRows_, stride_, 1, plane_};
+      return {dSRows_, stride_, 1, fewPlane_};
     else
       return {dots, stride_};
   }
@@ -154,13 +160,13 @@ class ProbabilityBlock {
   }
   int stride() const { return stride_; }
 
-  float* scores;  // [row][stride]
+  float* scores;  // [few rows][stride]
   float* dots;
 
  private:
   const int stride_;
-  int64_t plane_;
-  Element* dSRows_ = nullptr;   // [row][stride]
+  const int64_t plane_, fewPlane_;
+  Element* dSRows_ = nullptr;   // [few rows][stride]
   Element* dSPairs_ = nullptr;  // [row / 2][stride][2]
   Element* pPairs_ = nullptr;
 };

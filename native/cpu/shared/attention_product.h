@@ -43,12 +43,12 @@ ISA_INLINE void eachTileRows(const Left<T>& left, int rows, Body&& body) {
 // out[row][16 g + lane] = sum over d < headDim of q[row][d] * k[g][d][lane]. Tiles write 16 rows at a time.
 template <class T, class Groups>
 ISA_INLINE void multiplyGroups(const Left<T>& q, const Groups& k, int groups, int rows, int headDim,
-                               float* out, int64_t outStride) {
+                               float* out, int64_t outStride, [[maybe_unused]] RowsAhead& ahead) {
   if constexpr (Form<T>::kTiles) {
 #if ISA_LEVEL >= 4
     eachTileRows(q, rows, [&](auto tiles, const LeftTiles& part, int r) {
       scoreTiles<tiles, Form<T>::kPlanes>(part, k.groups, groups, roundUp(headDim, Form<T>::kStep),
-                                          out + r * outStride, outStride);
+                                          out + r * outStride, outStride, ahead);
     });
 #endif
   } else {
@@ -67,17 +67,23 @@ struct Right {
 };
 
 // out[row][column] += sum over steps of left(row, step) * right[step][column], `vectors` of 16 columns. Tiles
-// take 32 steps at a time, both operands go on with zeros, and they can write `out` without reading it
-// (`fresh`).
+// take 32 steps at a time, both operands go on with zeros; they can write `out` without reading it (`fresh`),
+// and they can leave out the first 32 i steps of the i-th 32 columns (`lower`).
 template <class T>
 ISA_INLINE void multiplyAdd(const Left<T>& left, const Right<T>& right, int rows, int vectors, int steps,
-                            bool fresh, float* out, int64_t outStride) {
+                            [[maybe_unused]] bool fresh, [[maybe_unused]] bool lower, float* out,
+                            int64_t outStride, [[maybe_unused]] RowsAhead& ahead) {
   if constexpr (Form<T>::kTiles) {
 #if ISA_LEVEL >= 4
     eachTileRows(left, rows, [&](auto tiles, const LeftTiles& part, int r) {
-      addTiles<tiles, Form<T>::kPlanes>(fresh, out + r * outStride, outStride, part,
-                                        ValueTiles{right.base, right.stride, right.plane}, vectors,
-                                        roundUp(steps, 32) / 32);
+      const ValueTiles values{right.base, right.stride, right.plane};
+      const int tileSteps = roundUp(steps, 32) / 32;
+      if (lower)
+        addLowerTiles<tiles, Form<T>::kPlanes>(fresh, out + r * outStride, outStride, part, values, vectors,
+                                               tileSteps, ahead);
+      else
+        addTiles<tiles, Form<T>::kPlanes>(fresh, out + r * outStride, outStride, part, values, vectors,
+                                          tileSteps, ahead);
     });
 #endif
   } else {

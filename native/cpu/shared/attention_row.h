@@ -15,8 +15,9 @@
 namespace isopolicy::ISA_PASS {
 
 // Rows that attend to the same keys: query tokens, or the query heads of a group, or both. Rows are in order
-// of their limits, which do not decrease. The calling thread holds RowTiles. F is SteppedForm for pages that
-// are read as they are at level amx.
+// of their limits, which do not decrease. There may be several such sets with the same limits, each with keys
+// of its own; strip by strip they take turns. The calling thread holds RowTiles. F is SteppedForm for pages
+// that are read as they are at level amx.
 template <class T, class F = Form<T>>
 class AttentionRows {
  public:
@@ -24,11 +25,11 @@ class AttentionRows {
   // Rows that are scored together: two tiles of AMX, or four blocks of four rows.
   static constexpr int kGroup = F::kTiles ? 32 : 16;
 
-  AttentionRows(Scratch& scratch, const RowSettings& settings, int64_t maxRows)
+  AttentionRows(Scratch& scratch, const RowSettings& settings, int64_t maxRows, int strip)
       : settings_(settings),
         depth_(roundUp(settings.headDim, F::kStep)),
         stride_(roundUp16(settings.headDim)),
-        strip_(stripKeys(settings)),
+        strip_(strip),
         tileStride_(roundUp(settings.tile, 32)),
         scale_(settings.scale * kLog2E) {
     // A group may reach past the last row; what it finds there, it leaves there.
@@ -55,17 +56,43 @@ class AttentionRows {
 #endif
   }
 
-  // load(first, keys) -> KeyStrip of keys first .. first + keys - 1; called in order.
+  // What load adds here comes to the cache while the strip is computed with.
+  RowsAhead& ahead() { return ahead_; }
+
+  // load(set, first, keys) -> KeyStrip of keys first .. first + keys - 1; called in order.
   template <class Load>
-  void attend(int64_t rows, Load&& load) {
+  void attend(int64_t rows, int sets, Load&& load) {
     const int last = limits_[rows - 1];
     const int chunk = settings_.chunk > 0 ? settings_.chunk : last;
     for (int begin = 0; begin < last; begin += chunk) {
       const int64_t first =
-          attendChunk(begin, std::min(last, begin + chunk), rows, begin == 0 ? whole_ : part_, load);
+          attendChunk(begin, std::min(last, begin + chunk), rows, sets, begin == 0 ? whole_ : part_, load);
       if (begin > 0)
-        for (int64_t r = first; r < rows; r++) join(r);
+        for (int64_t r = first; r < rows * sets; r++)
+          join(r, {part_.out + r * stride_, part_.max[r], part_.sum[r]});
     }
+  }
+
+  // The same in pieces: first every chunk by itself, whose result is partSize() numbers a row, then all of
+  // them joined. Every row sees all of the chunk.
+  int64_t partSize() const { return stride_ + 16; }
+  template <class Load>
+  void attendPart(int chunk, int64_t rows, int sets, float* parts, Load&& load) {
+    const int begin = chunk * settings_.chunk;
+    attendChunk(begin, std::min(limits_[rows - 1], begin + settings_.chunk), rows, sets, part_, load);
+    for (int64_t r = 0; r < rows * sets; r++) {
+      float* part = parts + r * partSize();
+      std::memcpy(part, part_.out + r * stride_, size_t(stride_) * 4);
+      part[stride_] = part_.max[r];
+      part[stride_ + 1] = part_.sum[r];
+    }
+  }
+  // Chunk after chunk, the first of which replaces what the row held.
+  void joinPart(int chunk, int64_t row, const float* part) {
+    if (chunk > 0) return join(row, {part, part[stride_], part[stride_ + 1]});
+    std::memcpy(whole_.out + row * stride_, part, size_t(stride_) * 4);
+    whole_.max[row] = part[stride_];
+    whole_.sum[row] = part[stride_ + 1];
   }
 
   // out[headDim] = O / l.
@@ -96,22 +123,27 @@ class AttentionRows {
   }
 
   template <class Load>
-  int64_t attendChunk(int chunkBegin, int chunkEnd, int64_t rows, const States& states, Load&& load) {
-    const int64_t first = firstBeyond(chunkBegin, 0, rows);
-    std::fill(states.max + first, states.max + rows, kMinusInfinity);
-    std::memset(states.lanes + first * 16, 0, size_t(rows - first) * 64);
+  int64_t attendChunk(int chunkBegin, int chunkEnd, int64_t rows, int sets, const States& states,
+                      Load&& load) {
+    const int64_t first = firstBeyond(chunkBegin, 0, rows), all = rows * sets;
+    std::fill(states.max + first, states.max + all, kMinusInfinity);
+    std::memset(states.lanes + first * 16, 0, size_t(all - first) * 64);
     if constexpr (!F::kTiles)
-      std::memset(states.out + first * stride_, 0, size_t((rows - first) * stride_) * 4);
+      std::memset(states.out + first * stride_, 0, size_t((all - first) * stride_) * 4);
     int64_t row = first;
     for (int begin = chunkBegin; begin < chunkEnd; begin += strip_) {
       const int keys = std::min(strip_, chunkEnd - begin);
       row = firstBeyond(begin, row, rows);
-      const auto strip = load(begin, keys);
-      for (int64_t r = row; r < rows; r += kGroup)
-        attendGroup(strip, begin, keys, begin == chunkBegin, r, int(std::min<int64_t>(kGroup, rows - r)),
-                    states);
+      for (int set = 0; set < sets; set++) {
+        const auto strip = load(set, begin, keys);
+        ahead_.spread((rows - row) * roundUp(keys, settings_.tile) / settings_.tile);
+        const int64_t end = (set + 1) * rows;
+        for (int64_t r = set * rows + row; r < end; r += kGroup)
+          attendGroup(strip, begin, keys, begin == chunkBegin, r, int(std::min<int64_t>(kGroup, end - r)),
+                      states);
+      }
     }
-    for (int64_t r = first; r < rows; r++) states.sum[r] = reduceAdd(ISA_PASS::load(states.lanes + r * 16));
+    for (int64_t r = first; r < all; r++) states.sum[r] = reduceAdd(ISA_PASS::load(states.lanes + r * 16));
     return first;
   }
 
@@ -129,7 +161,7 @@ class AttentionRows {
       softmaxTile<T>(
           SoftmaxTile<Element>{scores_ + tile, strip_, roundUp16(end - tile) / 16, scale_, states.max + row,
                                states.lanes + row * 16, factor, p_, tileStride_, planeP_},
-          n);
+          n, ahead_);
       float* out = states.out + row * stride_;
       const bool first = fresh && tile == 0;
       if (strip.finite || limit[0] >= end)
@@ -151,7 +183,7 @@ class AttentionRows {
 #endif
     } else {
       multiplyGroups(Left<T>{q_ + row * depth_, depth_, 1, planeQ_}, keys, groups, n, settings_.headDim,
-                     scores_, strip_);
+                     scores_, strip_, ahead_);
     }
   }
 
@@ -166,9 +198,9 @@ class AttentionRows {
       const int steps = roundUp(end - tile, 32) / 32;
       const ValueTiles right = values.tile(tile);
       if (n > 16)
-        addTiles<2, F::kPlanes>(first, out, stride_, left, right, stride_ / 16, steps);
+        addTiles<2, F::kPlanes>(first, out, stride_, left, right, stride_ / 16, steps, ahead_);
       else
-        addTiles<1, F::kPlanes>(first, out, stride_, left, right, stride_ / 16, steps);
+        addTiles<1, F::kPlanes>(first, out, stride_, left, right, stride_ / 16, steps, ahead_);
       return;
     }
 #endif
@@ -210,7 +242,7 @@ class AttentionRows {
         if (!first) scaleRow(out + r * stride_, factor[r]);
         std::memcpy(sum, out + r * stride_, size_t(stride_) * 4);
         addTiles<1, F::kPlanes>(first, sum, stride_, {p_ + r * tileStride_, tileStride_, planeP_},
-                                seen.tile(0), stride_ / 16, steps);
+                                seen.tile(0), stride_ / 16, steps, ahead_);
         std::memcpy(out + r * stride_, sum, size_t(stride_) * 4);
       }
       return;
@@ -235,20 +267,23 @@ class AttentionRows {
     for (int d = 0; d < stride_; d += 16) store(row + d, ISA_PASS::load(row + d) * splat(factor));
   }
 
-  // Adds the chunk that `part_` holds to the chunks before it.
-  void join(int64_t row) {
+  struct Part {
+    const float* out;
+    float max, sum;
+  };
+
+  // Adds a chunk to the chunks before it.
+  void join(int64_t row, const Part& part) {
     const float before = whole_.max[row];
-    const float chunk = part_.max[row];
-    const float now = before < chunk ? chunk : before;
-    float factors[16] = {before - now, chunk - now};
+    const float now = before < part.max ? part.max : before;
+    float factors[16] = {before - now, part.max - now};
     store(factors, exp2(load(factors)));
     const Vec keep = splat(factors[0]);
     const Vec add = splat(factors[1]);
     whole_.max[row] = now;
-    whole_.sum[row] = whole_.sum[row] * factors[0] + part_.sum[row] * factors[1];
+    whole_.sum[row] = whole_.sum[row] * factors[0] + part.sum * factors[1];
     float* out = whole_.out + row * stride_;
-    const float* more = part_.out + row * stride_;
-    for (int d = 0; d < stride_; d += 16) store(out + d, fma(load(more + d), add, load(out + d) * keep));
+    for (int d = 0; d < stride_; d += 16) store(out + d, fma(load(part.out + d), add, load(out + d) * keep));
   }
 
   const RowSettings settings_;
@@ -261,6 +296,7 @@ class AttentionRows {
   float* scores_;         // [kGroup][strip], and in the end probabilities; stepped halves: two such planes
   Element* p_ = nullptr;  // [plane][kGroup, and 16 that no one reads][tileStride]
   int64_t planeP_;
+  RowsAhead ahead_;
 };
 
 }  // namespace isopolicy::ISA_PASS

@@ -89,7 +89,7 @@ ISA_INLINE void softmaxRow(const SoftmaxTile<Element>& tile, int r, float max, f
 }
 
 template <class T, class Element>
-ISA_INLINE void softmaxTile(const SoftmaxTile<Element>& tile, int rows) {
+ISA_INLINE void softmaxTile(const SoftmaxTile<Element>& tile, int rows, RowsAhead& ahead) {
   const Vec scale = splat(tile.scale);
   for (int first = 0; first < rows; first += 16) {
     const int n = std::min(16, rows - first);
@@ -109,11 +109,15 @@ ISA_INLINE void softmaxTile(const SoftmaxTile<Element>& tile, int rows) {
       for (int r = 0; r < n; r++) each[r] = largestLane(largest[r]);
       now = load(each);
     }
+    // Of rows beyond, the maximum stays what it is.
     const Vec before = load(tile.max + first);
-    now = max(before, now);
+    now = firstLanes(max(before, now), n, before);
     store(tile.max + first, now);
     store(tile.factor + first, exp2(selectLess(before, now, before - now, zero())));
-    for (int r = first; r < first + n; r++) softmaxRow<T>(tile, r, tile.max[r], tile.factor[r]);
+    for (int r = first; r < first + n; r++) {
+      ahead.turn();
+      softmaxRow<T>(tile, r, tile.max[r], tile.factor[r]);
+    }
   }
 }
 

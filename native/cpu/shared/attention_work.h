@@ -30,6 +30,46 @@ inline void prefetchRow(const void* p, int64_t bytes) {
     __builtin_prefetch(static_cast<const char*>(p) + line, 0, 2);
 }
 
+// Rows that are needed soon, to be read or to be written. They are asked for a few at a time while something
+// is computed: all at once would keep what is needed now waiting behind them.
+class RowsAhead {
+ public:
+  // A wish: there is room for those of one piece of work.
+  void add(const void* rows, int64_t stride, int64_t count, int64_t bytes) {
+    if (count <= 0 || used_ == kMost) return;
+    blocks_[used_++] = {static_cast<const char*>(rows), stride, count, bytes};
+    lines_ += count * ((bytes + 63) / 64);
+  }
+  // From now on, all that is left is spread over `turns` calls of turn.
+  void spread(int64_t turns) { quota_ = (lines_ + turns - 1) / std::max<int64_t>(1, turns); }
+  void turn() {
+    if (next_ == used_) return;
+    due_ += quota_;
+    while (due_ > 0) {
+      Block& block = blocks_[next_];
+      prefetchRow(block.rows, block.bytes);
+      const int64_t lines = (block.bytes + 63) / 64;
+      due_ -= lines;
+      lines_ -= lines;
+      block.rows += block.stride;
+      if (--block.count == 0 && ++next_ == used_) {
+        next_ = used_ = 0;
+        due_ = 0;
+      }
+    }
+  }
+
+ private:
+  static constexpr int kMost = 32;
+  struct Block {
+    const char* rows;
+    int64_t stride, count, bytes;
+  };
+  Block blocks_[kMost];
+  int next_ = 0, used_ = 0;
+  int64_t lines_ = 0, quota_ = 0, due_ = 0;
+};
+
 // Throws unless cuSeqlens starts at 0, never decreases and ends at `tokens`.
 inline void checkSequences(const int32_t* cuSeqlens, int64_t sequences, int64_t tokens) {
   if (cuSeqlens[0] != 0)

@@ -25,7 +25,7 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
   const int64_t tokenStride = int64_t(shape.heads()) * headDim;
   Scratch scratch;
   const RowSettings settings{headDim, args.scale, args.chunk, args.tile};
-  AttentionRows<T> rows(scratch, settings, int64_t(maxTokens) * group);
+  AttentionRows<T> rows(scratch, settings, int64_t(maxTokens) * group, stripKeys(settings));
   PackedStrip<T> strip(scratch, settings);
   const RowTiles<T> tiles(16);
 
@@ -42,39 +42,44 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
     p.values = p.keys + int64_t(shape.numKvHeads) * headDim;
     return p;
   };
-  const int64_t rowBytes = headDim * int64_t(sizeof(T));
+  const int64_t rowBytes = headDim * int64_t(sizeof(T)), tokenBytes = tokenStride * int64_t(sizeof(T));
+  const int64_t outStride = int64_t(shape.numHeads) * headDim;
   const int stripAhead = stripKeys(settings);
 
   for (int64_t piece = begin; piece < end; piece++) {
     const Piece self = pieceAt(piece);
     const SequenceBlock& block = self.block;
-    // Rows come to the cache while those a strip earlier, or of the piece before, are computed with.
     const Piece next = pieceAt(std::min(piece + 1, end - 1));
+    T* out = static_cast<T*>(args.out) +
+             ((int64_t(block.sequenceBegin) + block.begin) * shape.numHeads + self.kvHead * group) * headDim;
     int64_t count = 0;
-    for (int t = block.begin; t < block.end; t++) {
-      prefetchRow(next.queries + (next.block.begin + t - block.begin) * tokenStride, rowBytes * group);
+    for (int t = block.begin; t < block.end; t++)
       for (int h = 0; h < group; h++)
         rows.query(count++, self.queries + t * tokenStride + h * headDim, t + 1);
-    }
-    const int ahead = std::min(stripAhead, block.end);
-    rows.attend(count, [&](int first, int n) {
-      return strip.fill(n, [&](int from, int some) {
-        for (int j = first + from; j < first + from + some; j++) {
-          const int later = j + ahead;
-          const Piece& of = later < block.end ? self : next;
-          const int64_t at = (later < block.end ? later : later - block.end) * tokenStride;
-          prefetchRow(of.keys + at, rowBytes);
-          prefetchRow(of.values + at, rowBytes);
-        }
-        const int64_t at = (first + from) * tokenStride;
-        strip.rows(from, some, self.keys + at, self.values + at, tokenStride);
+    rows.attend(count, 1, [&](int, int first, int n) {
+      // While this strip is computed with, the next one comes to the cache: of this piece, or of the next,
+      // and then its queries, too, and where this piece is written.
+      const bool last = first + n == block.end;
+      const Piece& of = last ? next : self;
+      const int64_t from = last ? 0 : first + n;
+      const int64_t some = std::min<int64_t>(stripAhead, of.block.end - from);
+      if (last)
+        rows.ahead().add(out, outStride * int64_t(sizeof(T)), block.end - block.begin, rowBytes * group);
+      rows.ahead().add(of.keys + from * tokenStride, tokenBytes, some, rowBytes);
+      rows.ahead().add(of.values + from * tokenStride, tokenBytes, some, rowBytes);
+      if (last)
+        rows.ahead().add(next.queries + next.block.begin * tokenStride, tokenBytes,
+                         next.block.end - next.block.begin, rowBytes * group);
+      return strip.fill(n, [&](int at, int some) {
+        const int64_t offset = (first + at) * tokenStride;
+        strip.rows(at, some, self.keys + offset, self.values + offset, tokenStride);
       });
     });
 
     for (int64_t r = 0; r < count; r++) {
       const int64_t token = block.sequenceBegin + block.begin + r / group;
       const int64_t head = self.kvHead * group + r % group;
-      rows.output(r, static_cast<T*>(args.out) + (token * shape.numHeads + head) * headDim);
+      rows.output(r, out + r / group * outStride + r % group * headDim);
       args.lse[head * shape.tokens + token] = rows.logSumExp(r);
     }
   }

@@ -18,6 +18,10 @@ class SequenceGradient {
   // loads and stores of its sums.
   static constexpr int kTileKeys = F::kTiles ? 128 : 64;
   static constexpr int kBlockQueries = F::kTiles ? 128 : 64;
+  // Queries whose probabilities are found at once. On the diagonal, where the later of the keys are masked,
+  // they are few.
+  static constexpr int kFewQueries = F::kTiles ? 32 : 64;
+  static constexpr int kFewOnDiagonal = 32;
 
   SequenceGradient(Scratch& scratch, const AttentionBackwardArgs& args, int longest)
       : args_(args),
@@ -32,7 +36,8 @@ class SequenceGradient {
         dOut_(scratch, headDim_, group_ * rowsOfHead_),
         tileKeys_(std::min(kTileKeys, int(rowsOfHead_))),
         tile_(scratch, headDim_, tileKeys_),
-        block_(scratch, std::min(kBlockQueries, int(rowsOfHead_)), tileKeys_) {
+        block_(scratch, std::min(kBlockQueries, int(rowsOfHead_)), std::min(kFewQueries, int(rowsOfHead_)),
+               tileKeys_) {
     dQ_ = scratch.get<float>(group_ * rowsOfHead_ * stride_);
     lse_ = scratch.get<float>(group_ * rowsOfHead_);
     dots_ = scratch.get<float>(group_ * rowsOfHead_);
@@ -40,47 +45,106 @@ class SequenceGradient {
     dV_ = scratch.get<float>(tileKeys_ * stride_);
   }
 
-  void run(int64_t first, int length, int64_t kvHead) {
-    const T* qkv = static_cast<const T*>(args_.qkv) + first * tokenStride_;
-    T* dqkv = static_cast<T*>(args_.dqkv) + first * tokenStride_;
-    const int64_t queryAt = kvHead * group_ * headDim_;
-    const int64_t keyAt = (shape_.numHeads + kvHead) * headDim_;
-    const int64_t valueAt = keyAt + int64_t(shape_.numKvHeads) * headDim_;
-    for (int h = 0; h < group_; h++)
-      readHead(qkv + queryAt + h * headDim_, first, length, kvHead * group_ + h, h);
+  struct Piece {
+    int64_t first;
+    int length;
+    int64_t kvHead;
+  };
 
-    for (int begin = 0; begin < length; begin += tileKeys_) {
-      const int keys = std::min(tileKeys_, length - begin);
-      tile_.fill(qkv + begin * tokenStride_ + keyAt, qkv + begin * tokenStride_ + valueAt, tokenStride_,
-                 keys);
-      std::memset(dK_, 0, size_t(tileKeys_ * stride_) * 4);
-      std::memset(dV_, 0, size_t(tileKeys_ * stride_) * 4);
-      for (int h = 0; h < group_; h++) addHead(h, begin, keys, length);
-      T* out = dqkv + begin * tokenStride_;
-      storeColumns(dK_, keys, args_.scale, out + keyAt);
-      storeColumns(dV_, keys, 1.0f, out + valueAt);
+  void run(const Piece& self, const Piece& next) {
+    const Rows at = rowsOf(self);
+    for (int h = 0; h < group_; h++) readHead(at, self.length, h);
+    for (int begin = 0; begin < self.length; begin += tileKeys_) {
+      const int keys = std::min(tileKeys_, self.length - begin);
+      const int64_t from = begin * tokenStride_;
+      tile_.fill(at.keys + from, at.values + from, tokenStride_, keys);
+      if constexpr (!F::kTiles) {
+        std::memset(dK_, 0, size_t(tileKeys_ * stride_) * 4);
+        std::memset(dV_, 0, size_t(tileKeys_ * stride_) * 4);
+      }
+      lookAhead(at, begin, keys, self.length, next);
+      for (int h = 0; h < group_; h++) addHead(h, begin, keys, self.length);
+      storeColumns(dK_, keys, args_.scale, at.dKeys + from);
+      storeColumns(dV_, keys, 1.0f, at.dValues + from);
+      // No later key has to do with these queries.
+      for (int h = 0; h < group_; h++) storeQueries(h, begin, keys, at.dQueries + h * headDim_);
     }
-    const Vec scale = splat(args_.scale);
-    for (int h = 0; h < group_; h++)
-      for (int t = 0; t < length; t++)
-        storeRow(dQ_ + (h * rowsOfHead_ + t) * stride_, headDim_,
-                 dqkv + t * tokenStride_ + queryAt + h * headDim_, [&](Vec x) { return x * scale; });
   }
 
  private:
-  // Query head h of the group, which is `head` of all: packs its rows, clears its dQ.
-  void readHead(const T* queries, int64_t first, int length, int64_t head, int h) {
-    const T* dOut = static_cast<const T*>(args_.dOut) + first * outStride_ + head * headDim_;
-    const T* out = static_cast<const T*>(args_.out) + first * outStride_ + head * headDim_;
-    const float* lse = args_.lse + head * shape_.tokens + first;
+  // Where the rows of a piece begin: those of qkv and dqkv are tokenStride_ apart, the others outStride_.
+  struct Rows {
+    const T *queries, *keys, *values, *dOut, *out;
+    T *dQueries, *dKeys, *dValues;
+    const float* lse;
+  };
+
+  Rows rowsOf(const Piece& piece) const {
+    const int64_t head = piece.kvHead * group_;
+    const T* qkv = static_cast<const T*>(args_.qkv) + piece.first * tokenStride_;
+    T* dqkv = static_cast<T*>(args_.dqkv) + piece.first * tokenStride_;
+    const int64_t queryAt = head * headDim_;
+    const int64_t keyAt = (shape_.numHeads + piece.kvHead) * headDim_;
+    const int64_t valueAt = keyAt + int64_t(shape_.numKvHeads) * headDim_;
+    const int64_t outAt = piece.first * outStride_ + queryAt;
+    return {qkv + queryAt,
+            qkv + keyAt,
+            qkv + valueAt,
+            static_cast<const T*>(args_.dOut) + outAt,
+            static_cast<const T*>(args_.out) + outAt,
+            dqkv + queryAt,
+            dqkv + keyAt,
+            dqkv + valueAt,
+            args_.lse + head * shape_.tokens + piece.first};
+  }
+
+  // Query head h of the group: packs its rows, clears its dQ.
+  void readHead(const Rows& at, int length, int h) {
+    const T* queries = at.queries + h * headDim_;
+    const T* dOut = at.dOut + h * headDim_;
+    const T* out = at.out + h * headDim_;
+    const float* lse = at.lse + h * shape_.tokens;
     const int64_t row = h * rowsOfHead_;
-    queries_.fill(row, queries, tokenStride_, length);
-    dOut_.fill(row, dOut, outStride_, length);
-    for (int t = 0; t < length; t++) {
-      lse_[row + t] = lse[t] * kLog2E;
-      dots_[row + t] = dot(dOut + t * outStride_, out + t * outStride_);
+    for (int begin = 0; begin < length; begin += 32) {
+      const int n = std::min(32, length - begin);
+      const int ahead = std::min(32, length - begin - n);
+      queries_.fill(row + begin, queries + begin * tokenStride_, tokenStride_, n, ahead);
+      dOut_.fill(row + begin, dOut + begin * outStride_, outStride_, n, ahead);
+      for (int t = begin; t < begin + n; t++) {
+        if (t < begin + ahead) prefetchRow(out + (t + 32) * outStride_, rowBytes());
+        lse_[row + t] = lse[t] * kLog2E;
+        dots_[row + t] = dot(dOut + t * outStride_, out + t * outStride_);
+      }
     }
     if constexpr (!F::kTiles) std::memset(dQ_ + row * stride_, 0, size_t(length) * size_t(stride_) * 4);
+  }
+
+  int64_t rowBytes() const { return headDim_ * int64_t(sizeof(T)); }
+
+  // What is to be written after this tile of keys, and what is to be read after that: the keys of the next
+  // tile, or what the next piece begins with.
+  void lookAhead(const Rows& at, int begin, int keys, int length, const Piece& next) {
+    const int64_t tokenBytes = tokenStride_ * int64_t(sizeof(T)), outBytes = outStride_ * int64_t(sizeof(T));
+    const auto add = [&](const T* rows, int64_t stride, int first, int count, int heads) {
+      ahead_.add(reinterpret_cast<const char*>(rows) + first * stride, stride, count, rowBytes() * heads);
+    };
+    add(at.dKeys, tokenBytes, begin, keys, 1);
+    add(at.dValues, tokenBytes, begin, keys, 1);
+    add(at.dQueries, tokenBytes, begin, keys, group_);
+    const bool last = begin + keys == length;
+    const Rows then = last ? rowsOf(next) : at;
+    const int first = last ? 0 : begin + keys;
+    const int end = last ? next.length : length;
+    if (last) {
+      const int rows = std::min(32, next.length);
+      add(then.queries, tokenBytes, 0, rows, 1);
+      add(then.dOut, outBytes, 0, rows, 1);
+      add(then.out, outBytes, 0, rows, 1);
+    }
+    add(then.keys, tokenBytes, first, std::min(tileKeys_, end - first), 1);
+    add(then.values, tokenBytes, first, std::min(tileKeys_, end - first), 1);
+    const int columns = F::kTiles ? stride_ / 32 : 0;
+    ahead_.spread(int64_t(group_) * (length - begin) / 32 * (16 + keys / 16 + columns));
   }
 
   float dot(const T* a, const T* b) const {
@@ -93,20 +157,46 @@ class SequenceGradient {
 
   // What the queries of head h have to do with keys begin .. begin + keys - 1.
   void addHead(int h, int begin, int keys, int length) {
-    for (int query = begin, rows; query < length; query += rows) {
-      // On the diagonal, where the later of the keys are masked, blocks are small.
-      rows = std::min(query < begin + tileKeys_ ? 32 : kBlockQueries, length - query);
+    for (int query = begin; query < length;) {
+      const bool diagonal = query < begin + keys;
+      const int few = diagonal ? kFewOnDiagonal : kFewQueries;
+      const int rows = std::min(F::kTiles ? kBlockQueries : few, length - query);
+      int seen = 0;
+      for (int r = 0; r < rows; r += few) {
+        const int n = std::min(few, rows - r);
+        seen = std::min(keys, query + r + n - begin);
+        addQueries(h, query + r, r, n, begin, keys, seen);
+      }
+      // Tiles take the whole block at once. On the diagonal it begins with the first key.
       const int64_t row = h * rowsOfHead_ + query;
-      const int seen = std::min(keys, query + rows - begin);
+      const bool lower = F::kTiles && diagonal, fresh = lower && h == 0;
       const int groups = roundUp16(seen) / 16;
-      multiplyGroups(queries_.rows(row), tile_.keys(), groups, rows, headDim_, block_.scores, tileKeys_);
-      multiplyGroups(dOut_.rows(row), tile_.values(), groups, rows, headDim_, block_.dots, tileKeys_);
-      block_.fill(rows, groups * 16, keys, query - begin + 1, args_.scale * kLog2E, lse_ + row, dots_ + row);
-      multiplyAdd(block_.dSRows(), tile_.rows(), rows, stride_ / 16, seen, begin == 0, dQ_ + row * stride_,
-                  stride_);
-      multiplyAdd(dOut_.columns(row), block_.p(), stride_, groups, rows, false, dV_, tileKeys_);
-      multiplyAdd(queries_.columns(row), block_.dS(), stride_, groups, rows, false, dK_, tileKeys_);
+      multiplyAdd(dOut_.columns(row), block_.p(), stride_, groups, rows, fresh, lower, dV_, tileKeys_,
+                  ahead_);
+      multiplyAdd(queries_.columns(row), block_.dS(), stride_, groups, rows, fresh, lower, dK_, tileKeys_,
+                  ahead_);
+      query += rows;
     }
+  }
+
+  // P, dS and dQ of queries query .. query + n - 1, which are rows r .. r + n - 1 of the block and see `seen`
+  // keys of the tile at most.
+  void addQueries(int h, int query, int r, int n, int begin, int keys, int seen) {
+    const int64_t row = h * rowsOfHead_ + query;
+    const int groups = roundUp16(seen) / 16;
+    multiplyGroups(queries_.rows(row), tile_.keys(), groups, n, headDim_, block_.scores, tileKeys_, ahead_);
+    multiplyGroups(dOut_.rows(row), tile_.values(), groups, n, headDim_, block_.dots, tileKeys_, ahead_);
+    block_.fill(r, n, groups * 16, keys, query - begin + 1, args_.scale * kLog2E, lse_ + row, dots_ + row,
+                ahead_);
+    multiplyAdd(block_.dSRows(), tile_.rows(), n, stride_ / 16, seen, begin == 0, false, dQ_ + row * stride_,
+                stride_, ahead_);
+  }
+
+  void storeQueries(int h, int begin, int count, T* out) const {
+    const Vec scale = splat(args_.scale);
+    for (int t = begin; t < begin + count; t++)
+      storeRow(dQ_ + (h * rowsOfHead_ + t) * stride_, headDim_, out + t * tokenStride_,
+               [&](Vec x) { return x * scale; });
   }
 
   // [headDim][tileKeys_] -> a row for each key, times `factor`.
@@ -135,6 +225,7 @@ class SequenceGradient {
   float* dots_;  // [group][rowsOfHead]: D
   float* dK_;    // [stride][tileKeys_]
   float* dV_;
+  RowsAhead ahead_;
 };
 
 void trainingAttentionBackward(const AttentionBackwardArgs& args, Workers& workers) {
@@ -154,11 +245,12 @@ void trainingAttentionBackward(const AttentionBackwardArgs& args, Workers& worke
       Scratch scratch;
       const RowTiles<decltype(t)> tiles(16);
       SequenceGradient<decltype(t)> gradient(scratch, args, longest);
-      for (int64_t piece = begin; piece < end; piece++) {
-        const int64_t s = piece / shape.numKvHeads;
-        const int length = args.cuSeqlens[s + 1] - args.cuSeqlens[s];
-        if (length > 0) gradient.run(args.cuSeqlens[s], length, piece % shape.numKvHeads);
-      }
+      const auto pieceAt = [&](int64_t i) {
+        const int64_t s = i / shape.numKvHeads;
+        return typename SequenceGradient<decltype(t)>::Piece{
+            args.cuSeqlens[s], args.cuSeqlens[s + 1] - args.cuSeqlens[s], i % shape.numKvHeads};
+      };
+      for (int64_t i = begin; i < end; i++) gradient.run(pieceAt(i), pieceAt(std::min(i + 1, end - 1)));
     });
   });
 }
