@@ -340,7 +340,10 @@ class Product {
     int64_t lines = 0, perStep = 0, gap = 0;
 
     Ahead(const char* at, int64_t bytes, int64_t steps, int64_t half = 0)
-        : at(at), lines(bytes / 64), perStep(quotientUp(lines, steps)), gap(half ? half - bytes / 2 : 0) {}
+        : at(at),
+          lines(bytes / 64),
+          perStep(lines > 0 ? quotientUp(lines, steps) : 0),
+          gap(half ? half - bytes / 2 : 0) {}
     Lines share(int64_t step) const {
       const int64_t first = step * perStep;
       return {at + first * 64 + (2 * first >= lines ? gap : 0), first < lines ? int(perStep) : 0};
