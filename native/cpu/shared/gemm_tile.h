@@ -20,6 +20,7 @@ struct Lines {
   const char* at;
   int perStep;
 
+  ISA_INLINE Lines after(int64_t steps) const { return {at + steps * perStep * 64, perStep}; }
   ISA_INLINE void fetch() {
     for (int i = 0; i < perStep; i++, at += 64) __builtin_prefetch(at, 0, 2);
   }
@@ -336,18 +337,11 @@ struct Tiles {
   }
 
   static void run(int rows, int columns, const TileJob& job, bool) {
-    TileJob chain = job;
     for (int c = 0; c < Chains; c++) {
-      chain.steps = (job.steps - c + Chains - 1) / Chains;
-      chain.sums = job.sums + c * kRows * kColumns;
-      chain.a = static_cast<const char*>(job.a) + c * kBytesA;
-      chain.b = static_cast<const char*>(job.b) + c * job.stepB;
       if (rows > 16)
-        columns > 16 ? quad<true, true>(chain) : quad<true, false>(chain);
+        columns > 16 ? quad<true, true>(job, c) : quad<true, false>(job, c);
       else
-        columns > 16 ? quad<false, true>(chain) : quad<false, false>(chain);
-      chain.nextA.at += chain.steps * chain.nextA.perStep * 64;
-      chain.nextB.at += chain.steps * chain.nextB.perStep * 64;
+        columns > 16 ? quad<false, true>(job, c) : quad<false, false>(job, c);
     }
   }
 
@@ -367,9 +361,10 @@ struct Tiles {
   // Sums in 0 to 3 (row half, column half), A in 4 and 5, B in 6 and 7. Products of one step reach different
   // sums in turn: a product on the same sum as the one before it would wait for it.
   template <bool LowerRows, bool RightColumns>
-  static void quad(const TileJob& job) {
+  static void quad(const TileJob& job, int chain) {
     constexpr int64_t kSumStride = kColumns * 4;
-    float* sums = job.sums;
+    const int64_t steps = (job.steps - chain + Chains - 1) / Chains;
+    float* sums = job.sums + chain * kRows * kColumns;
     writeOut();
     _tile_zero(0);
     _tile_zero(1);
@@ -381,9 +376,10 @@ struct Tiles {
       if (LowerRows) _tile_loadd(2, sums + 16 * kColumns, kSumStride);
       if (LowerRows && RightColumns) _tile_loadd(3, sums + 16 * kColumns + 16, kSumStride);
     }
-    const char* a = static_cast<const char*>(job.a);
-    const char* b = static_cast<const char*>(job.b);
-    Lines nextA = job.nextA, nextB = job.nextB;
+    const char* a = static_cast<const char*>(job.a) + chain * kBytesA;
+    const char* b = static_cast<const char*>(job.b) + chain * job.stepB;
+    const int64_t done = chain * ((job.steps + Chains - 1) / Chains);  // steps of the chain before this
+    Lines nextA = job.nextA.after(done), nextB = job.nextB.after(done);
     constexpr int64_t kHalf = Parts * kTileBytes;
     const auto multiply = [&]() __attribute__((always_inline)) {
       _tile_dpbf16ps(0, 4, 6);
@@ -399,7 +395,7 @@ struct Tiles {
       _tile_loadd(6, b + part * kTileBytes, 64);
       if (RightColumns) _tile_loadd(7, b + job.halfB + part * kTileBytes, 64);
     };
-    for (int64_t s = 0; s < job.steps; s++) {
+    for (int64_t s = 0; s < steps; s++) {
       loadA(0);
       loadB(0);
       multiply();
