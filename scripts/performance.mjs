@@ -137,7 +137,7 @@ function fill(text, name, content) {
 const { values } = parseArgs({ options: { run: { type: 'boolean', default: false } } });
 if (values.run) {
   const bench = 'dist/bench/main.js';
-  run(bench, '--peers', '--shapes', 'full', '--threads', '1,2', '--time', '150', '--out', results);
+  run(bench, '--peers', '--shapes', 'full', '--threads', '1,2', '--time', '40', '--out', results);
   run(bench, '--scaling', '--out', scaling);
   run('scripts/charts.mjs');
 }

@@ -19,8 +19,9 @@ inline constexpr int64_t kLeastRows = 192, kSquare = 512;
 // From so many rows a thread on, each thread packs its own and reads all of B; with fewer it does where B is
 // this small. Else all pack A ahead and share out the columns, so that B is read once.
 inline constexpr int64_t kLeastOwnRows = 512, kSmallBytes = int64_t(1) << 20;
-// An output of this size is not in a core's caches when it is read, and goes past them: an ordinary store
-// first reads the line that it overwrites.
+// An output of this size is not in a core's caches when it is read, and goes past them, as does one that
+// takes more bytes of packed weights than are kept: an ordinary store first reads the line that it
+// overwrites.
 inline constexpr int64_t kOutputPast = int64_t(2) << 20;
 // Bytes that are packed ahead for all threads (a share of L3).
 inline constexpr int64_t kPackedAhead = int64_t(8) << 20;
@@ -84,11 +85,12 @@ class Product {
   }
 
   void run(Workers& workers) {
+    const int64_t rowBytes = g_.n * int64_t(bytesOf(g_.out));
+    const int64_t bytesB = g_.packedB ? quotientUp(g_.n, kColumns) * depths_.steps * Format::kBytesStored : 0;
+    past_ = (g_.batch * g_.m * rowBytes >= kOutputPast || bytesB >= kPackedAhead) && g_.ldc == g_.n &&
+            rowBytes % 64 == 0 && reinterpret_cast<uintptr_t>(g_.c) % 64 == 0;
     if (FewRows<Format>::takes(g_)) return FewRows<Format>(*this).run(workers);
     cut(workers.threads());
-    const int64_t rowBytes = g_.n * int64_t(bytesOf(g_.out));
-    past_ = g_.batch * g_.m * rowBytes >= kOutputPast && g_.ldc == g_.n && rowBytes % 64 == 0 &&
-            reinterpret_cast<uintptr_t>(g_.c) % 64 == 0;
     if (g_.batch > 1)
       eachRows(workers, Packed{}, 0, g_.n);
     else

@@ -101,7 +101,7 @@ class FewRows<Tiles<Parts, Chains>> {
         w.sums = sums;
         w.outStride = g_.ldc * int64_t(bytesOf(g_.out));
         w.out = static_cast<const char*>(g_.c) + n * int64_t(bytesOf(g_.out));
-        w.outRows = last ? int(g_.m) : 0;
+        w.outRows = last && !p_.past_ ? int(g_.m) : 0;
         if (panel == begin && chunk == 0) ring.begin(w);
         if (g_.m <= 16)
           shallow(w, ring);
@@ -112,6 +112,7 @@ class FewRows<Tiles<Parts, Chains>> {
         p_.finish(0, 0, int(g_.m), n, columns, sums, totals, chunk > 0, last, bias);
       }
     }
+    if (p_.past_) fencePastCaches();
   }
 
   // How far ahead a stream is asked for.
