@@ -21,6 +21,7 @@ struct GemmArgs {
   bool transposeA = false;                        // A is stored [k, m]
   bool transposeB = false;                        // B is stored [n, k], as the weight of y = x W^T is
   bool packedB = false;     // B is a packed weight [n, k] (ops/pack_weight.h), its strides unused; no batch
+  bool readSoon = false;    // C is read at once and is to stay in caches, however large it is
   bool accumulate = false;  // C += instead of C =; needs an fp32 C
   DType in = DType::float32, out = DType::float32;
   int splitK = 0;  // length of k that is summed before the partial sums are added in order; 0: no split

@@ -87,8 +87,9 @@ class Product {
   void run(Workers& workers) {
     const int64_t rowBytes = g_.n * int64_t(bytesOf(g_.out));
     const int64_t bytesB = g_.packedB ? quotientUp(g_.n, kColumns) * depths_.steps * Format::kBytesStored : 0;
-    past_ = (g_.batch * g_.m * rowBytes >= kOutputPast || bytesB >= kPackedAhead) && g_.ldc == g_.n &&
-            rowBytes % 64 == 0 && reinterpret_cast<uintptr_t>(g_.c) % 64 == 0;
+    past_ = (g_.batch * g_.m * rowBytes >= kOutputPast || bytesB >= kPackedAhead) && !g_.readSoon &&
+            !g_.accumulate && g_.ldc == g_.n && rowBytes % 64 == 0 &&
+            reinterpret_cast<uintptr_t>(g_.c) % 64 == 0;
     if (FewRows<Format>::takes(g_)) return FewRows<Format>(*this).run(workers);
     cut(workers.threads());
     if (g_.batch > 1)

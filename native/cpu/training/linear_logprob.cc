@@ -16,10 +16,13 @@
 namespace isopolicy::ISA_PASS {
 namespace {
 
-// A block of logits is at most this many elements, 256 rows and 16,384 columns: 4 MB.
+// A block of logits in the forward pass is at most this many elements and 16,384 columns: 4 MB. Of a small
+// vocabulary a block has more rows, so that there are enough for the threads.
 constexpr int64_t kBlockElements = int64_t(1) << 20;
-constexpr int64_t kBlockRows = 256;
-constexpr int64_t kBlockColumns = 4096;  // of many short steps together
+constexpr int64_t kBlockRows = 256, kMostRows = 4096;
+// Rows of a block of the backward pass: the gradient of the weight goes by once a block.
+constexpr int64_t kBackwardRows = 512;
+constexpr int64_t kBlockColumns = 1024;  // of many short steps together
 constexpr int64_t kMostColumns = 16384;  // of one long step: a multiple of kGroupColumns
 
 // block[i][j] = hidden[i] . weight[firstColumn + j] in fp32.
@@ -39,6 +42,7 @@ void logitsBlock(const LogitsOf& p, const void* hidden, int64_t rows, int64_t fi
   gemm.in = p.dtype;
   gemm.out = DType::float32;
   gemm.splitK = int(p.gemmSplitK);
+  gemm.readSoon = true;
   if (p.gemmFamily == Family::rollout)
     rolloutGemm(gemm, workers);
   else
@@ -47,6 +51,14 @@ void logitsBlock(const LogitsOf& p, const void* hidden, int64_t rows, int64_t fi
 
 const void* hiddenRow(const LogitsOf& p, int64_t i) {
   return static_cast<const char*>(p.hidden) + size_t(i * p.width) * bytesOf(p.dtype);
+}
+
+// `rows`, fewer where their logits would be more than `elements`, or more where there are few columns and the
+// hidden states are no larger than the logits may be.
+int64_t blockRows(int64_t rows, int64_t elements, const LogitsOf& p, int64_t columns) {
+  const int64_t fit = elements / std::max<int64_t>(columns, 1);
+  const int64_t more = std::min({fit, elements / std::max<int64_t>(p.width, 1), kMostRows});
+  return std::max<int64_t>(1, std::min(p.rows, std::max(std::min(rows, fit), more)));
 }
 
 // ---- Forward ----
@@ -59,7 +71,7 @@ class ForwardBlock {
     step_ = stepOf(args.chunk, p.columns);
     width_ = step_ <= kBlockColumns ? std::min(kBlockColumns / step_ * step_, p.columns)
                                     : std::min(step_, kMostColumns);
-    blockRows_ = std::min(kBlockRows, kBlockElements / width_);
+    blockRows_ = blockRows(kBlockRows, kBlockElements, args.product, width_);
     logits_ = scratch_.template get<float>(blockRows_ * width_);
     states_ = scratch_.template get<LogSum>(blockRows_);
     chosen_ = scratch_.template get<float>(blockRows_);
@@ -160,13 +172,13 @@ template <class T, class Round>
 void backward(const LinearLogprobBackwardArgs& args, Workers& workers) {
   const LogitsOf& p = args.product;
   const int64_t columns = std::min(p.columns, kBlockColumns);
-  const int64_t blockRows = std::min(p.rows, kBlockRows);
+  const int64_t most = blockRows(kBackwardRows, 2 * kBlockElements, p, columns);
   Scratch scratch;
-  float* logits = scratch.get<float>(blockRows * columns);
-  T* dLogits = scratch.get<T>(blockRows * columns);
-  T* hidden = scratch.get<T>(blockRows * p.width);
-  float* dHidden = scratch.get<float>(blockRows * p.width);
-  int64_t* active = scratch.get<int64_t>(blockRows);
+  float* logits = scratch.get<float>(most * columns);
+  T* dLogits = scratch.get<T>(most * columns);
+  T* hidden = scratch.get<T>(most * p.width);
+  float* dHidden = scratch.get<float>(most * p.width);
+  int64_t* active = scratch.get<int64_t>(most);
 
   // Rows without a gradient are left out of the products altogether: not even a NaN of theirs counts.
   int64_t count = 0;
@@ -196,6 +208,7 @@ void backward(const LinearLogprobBackwardArgs& args, Workers& workers) {
       toHidden.ldb = p.width;
       toHidden.ldc = p.width;
       toHidden.accumulate = begin > 0;
+      toHidden.readSoon = true;
       toHidden.in = p.dtype;
       toHidden.out = DType::float32;
       trainingGemm(toHidden, workers);
@@ -233,7 +246,7 @@ void backward(const LinearLogprobBackwardArgs& args, Workers& workers) {
       continue;
     }
     active[count++] = i;
-    if (count == blockRows) flush();
+    if (count == most) flush();
   }
   if (count > 0) flush();
 }
