@@ -76,6 +76,7 @@ export class Driver {
   /** Ends the process. */
   close(): void {
     this.#child?.kill();
+    this.#child?.kill('SIGCONT'); // a stopped process ends when it goes on
     this.#child = undefined;
     this.#lines = undefined;
   }
@@ -92,13 +93,19 @@ export class Driver {
     this.#child = child;
     this.#lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
     const { word, rest } = await this.#answer();
+    child.kill('SIGSTOP');
     if (word !== 'hello') throw new Error(`${this.name} does not start: ${rest}`);
     this.version = rest;
   }
 
+  /** Between questions the process is stopped: some libraries' threads poll for a second after their work. */
   async #ask(line: string): Promise<{ word: string; rest: string }> {
-    this.#child?.stdin.write(`${line}\n`);
-    return this.#answer();
+    const child = this.#child;
+    child?.kill('SIGCONT');
+    child?.stdin.write(`${line}\n`);
+    const answer = await this.#answer();
+    child?.kill('SIGSTOP');
+    return answer;
   }
 
   async #answer(): Promise<{ word: string; rest: string }> {
