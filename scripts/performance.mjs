@@ -150,4 +150,5 @@ if (fs.existsSync(results)) {
 }
 if (fs.existsSync(scaling)) text = fill(text, 'memory', memoryTable(read(scaling)));
 fs.writeFileSync(page, text);
+spawnSync(path.join(root, 'node_modules/.bin/biome'), ['format', '--write', page], { stdio: 'ignore' });
 console.log('docs/performance.md');
