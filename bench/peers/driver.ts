@@ -1,5 +1,5 @@
 /** A peer's driver: a child process that is asked one thing at a time, in the lines that driver.h tells of. */
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import type { FloatDType } from '../../lib/tensor/dtype.js';
@@ -36,6 +36,25 @@ export function parseSamples(rest: string): number[] {
 
 /** Longer than any preparation: a driver that hangs ends the row, not the benchmark. */
 const patienceMs = 180_000;
+
+/** Drivers that run: a stopped one would not notice that this process has ended. */
+const running = new Set<ChildProcess>();
+
+function endRunning(): void {
+  for (const child of running) child.kill('SIGKILL');
+  running.clear();
+}
+
+/** Sees to it, once, that drivers end with this process, on Ctrl-C, too. */
+function endWithProcess(): void {
+  if (process.listeners('exit').includes(endRunning)) return;
+  process.on('exit', endRunning);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.once(signal, () => {
+      endRunning();
+      process.kill(process.pid, signal); // now as if nobody had listened
+    });
+}
 
 export class Driver {
   readonly name: PeerName;
@@ -75,8 +94,8 @@ export class Driver {
 
   /** Ends the process. */
   close(): void {
-    this.#child?.kill();
-    this.#child?.kill('SIGCONT'); // a stopped process ends when it goes on
+    if (this.#child) running.delete(this.#child);
+    this.#child?.kill('SIGKILL'); // a stopped process would not take anything less
     this.#child = undefined;
     this.#lines = undefined;
   }
@@ -88,6 +107,8 @@ export class Driver {
       env: { ...process.env, ...this.#program.env },
       stdio: ['pipe', 'pipe', process.env.ISOPOLICY_PEERS_DEBUG ? 'inherit' : 'ignore'],
     }) as ChildProcessByStdio<Writable, Readable, null>;
+    endWithProcess();
+    running.add(child);
     child.on('error', () => this.close());
     child.stdin.on('error', () => {}); // shows as a missing answer
     this.#child = child;

@@ -6,7 +6,7 @@ import { info, memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
 import { tidy } from '../../lib/tensor/scope.js';
 import { cast, empty, readTensors, type Tensor, tensor, view, zeros } from '../../lib/tensor/tensor.js';
-import { assertClose, assertSameBits } from '../support/compare.js';
+import { assertClose, assertSameBits, normals } from '../support/compare.js';
 import {
   matrix,
   normalTensor,
@@ -63,6 +63,17 @@ function stored(
   if (!transposed) return tensor(values, [rows, columns], dtype);
   const turned = values.map((_, i) => values[(i % rows) * columns + Math.floor(i / rows)]!);
   return tensor(turned, [columns, rows], dtype);
+}
+
+const wides = new Map<string, readonly [Float32Array, Float32Array]>();
+
+/** Inputs [m, k] and [k, n], made once for all levels and dtypes. */
+function wide(m: number, n: number, k: number): readonly [Float32Array, Float32Array] {
+  const key = `${m} ${n} ${k}`;
+  const made =
+    wides.get(key) ?? ([Float32Array.from(normals(m * k, 7)), Float32Array.from(normals(k * n, 8))] as const);
+  wides.set(key, made);
+  return made;
 }
 
 interface Reference {
@@ -199,6 +210,42 @@ for (const level of vectorLevels()) {
               all!.filter((_, i) => i % n >= 100 && i % n < 117),
               'columns 100 to 116',
             );
+          }
+        });
+
+        it('gives a row and a column the same bits where blocks are cut and stored in another way', async () => {
+          for (const [m, n, k] of [
+            [520, 1040, 70], // rows whose A stays in L2; C goes past the caches
+            [200, 600, 2800], // squares of C, block by block of k
+          ] as const) {
+            for (const threads of [1, 2]) {
+              for (const [transposeA, transposeB] of [
+                [false, true],
+                [true, false],
+              ] as const) {
+                setThreads(threads);
+                const options = { family, outDtype: 'fp32' } as const;
+                const [all, rows, columns] = await values(() => {
+                  const [a, b] = wide(m, n, k);
+                  const plainA = stored(a, m, k, false, dtype);
+                  const plainB = stored(b, k, n, true, dtype);
+                  const x = transposeA ? stored(a, m, k, true, dtype) : plainA;
+                  const y = transposeB ? plainB : stored(b, k, n, false, dtype);
+                  return [
+                    gemm(x, y, { ...options, transposeA, transposeB }),
+                    gemm(plainA.rows(m - 3, m), plainB, { ...options, transposeB: true }),
+                    gemm(plainA, plainB.rows(n - 5, n), { ...options, transposeB: true }),
+                  ];
+                });
+                const shape = `[${m}, ${k}] x [${k}, ${n}], ${threads} threads`;
+                assertSameBits(rows!, all!.subarray((m - 3) * n), `the last rows of ${shape}`);
+                assertSameBits(
+                  columns!,
+                  all!.filter((_, i) => i % n >= n - 5),
+                  `the last columns of ${shape}`,
+                );
+              }
+            }
           }
         });
 

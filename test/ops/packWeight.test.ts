@@ -57,6 +57,25 @@ describe('PackedWeight', () => {
     }
   }
 
+  it('gives a few rows the bits of the plain weight where it exceeds the caches and outputs go past them', async () => {
+    setVectorLevel(vectorLevel);
+    const [rows, n, k] = [20, 2080, 2100];
+    for (const dtype of floatDtypes) {
+      const results = tidy(() => {
+        const x = normalTensor([rows, k], dtype, 1);
+        const weight = normalTensor([n, k], dtype, 2);
+        const packed = new PackedWeight(weight);
+        return (['rollout', 'training'] as const).flatMap((family) =>
+          [weight, packed].map((w) => linear(x, [w], { family })),
+        );
+      });
+      const [plain, packed, plainTraining, packedTraining] = await readTensors(results);
+      for (const t of results) t.dispose();
+      assertSameBits(packed!, plain!, `${dtype}, rollout`);
+      assertSameBits(packedTraining!, plainTraining!, `${dtype}, training`);
+    }
+  });
+
   it('refuses what does not fit', () => {
     const weight = own(zeros([8, 40], 'bf16'));
     const packed = new PackedWeight(weight);

@@ -86,9 +86,9 @@ class Product {
 
   void run(Workers& workers) {
     const int64_t rowBytes = g_.n * int64_t(bytesOf(g_.out));
-    const int64_t bytesB = g_.packedB ? quotientUp(g_.n, kColumns) * depths_.steps * Format::kBytesStored : 0;
-    past_ = (g_.batch * g_.m * rowBytes >= kOutputPast || bytesB >= kPackedAhead) && !g_.readSoon &&
-            !g_.accumulate && g_.ldc == g_.n && rowBytes % 64 == 0 &&
+    const bool large =
+        g_.batch * g_.m * rowBytes >= kOutputPast || (g_.packedB && bytesOfB() >= kPackedAhead);
+    past_ = large && !g_.readSoon && !g_.accumulate && g_.ldc == g_.n && rowBytes % 64 == 0 &&
             reinterpret_cast<uintptr_t>(g_.c) % 64 == 0;
     if (FewRows<Format>::takes(g_)) return FewRows<Format>(*this).run(workers);
     cut(workers.threads());
@@ -109,6 +109,9 @@ class Product {
            g_.m <= Format::kStreamedRows;
   }
 
+  // As packed weights have it.
+  int64_t bytesOfB() const { return quotientUp(g_.n, kColumns) * depths_.steps * Format::kBytesStored; }
+
   // Operands as a task finds them: packed ahead, or null where it packs them itself.
   struct Packed {
     char* a = nullptr;
@@ -128,9 +131,8 @@ class Product {
     const int64_t high = rows > kRows ? rows / kRows * kRows : kRows;
     int64_t down = quotientUp(g_.m, high);
     const int64_t even = roundUp(down, threads);
-    const int64_t bytesB = quotientUp(g_.n, kColumns) * depths_.steps * Format::kBytesStored;
     ownRows_ = g_.batch * down >= 4 * threads || g_.m >= even * kLeastOwnRows ||
-               (bytesB <= kSmallBytes && g_.m >= even * kRows) || threads == 1;
+               (bytesOfB() <= kSmallBytes && g_.m >= even * kRows) || threads == 1;
     if (ownRows_ && g_.batch * down < 4 * threads && g_.batch % threads != 0) down = even;
     high_ = roundUp(quotientUp(g_.m, down), kRows);
   }

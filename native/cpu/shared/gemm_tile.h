@@ -293,8 +293,7 @@ struct Tiles {
   using Element = std::conditional_t<Parts == 1, BFloat16, Half>;
   static constexpr int kChains = Chains, kStepLength = kTileDepth;
   static constexpr int kRows = 32, kColumns = 32;
-  static constexpr int64_t kBlock =
-      256 / Parts * Chains;  // of k: a panel of B takes a third of L1 (one chain)
+  static constexpr int64_t kBlock = 256 / Parts * Chains;  // of k: a panel of B is a third of L1 (one chain)
   static constexpr int64_t kBytesA = 2 * Parts * kTileBytes, kBytesB = kBytesA, kBytesStored = 2 * kTileBytes;
   static constexpr int64_t kStoredStep = kTileBytes;
   static constexpr int kMostDirectTiles = Parts == 1 ? 1 << 30 : 0;
