@@ -83,30 +83,17 @@ ISA_INLINE void transposeWords(const char* rows, int64_t bytes, Vec (&out)[16]) 
   }
 }
 
-// Sixteen words: the lanes of one step, of which n exist, taken from row k of x and, at Depth 2, from row k
-// + 1.
-template <int Depth, class T>
-ISA_INLINE Vec stepAcross(const T* x, [[maybe_unused]] int64_t ld, [[maybe_unused]] bool second, int n) {
-  if constexpr (Depth == 1) {
-    return n >= kLanes ? load(x) : loadPartial(x, n);
-  } else {
-#if ISA_LEVEL >= 3
-    const __mmask16 mask = laneMask(n);
-    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, x));
-    if (!second) return {_mm512_castsi512_ps(low)};
-    const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, x + ld));
-    return {_mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)))};
-#else
-    static_assert(Depth == 1, "pairs need AVX512-BF16");
-#endif
-  }
+// Sixteen lanes of one row, of which n exist.
+template <class T>
+ISA_INLINE Vec laneWords(const T* x, int n) {
+  return n >= kLanes ? load(x) : loadPartial(x, n);
 }
 
 // Sixteen steps of one lane along k, of which n elements exist; the others are zero and not read.
 template <int Depth, class T>
 ISA_INLINE Vec stepsAlong(const T* x, int n) {
   if constexpr (Depth == 1) {
-    return n >= kLanes ? load(x) : loadPartial(x, n);
+    return laneWords(x, n);
   } else {
 #if ISA_LEVEL >= 3
     const __mmask32 mask = n >= 32 ? 0xffffffffu : (1u << n) - 1u;
@@ -122,24 +109,18 @@ ISA_INLINE Vec stepsAlong(const T* x, int n) {
 inline constexpr int kAhead = 512;
 // The same where the lanes of a row lie side by side, in rows: into L2, since of rows that are some KiB apart
 // L1 holds but a few dozen.
-inline constexpr int kRowsAhead = 64;
+inline constexpr int kRowsAhead = 32;
+template <class T>
+ISA_INLINE void fetchRow(const Source<T>& x, int64_t k, int64_t lane) {
+  __builtin_prefetch(x.at + (k + kRowsAhead) * x.ld + lane, 0, 2);
+}
 
-// Sixteen steps from k on, of sixteen lanes from `lane` on, whichever way they lie: out[i] is step i, absent
-// lanes and steps are zero.
+// Sixteen steps from k on, of sixteen lanes from `lane` on, of a source that lies along k: out[i] is step i,
+// absent lanes and steps are zero.
 template <int Depth, class T>
 ISA_INLINE void stepBlock(const Source<T>& x, int64_t k, int64_t lane, Vec (&out)[16]) {
   const int lanes = int(lesser(kLanes, x.lanes - lane));
   const int n = int(lesser(16 * Depth, x.length - k));
-  if (!x.alongK) {
-    const T* from = x.at + k * x.ld + lane;
-    if (lane % (2 * kLanes) == 0)
-      for (int i = 0; i < 16 * Depth; i++) __builtin_prefetch(from + (i + kRowsAhead) * x.ld, 0, 2);
-    for (int i = 0; i < 16; i++)
-      out[i] = i * Depth < n && lanes > 0
-                   ? stepAcross<Depth>(from + i * Depth * x.ld, x.ld, i * Depth + 1 < n, lanes)
-                   : zero();
-    return;
-  }
   const T* from = x.at + lane * x.ld + k;
   if (lanes == 16 && n == 16 * Depth) {
     for (int i = 0; i < 16; i++) __builtin_prefetch(reinterpret_cast<const char*>(from + i * x.ld) + kAhead);
@@ -183,23 +164,37 @@ ISA_INLINE void putPairs(const BFloat16* x, int64_t ld, Put&& put) {
 }
 
 // put(step, lane, words) for every step below `steps` (from the length on they are zero) and every sixteenth
-// lane below `width`, steps in order within a lane.
+// lane below `width`. Where lanes lie side by side a row is read in one go: the more lanes, the fewer short
+// reads far apart.
 template <int Depth, class T, class Put>
 ISA_INLINE void eachStep(const Source<T>& x, int64_t steps, int64_t width, Put&& put) {
-#if ISA_LEVEL >= 3
-  if (Depth == 2 && !x.alongK && width == 2 * kLanes) {
+  if (!x.alongK) {
     for (int64_t step = 0; step < steps; step++) {
-      const char* soon = reinterpret_cast<const char*>(x.at + (2 * step + kRowsAhead) * x.ld);
-      __builtin_prefetch(soon, 0, 2);
-      __builtin_prefetch(soon + x.ld * int64_t(sizeof(T)), 0, 2);
-      Vec left, right;
-      pairsAcross(x, 2 * step, 0, left, right);
-      put(step, 0, left);
-      put(step, kLanes, right);
+      const int64_t k = step * Depth;
+      if constexpr (Depth == 1) {
+        const bool exists = k < x.length;
+        for (int64_t lane = 0; lane < width; lane += kLanes) {
+          if (lane * int64_t(sizeof(T)) % 64 == 0) fetchRow(x, k, lane);
+          const int lanes = int(lesser(kLanes, x.lanes - lane));
+          put(step, lane, exists && lanes > 0 ? laneWords(x.at + k * x.ld + lane, lanes) : zero());
+        }
+      } else {
+#if ISA_LEVEL >= 3
+        for (int64_t lane = 0; lane < width; lane += 2 * kLanes) {
+          fetchRow(x, k, lane);
+          fetchRow(x, k + 1, lane);
+          Vec left, right;
+          pairsAcross(x, k, lane, left, right);
+          put(step, lane, left);
+          if (lane + kLanes < width) put(step, lane + kLanes, right);
+        }
+#else
+        static_assert(Depth == 1, "pairs need AVX512-BF16");
+#endif
+      }
     }
     return;
   }
-#endif
   for (int64_t lane = 0; lane < width; lane += kLanes) {
     int64_t step = 0;
     if constexpr (Depth == 1 && std::is_same_v<T, BFloat16>)
@@ -220,29 +215,35 @@ ISA_INLINE void eachStep(const Source<T>& x, int64_t steps, int64_t width, Put&&
 }
 
 #if ISA_LEVEL >= 4
-// put(lane, step, words): sixteen steps from `step` on of one lane, for every lane below `width` and every
-// sixteenth step.
-template <int Depth, class T, class Put>
+// put(lane, step, words): sixteen steps (pairs of k) from `step` on of one lane, for every lane below `width`
+// and every sixteenth step.
+template <class T, class Put>
 ISA_INLINE void eachLane(const Source<T>& x, int64_t steps, int64_t width, Put&& put) {
   if (x.alongK) {
     for (int64_t lane = 0; lane < width; lane++)
       for (int64_t step = 0; step < steps; step += 16) {
         if (lane < x.lanes)
-          __builtin_prefetch(reinterpret_cast<const char*>(x.at + lane * x.ld + step * Depth) + kAhead, 0, 2);
+          __builtin_prefetch(reinterpret_cast<const char*>(x.at + lane * x.ld + 2 * step) + kAhead, 0, 2);
         put(lane, step,
-            lane < x.lanes ? stepsAlong<Depth>(x.at + lane * x.ld + step * Depth,
-                                               int(lesser(16 * Depth, x.length - step * Depth)))
-                           : zero());
+            lane < x.lanes
+                ? stepsAlong<2>(x.at + lane * x.ld + 2 * step, int(lesser(32, x.length - 2 * step)))
+                : zero());
       }
     return;
   }
   for (int64_t step = 0; step < steps; step += 16) {
-    for (int64_t lane = 0; lane < width; lane += kLanes) {
-      Vec block[16];
-      stepBlock<Depth>(x, step * Depth, lane, block);
-      Vec lanes[16];
-      transpose16(block, lanes);
-      for (int i = 0; i < 16; i++) put(lane + i, step, lanes[i]);
+    for (int64_t lane = 0; lane < width; lane += 2 * kLanes) {
+      Vec pairs[2][16], lanes[16];
+      for (int i = 0; i < 16; i++) {
+        fetchRow(x, 2 * (step + i), lane);
+        fetchRow(x, 2 * (step + i) + 1, lane);
+        pairsAcross(x, 2 * (step + i), lane, pairs[0][i], pairs[1][i]);
+      }
+      for (int half = 0; half < 2; half++) {
+        transpose16(pairs[half], lanes);
+        const int64_t first = lane + half * kLanes;
+        for (int i = 0; i < 16 && first + i < width; i++) put(first + i, step, lanes[i]);
+      }
     }
   }
 }

@@ -14,8 +14,8 @@ namespace isopolicy::ISA_PASS {
 // sums, so that B goes by once, a panel after the other.
 inline constexpr int64_t kBlockBytes = int64_t(1) << 20;
 // With fewer rows than these B would go by too often. Then k goes block by block over a square of C instead,
-// whose sums (1 MiB) stay in L2 with a slice of A and one of B.
-inline constexpr int64_t kLeastRows = 192, kSquare = 512;
+// whose sums (half a MiB) stay in L2 with a slice of A and one of B.
+inline constexpr int64_t kLeastRows = 192, kSquareRows = 512, kSquareColumns = 256;
 // From so many rows a thread on, each thread packs its own and reads all of B; with fewer it does where B is
 // this small. Else all pack A ahead and share out the columns, so that B is read once.
 inline constexpr int64_t kLeastOwnRows = 512, kSmallBytes = int64_t(1) << 20;
@@ -101,6 +101,12 @@ class Product {
  private:
   static constexpr int kRows = Format::kRows, kColumns = Format::kColumns, kChains = Format::kChains;
   static constexpr int64_t kSums = kRows * kColumns;  // of a chain of a tile
+  static constexpr int64_t kPanelsPacked = 4;
+
+  // Tiles of A and panels of B that are packed together: several where their lanes lie side by side, since
+  // memory gives a few lines in a row sooner than as many far apart.
+  int64_t tilesPacked() const { return g_.transposeA ? Format::kTilesPacked : 1; }
+  int64_t panelsPacked() const { return g_.transposeB ? 1 : kPanelsPacked; }
 
   // Columns of a plain B that a few rows of A take at a time: long reads, whose sums stay in L2.
   static constexpr int64_t kStreamedColumns = 2048;
@@ -125,9 +131,7 @@ class Product {
     const int64_t rowBytes = depths_.steps * Format::kBytesA / kRows + 1;
     const int64_t fitting = kBlockBytes / rowBytes;
     const bool whole = fitting >= lesser(kLeastRows, g_.m);
-    wide_ = whole ? kColumns : kSquare;
-    if (streams()) wide_ = lesser(kStreamedColumns, roundUp(quotientUp(g_.n, threads), kColumns));
-    const int64_t rows = whole ? fitting : kSquare;
+    const int64_t rows = whole ? fitting : kSquareRows / kChains;
     const int64_t high = rows > kRows ? rows / kRows * kRows : kRows;
     int64_t down = quotientUp(g_.m, high);
     const int64_t even = roundUp(down, threads);
@@ -135,14 +139,15 @@ class Product {
                (bytesOfB() <= kSmallBytes && g_.m >= even * kRows) || threads == 1;
     if (ownRows_ && g_.batch * down < 4 * threads && g_.batch % threads != 0) down = even;
     high_ = roundUp(quotientUp(g_.m, down), kRows);
+    sharesB_ = !g_.packedB && g_.batch == 1 && g_.m > high_;
+    wide_ = !whole ? kSquareColumns : g_.packedB || sharesB_ ? kColumns : panelsPacked() * kColumns;
+    if (streams()) wide_ = lesser(kStreamedColumns, roundUp(quotientUp(g_.n, threads), kColumns));
   }
 
   void oneMatrix(Workers& workers) {
     const int64_t panelBytes = depths_.steps * Format::kBytesB + 1;
-    // Several blocks of rows read the same panels.
-    const bool sharesB = !g_.packedB && g_.m > high_;
     const int64_t slabColumns =
-        sharesB ? (kPackedAhead / panelBytes > 1 ? kPackedAhead / panelBytes : 1) * kColumns : g_.n;
+        sharesB_ ? (kPackedAhead / panelBytes > 1 ? kPackedAhead / panelBytes : 1) * kColumns : g_.n;
     const int64_t rowBytes = depths_.steps * Format::kBytesA / kRows + 1;
     const int64_t slabRows = ownRows_ || rowBytes * g_.m <= kPackedAhead
                                  ? g_.m
@@ -153,7 +158,7 @@ class Product {
       packed.a =
           scratch.get<char>(quotientUp(lesser(slabRows, g_.m), kRows) * depths_.steps * Format::kBytesA);
     char* bAhead = nullptr;
-    if (sharesB)
+    if (sharesB_)
       bAhead = scratch.get<char>(quotientUp(lesser(slabColumns, g_.n), kColumns) * depths_.steps *
                                  Format::kBytesB);
     packed.b = bAhead;
@@ -179,20 +184,23 @@ class Product {
   // A and, where bAhead is not null, B: piece by piece, a piece one tile or panel over one block of k.
   void packAhead(Workers& workers, const Packed& packed, bool packsA, char* bAhead, int64_t n,
                  int64_t columns) {
-    const int64_t tiles = packsA ? quotientUp(packed.aRows, kRows) : 0;
-    const int64_t panels = bAhead ? quotientUp(columns, kColumns) : 0;
-    const int64_t blocks = depths_.blocks;
-    workers.parallelFor((tiles + panels) * blocks, quotientUp(int64_t(1) << 15, kRows * Format::kBlock),
+    const int64_t high = tilesPacked() * kRows, wide = panelsPacked() * kColumns;
+    const int64_t down = packsA ? quotientUp(packed.aRows, high) : 0;
+    const int64_t across = bAhead ? quotientUp(columns, wide) : 0;
+    const int64_t blocks = depths_.blocks, panelBytes = depths_.steps * Format::kBytesB;
+    workers.parallelFor((down + across) * blocks, quotientUp(int64_t(1) << 15, kRows * Format::kBlock),
                         [&](int64_t begin, int64_t end) {
                           for (int64_t i = begin; i < end; i++) {
                             const Depths::Block k = depths_.block(i % blocks);
                             const int64_t piece = i / blocks;
-                            if (piece < tiles) {
-                              packRows(0, packed.aFirstRow + piece * kRows, k, aAt(packed, piece * kRows, k));
+                            if (piece < down) {
+                              packRows(packed, 0, piece * high, k);
                             } else {
-                              const int64_t panel = piece - tiles;
-                              packColumns(0, n + panel * kColumns, k,
-                                          bAhead + (panel * depths_.steps + k.firstStep) * Format::kBytesB);
+                              const int64_t column = (piece - down) * wide;
+                              packColumns(
+                                  0, n + column, lesser(wide, columns - column), k,
+                                  bAhead + column / kColumns * panelBytes + k.firstStep * Format::kBytesB,
+                                  panelBytes);
                             }
                           }
                         });
@@ -203,16 +211,19 @@ class Product {
     return packed.a + (k.firstStep * tiles + row / kRows * k.steps) * Format::kBytesA;
   }
 
-  void packRows(int64_t matrix, int64_t row, const Depths::Block& k, char* to) const {
+  // Of packed.a the tiles from `row` on that are packed together.
+  void packRows(const Packed& packed, int64_t matrix, int64_t row, const Depths::Block& k) const {
     const T* a = static_cast<const T*>(g_.a) + matrix * g_.strideA;
-    const T* at = g_.transposeA ? a + k.begin * g_.lda + row : a + row * g_.lda + k.begin;
-    Format::packA({at, g_.lda, !g_.transposeA, lesser(kRows, g_.m - row), k.length}, k.steps, to);
+    const int64_t m = packed.aFirstRow + row, rows = lesser(tilesPacked() * kRows, packed.aRows - row);
+    const T* at = g_.transposeA ? a + k.begin * g_.lda + m : a + m * g_.lda + k.begin;
+    Format::packA({at, g_.lda, !g_.transposeA, rows, k.length}, k.steps, aAt(packed, row, k));
   }
 
-  void packColumns(int64_t matrix, int64_t column, const Depths::Block& k, char* to) const {
+  void packColumns(int64_t matrix, int64_t column, int64_t columns, const Depths::Block& k, char* to,
+                   int64_t panelBytes) const {
     const T* b = static_cast<const T*>(g_.b) + matrix * g_.strideB;
     const T* at = g_.transposeB ? b + column * g_.ldb + k.begin : b + k.begin * g_.ldb + column;
-    Format::packB({at, g_.ldb, g_.transposeB, lesser(kColumns, g_.n - column), k.length}, k.steps, to);
+    Format::packB({at, g_.ldb, g_.transposeB, columns, k.length}, k.steps, to, panelBytes);
   }
 
   // Shares out the blocks of C in rows m .. and columns n ..; smaller blocks where there would be too few.
@@ -248,11 +259,8 @@ class Product {
         const int64_t matrix = i / down;
         packed.aFirstRow = i % down * high_;
         packed.aRows = lesser(high_, g_.m - packed.aFirstRow);
-        for (int64_t row = 0; row < packed.aRows; row += kRows)
-          for (int64_t b = 0; b < depths_.blocks; b++) {
-            const Depths::Block k = depths_.block(b);
-            packRows(matrix, packed.aFirstRow + row, k, aAt(packed, row, k));
-          }
+        for (int64_t row = 0; row < packed.aRows; row += tilesPacked() * kRows)
+          for (int64_t b = 0; b < depths_.blocks; b++) packRows(packed, matrix, row, depths_.block(b));
         for (int64_t column = n; column < n + columns; column += wide_)
           block(packed, matrix, packed.aFirstRow, packed.aRows, column, lesser(wide_, n + columns - column));
       }
@@ -272,7 +280,8 @@ class Product {
     const bool direct = g_.packedB && tiles <= Format::kMostDirectTiles;
     char* own = packed.b || direct
                     ? nullptr
-                    : scratch.get<char>(Format::kBlock / Format::kStepLength * Format::kBytesB);
+                    : scratch.get<char>((g_.packedB ? 1 : panelsPacked()) *
+                                        (Format::kBlock / Format::kStepLength) * Format::kBytesB);
     float* bias = scratch.get<float>(g_.bias ? panels * kColumns : 0);
     if (g_.bias) widen(static_cast<const T*>(g_.bias) + n, columns, panels * kColumns, bias);
 
@@ -316,8 +325,10 @@ class Product {
                  : k.last       ? from + panelBytes
                                 : from - p * panelBytes + (k.firstStep + k.steps) * stepBytes;
         } else {
-          packColumns(matrix, column, k, own);
-          job.b = own;
+          const int64_t group = panelsPacked(), panelBytes = k.steps * Format::kBytesB;
+          if (p % group == 0)
+            packColumns(matrix, column, lesser(group * kColumns, n + columns - column), k, own, panelBytes);
+          job.b = own + p % group * panelBytes;
         }
         const Ahead nextB(soon, soon ? k.steps * storedBytes : 0, tiles * k.steps,
                           stepBytes < storedBytes ? half : 0);
@@ -329,6 +340,7 @@ class Product {
           job.sums = sums + at * tileSums;
           job.nextB = nextB.share(t * k.steps);
           job.nextA = nextA.share(at * k.steps);
+          if (k.last) job.nextC = addendOf(at + 1, matrix, m, rows, n, panels, k.steps);
           Format::run(high, wide, job, direct);
           if (k.chunkEnds)
             finish(matrix, m + t * kRows, high, column, wide, job.sums,
@@ -354,6 +366,15 @@ class Product {
       return {at + first * 64 + (2 * first >= lines ? gap : 0), first < lines ? int(perStep) : 0};
     }
   };
+
+  // What a tile of a block will be added to, asked for over so many steps.
+  Rows addendOf(int64_t tile, int64_t matrix, int64_t m, int64_t rows, int64_t n, int64_t panels,
+                int64_t steps) const {
+    const int64_t tiles = quotientUp(rows, kRows), row = tile % tiles * kRows;
+    if (!g_.addend || tile >= tiles * panels || steps == 0) return {};
+    return {reinterpret_cast<const char*>(addendAt(matrix, m + row, n + tile / tiles * kColumns)),
+            g_.ldAddend * 4, int(quotientUp(lesser(kRows, rows - row), steps))};
+  }
 
   // A block of k of the same, of a plain B that is read as it lies.
   void streamBlock(const Packed& packed, int64_t m, int64_t rows, int64_t n, int64_t columns,
@@ -384,6 +405,10 @@ class Product {
     }
   }
 
+  const float* addendAt(int64_t matrix, int64_t m, int64_t n) const {
+    return g_.addend + (g_.accumulate ? matrix * g_.strideC : 0) + m * g_.ldAddend + n;
+  }
+
   // A chunk of k is done: its chains are joined and added to the chunks before it; after the last one the
   // result is rounded and stored.
   void finish(int64_t matrix, int64_t m, int rows, int64_t n, int columns, const float* sums, float* totals,
@@ -400,8 +425,7 @@ class Product {
       return;
     }
     const int64_t c = matrix * g_.strideC + m * g_.ldc + n;
-    const float* addend =
-        g_.addend ? g_.addend + (g_.accumulate ? matrix * g_.strideC : 0) + m * g_.ldAddend + n : nullptr;
+    const float* addend = g_.addend ? addendAt(matrix, m, n) : nullptr;
     dispatchFloat(g_.out, [&](auto like) {
       using Out = decltype(like);
       Out* to = static_cast<Out*>(g_.c) + c;
@@ -426,6 +450,7 @@ class Product {
   Depths depths_;
   int64_t high_ = 0, wide_ = 0;  // rows and columns of a block
   bool ownRows_ = false;         // a task packs its rows of A and has all columns, else A is packed ahead
+  bool sharesB_ = false;         // several blocks of rows read the same panels of B, packed ahead
   bool past_ = false;            // C goes past the caches
 };
 

@@ -66,10 +66,10 @@ class FewRows<Tiles<Parts, Chains>> {
           const int64_t k = begin * kPiece, length = lesser(g_.k, end * kPiece) - k;
           const Source<T> x{g_.transposeA ? a + k * g_.lda : a + k, g_.lda, !g_.transposeA, g_.m, length};
           char* first = to + k / kTileDepth * stepA_;
-          eachLane<2>(x, quotientUp(length, kTileDepth) * 16, height_,
-                      [&](int64_t row, int64_t pair, Vec words) {
-                        Format::put(first + pair / 16 * stepA_ + row * 64, words, height_ * 64);
-                      });
+          eachLane(x, quotientUp(length, kTileDepth) * 16, height_,
+                   [&](int64_t row, int64_t pair, Vec words) {
+                     Format::put(first + pair / 16 * stepA_ + row * 64, words, height_ * 64);
+                   });
         });
   }
 

@@ -26,6 +26,21 @@ struct Lines {
   }
 };
 
+// The same of rows of C that will be added to, each of two lines.
+struct Rows {
+  const char* at;
+  int64_t stride;
+  int perStep;
+
+  ISA_INLINE Rows after(int64_t steps) const { return {at + steps * perStep * stride, stride, perStep}; }
+  ISA_INLINE void fetch() {
+    for (int i = 0; i < perStep; i++, at += stride) {
+      __builtin_prefetch(at, 1);
+      __builtin_prefetch(at + 64, 1);
+    }
+  }
+};
+
 struct TileJob {
   const void* a;
   const void* b;
@@ -34,7 +49,8 @@ struct TileJob {
   int64_t steps;
   float* sums;  // [Chains][kRows][kColumns]
   bool resume;  // the sums go on, else they start from zero
-  Lines nextA, nextB;
+  Lines nextA = {}, nextB = {};
+  Rows nextC = {};
 };
 
 // ---- One vector of columns at a time: Fused and Pairs ----
@@ -83,6 +99,8 @@ static void vectorTile(const TileJob& job) {
       for (int v = 0; v < V; v++)
         sum[c][r][v] = job.resume ? load(job.sums + c * kStride + r * kTileColumns + v * kLanes) : zero();
 
+  [[maybe_unused]] Lines nextA = job.nextA, nextB = job.nextB;
+  [[maybe_unused]] Rows nextC = job.nextC;
   const float* a = static_cast<const float*>(job.a);
   const B* b = static_cast<const B*>(job.b);
   const auto step = [&](auto& sums) __attribute__((always_inline)) {
@@ -102,7 +120,11 @@ static void vectorTile(const TileJob& job) {
   constexpr int kTogether = ISA_LEVEL == 0 ? 2 : Chains;
   int64_t s = 0;
   for (; s + kTogether <= job.steps; s += kTogether) {
-    if (ISA_LEVEL > 0) __builtin_prefetch(reinterpret_cast<const char*>(b) + kAhead * 2);
+    if (ISA_LEVEL > 0) {
+      nextA.fetch();
+      nextB.fetch();
+      nextC.fetch();
+    }
 #pragma GCC unroll 2
     for (int c = 0; c < kTogether; c++) step(sum[c % Chains]);
   }
@@ -183,12 +205,20 @@ static void packVectorRows(const Source<T>& x, int64_t steps, float* to) {
   });
 }
 
+// A panel lies step by step: [step][kTileColumns]; panels are `panelWords` apart.
+template <int Depth, class T>
+static void packVectorColumns(const Source<T>& x, int64_t steps, float* to, int64_t panelWords) {
+  eachStep<Depth>(x, steps, roundUp(x.lanes, kTileColumns), [&](int64_t step, int64_t lane, Vec words) {
+    store(to + lane / kTileColumns * panelWords + step * kTileColumns + lane % kTileColumns, words);
+  });
+}
+
 template <class T, int Chains>
 struct Fused {
   using Element = T;
   static constexpr int kChains = Chains, kStepLength = 1;
   static constexpr int kRows = kAllRows / Chains, kColumns = kTileColumns;
-  static constexpr int64_t kBlock = 128;  // of k: a panel of B is 16 KiB and stays in L1
+  static constexpr int64_t kBlock = 128 * Chains;  // of k: a panel of B is 16 KiB (one chain) and stays in L1
   static constexpr int64_t kBytesA = kRows * kCopies * 4, kBytesB = kColumns * 4;  // a step, ready to run
   // A step of packed weights, and how far the next one is.
   static constexpr int64_t kBytesStored = kColumns * int64_t(sizeof(T)), kStoredStep = kBytesStored;
@@ -196,14 +226,13 @@ struct Fused {
   // kRows multiply-adds; widened once they serve many tiles.
   static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : 2;
   static constexpr int64_t kStreamedRows = 4;  // so many rows of A take a plain B as it lies
+  static constexpr int kTilesPacked = 1;       // tiles of A that are packed together
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {
     packVectorRows<1>(x, steps, static_cast<float*>(to));
   }
-  static void packB(const Source<T>& x, int64_t steps, void* to) {
-    float* words = static_cast<float*>(to);
-    eachStep<1>(x, steps, kColumns,
-                [&](int64_t step, int64_t lane, Vec v) { store(words + step * kColumns + lane, v); });
+  static void packB(const Source<T>& x, int64_t steps, void* to, int64_t panelBytes) {
+    packVectorColumns<1>(x, steps, static_cast<float*>(to), panelBytes / 4);
   }
   static void packStored(const Source<T>& x, int64_t steps, void* to) {
     T* elements = static_cast<T*>(to);
@@ -234,21 +263,20 @@ struct Pairs {
   using Element = BFloat16;
   static constexpr int kChains = Chains, kStepLength = 2;
   static constexpr int kRows = kAllRows / Chains, kColumns = kTileColumns;
-  static constexpr int64_t kBlock = 256;
+  static constexpr int64_t kBlock = 256 * Chains;
   static constexpr int64_t kBytesA = kRows * 4, kBytesB = kColumns * 4, kBytesStored = kBytesB;
   static constexpr int64_t kStoredStep = kBytesStored;
   static constexpr int kMostDirectTiles = 1 << 30;
   static constexpr int64_t kStreamedRows = 0;
+  static constexpr int kTilesPacked = 1;
 
   static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
     packVectorRows<2>(x, steps, static_cast<float*>(to));
   }
-  static void packB(const Source<BFloat16>& x, int64_t steps, void* to) {
-    float* words = static_cast<float*>(to);
-    eachStep<2>(x, steps, kColumns,
-                [&](int64_t step, int64_t lane, Vec v) { store(words + step * kColumns + lane, v); });
+  static void packB(const Source<BFloat16>& x, int64_t steps, void* to, int64_t panelBytes) {
+    packVectorColumns<2>(x, steps, static_cast<float*>(to), panelBytes / 4);
   }
-  static void packStored(const Source<BFloat16>& x, int64_t steps, void* to) { packB(x, steps, to); }
+  static void packStored(const Source<BFloat16>& x, int64_t steps, void* to) { packB(x, steps, to, 0); }
   static void prepare(const void*, int64_t, int64_t, void*) {}
   static void run(int rows, int columns, const TileJob& job, bool) {
     runVectorTile<PairStep, float, Chains>(rows, columns > kLanes ? 2 : 1, job);
@@ -298,17 +326,19 @@ struct Tiles {
   static constexpr int64_t kStoredStep = kTileBytes;
   static constexpr int kMostDirectTiles = Parts == 1 ? 1 << 30 : 0;
   static constexpr int64_t kStreamedRows = 0;
+  static constexpr int kTilesPacked = 8;
   using Scope = TileScope;
 
   static void packA(const Source<Element>& x, int64_t steps, void* to) {
-    eachLane<2>(x, steps * 16, kRows, [&](int64_t row, int64_t pair, Vec words) {
-      put(static_cast<char*>(to) + (pair / 16 * 2 + row / 16) * Parts * kTileBytes + row % 16 * 64, words);
+    eachLane(x, steps * 16, roundUp(x.lanes, kRows), [&](int64_t row, int64_t pair, Vec words) {
+      char* tile = static_cast<char*>(to) + row / kRows * steps * kBytesA + pair / 16 * kBytesA;
+      put(tile + row % kRows / 16 * Parts * kTileBytes + row % 16 * 64, words);
     });
   }
-  static void packB(const Source<Element>& x, int64_t steps, void* to) {
-    eachStep<2>(x, steps * 16, kColumns, [&](int64_t pair, int64_t column, Vec words) {
-      put(static_cast<char*>(to) + (pair / 16 * 2 + column / 16) * Parts * kTileBytes + pair % 16 * 64,
-          words);
+  static void packB(const Source<Element>& x, int64_t steps, void* to, int64_t panelBytes) {
+    eachStep<2>(x, steps * 16, roundUp(x.lanes, kColumns), [&](int64_t pair, int64_t column, Vec words) {
+      char* tile = static_cast<char*>(to) + column / kColumns * panelBytes + pair / 16 * kBytesB;
+      put(tile + column % kColumns / 16 * Parts * kTileBytes + pair % 16 * 64, words);
     });
   }
   // Packed weights lie by [16-column half][step], so that the halves are two streams (gemm_stream.h).
@@ -379,6 +409,7 @@ struct Tiles {
     const char* b = static_cast<const char*>(job.b) + chain * job.stepB;
     const int64_t done = chain * ((job.steps + Chains - 1) / Chains);  // steps of the chain before this
     Lines nextA = job.nextA.after(done), nextB = job.nextB.after(done);
+    Rows nextC = job.nextC.after(done);
     constexpr int64_t kHalf = Parts * kTileBytes;
     const auto multiply = [&]() __attribute__((always_inline)) {
       _tile_dpbf16ps(0, 4, 6);
@@ -408,6 +439,7 @@ struct Tiles {
       }
       nextA.fetch();
       nextB.fetch();
+      nextC.fetch();
       a += Chains * kBytesA;
       b += Chains * job.stepB;
     }
