@@ -88,8 +88,9 @@ class Product {
     const int64_t rowBytes = g_.n * int64_t(bytesOf(g_.out));
     const bool large =
         g_.batch * g_.m * rowBytes >= kOutputPast || (g_.packedB && bytesOfB() >= kPackedAhead);
-    past_ = large && !g_.readSoon && !g_.accumulate && g_.ldc == g_.n && rowBytes % 64 == 0 &&
-            reinterpret_cast<uintptr_t>(g_.c) % 64 == 0;
+    const int64_t strides = g_.ldc | (g_.batch > 1 ? g_.strideC : 0);
+    onLines_ = strides * int64_t(bytesOf(g_.out)) % 64 == 0 && reinterpret_cast<uintptr_t>(g_.c) % 64 == 0;
+    past_ = large && !g_.readSoon && !g_.accumulate && g_.ldc == g_.n && onLines_;
     if (FewRows<Format>::takes(g_)) return FewRows<Format>(*this).run(workers);
     cut(workers.threads());
     if (g_.batch > 1)
@@ -340,7 +341,7 @@ class Product {
           job.sums = sums + at * tileSums;
           job.nextB = nextB.share(t * k.steps);
           job.nextA = nextA.share(at * k.steps);
-          if (k.last) job.nextC = addendOf(at + 1, matrix, m, rows, n, panels, k.steps);
+          if (k.last) job.nextC = soonOf(at + 1, matrix, m, rows, n, panels, k.steps);
           Format::run(high, wide, job, direct);
           if (k.chunkEnds)
             finish(matrix, m + t * kRows, high, column, wide, job.sums,
@@ -367,13 +368,20 @@ class Product {
     }
   };
 
-  // What a tile of a block will be added to, asked for over so many steps.
-  Rows addendOf(int64_t tile, int64_t matrix, int64_t m, int64_t rows, int64_t n, int64_t panels,
-                int64_t steps) const {
+  // What a tile of a block will be added to, asked for over so many steps, or its part of C where rows begin
+  // within a line: a store that waits for its line holds up loads that look as if they overlapped.
+  Rows soonOf(int64_t tile, int64_t matrix, int64_t m, int64_t rows, int64_t n, int64_t panels,
+              int64_t steps) const {
     const int64_t tiles = quotientUp(rows, kRows), row = tile % tiles * kRows;
-    if (!g_.addend || tile >= tiles * panels || steps == 0) return {};
-    return {reinterpret_cast<const char*>(addendAt(matrix, m + row, n + tile / tiles * kColumns)),
-            g_.ldAddend * 4, int(quotientUp(lesser(kRows, rows - row), steps))};
+    if (tile >= tiles * panels || steps == 0) return {};
+    m += row;
+    n += tile / tiles * kColumns;
+    const int perStep = int(quotientUp(lesser(kRows, rows - row), steps));
+    if (g_.addend) return {reinterpret_cast<const char*>(addendAt(matrix, m, n)), g_.ldAddend * 4, perStep};
+    if (onLines_) return {};
+    const int64_t bytes = int64_t(bytesOf(g_.out));
+    return {static_cast<const char*>(g_.c) + (matrix * g_.strideC + m * g_.ldc + n) * bytes, g_.ldc * bytes,
+            perStep};
   }
 
   // A block of k of the same, of a plain B that is read as it lies.
@@ -413,26 +421,44 @@ class Product {
   // result is rounded and stored.
   void finish(int64_t matrix, int64_t m, int rows, int64_t n, int columns, const float* sums, float* totals,
               bool hasTotal, bool last, const float* bias) const {
-    const auto total = [&](int r, int v) __attribute__((always_inline)) {
-      const int64_t at = r * kColumns + v * kLanes;
+    const auto total = [&](int r, int i) __attribute__((always_inline)) {
+      const int64_t at = r * kColumns + i;
       Vec x = load(sums + at);
       if constexpr (kChains == 2) x = x + load(sums + kSums + at);
-      return hasTotal ? load(totals + at) + x : x;
+      return x;
+    };
+    const auto whole = [&](int r, int i) __attribute__((always_inline)) {
+      return hasTotal ? load(totals + r * kColumns + i) + total(r, i) : total(r, i);
     };
     if (!last) {
       for (int r = 0; r < rows; r++)
-        for (int v = 0; v < kColumns / kLanes; v++) store(totals + r * kColumns + v * kLanes, total(r, v));
+        for (int i = 0; i < kColumns; i += kLanes) store(totals + r * kColumns + i, whole(r, i));
       return;
     }
-    const int64_t c = matrix * g_.strideC + m * g_.ldc + n;
     const float* addend = g_.addend ? addendAt(matrix, m, n) : nullptr;
     dispatchFloat(g_.out, [&](auto like) {
       using Out = decltype(like);
-      Out* to = static_cast<Out*>(g_.c) + c;
+      Out* to = static_cast<Out*>(g_.c) + matrix * g_.strideC + m * g_.ldc + n;
+      if constexpr (kColumns == 2 * kLanes) {
+        // With few steps of k it is instructions that limit here: nothing is asked in these loops.
+        if (columns == kColumns && !hasTotal && !g_.bias && !addend) {
+          const auto eachRow = [&](auto put) __attribute__((always_inline)) {
+            for (int r = 0; r < rows; r++) put(to + r * g_.ldc, total(r, 0), total(r, kLanes));
+          };
+          if (past_)
+            return eachRow([](Out * p, Vec a, Vec b) __attribute__((always_inline)) { streamTwo(p, a, b); });
+          if (onLines_)
+            return eachRow([](Out * p, Vec a, Vec b) __attribute__((always_inline)) { storeTwo(p, a, b); });
+          return eachRow([](Out * p, Vec a, Vec b) __attribute__((always_inline)) {
+            store(p, a);
+            store(p + kLanes, b);
+          });
+        }
+      }
       for (int r = 0; r < rows; r++) {
         for (int i = 0; i < columns; i += kLanes) {
           const int wide = columns - i;
-          Vec y = total(r, i / kLanes);
+          Vec y = whole(r, i);
           if (g_.bias) y = y + load(bias + i);
           if (wide >= kLanes) {
             if (addend) y = load(addend + r * g_.ldAddend + i) + y;
@@ -451,6 +477,7 @@ class Product {
   int64_t high_ = 0, wide_ = 0;  // rows and columns of a block
   bool ownRows_ = false;         // a task packs its rows of A and has all columns, else A is packed ahead
   bool sharesB_ = false;         // several blocks of rows read the same panels of B, packed ahead
+  bool onLines_ = false;         // every row of C begins with a line of the cache
   bool past_ = false;            // C goes past the caches
 };
 

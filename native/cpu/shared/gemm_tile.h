@@ -26,7 +26,7 @@ struct Lines {
   }
 };
 
-// The same of rows of C that will be added to, each of two lines.
+// The same of rows of C that will be written, each of two lines.
 struct Rows {
   const char* at;
   int64_t stride;

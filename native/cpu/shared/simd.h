@@ -118,6 +118,32 @@ ISA_INLINE void storePair(BFloat16* p, Vec a, Vec b) { _mm512_storeu_si512(p, pa
 ISA_INLINE void streamPair(BFloat16* p, Vec a, Vec b) {
   _mm512_stream_si512(reinterpret_cast<__m512i*>(p), pairBits(a, b));
 }
+ISA_INLINE __m512i sideBySide(BFloat16, Vec a, Vec b) {
+  const __m512i upper =
+      _mm512_set_epi32(0x3f003d, 0x3b0039, 0x370035, 0x330031, 0x2f002d, 0x2b0029, 0x270025, 0x230021,
+                       0x1f001d, 0x1b0019, 0x170015, 0x130011, 0x0f000d, 0x0b0009, 0x070005, 0x030001);
+  return _mm512_permutex2var_epi16(roundedToUpper(a), upper, roundedToUpper(b));
+}
+ISA_INLINE __m512i sideBySide(Half, Vec a, Vec b) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(toHalfBits(a)), toHalfBits(b), 1);
+}
+// Two vectors of lanes that lie side by side.
+ISA_INLINE void storeTwo(float* p, Vec a, Vec b) {
+  store(p, a);
+  store(p + kLanes, b);
+}
+ISA_INLINE void streamTwo(float* p, Vec a, Vec b) {
+  stream(p, a);
+  stream(p + kLanes, b);
+}
+template <class T>
+ISA_INLINE void storeTwo(T* p, Vec a, Vec b) {
+  _mm512_storeu_si512(p, sideBySide(T(), a, b));
+}
+template <class T>
+ISA_INLINE void streamTwo(T* p, Vec a, Vec b) {
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), sideBySide(T(), a, b));
+}
 // Lanes 0, 2, .. of a, then of b; lanes 1, 3, ...
 ISA_INLINE Vec evenLanes(Vec a, Vec b) {
   const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
