@@ -16,6 +16,9 @@ inline constexpr int64_t kBlockBytes = int64_t(1) << 20;
 // With fewer rows than these B would go by too often. Then k goes block by block over a square of C instead,
 // whose sums (half a MiB) stay in L2 with a slice of A and one of B.
 inline constexpr int64_t kLeastRows = 192, kSquareRows = 512, kSquareColumns = 256;
+// The same of a gradient of weights, whose operands both lie across k: where all columns of some rows have
+// few enough sums, a task packs both slice by slice as it comes to them, each read once, in long rows.
+inline constexpr int64_t kSlicedBytes = int64_t(1) << 20, kMostSliced = 1024;
 // From so many rows a thread on, each thread packs its own and reads all of B; with fewer it does where B is
 // this small. Else all pack A ahead and share out the columns, so that B is read once.
 inline constexpr int64_t kLeastOwnRows = 512, kSmallBytes = int64_t(1) << 20;
@@ -143,9 +146,25 @@ class Product {
     sharesB_ = !g_.packedB && g_.batch == 1 && g_.m > high_;
     wide_ = !whole ? kSquareColumns : g_.packedB || sharesB_ ? kColumns : panelsPacked() * kColumns;
     if (streams()) wide_ = lesser(kStreamedColumns, roundUp(quotientUp(g_.n, threads), kColumns));
+    if (!whole && g_.transposeA && !g_.transposeB && !g_.packedB && g_.batch == 1 && g_.n <= kMostSliced)
+      slice(threads);
+  }
+
+  void slice(int threads) {
+    const int64_t wide = roundUp(g_.n, kColumns), high = kSlicedBytes / (wide * 4 * kChains);
+    int64_t down = quotientUp(g_.m, high);
+    if (down > 2 * threads) return;
+    sliced_ = true;
+    wide_ = wide;
+    if (down == 1 && g_.n > g_.m)
+      wide_ = roundUp(quotientUp(g_.n, threads), kColumns);
+    else
+      down = roundUp(down, threads);
+    high_ = roundUp(quotientUp(g_.m, down), kRows);
   }
 
   void oneMatrix(Workers& workers) {
+    if (sliced_) return eachBlock(workers, Packed{}, 0, g_.m, 0, g_.n);
     const int64_t panelBytes = depths_.steps * Format::kBytesB + 1;
     const int64_t slabColumns =
         sharesB_ ? (kPackedAhead / panelBytes > 1 ? kPackedAhead / panelBytes : 1) * kColumns : g_.n;
@@ -212,19 +231,28 @@ class Product {
     return packed.a + (k.firstStep * tiles + row / kRows * k.steps) * Format::kBytesA;
   }
 
-  // Of packed.a the tiles from `row` on that are packed together.
-  void packRows(const Packed& packed, int64_t matrix, int64_t row, const Depths::Block& k) const {
+  const T* aStored(int64_t matrix, int64_t m, int64_t k) const {
     const T* a = static_cast<const T*>(g_.a) + matrix * g_.strideA;
-    const int64_t m = packed.aFirstRow + row, rows = lesser(tilesPacked() * kRows, packed.aRows - row);
-    const T* at = g_.transposeA ? a + k.begin * g_.lda + m : a + m * g_.lda + k.begin;
-    Format::packA({at, g_.lda, !g_.transposeA, rows, k.length}, k.steps, aAt(packed, row, k));
+    return g_.transposeA ? a + k * g_.lda + m : a + m * g_.lda + k;
+  }
+  const T* bStored(int64_t matrix, int64_t n, int64_t k) const {
+    const T* b = static_cast<const T*>(g_.b) + matrix * g_.strideB;
+    return g_.transposeB ? b + n * g_.ldb + k : b + k * g_.ldb + n;
+  }
+
+  // The tiles of packed.a from `row` on that are packed together.
+  void packRows(const Packed& packed, int64_t matrix, int64_t row, const Depths::Block& k) const {
+    packRows(matrix, packed.aFirstRow + row, lesser(tilesPacked() * kRows, packed.aRows - row), k,
+             aAt(packed, row, k));
+  }
+  void packRows(int64_t matrix, int64_t m, int64_t rows, const Depths::Block& k, char* to) const {
+    Format::packA({aStored(matrix, m, k.begin), g_.lda, !g_.transposeA, rows, k.length}, k.steps, to);
   }
 
   void packColumns(int64_t matrix, int64_t column, int64_t columns, const Depths::Block& k, char* to,
                    int64_t panelBytes) const {
-    const T* b = static_cast<const T*>(g_.b) + matrix * g_.strideB;
-    const T* at = g_.transposeB ? b + column * g_.ldb + k.begin : b + k.begin * g_.ldb + column;
-    Format::packB({at, g_.ldb, g_.transposeB, columns, k.length}, k.steps, to, panelBytes);
+    Format::packB({bStored(matrix, column, k.begin), g_.ldb, g_.transposeB, columns, k.length}, k.steps, to,
+                  panelBytes);
   }
 
   // Shares out the blocks of C in rows m .. and columns n ..; smaller blocks where there would be too few.
@@ -279,10 +307,13 @@ class Product {
     float* totals =
         depths_.blocks > depths_.blocksAChunk ? scratch.get<float>(tiles * panels * kSums) : nullptr;
     const bool direct = g_.packedB && tiles <= Format::kMostDirectTiles;
+    const int64_t group = g_.packedB ? 1 : panelsPacked();
     char* own = packed.b || direct
                     ? nullptr
-                    : scratch.get<char>((g_.packedB ? 1 : panelsPacked()) *
-                                        (Format::kBlock / Format::kStepLength) * Format::kBytesB);
+                    : scratch.get<char>(group * (Format::kBlock / Format::kStepLength) * Format::kBytesB);
+    char* slice = packed.a
+                      ? nullptr
+                      : scratch.get<char>(tiles * (Format::kBlock / Format::kStepLength) * Format::kBytesA);
     float* bias = scratch.get<float>(g_.bias ? panels * kColumns : 0);
     if (g_.bias) widen(static_cast<const T*>(g_.bias) + n, columns, panels * kColumns, bias);
 
@@ -297,9 +328,18 @@ class Product {
           continue;
         }
       }
-      const bool fetchesA = panels > 1 && !k.last;
-      const Ahead nextA(fetchesA ? aAt(packed, m - packed.aFirstRow, depths_.block(blockIndex + 1)) : nullptr,
-                        fetchesA ? tiles * k.steps * Format::kBytesA : 0, panels * tiles * k.steps);
+      const int64_t next = k.begin + k.length, steps = panels * tiles * k.steps;
+      Ahead nextA;
+      if (slice) {
+        const int64_t group = tilesPacked();
+        for (int64_t t = 0; t < tiles; t += group)
+          packRows(matrix, m + t * kRows, lesser(group * kRows, rows - t * kRows), k,
+                   slice + t * k.steps * Format::kBytesA);
+        nextA = rowsAhead(aStored(matrix, m, next), g_.lda, lesser(Format::kBlock, g_.k - next), rows, steps);
+      } else if (panels > 1 && !k.last) {
+        nextA = linesAhead(aAt(packed, m - packed.aFirstRow, depths_.block(blockIndex + 1)),
+                           tiles * k.steps * Format::kBytesA, steps);
+      }
       for (int64_t p = 0; p < panels; p++) {
         const int64_t column = n + p * kColumns;
         TileJob job;
@@ -307,7 +347,8 @@ class Product {
         job.resume = !k.chunkBegins;
         job.stepB = Format::kBytesB;
         job.halfB = Format::kBytesB / 2;
-        const char* soon = nullptr;
+        Ahead nextB;
+        int64_t stepOfB = 0;
         if (g_.packedB || packed.b) {
           const int64_t panelBytes = depths_.steps * storedBytes;
           const char* from = packed.b ? packed.b + (column - packed.bFirstColumn) / kColumns * panelBytes
@@ -322,25 +363,28 @@ class Product {
             Format::prepare(at, half, k.steps, own);
             job.b = own;
           }
-          soon = p + 1 < panels ? at + panelBytes
-                 : k.last       ? from + panelBytes
-                                : from - p * panelBytes + (k.firstStep + k.steps) * stepBytes;
+          const char* soon = p + 1 < panels ? at + panelBytes
+                             : k.last       ? from + panelBytes
+                                            : from - p * panelBytes + (k.firstStep + k.steps) * stepBytes;
+          nextB =
+              linesAhead(soon, k.steps * storedBytes, tiles * k.steps, stepBytes < storedBytes ? half : 0);
         } else {
-          const int64_t group = panelsPacked(), panelBytes = k.steps * Format::kBytesB;
+          const int64_t panelBytes = k.steps * Format::kBytesB;
           if (p % group == 0)
             packColumns(matrix, column, lesser(group * kColumns, n + columns - column), k, own, panelBytes);
           job.b = own + p % group * panelBytes;
+          nextB = ownAfter(matrix, n, columns, p / group * group, k, group * tiles * k.steps);
+          stepOfB = p % group * tiles * k.steps;
         }
-        const Ahead nextB(soon, soon ? k.steps * storedBytes : 0, tiles * k.steps,
-                          stepBytes < storedBytes ? half : 0);
         const int wide = int(lesser(kColumns, columns - p * kColumns));
         for (int64_t t = 0; t < tiles; t++) {
           const int high = int(lesser(kRows, rows - t * kRows));
           const int64_t at = p * tiles + t;
-          job.a = aAt(packed, m - packed.aFirstRow + t * kRows, k);
+          job.a = slice ? slice + t * k.steps * Format::kBytesA
+                        : aAt(packed, m - packed.aFirstRow + t * kRows, k);
           job.sums = sums + at * tileSums;
-          job.nextB = nextB.share(t * k.steps);
           job.nextA = nextA.share(at * k.steps);
+          job.nextB = nextB.share(stepOfB + t * k.steps);
           if (k.last) job.nextC = soonOf(at + 1, matrix, m, rows, n, panels, k.steps);
           Format::run(high, wide, job, direct);
           if (k.chunkEnds)
@@ -351,27 +395,27 @@ class Product {
     }
   }
 
-  // Lines that will be read soon, asked for in even shares on the way; with `half` they lie in two halves so
-  // far apart.
-  struct Ahead {
-    const char* at = nullptr;
-    int64_t lines = 0, perStep = 0, gap = 0;
-
-    Ahead(const char* at, int64_t bytes, int64_t steps, int64_t half = 0)
-        : at(at),
-          lines(bytes / 64),
-          perStep(lines > 0 ? quotientUp(lines, steps) : 0),
-          gap(half ? half - bytes / 2 : 0) {}
-    Lines share(int64_t step) const {
-      const int64_t first = step * perStep;
-      return {at + first * 64 + (2 * first >= lines ? gap : 0), first < lines ? int(perStep) : 0};
-    }
-  };
+  // What a block that packs B itself packs after the panels from `panel` on: the next panels, or the first
+  // ones of the next k.
+  Ahead ownAfter(int64_t matrix, int64_t n, int64_t columns, int64_t panel, const Depths::Block& k,
+                 int64_t steps) const {
+    const int64_t wide = panelsPacked() * kColumns;
+    const bool deeper = (panel + panelsPacked()) * kColumns >= columns && !k.last;
+    const int64_t column = deeper ? n : n + panel * kColumns + wide;
+    const int64_t begin = deeper                                           ? k.begin + k.length
+                          : (panel + panelsPacked()) * kColumns >= columns ? 0
+                                                                           : k.begin;
+    const int64_t count = lesser(wide, g_.n - column), length = lesser(Format::kBlock, g_.k - begin);
+    if (count <= 0) return {};
+    const T* at = bStored(matrix, column, begin);
+    return g_.transposeB ? rowsAhead(at, g_.ldb, count, length, steps)
+                         : rowsAhead(at, g_.ldb, length, count, steps);
+  }
 
   // What a tile of a block will be added to, asked for over so many steps, or its part of C where rows begin
   // within a line: a store that waits for its line holds up loads that look as if they overlapped.
-  Rows soonOf(int64_t tile, int64_t matrix, int64_t m, int64_t rows, int64_t n, int64_t panels,
-              int64_t steps) const {
+  SoonWritten soonOf(int64_t tile, int64_t matrix, int64_t m, int64_t rows, int64_t n, int64_t panels,
+                     int64_t steps) const {
     const int64_t tiles = quotientUp(rows, kRows), row = tile % tiles * kRows;
     if (tile >= tiles * panels || steps == 0) return {};
     m += row;
@@ -475,6 +519,7 @@ class Product {
   GemmArgs g_;
   Depths depths_;
   int64_t high_ = 0, wide_ = 0;  // rows and columns of a block
+  bool sliced_ = false;          // a block packs A slice by slice
   bool ownRows_ = false;         // a task packs its rows of A and has all columns, else A is packed ahead
   bool sharesB_ = false;         // several blocks of rows read the same panels of B, packed ahead
   bool onLines_ = false;         // every row of C begins with a line of the cache

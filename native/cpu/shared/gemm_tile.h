@@ -11,35 +11,10 @@
 // ([chain][row][column]). The order of a sum is a matter of the format and Chains alone: chain c of Chains
 // takes steps c, c + Chains, ...; it does not depend on the tile's shape or on what else is in it. Included
 // once a pass, inside it, after gemm_pack.h: no guard.
+#include "cpu/shared/gemm_ahead.h"
 #include "cpu/shared/tiles.h"
 
 namespace isopolicy::ISA_PASS {
-
-// Memory that will be needed soon, asked for on the way: so many lines a step.
-struct Lines {
-  const char* at;
-  int perStep;
-
-  ISA_INLINE Lines after(int64_t steps) const { return {at + steps * perStep * 64, perStep}; }
-  ISA_INLINE void fetch() {
-    for (int i = 0; i < perStep; i++, at += 64) __builtin_prefetch(at, 0, 2);
-  }
-};
-
-// The same of rows of C that will be written, each of two lines.
-struct Rows {
-  const char* at;
-  int64_t stride;
-  int perStep;
-
-  ISA_INLINE Rows after(int64_t steps) const { return {at + steps * perStep * stride, stride, perStep}; }
-  ISA_INLINE void fetch() {
-    for (int i = 0; i < perStep; i++, at += stride) {
-      __builtin_prefetch(at, 1);
-      __builtin_prefetch(at + 64, 1);
-    }
-  }
-};
 
 struct TileJob {
   const void* a;
@@ -49,8 +24,8 @@ struct TileJob {
   int64_t steps;
   float* sums;  // [Chains][kRows][kColumns]
   bool resume;  // the sums go on, else they start from zero
-  Lines nextA = {}, nextB = {};
-  Rows nextC = {};
+  Soon nextA, nextB;
+  SoonWritten nextC;
 };
 
 // ---- One vector of columns at a time: Fused and Pairs ----
@@ -99,8 +74,8 @@ static void vectorTile(const TileJob& job) {
       for (int v = 0; v < V; v++)
         sum[c][r][v] = job.resume ? load(job.sums + c * kStride + r * kTileColumns + v * kLanes) : zero();
 
-  [[maybe_unused]] Lines nextA = job.nextA, nextB = job.nextB;
-  [[maybe_unused]] Rows nextC = job.nextC;
+  [[maybe_unused]] auto nextA = job.nextA, nextB = job.nextB;
+  [[maybe_unused]] auto nextC = job.nextC;
   const float* a = static_cast<const float*>(job.a);
   const B* b = static_cast<const B*>(job.b);
   const auto step = [&](auto& sums) __attribute__((always_inline)) {
@@ -408,8 +383,8 @@ struct Tiles {
     const char* a = static_cast<const char*>(job.a) + chain * kBytesA;
     const char* b = static_cast<const char*>(job.b) + chain * job.stepB;
     const int64_t done = chain * ((job.steps + Chains - 1) / Chains);  // steps of the chain before this
-    Lines nextA = job.nextA.after(done), nextB = job.nextB.after(done);
-    Rows nextC = job.nextC.after(done);
+    auto nextA = job.nextA.after(done), nextB = job.nextB.after(done);
+    auto nextC = job.nextC.after(done);
     constexpr int64_t kHalf = Parts * kTileBytes;
     const auto multiply = [&]() __attribute__((always_inline)) {
       _tile_dpbf16ps(0, 4, 6);

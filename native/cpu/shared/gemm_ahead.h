@@ -1,0 +1,58 @@
+// Memory that a product asks for ahead of its reading or writing it, in small shares on the way: what lies in
+// rows far apart, or is read when something else has run out, the hardware's prefetcher does not foresee.
+// Included once a pass, inside it, after gemm_pack.h: no guard.
+
+namespace isopolicy::ISA_PASS {
+
+// Memory that will be read soon, asked for on the way: so many rows of so many lines a step.
+struct Soon {
+  const char* at = nullptr;
+  int64_t stride = 64;
+  int rows = 0, lines = 1;
+
+  ISA_INLINE Soon after(int64_t steps) const { return {at + steps * rows * stride, stride, rows, lines}; }
+  ISA_INLINE void fetch() {
+    for (int i = 0; i < rows; i++, at += stride)
+      for (int line = 0; line < lines; line++) __builtin_prefetch(at + line * 64, 0, 2);
+  }
+};
+
+// The same of rows of C that will be written, each of two lines.
+struct SoonWritten {
+  const char* at = nullptr;
+  int64_t stride = 0;
+  int rows = 0;
+
+  ISA_INLINE SoonWritten after(int64_t steps) const { return {at + steps * rows * stride, stride, rows}; }
+  ISA_INLINE void fetch() {
+    for (int i = 0; i < rows; i++, at += stride) {
+      __builtin_prefetch(at, 1);
+      __builtin_prefetch(at + 64, 1);
+    }
+  }
+};
+
+// Rows of lines that are asked for in even shares over some steps. With `gap` the second half of them lies so
+// much further.
+struct Ahead {
+  const char* at = nullptr;
+  int64_t stride = 64, rows = 0, lines = 1, steps = 1, gap = 0;
+
+  Soon share(int64_t step) const {
+    const int64_t perStep = quotientUp(rows, steps > 0 ? steps : 1), first = step * perStep;
+    if (first >= rows) return {};
+    return {at + first * stride + (2 * first >= rows ? gap : 0), stride, int(perStep), int(lines)};
+  }
+};
+// Lines that follow one another, or do so in two halves of which the second begins `half` behind the first.
+inline Ahead linesAhead(const char* at, int64_t bytes, int64_t steps, int64_t half = 0) {
+  return {at, 64, bytes / 64, 1, steps, half ? half - bytes / 2 : 0};
+}
+// Rows of an operand as it is stored.
+template <class T>
+inline Ahead rowsAhead(const T* at, int64_t ld, int64_t rows, int64_t length, int64_t steps) {
+  const int64_t bytes = int64_t(sizeof(T));
+  return {reinterpret_cast<const char*>(at), ld * bytes, rows, quotientUp(length * bytes, 64), steps};
+}
+
+}  // namespace isopolicy::ISA_PASS
