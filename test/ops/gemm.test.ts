@@ -216,7 +216,8 @@ for (const level of vectorLevels()) {
         it('gives a row and a column the same bits where blocks are cut and stored in another way', async () => {
           for (const [m, n, k] of [
             [520, 1040, 70], // rows whose A stays in L2; C goes past the caches
-            [200, 600, 2800], // squares of C, block by block of k
+            [200, 600, 2800], // squares of C, block by block of k; both operands slice by slice where they lie across
+            [48, 40, 64], // A as it is stored, and the last half of a tile
           ] as const) {
             for (const threads of [1, 2]) {
               for (const [transposeA, transposeB] of [

@@ -26,6 +26,8 @@ inline constexpr int64_t kLeastOwnRows = 512, kSmallBytes = int64_t(1) << 20;
 // takes more bytes of packed weights than are kept: an ordinary store first reads the line that it
 // overwrites.
 inline constexpr int64_t kOutputPast = int64_t(2) << 20;
+// With so few columns packing A takes longer than what it saves the tiles.
+inline constexpr int64_t kFewColumns = 512, kFewSteps = 512;
 // Bytes that are packed ahead for all threads (a share of L3).
 inline constexpr int64_t kPackedAhead = int64_t(8) << 20;
 // Multiply-adds worth a thread of its own: some microseconds.
@@ -148,6 +150,10 @@ class Product {
     if (streams()) wide_ = lesser(kStreamedColumns, roundUp(quotientUp(g_.n, threads), kColumns));
     if (!whole && g_.transposeA && !g_.transposeB && !g_.packedB && g_.batch == 1 && g_.n <= kMostSliced)
       slice(threads);
+    storedRows_ = Format::kTakesStoredRows && ownRows_ && !g_.transposeA && g_.n <= kFewColumns &&
+                  g_.k <= kFewSteps && g_.k % Format::kStepLength == 0 && g_.m % (kRows / 2) == 0 &&
+                  (g_.lda | (g_.batch > 1 ? g_.strideA : 0)) * int64_t(sizeof(T)) % 64 == 0 &&
+                  reinterpret_cast<uintptr_t>(g_.a) % 64 == 0;
   }
 
   void slice(int threads) {
@@ -288,7 +294,7 @@ class Product {
         const int64_t matrix = i / down;
         packed.aFirstRow = i % down * high_;
         packed.aRows = lesser(high_, g_.m - packed.aFirstRow);
-        for (int64_t row = 0; row < packed.aRows; row += tilesPacked() * kRows)
+        for (int64_t row = 0; !storedRows_ && row < packed.aRows; row += tilesPacked() * kRows)
           for (int64_t b = 0; b < depths_.blocks; b++) packRows(packed, matrix, row, depths_.block(b));
         for (int64_t column = n; column < n + columns; column += wide_)
           block(packed, matrix, packed.aFirstRow, packed.aRows, column, lesser(wide_, n + columns - column));
@@ -336,7 +342,7 @@ class Product {
           packRows(matrix, m + t * kRows, lesser(group * kRows, rows - t * kRows), k,
                    slice + t * k.steps * Format::kBytesA);
         nextA = rowsAhead(aStored(matrix, m, next), g_.lda, lesser(Format::kBlock, g_.k - next), rows, steps);
-      } else if (panels > 1 && !k.last) {
+      } else if (panels > 1 && !k.last && !storedRows_) {
         nextA = linesAhead(aAt(packed, m - packed.aFirstRow, depths_.block(blockIndex + 1)),
                            tiles * k.steps * Format::kBytesA, steps);
       }
@@ -347,6 +353,9 @@ class Product {
         job.resume = !k.chunkBegins;
         job.stepB = Format::kBytesB;
         job.halfB = Format::kBytesB / 2;
+        job.rowA = storedRows_ ? g_.lda * int64_t(sizeof(T)) : 64;
+        job.halfA = storedRows_ ? kRows / 2 * job.rowA : Format::kBytesA / 2;
+        job.stepA = storedRows_ ? 64 : Format::kBytesA;
         Ahead nextB;
         int64_t stepOfB = 0;
         if (g_.packedB || packed.b) {
@@ -380,10 +389,16 @@ class Product {
         for (int64_t t = 0; t < tiles; t++) {
           const int high = int(lesser(kRows, rows - t * kRows));
           const int64_t at = p * tiles + t;
-          job.a = slice ? slice + t * k.steps * Format::kBytesA
-                        : aAt(packed, m - packed.aFirstRow + t * kRows, k);
+          if (storedRows_) {
+            job.a = aStored(matrix, m + t * kRows, k.begin);
+            const T* below = aStored(matrix, m + (t + 1) * kRows, k.begin);
+            if (n == 0 && p == 0) job.nextA = rowsAhead(below, g_.lda, kRows, k.length, k.steps).share(0);
+          } else {
+            job.a = slice ? slice + t * k.steps * Format::kBytesA
+                          : aAt(packed, m - packed.aFirstRow + t * kRows, k);
+            job.nextA = nextA.share(at * k.steps);
+          }
           job.sums = sums + at * tileSums;
-          job.nextA = nextA.share(at * k.steps);
           job.nextB = nextB.share(stepOfB + t * k.steps);
           if (k.last) job.nextC = soonOf(at + 1, matrix, m, rows, n, panels, k.steps);
           Format::run(high, wide, job, direct);
@@ -520,6 +535,7 @@ class Product {
   Depths depths_;
   int64_t high_ = 0, wide_ = 0;  // rows and columns of a block
   bool sliced_ = false;          // a block packs A slice by slice
+  bool storedRows_ = false;      // A is taken as it is stored
   bool ownRows_ = false;         // a task packs its rows of A and has all columns, else A is packed ahead
   bool sharesB_ = false;         // several blocks of rows read the same panels of B, packed ahead
   bool onLines_ = false;         // every row of C begins with a line of the cache

@@ -19,8 +19,9 @@ namespace isopolicy::ISA_PASS {
 struct TileJob {
   const void* a;
   const void* b;
-  // Tiles: where a panel's right half lies behind its left one, and the next step behind this one.
-  int64_t halfB, stepB;
+  // Tiles, in bytes: from a row of A to the next, to the lower half and to the next step, and from the left
+  // half of a panel of B to its right one and to the next step.
+  int64_t rowA, halfA, stepA, halfB, stepB;
   int64_t steps;
   float* sums;  // [Chains][kRows][kColumns]
   bool resume;  // the sums go on, else they start from zero
@@ -200,8 +201,9 @@ struct Fused {
   // The tile can read packed weights as they are, widening them on the way, which costs it a conversion for
   // kRows multiply-adds; widened once they serve many tiles.
   static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : 2;
-  static constexpr int64_t kStreamedRows = 4;  // so many rows of A take a plain B as it lies
-  static constexpr int kTilesPacked = 1;       // tiles of A that are packed together
+  static constexpr int64_t kStreamedRows = 4;      // so many rows of A take a plain B as it lies
+  static constexpr int kTilesPacked = 1;           // tiles of A that are packed together
+  static constexpr bool kTakesStoredRows = false;  // of A, where they are whole steps on whole lines
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {
     packVectorRows<1>(x, steps, static_cast<float*>(to));
@@ -244,6 +246,7 @@ struct Pairs {
   static constexpr int kMostDirectTiles = 1 << 30;
   static constexpr int64_t kStreamedRows = 0;
   static constexpr int kTilesPacked = 1;
+  static constexpr bool kTakesStoredRows = false;
 
   static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
     packVectorRows<2>(x, steps, static_cast<float*>(to));
@@ -302,6 +305,7 @@ struct Tiles {
   static constexpr int kMostDirectTiles = Parts == 1 ? 1 << 30 : 0;
   static constexpr int64_t kStreamedRows = 0;
   static constexpr int kTilesPacked = 8;
+  static constexpr bool kTakesStoredRows = Parts == 1;
   using Scope = TileScope;
 
   static void packA(const Source<Element>& x, int64_t steps, void* to) {
@@ -380,12 +384,11 @@ struct Tiles {
       if (LowerRows) _tile_loadd(2, sums + 16 * kColumns, kSumStride);
       if (LowerRows && RightColumns) _tile_loadd(3, sums + 16 * kColumns + 16, kSumStride);
     }
-    const char* a = static_cast<const char*>(job.a) + chain * kBytesA;
+    const char* a = static_cast<const char*>(job.a) + chain * job.stepA;
     const char* b = static_cast<const char*>(job.b) + chain * job.stepB;
     const int64_t done = chain * ((job.steps + Chains - 1) / Chains);  // steps of the chain before this
     auto nextA = job.nextA.after(done), nextB = job.nextB.after(done);
     auto nextC = job.nextC.after(done);
-    constexpr int64_t kHalf = Parts * kTileBytes;
     const auto multiply = [&]() __attribute__((always_inline)) {
       _tile_dpbf16ps(0, 4, 6);
       if (RightColumns) _tile_dpbf16ps(1, 4, 7);
@@ -393,8 +396,8 @@ struct Tiles {
       if (LowerRows && RightColumns) _tile_dpbf16ps(3, 5, 7);
     };
     const auto loadA = [&](int part) __attribute__((always_inline)) {
-      _tile_loadd(4, a + part * kTileBytes, 64);
-      if (LowerRows) _tile_loadd(5, a + kHalf + part * kTileBytes, 64);
+      _tile_loadd(4, a + part * kTileBytes, job.rowA);
+      if (LowerRows) _tile_loadd(5, a + job.halfA + part * kTileBytes, job.rowA);
     };
     const auto loadB = [&](int part) __attribute__((always_inline)) {
       _tile_loadd(6, b + part * kTileBytes, 64);
@@ -415,7 +418,7 @@ struct Tiles {
       nextA.fetch();
       nextB.fetch();
       nextC.fetch();
-      a += Chains * kBytesA;
+      a += Chains * job.stepA;
       b += Chains * job.stepB;
     }
     _tile_stored(0, sums, kSumStride);
