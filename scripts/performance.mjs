@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /**
- * Fills the tables of docs/performance.md from docs/results/: node scripts/performance.mjs [--run]
+ * Fills the tables of docs/performance.md and docs/performance-rows.md from docs/results/: node scripts/performance.mjs [--run]
  *
  * With --run everything is measured first (about half an hour; see docs/performance.md), and the charts are drawn. The
- * tables stand between comments of the page, `<!-- targets -->` to `<!-- end of targets -->`; nothing else changes.
+ * tables stand between comments of the pages, `<!-- targets -->` to `<!-- end of targets -->`; nothing else changes.
  */
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -13,6 +13,7 @@ import { outcomes } from '../dist/bench/summary.js';
 import { root } from './stale.mjs';
 
 const page = path.join(root, 'docs/performance.md');
+const rowsPage = path.join(root, 'docs/performance-rows.md');
 const results = path.join(root, 'docs/results/performance.json');
 const scaling = path.join(root, 'docs/results/scaling.json');
 
@@ -130,7 +131,7 @@ function fill(text, name, content) {
   const end = `<!-- end of ${name} -->`;
   const from = text.indexOf(begin);
   const to = text.indexOf(end);
-  if (from < 0 || to < from) throw new Error(`docs/performance.md: no ${begin} ... ${end}`);
+  if (from < 0 || to < from) throw new Error(`no ${begin} ... ${end} in the page`);
   return `${text.slice(0, from + begin.length)}\n\n${content}\n\n${text.slice(to)}`;
 }
 
@@ -141,14 +142,21 @@ if (values.run) {
   run(bench, '--scaling', '--out', scaling);
   run('scripts/charts.mjs');
 }
-let text = fs.readFileSync(page, 'utf8');
+/** Replaces tables of a page: [name, content]. */
+function fillPage(file, tables) {
+  const text = tables.reduce(
+    (filled, [name, content]) => fill(filled, name, content),
+    fs.readFileSync(file, 'utf8'),
+  );
+  fs.writeFileSync(file, text);
+  spawnSync(path.join(root, 'node_modules/.bin/biome'), ['format', '--write', file], { stdio: 'ignore' });
+  console.log(path.relative(root, file));
+}
+
 if (fs.existsSync(results)) {
   const document = read(results);
-  text = fill(text, 'machine', machineText(document));
-  text = fill(text, 'targets', targetsTable(document));
-  text = fill(text, 'rows', rowsTable(document));
+  const machine = ['machine', machineText(document)];
+  fillPage(page, [machine, ['targets', targetsTable(document)]]);
+  fillPage(rowsPage, [machine, ['rows', rowsTable(document)]]);
 }
-if (fs.existsSync(scaling)) text = fill(text, 'memory', memoryTable(read(scaling)));
-fs.writeFileSync(page, text);
-spawnSync(path.join(root, 'node_modules/.bin/biome'), ['format', '--write', page], { stdio: 'ignore' });
-console.log('docs/performance.md');
+if (fs.existsSync(scaling)) fillPage(page, [['memory', memoryTable(read(scaling))]]);

@@ -329,6 +329,20 @@ for (const level of vectorLevels()) {
           }
         });
 
+        it('lets no chunk of k see another, whole rows of memory though they are', async () => {
+          if (orderOf(family, dtype, level).step === 'splitTiles') return; // an infinity has no second part
+          const [m, n, k, splitK] = [16, 8, 64, 20];
+          const [c] = await values(() => {
+            const infinite = Array.from({ length: m * k }, (_, i) =>
+              i % k === 25 ? Number.POSITIVE_INFINITY : 1,
+            );
+            const ones = Array.from({ length: n * k }, () => 1);
+            const a = tensor(infinite, [m, k], dtype);
+            return [gemm(a, tensor(ones, [n, k], dtype), { transposeB: true, family, splitK })];
+          });
+          assert.ok(c!.every((x) => x === Number.POSITIVE_INFINITY));
+        });
+
         it('keeps subnormal numbers, but for bf16 pairs and tiles', async () => {
           const { step } = orderOf(family, dtype, level);
           const tiny = dtype === 'fp16' ? 2 ** -24 : 2 ** -130;

@@ -4,9 +4,10 @@
 // C is cut into blocks of rows x columns; k into blocks whose panel of B stays in L1 while the rows of a
 // block pass over it. A task is a block, whose rows of A are packed ahead for all threads, or all blocks of
 // some rows, which it packs itself. B is packed ahead where several blocks of rows read it, else block by
-// block by the task itself; packed weights are read in place. With splitK each chunk of k has chains of its
-// own, and the chunks are added in order. Included once a pass, inside it, after each_vector.h and
-// gemm_tile.h: no guard.
+// block by the task itself; packed weights are read in place. Of gradients of weights a task packs both
+// operands slice by slice of k, and where few columns take A the tiles load it as it is stored. With splitK
+// each chunk of k has chains of its own, and the chunks are added in order. Included once a pass, inside it,
+// after each_vector.h and gemm_tile.h: no guard.
 
 namespace isopolicy::ISA_PASS {
 
@@ -26,8 +27,8 @@ inline constexpr int64_t kLeastOwnRows = 512, kSmallBytes = int64_t(1) << 20;
 // takes more bytes of packed weights than are kept: an ordinary store first reads the line that it
 // overwrites.
 inline constexpr int64_t kOutputPast = int64_t(2) << 20;
-// With so few columns packing A takes longer than what it saves the tiles.
-inline constexpr int64_t kFewColumns = 512, kFewSteps = 512;
+// With so few columns and so small a k packing A takes longer than what it saves the tiles.
+inline constexpr int64_t kFewColumns = 512, kFewDepth = 512;
 // Bytes that are packed ahead for all threads (a share of L3).
 inline constexpr int64_t kPackedAhead = int64_t(8) << 20;
 // Multiply-adds worth a thread of its own: some microseconds.
@@ -149,14 +150,15 @@ class Product {
     wide_ = !whole ? kSquareColumns : g_.packedB || sharesB_ ? kColumns : panelsPacked() * kColumns;
     if (streams()) wide_ = lesser(kStreamedColumns, roundUp(quotientUp(g_.n, threads), kColumns));
     if (!whole && g_.transposeA && !g_.transposeB && !g_.packedB && g_.batch == 1 && g_.n <= kMostSliced)
-      slice(threads);
+      cutSliced(threads);
     storedRows_ = Format::kTakesStoredRows && ownRows_ && !g_.transposeA && g_.n <= kFewColumns &&
-                  g_.k <= kFewSteps && g_.k % Format::kStepLength == 0 && g_.m % (kRows / 2) == 0 &&
+                  g_.k <= kFewDepth && (g_.k | depths_.chunk) % Format::kStepLength == 0 &&
+                  g_.m % (kRows / 2) == 0 &&
                   (g_.lda | (g_.batch > 1 ? g_.strideA : 0)) * int64_t(sizeof(T)) % 64 == 0 &&
                   reinterpret_cast<uintptr_t>(g_.a) % 64 == 0;
   }
 
-  void slice(int threads) {
+  void cutSliced(int threads) {
     const int64_t wide = roundUp(g_.n, kColumns), high = kSlicedBytes / (wide * 4 * kChains);
     int64_t down = quotientUp(g_.m, high);
     if (down > 2 * threads) return;
@@ -337,9 +339,9 @@ class Product {
       const int64_t next = k.begin + k.length, steps = panels * tiles * k.steps;
       Ahead nextA;
       if (slice) {
-        const int64_t group = tilesPacked();
-        for (int64_t t = 0; t < tiles; t += group)
-          packRows(matrix, m + t * kRows, lesser(group * kRows, rows - t * kRows), k,
+        const int64_t together = tilesPacked();
+        for (int64_t t = 0; t < tiles; t += together)
+          packRows(matrix, m + t * kRows, lesser(together * kRows, rows - t * kRows), k,
                    slice + t * k.steps * Format::kBytesA);
         nextA = rowsAhead(aStored(matrix, m, next), g_.lda, lesser(Format::kBlock, g_.k - next), rows, steps);
       } else if (panels > 1 && !k.last && !storedRows_) {

@@ -19,6 +19,8 @@ static void rotateHead(const T* x, const float* cos, const float* sin, T* y, int
   });
 }
 
+inline constexpr int64_t kTokensAhead = 2;
+
 template <class T>
 ISA_FLATTEN static void rotateTokens(const RopeArgs& args, int64_t begin, int64_t end) {
   const int64_t half = args.headDim / 2, width = args.heads * args.headDim;
@@ -48,6 +50,9 @@ ISA_FLATTEN static void rotateTokens(const RopeArgs& args, int64_t begin, int64_
     const T* x = static_cast<const T*>(args.x) + token * width;
     T* y = static_cast<T*>(args.y) + token * width;
     const int64_t rotated = args.rotatedHeads * args.headDim;
+    // Rows with a gap between them, each too short for the processor to run ahead by itself.
+    for (int64_t at = 0; at < rotated; at += 64 / int64_t(sizeof(T)))
+      __builtin_prefetch(x + kTokensAhead * width + at);
     for (int64_t at = 0; at < rotated; at += args.headDim) {
       if (args.roundings == 3)
         rotateHead<T>(x + at, cos, sin, y + at, half);

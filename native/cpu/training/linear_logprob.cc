@@ -155,17 +155,26 @@ class ForwardBlock {
 
 // dLogit_j = d (1[j = target] - exp(x_j - lse)) / temperature, stored in the training dtype.
 template <class T, class Row>
-void gradientRow(const Row& row, int64_t columns, float d, float lse, float temperature, int64_t target,
-                 T* out) {
-  const Vec minusD = splat(0.0f - d), l = splat(lse), divisor = splat(temperature);
-  int64_t j = 0;
-  for (; j + kLanes <= columns; j += kLanes) store(out + j, exp(row.at(j) - l) * minusD / divisor);
-  if (j < columns) {
-    const int n = int(columns - j);
-    storePartial(out + j, exp(row.partial(j, n) - l) * minusD / divisor, n);
-  }
+void gradientRow(const Row& row, int64_t columns, float d, float lse, int64_t target, T* out) {
+  const Vec minusD = splat(0.0f - d), l = splat(lse), divisor = splat(row.temperature);
+  const bool scaled = row.temperature != 1.0f;
+  eachVectors(columns, out, false, [&](int64_t j, auto lanes) {
+    Vec x[lanes.count];
+    if constexpr (lanes.count == kSide) {
+      scaled ? row.template group<true>(j, x) : row.template group<false>(j, x);
+    } else {
+      lanes.get(row.logits + j, x);
+      x[0] = row.prepared(x[0]);
+    }
+    for (int k = 0; k < lanes.count; k++) x[k] = expRangeFromBelow(min(splat(89.0f), x[k] - l));
+    expInRange<lanes.count>(x);
+    for (int k = 0; k < lanes.count; k++) x[k] = x[k] * minusD;
+    if (scaled)
+      for (int k = 0; k < lanes.count; k++) x[k] = x[k] / divisor;
+    lanes.put(out + j, x);
+  });
   if (target >= 0 && target < columns)
-    fromFloat(d * (1.0f - expOne(row.one(target) - lse)) / temperature, out[target]);
+    fromFloat(d * (1.0f - expOne(row.one(target) - lse)) / row.temperature, out[target]);
 }
 
 template <class T, class Round>
@@ -192,8 +201,7 @@ void backward(const LinearLogprobBackwardArgs& args, Workers& workers) {
         for (int64_t i = from; i < to; i++) {
           const LogitRow<float, Round> row{logits + i * n, p.temperature};
           const int64_t r = active[i];
-          gradientRow(row, n, args.dLogprobs[r], args.lse[r], p.temperature, p.targets[r] - begin,
-                      dLogits + i * n);
+          gradientRow(row, n, args.dLogprobs[r], args.lse[r], p.targets[r] - begin, dLogits + i * n);
         }
       });
 
