@@ -19,7 +19,7 @@ const scaling = path.join(root, 'docs/results/scaling.json');
 
 function run(script, ...args) {
   console.log(`${script} ${args.join(' ')}`);
-  const { status } = spawnSync(process.execPath, [path.join(root, script), ...args], { stdio: 'inherit' });
+  const { status } = spawnSync(process.execPath, [script, ...args], { cwd: root, stdio: 'inherit' });
   // 1: some row failed, which the JSON tells; the others count.
   if (status !== 0 && status !== 1) process.exit(status ?? 2);
 }
@@ -138,8 +138,19 @@ function fill(text, name, content) {
 const { values } = parseArgs({ options: { run: { type: 'boolean', default: false } } });
 if (values.run) {
   const bench = 'dist/bench/main.js';
-  run(bench, '--peers', '--shapes', 'full', '--threads', '1,2', '--time', '40', '--out', results);
-  run(bench, '--scaling', '--out', scaling);
+  run(
+    bench,
+    '--peers',
+    '--shapes',
+    'full',
+    '--threads',
+    '1,2',
+    '--time',
+    '40',
+    '--out',
+    path.relative(root, results),
+  );
+  run(bench, '--scaling', '--out', path.relative(root, scaling));
   run('scripts/charts.mjs');
 }
 /** Replaces tables of a page: [name, content]. */
