@@ -4,10 +4,11 @@
 // C is cut into blocks of rows x columns; k into blocks whose panel of B stays in L1 while the rows of a
 // block pass over it. A task is a block, whose rows of A are packed ahead for all threads, or all blocks of
 // some rows, which it packs itself. B is packed ahead where several blocks of rows read it, else block by
-// block by the task itself; packed weights are read in place. Of gradients of weights a task packs both
-// operands slice by slice of k, and where few columns take A the tiles load it as it is stored. With splitK
-// each chunk of k has chains of its own, and the chunks are added in order. Included once a pass, inside it,
-// after each_vector.h and gemm_tile.h: no guard.
+// block by the task itself; packed weights are read in place. Of gradients of weights, and of small products
+// on several threads, a task packs both operands slice by slice of k; where few columns take A the tiles load
+// it as it is stored. With splitK each chunk of k has chains of its own, and the chunks are added in order.
+// Included once a pass, inside it, after each_vector.h and gemm_tile.h: no guard.
+#include "cpu/shared/gemm_depths.h"
 
 namespace isopolicy::ISA_PASS {
 
@@ -20,6 +21,8 @@ inline constexpr int64_t kLeastRows = 192, kSquareRows = 512, kSquareColumns = 2
 // The same of a gradient of weights, whose operands both lie across k: where all columns of some rows have
 // few enough sums, a task packs both slice by slice as it comes to them, each read once, in long rows.
 inline constexpr int64_t kSlicedBytes = int64_t(1) << 20, kMostSliced = 1024;
+// Bytes of an operand that every thread packs for itself rather than wait for the others.
+inline constexpr int64_t kPackedTwice = int64_t(160) << 10;
 // From so many rows a thread on, each thread packs its own and reads all of B; with fewer it does where B is
 // this small. Else all pack A ahead and share out the columns, so that B is read once.
 inline constexpr int64_t kLeastOwnRows = 512, kSmallBytes = int64_t(1) << 20;
@@ -33,44 +36,6 @@ inline constexpr int64_t kFewColumns = 512, kFewDepth = 512;
 inline constexpr int64_t kPackedAhead = int64_t(8) << 20;
 // Multiply-adds worth a thread of its own: some microseconds.
 inline constexpr int64_t kProductGrain = int64_t(1) << 18;
-
-// How k is cut: chunks of splitK, and each of them in blocks.
-struct Depths {
-  int64_t k, chunk, blockLength, blocksAChunk, blocks, stepsAChunk, steps;
-  int stepLength;
-
-  Depths(int64_t k, int64_t splitK, int64_t blockLength, int stepLength)
-      : k(k), blockLength(blockLength), stepLength(stepLength) {
-    chunk = splitK > 0 && splitK < k ? splitK : k;
-    const int64_t chunks = chunk > 0 ? quotientUp(k, chunk) : 1;
-    const int64_t rest = k - (chunks - 1) * chunk;  // length of the last chunk
-    blocksAChunk = chunk > 0 ? quotientUp(chunk, blockLength) : 1;
-    stepsAChunk = quotientUp(chunk, stepLength);
-    blocks = (chunks - 1) * blocksAChunk + (rest > 0 ? quotientUp(rest, blockLength) : 1);
-    steps = (chunks - 1) * stepsAChunk + quotientUp(rest, stepLength);
-  }
-
-  struct Block {
-    int64_t begin, length;     // of k
-    int64_t firstStep, steps;  // counted over all blocks
-    int64_t chunk;
-    bool chunkBegins, chunkEnds, last;
-  };
-  Block block(int64_t index) const {
-    Block b;
-    b.chunk = index / blocksAChunk;
-    const int64_t within = index % blocksAChunk;
-    const int64_t end = lesser((b.chunk + 1) * chunk, k);
-    b.begin = b.chunk * chunk + within * blockLength;
-    b.length = lesser(blockLength, end - b.begin);
-    b.firstStep = b.chunk * stepsAChunk + within * blockLength / stepLength;
-    b.steps = quotientUp(b.length, stepLength);
-    b.chunkBegins = within == 0;
-    b.chunkEnds = b.begin + b.length == end;
-    b.last = index == blocks - 1;
-    return b;
-  }
-};
 
 template <class Format>
 class FewRows;
@@ -149,11 +114,15 @@ class Product {
     sharesB_ = !g_.packedB && g_.batch == 1 && g_.m > high_;
     wide_ = !whole ? kSquareColumns : g_.packedB || sharesB_ ? kColumns : panelsPacked() * kColumns;
     if (streams()) wide_ = lesser(kStreamedColumns, roundUp(quotientUp(g_.n, threads), kColumns));
-    if (!whole && g_.transposeA && !g_.transposeB && !g_.packedB && g_.batch == 1 && g_.n <= kMostSliced)
-      cutSliced(threads);
-    storedRows_ = Format::kTakesStoredRows && ownRows_ && !g_.transposeA && g_.n <= kFewColumns &&
-                  g_.k <= kFewDepth && (g_.k | depths_.chunk) % Format::kStepLength == 0 &&
-                  g_.m % (kRows / 2) == 0 &&
+    if (!g_.packedB && g_.batch == 1 && !streams()) {
+      if (!whole && g_.transposeA && !g_.transposeB && g_.n <= kMostSliced)
+        cutSliced(threads);
+      else if (threads > 1)
+        cutApart(threads);
+    }
+    storedRows_ = Format::kTakesStoredRows && (ownRows_ || sliced_) && !g_.transposeA &&
+                  g_.n <= kFewColumns && g_.k <= kFewDepth &&
+                  (g_.k | depths_.chunk) % Format::kStepLength == 0 && g_.m % (kRows / 2) == 0 &&
                   (g_.lda | (g_.batch > 1 ? g_.strideA : 0)) * int64_t(sizeof(T)) % 64 == 0 &&
                   reinterpret_cast<uintptr_t>(g_.a) % 64 == 0;
   }
@@ -169,6 +138,19 @@ class Product {
     else
       down = roundUp(down, threads);
     high_ = roundUp(quotientUp(g_.m, down), kRows);
+  }
+
+  // A small product: each thread has columns, or rows, of its own and packs all that it needs by itself.
+  void cutApart(int threads) {
+    const bool byColumns = g_.n >= g_.m;
+    const int64_t split = byColumns ? g_.n : g_.m, whole = byColumns ? g_.m : g_.n;
+    const int64_t part = roundUp(quotientUp(split, threads), byColumns ? kColumns : kRows);
+    if (part >= split || whole * g_.k * int64_t(sizeof(T)) > kPackedTwice ||
+        part * whole * 4 * kChains > kSlicedBytes)
+      return;
+    sliced_ = true;
+    high_ = byColumns ? roundUp(g_.m, kRows) : part;
+    wide_ = byColumns ? part : roundUp(g_.n, kColumns);
   }
 
   void oneMatrix(Workers& workers) {
@@ -319,7 +301,7 @@ class Product {
     char* own = packed.b || direct
                     ? nullptr
                     : scratch.get<char>(group * (Format::kBlock / Format::kStepLength) * Format::kBytesB);
-    char* slice = packed.a
+    char* slice = packed.a || storedRows_
                       ? nullptr
                       : scratch.get<char>(tiles * (Format::kBlock / Format::kStepLength) * Format::kBytesA);
     float* bias = scratch.get<float>(g_.bias ? panels * kColumns : 0);
@@ -343,7 +325,10 @@ class Product {
         for (int64_t t = 0; t < tiles; t += together)
           packRows(matrix, m + t * kRows, lesser(together * kRows, rows - t * kRows), k,
                    slice + t * k.steps * Format::kBytesA);
-        nextA = rowsAhead(aStored(matrix, m, next), g_.lda, lesser(Format::kBlock, g_.k - next), rows, steps);
+        const int64_t length = lesser(Format::kBlock, g_.k - next);
+        if (!k.last)
+          nextA = g_.transposeA ? rowsAhead(aStored(matrix, m, next), g_.lda, length, rows, steps)
+                                : rowsAhead(aStored(matrix, m, next), g_.lda, rows, length, steps);
       } else if (panels > 1 && !k.last && !storedRows_) {
         nextA = linesAhead(aAt(packed, m - packed.aFirstRow, depths_.block(blockIndex + 1)),
                            tiles * k.steps * Format::kBytesA, steps);
