@@ -92,10 +92,13 @@ export {
   trimMemory,
   type VectorLevel,
 } from './runtime.js';
+export { type Base, loadBase, type PrepareOptions, prepareBase } from './sanity/base.js';
+export { type BaseConfig, type BaseOptions, resolveBaseOptions } from './sanity/baseConfig.js';
 export { resolveSanityOptions, type SanityConfig, type SanityOptions } from './sanity/config.js';
 export { measureMismatch } from './sanity/effect.js';
 export { buildPerfectibleSet, type PerfectibleSet } from './sanity/perfectible.js';
 export { runSanity, type SanityEvent, type SanitySummary } from './sanity/run.js';
+export { openSubject, type Subject, type SubjectSource, subjectPrompts } from './sanity/subject.js';
 export { teach } from './sanity/supervised.js';
 export { judge, type Verdict } from './sanity/verdict.js';
 export { createTask, type Task } from './tasks/index.js';

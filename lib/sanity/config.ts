@@ -1,18 +1,17 @@
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
-import type { DecoderConfig } from '../models/config.js';
 import { type Numerics, type NumericsPreset, numerics } from '../numerics.js';
 import { type AlgorithmName, algorithmNames } from '../rl/algorithms.js';
-import { createTask } from '../tasks/index.js';
 import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
 import { createLossScaler } from '../training/lossScaler.js';
+import { type BaseConfig, type BaseOptions, resolveBaseOptions } from './baseConfig.js';
 
 export const numericsModes = ['default', 'matched'] as const;
 export type NumericsMode = (typeof numericsModes)[number];
+export const sanitySchedules = ['linear', 'constant'] as const;
+export type SanitySchedule = (typeof sanitySchedules)[number];
 
 /** What a sanity run can be asked for; everything is optional. */
-export interface SanityOptions {
-  /** A spec of createTask; default `sort:16:10`. */
-  readonly task?: string;
+export interface SanityOptions extends BaseOptions {
   /** Default fp16. */
   readonly trainingPrecision?: FloatDType;
   /** Default the training precision. */
@@ -21,6 +20,7 @@ export interface SanityOptions {
   readonly algorithm?: AlgorithmName;
   /** `matched`: both engines make the same numeric choices and agree to the bit. */
   readonly numerics?: NumericsMode;
+  /** Of the order of problems, sampling and mini-batches, and of the base unless baseSeed says otherwise; default 1. */
   readonly seed?: number;
   /** Most RL steps. */
   readonly steps?: number;
@@ -29,23 +29,17 @@ export interface SanityOptions {
   readonly updatesPerStep?: number;
   readonly learningRate?: number;
   readonly warmupSteps?: number;
+  /** How the learning rate goes on after the warm-up: `linear` (default) falls to 2 % at the last step. */
+  readonly schedule?: SanitySchedule;
+  /** Ends the run as soon as it has passed (default); otherwise it goes on to its last step. */
+  readonly stopWhenPassed?: boolean;
   /** A spec of createLossScaler; default `verl` in fp16, `none` otherwise. */
   readonly lossScaler?: string;
-  /** Width of the model; default 64. */
-  readonly hiddenSize?: number;
-  /** Depth of the model; default 4. */
-  readonly numLayers?: number;
-  /** Problems tried for the set. */
-  readonly candidates?: number;
-  /** Responses that decide whether a problem is in the set; default 40, the paper's. */
-  readonly samplesPerProblem?: number;
-  /** Supervised learning stops at this sampled accuracy. */
-  readonly baseAccuracy?: number;
   /** Steps between checkpoints. */
   readonly checkpointEvery?: number;
 }
 
-export type SanityConfig = Required<SanityOptions>;
+export type SanityConfig = Required<SanityOptions> & BaseConfig;
 
 /** The set keeps problems that the base solves at least and at most this often; the paper's bounds. */
 export const SOLVED_AT_LEAST = 0.2;
@@ -60,7 +54,8 @@ export const PASS_ACCURACY = 0.95;
  */
 export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig {
   const where = 'sanity';
-  const task = createTask(options.task ?? 'sort:16:10').name;
+  const seed = checkInteger(where, 'seed', options.seed ?? 1, 0, 2 ** 31 - 1);
+  const base = resolveBaseOptions(where, { ...options, baseSeed: options.baseSeed ?? seed });
   const trainingPrecision = checkChoice(
     where,
     'trainingPrecision',
@@ -83,18 +78,17 @@ export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig 
   }
   const promptsPerStep = checkInteger(where, 'promptsPerStep', options.promptsPerStep ?? 32, 1, 65536);
   const groupSize = checkInteger(where, 'groupSize', options.groupSize ?? 8, 2, 65536);
-  const hiddenSize = checkInteger(where, 'hiddenSize', options.hiddenSize ?? 64, 32, 65536);
-  if (hiddenSize % 32 !== 0)
-    invalid(where, 'hiddenSize to be a multiple of 32, the size of a head', hiddenSize);
+  const stopWhenPassed = options.stopWhenPassed ?? true;
+  if (typeof stopWhenPassed !== 'boolean') invalid(where, 'stopWhenPassed to be a boolean', stopWhenPassed);
   const lossScaler = options.lossScaler ?? (trainingPrecision === 'fp16' ? 'verl' : 'none');
   createLossScaler(lossScaler);
   return {
-    task,
+    ...base,
     trainingPrecision,
     rolloutPrecision,
     algorithm: checkChoice(where, 'algorithm', options.algorithm ?? 'pg-seq-is', algorithmNames),
     numerics: mode,
-    seed: checkInteger(where, 'seed', options.seed ?? 1, 0, 2 ** 31 - 1),
+    seed,
     steps: checkInteger(where, 'steps', options.steps ?? 160, 1, 1e6),
     promptsPerStep,
     groupSize,
@@ -107,27 +101,10 @@ export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig 
     ),
     learningRate: checkNumber(where, 'learningRate', options.learningRate ?? 1e-4, 0),
     warmupSteps: checkInteger(where, 'warmupSteps', options.warmupSteps ?? 5, 0, 1e6),
+    schedule: checkChoice(where, 'schedule', options.schedule ?? 'linear', sanitySchedules),
+    stopWhenPassed,
     lossScaler,
-    hiddenSize,
-    numLayers: checkInteger(where, 'numLayers', options.numLayers ?? 4, 1, 1024),
-    candidates: checkInteger(where, 'candidates', options.candidates ?? 400, 1, 1e6),
-    samplesPerProblem: checkInteger(where, 'samplesPerProblem', options.samplesPerProblem ?? 40, 2, 1e4),
-    baseAccuracy: checkNumber(where, 'baseAccuracy', options.baseAccuracy ?? 0.55, 0, 1),
     checkpointEvery: checkInteger(where, 'checkpointEvery', options.checkpointEvery ?? 10, 1, 1e6),
-  };
-}
-
-/** The decoder of a run: heads of 32, a feed-forward block of three times the width, a head of its own. */
-export function decoderConfig({ task, hiddenSize, numLayers }: SanityConfig): DecoderConfig {
-  const { vocabSize, promptLength, responseLength } = createTask(task);
-  return {
-    vocabSize,
-    hiddenSize,
-    intermediateSize: 3 * hiddenSize,
-    numLayers,
-    numHeads: hiddenSize / 32,
-    maxPositionEmbeddings: promptLength + responseLength,
-    ropeTheta: 1000,
   };
 }
 

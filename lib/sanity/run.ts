@@ -12,9 +12,11 @@ import { createTask } from '../tasks/index.js';
 import type { Task } from '../tasks/task.js';
 import { loadCheckpoint, saveCheckpoint } from '../training/checkpoint.js';
 import { TrainingEngine } from '../training/engine.js';
-import { decoderConfig, engineNumerics, type SanityConfig } from './config.js';
+import { type BaseEvent, prepareBase } from './base.js';
+import { decoderConfig } from './baseConfig.js';
+import { engineNumerics, type SanityConfig } from './config.js';
 import { effectSettings, measureMismatch, type Setting } from './effect.js';
-import { buildPerfectibleSet } from './perfectible.js';
+import type { PerfectibleSet } from './perfectible.js';
 import {
   type MismatchSummary,
   meanMismatch,
@@ -22,7 +24,6 @@ import {
   type StepRecord,
   summarizeMismatch,
 } from './record.js';
-import { teach } from './supervised.js';
 import { judge, type Verdict, WINDOW, windowMean } from './verdict.js';
 
 export interface SanitySummary extends Verdict {
@@ -46,23 +47,18 @@ export interface SanitySummary extends Verdict {
 
 /** What a run tells while it goes on. */
 export type SanityEvent =
-  | { readonly kind: 'teach'; readonly step: number; readonly loss: number; readonly accuracy: number }
-  | { readonly kind: 'select'; readonly tried: number; readonly kept: number; readonly candidates: number }
+  | BaseEvent
   | { readonly kind: 'resume'; readonly step: number }
   | { readonly kind: 'step'; readonly record: StepRecord; readonly steps: number }
   | { readonly kind: 'effect'; readonly setting: Setting };
 
 export interface RunOptions {
   readonly directory: RunDirectory;
+  /** A folder that keeps bases' results; see {@link prepareBase}. */
+  readonly base?: string;
   /** Aborting it ends the run after the step that is running, with a checkpoint. */
   readonly signal?: AbortSignal;
   readonly report?: (event: SanityEvent) => void;
-}
-
-interface SetFile {
-  readonly indices: readonly number[];
-  readonly tried: number;
-  readonly accuracy: number;
 }
 
 const SET_FILE = 'set.json';
@@ -82,36 +78,16 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   const { directory, signal, report } = options;
   const started = performance.now();
   const task = createTask(config.task);
-  using model = new Decoder(decoderConfig(config), { seed: config.seed });
-
   const checkpoint = await directory.latestCheckpoint();
-  let set: SetFile;
-  if (checkpoint) {
-    set = await readSet(directory);
-  } else {
-    await directory.truncateMetrics(0);
-    const common = { seed: config.seed, ...(signal && { signal }) };
-    await teach(model, task, {
-      ...common,
-      accuracy: config.baseAccuracy,
-      report: (progress) => report?.({ kind: 'teach', ...progress }),
-    });
-    set = await buildPerfectibleSet(model, task, {
-      ...common,
-      candidates: config.candidates,
-      samples: config.samplesPerProblem,
-      report: (progress) => report?.({ kind: 'select', ...progress, candidates: config.candidates }),
-    });
-    if (!signal?.aborted) {
-      if (set.indices.length === 0) {
-        throw new InvalidArgumentError(
-          `[sanity] expected some of ${set.tried} problems to be solved 20 % to 80 % of the time, got none ` +
-            `(the base is right ${(100 * set.accuracy).toFixed(1)} % of the time); try another baseAccuracy or more candidates`,
-        );
+  if (!checkpoint) await directory.truncateMetrics(0);
+  const start = checkpoint
+    ? {
+        model: new Decoder(decoderConfig(config), { seed: config.baseSeed }),
+        set: await readSet(directory.path),
       }
-      await atomicWriteFile(join(directory.path, SET_FILE), `${JSON.stringify(set)}\n`);
-    }
-  }
+    : await newStart(config, options);
+  using model = start.model;
+  const { set } = start;
 
   const numerics = engineNumerics(config.numerics);
   const totalUpdates = config.steps * config.updatesPerStep;
@@ -120,7 +96,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     precision: config.trainingPrecision,
     numerics: numerics.training,
     schedule: {
-      kind: 'linear',
+      kind: config.schedule,
       learningRate: config.learningRate,
       warmupSteps: warmup,
       totalSteps: totalUpdates,
@@ -151,12 +127,13 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   const rewards = records.map((record) => record['train/reward']!);
   let step = checkpoint?.step ?? 0;
   if (!signal?.aborted || checkpoint) {
-    const prompts = set.indices.map((index) => task.problem(config.seed, index));
+    const prompts = set.indices.map((index) => task.problem(config.baseSeed, index));
     // Constant-length norms divide by the longest response there can be, as the paper does with its 8192.
     const algorithm = createAlgorithm(config.algorithm, { constantLength: task.responseLength });
     const trainer = new Trainer(rollout, training, task, prompts, { ...config, algorithm });
+    const passed = () => config.stopWhenPassed && judge(rewards, responsesPerStep).passed;
     let saved = step;
-    while (step < config.steps && !signal?.aborted && !judge(rewards, responsesPerStep).passed) {
+    while (step < config.steps && !signal?.aborted && !passed()) {
       const result = await trainer.step(step);
       rewards.push(result.reward);
       const record = recordOf(result, {
@@ -186,18 +163,19 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     if (saved !== step) await save(step);
   }
 
-  const interrupted =
-    signal?.aborted === true && step < config.steps && !judge(rewards, responsesPerStep).passed;
+  const verdict = judge(rewards, responsesPerStep);
+  const ended = step >= config.steps || (config.stopWhenPassed && verdict.passed);
+  const interrupted = signal?.aborted === true && !ended;
   const effect: (Setting & MismatchSummary)[] = [];
   if (!interrupted) {
-    const sequences = await sampleSequences(rollout, task, set.indices, config.seed);
+    const sequences = await sampleSequences(rollout, task, set.indices, config);
     for (const setting of effectSettings) {
       report?.({ kind: 'effect', setting });
       effect.push({ ...setting, ...summarizeMismatch(await measureMismatch(model, sequences, setting)) });
     }
   }
   const summary: SanitySummary = {
-    ...judge(rewards, responsesPerStep),
+    ...verdict,
     steps: step,
     seconds: secondsBefore + (performance.now() - started) / 1e3,
     precision: { training: config.trainingPrecision, rollout: config.rolloutPrecision },
@@ -215,12 +193,31 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   return summary;
 }
 
-async function readSet(directory: RunDirectory): Promise<SetFile> {
-  const path = join(directory.path, SET_FILE);
+/** The base of a run that begins, and where it was interrupted a set without problems. */
+async function newStart(
+  config: SanityConfig,
+  { directory, base: folder, signal, report }: RunOptions,
+): Promise<{ model: Decoder; set: PerfectibleSet }> {
+  const base = await prepareBase(config, {
+    ...(folder !== undefined && { directory: folder }),
+    ...(signal && { signal }),
+    ...(report && { report }),
+  });
+  if (base === null) {
+    const model = new Decoder(decoderConfig(config), { seed: config.baseSeed });
+    return { model, set: { indices: [], tried: 0, accuracy: 0 } };
+  }
+  await atomicWriteFile(join(directory.path, SET_FILE), `${JSON.stringify(base.set)}\n`);
+  return base;
+}
+
+/** The perfectible set of the run in `path`. */
+export async function readSet(path: string): Promise<PerfectibleSet> {
+  const file = join(path, SET_FILE);
   try {
-    return JSON.parse(await readFile(path, 'utf8'));
+    return JSON.parse(await readFile(file, 'utf8'));
   } catch (cause) {
-    throw new InvalidArgumentError(`[sanity] expected ${path} to be readable JSON`, { cause });
+    throw new InvalidArgumentError(`[sanity] expected ${file} to be readable JSON`, { cause });
   }
 }
 
@@ -229,11 +226,11 @@ async function sampleSequences(
   rollout: RolloutEngine,
   task: Task,
   indices: readonly number[],
-  seed: number,
+  { baseSeed, seed }: SanityConfig,
 ): Promise<TokenSequence[]> {
   rollout.syncWeights();
   const requests = Array.from({ length: EFFECT_SEQUENCES }, (_, i) => ({
-    prompt: task.problem(seed, indices[i % indices.length]!),
+    prompt: task.problem(baseSeed, indices[i % indices.length]!),
     promptId: EFFECT_PROMPTS + i,
     sampleId: 0,
   }));

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { defaultDirectory } from '../../lib/cli/sanity.js';
+import { defaultDirectory } from '../../lib/cli/experiment.js';
+import { runName } from '../../lib/cli/sanity.js';
 import { resolveSanityOptions } from '../../lib/sanity/config.js';
 import { isopolicy, temporaryFolder, withoutAddon } from './command.js';
 
@@ -27,6 +28,8 @@ test('help names the defaults that a run has', () => {
     '--candidates': 'candidates',
     '--samples-per-problem': 'samplesPerProblem',
     '--base-accuracy': 'baseAccuracy',
+    '--teach-steps': 'teachSteps',
+    '--schedule': 'schedule',
     '--checkpoint-every': 'checkpointEvery',
   };
   for (const [option, name] of Object.entries(options)) {
@@ -40,7 +43,7 @@ test('help names the defaults that a run has', () => {
 test('a new folder is named for the run and its time', () => {
   const now = new Date('2026-11-22T14:05:09.123Z');
   assert.equal(
-    defaultDirectory(resolveSanityOptions(), now),
+    defaultDirectory(runName(resolveSanityOptions()), now),
     'runs/sanity-sort-16-10-pg-seq-is-fp16-seed1-20261122T140509Z',
   );
   const mixed = resolveSanityOptions({
@@ -48,7 +51,10 @@ test('a new folder is named for the run and its time', () => {
     rolloutPrecision: 'fp32',
     algorithm: 'grpo',
   });
-  assert.equal(defaultDirectory(mixed, now), 'runs/sanity-sort-16-10-grpo-bf16-fp32-seed1-20261122T140509Z');
+  assert.equal(
+    defaultDirectory(runName(mixed), now),
+    'runs/sanity-sort-16-10-grpo-bf16-fp32-seed1-20261122T140509Z',
+  );
 });
 
 test('precisions that contradict each other', () => {

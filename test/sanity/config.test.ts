@@ -3,12 +3,8 @@ import { describe, it } from 'node:test';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { resolveDecoderConfig } from '../../lib/models/config.js';
 import { numerics } from '../../lib/numerics.js';
-import {
-  decoderConfig,
-  engineNumerics,
-  resolveSanityOptions,
-  type SanityOptions,
-} from '../../lib/sanity/config.js';
+import { decoderConfig } from '../../lib/sanity/baseConfig.js';
+import { engineNumerics, resolveSanityOptions, type SanityOptions } from '../../lib/sanity/config.js';
 import { createTask } from '../../lib/tasks/index.js';
 
 describe('resolveSanityOptions', () => {
@@ -20,24 +16,29 @@ describe('resolveSanityOptions', () => {
       algorithm: 'pg-seq-is',
       numerics: 'default',
       seed: 1,
+      baseSeed: 1,
       steps: 160,
       promptsPerStep: 32,
       groupSize: 8,
       updatesPerStep: 4,
       learningRate: 1e-4,
       warmupSteps: 5,
+      schedule: 'linear',
+      stopWhenPassed: true,
       lossScaler: 'verl',
       hiddenSize: 64,
       numLayers: 4,
       candidates: 400,
       samplesPerProblem: 40,
       baseAccuracy: 0.55,
+      teachSteps: 4000,
       checkpointEvery: 10,
     });
     const resolved = resolveSanityOptions({ trainingPrecision: 'bf16', algorithm: 'grpo' });
     assert.equal(resolved.rolloutPrecision, 'bf16', 'the training precision');
     assert.equal(resolved.lossScaler, 'none', 'fp16 alone needs scaling');
     assert.deepEqual(resolveSanityOptions(resolved), resolved, 'resolves to itself');
+    assert.equal(resolveSanityOptions({ seed: 7 }).baseSeed, 7, 'the seed');
     const mixed = resolveSanityOptions({ trainingPrecision: 'fp32', rolloutPrecision: 'bf16' });
     assert.equal(mixed.rolloutPrecision, 'bf16');
     assert.equal(resolveSanityOptions({ lossScaler: 'static:1024' }).lossScaler, 'static:1024');

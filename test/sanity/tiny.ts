@@ -1,6 +1,7 @@
 /** A task and a model that are taught in a fraction of a second. */
 import { Decoder } from '../../lib/models/decoder.js';
-import { decoderConfig, resolveSanityOptions, type SanityConfig } from '../../lib/sanity/config.js';
+import { decoderConfig } from '../../lib/sanity/baseConfig.js';
+import { resolveSanityOptions, type SanityConfig } from '../../lib/sanity/config.js';
 import { createTask } from '../../lib/tasks/index.js';
 
 export const tinyTask = createTask('sort:2:4');

@@ -1,0 +1,72 @@
+/** The options of the model that an experiment starts from or measures. */
+import type { Command } from 'commander';
+import { InvalidArgumentError } from '../errors.js';
+import type { BaseOptions } from '../sanity/baseConfig.js';
+import { createTask, taskForms } from '../tasks/index.js';
+import { checkedOption, integerOption, numberOption, pathOption } from './options.js';
+
+/** What the command line gives of a base. */
+export interface BaseFlags extends Omit<BaseOptions, 'numLayers'> {
+  readonly layers?: number;
+}
+
+/** Adds the options of a base; its seed is an option of its own only where the command has another seed. */
+export function baseOptions(command: Command): Command {
+  return command
+    .addOption(checkedOption('--task <spec>', `${taskForms.join(', ')} (default: sort:16:10)`, createTask))
+    .addOption(integerOption('--hidden-size <n>', 'width of the model (default: 64)', 32))
+    .addOption(integerOption('--layers <n>', 'depth of the model (default: 4)', 1))
+    .addOption(numberOption('--base-accuracy <x>', 'accuracy at which teaching stops (default: 0.55)', 0, 1))
+    .addOption(integerOption('--teach-steps <n>', 'most steps of teaching (default: 4000)', 1))
+    .addOption(integerOption('--candidates <n>', 'problems tried for the set (default: 400)', 1))
+    .addOption(
+      integerOption('--samples-per-problem <n>', 'responses that decide on a problem (default: 40)', 1),
+    );
+}
+
+/** The options of a base among flags, under their own names. */
+export function baseOptionsOf(flags: BaseFlags): BaseOptions {
+  const { task, baseSeed, hiddenSize, layers, baseAccuracy, teachSteps, candidates, samplesPerProblem } =
+    flags;
+  const options = {
+    task,
+    baseSeed,
+    hiddenSize,
+    numLayers: layers,
+    baseAccuracy,
+    teachSteps,
+    candidates,
+    samplesPerProblem,
+  };
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+}
+
+/** What measures a model takes: the newest weights of a run, or a base. */
+export interface SubjectFlags extends BaseFlags {
+  readonly run?: string;
+  readonly base?: string;
+}
+
+/** Adds the options that name the model to measure. */
+export function subjectOptions(command: Command): Command {
+  return baseOptions(
+    command
+      .addOption(pathOption('--run <dir>', 'measure the newest weights of this sanity run'))
+      .addOption(
+        pathOption('--base <dir>', 'a folder that keeps the base: taken from there, or made and left there'),
+      )
+      .addOption(integerOption('--base-seed <n>', 'seed of the base (default: 1)', 0)),
+  );
+}
+
+/** Refuses options of a base beside a run, which brings its own. */
+export function checkSubjectFlags(where: string, flags: SubjectFlags): void {
+  if (flags.run === undefined) return;
+  const beside = [...Object.keys(baseOptionsOf(flags)), ...(flags.base === undefined ? [] : ['base'])];
+  if (beside.length > 0) {
+    const names = beside.map((name) => `--${name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`);
+    throw new InvalidArgumentError(
+      `[${where}] expected no ${names.join(', ').replace('--num-layers', '--layers')} beside --run, whose model is measured as it is`,
+    );
+  }
+}

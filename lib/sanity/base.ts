@@ -1,0 +1,165 @@
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { InvalidArgumentError } from '../errors.js';
+import { atomicWriteFile } from '../io/atomicWrite.js';
+import { Decoder } from '../models/decoder.js';
+import { createTask } from '../tasks/index.js';
+import type { Task } from '../tasks/task.js';
+import { loadWeights, saveWeights } from '../training/checkpoint.js';
+import { type BaseConfig, baseConfigOf, decoderConfig } from './baseConfig.js';
+import { buildPerfectibleSet, type PerfectibleSet } from './perfectible.js';
+import { type TeachProgress, teach } from './supervised.js';
+
+/** A model that is partly right at a task, and the problems that it solves sometimes. */
+export interface Base {
+  readonly config: BaseConfig;
+  /** The caller disposes of it. */
+  readonly model: Decoder;
+  readonly task: Task;
+  readonly set: PerfectibleSet;
+}
+
+/** What the making of a base tells while it goes on. */
+export type BaseEvent =
+  | ({ readonly kind: 'teach' } & TeachProgress)
+  | { readonly kind: 'select'; readonly tried: number; readonly kept: number; readonly candidates: number };
+
+export interface PrepareOptions {
+  /**
+   * A folder that keeps the base: it is taken from there where it is, and else made and left there. Without one
+   * nothing is written.
+   */
+  readonly directory?: string;
+  readonly signal?: AbortSignal;
+  readonly report?: (event: BaseEvent) => void;
+}
+
+/** Version of a base folder; another one is refused. */
+const BASE_FORMAT_VERSION = 1;
+const BASE_FILE = 'base.json';
+const WEIGHTS_FILE = 'model.safetensors';
+
+interface BaseFile {
+  readonly formatVersion: number;
+  readonly config: BaseConfig;
+  readonly set: PerfectibleSet;
+}
+
+/**
+ * The start of every experiment: a model taught by supervised learning until it is partly right, and its perfectible
+ * set. A pure function of the configuration, so a folder that keeps one can serve every run that asks for the same.
+ *
+ * @returns null where the signal ended the work before it was done
+ * @throws InvalidArgumentError when the folder has another base, or no problem qualifies
+ */
+export async function prepareBase(config: BaseConfig, options: PrepareOptions = {}): Promise<Base | null> {
+  const own = baseConfigOf(config);
+  const { directory } = options;
+  if (directory !== undefined) {
+    const kept = await readBaseFile(directory);
+    if (kept !== undefined) {
+      const different = Object.entries(own).find(
+        ([key, value]) => (kept.config as unknown as Record<string, unknown>)[key] !== value,
+      );
+      if (different !== undefined) {
+        const [key, value] = different;
+        throw new InvalidArgumentError(
+          `[base] expected ${directory} to hold a base with ${key} = ${String(value)}, got one with ` +
+            `${String((kept.config as unknown as Record<string, unknown>)[key])}`,
+        );
+      }
+      return loadBase(directory);
+    }
+  }
+  const base = await makeBase(own, options);
+  if (base !== null && directory !== undefined) {
+    await mkdir(directory, { recursive: true });
+    // base.json comes last: a folder that has it has everything.
+    await saveWeights(join(directory, WEIGHTS_FILE), base.model);
+    const file: BaseFile = { formatVersion: BASE_FORMAT_VERSION, config: own, set: base.set };
+    await atomicWriteFile(join(directory, BASE_FILE), `${JSON.stringify(file)}\n`);
+  }
+  return base;
+}
+
+/**
+ * The base that a folder keeps.
+ *
+ * @throws InvalidArgumentError when there is none, or one of another format version
+ */
+export async function loadBase(directory: string): Promise<Base> {
+  const file = await readBaseFile(directory);
+  if (file === undefined) {
+    throw new InvalidArgumentError(
+      `[base] expected the folder of a base, with a ${BASE_FILE}, got ${JSON.stringify(directory)}`,
+    );
+  }
+  const model = new Decoder(decoderConfig(file.config), { seed: file.config.baseSeed });
+  try {
+    await loadWeights(join(directory, WEIGHTS_FILE), model);
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+  return { config: file.config, model, task: createTask(file.config.task), set: file.set };
+}
+
+async function makeBase(config: BaseConfig, { signal, report }: PrepareOptions): Promise<Base | null> {
+  const task = createTask(config.task);
+  const model = new Decoder(decoderConfig(config), { seed: config.baseSeed });
+  try {
+    const common = { seed: config.baseSeed, ...(signal && { signal }) };
+    await teach(model, task, {
+      ...common,
+      accuracy: config.baseAccuracy,
+      maxSteps: config.teachSteps,
+      report: (progress) => report?.({ kind: 'teach', ...progress }),
+    });
+    const set = await buildPerfectibleSet(model, task, {
+      ...common,
+      candidates: config.candidates,
+      samples: config.samplesPerProblem,
+      report: (progress) => report?.({ kind: 'select', ...progress, candidates: config.candidates }),
+    });
+    if (signal?.aborted) {
+      model.dispose();
+      return null;
+    }
+    if (set.indices.length === 0) {
+      throw new InvalidArgumentError(
+        `[sanity] expected some of ${set.tried} problems to be solved 20 % to 80 % of the time, got none ` +
+          `(the base is right ${(100 * set.accuracy).toFixed(1)} % of the time); try another baseAccuracy or more candidates`,
+      );
+    }
+    return { config, model, task, set };
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+}
+
+async function readBaseFile(directory: string): Promise<BaseFile | undefined> {
+  const path = join(directory, BASE_FILE);
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    throw new InvalidArgumentError(`[base] expected ${path} to be a file that can be read (${code})`, {
+      cause: error,
+    });
+  }
+  let file: BaseFile;
+  try {
+    file = JSON.parse(text);
+  } catch (cause) {
+    throw new InvalidArgumentError(`[base] expected ${path} to be readable JSON`, { cause });
+  }
+  if (file?.formatVersion !== BASE_FORMAT_VERSION) {
+    throw new InvalidArgumentError(
+      `[base] expected ${path} to have format version ${BASE_FORMAT_VERSION}, got ${String(file?.formatVersion)}`,
+    );
+  }
+  return file;
+}

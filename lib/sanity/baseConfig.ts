@@ -1,0 +1,68 @@
+import { checkInteger, checkNumber, invalid } from '../errors.js';
+import type { DecoderConfig } from '../models/config.js';
+import { createTask } from '../tasks/index.js';
+
+/** What a base can be asked for; everything is optional. */
+export interface BaseOptions {
+  /** A spec of createTask; default `sort:16:10`. */
+  readonly task?: string;
+  /** Of the model's weights, the problems, the teaching and the selection; default 1. */
+  readonly baseSeed?: number;
+  /** Width of the model; default 64. */
+  readonly hiddenSize?: number;
+  /** Depth of the model; default 4. */
+  readonly numLayers?: number;
+  /** Sampled accuracy at which supervised learning stops; default 0.55. */
+  readonly baseAccuracy?: number;
+  /** Most steps of supervised learning; default 4000. */
+  readonly teachSteps?: number;
+  /** Problems tried for the perfectible set; default 400. */
+  readonly candidates?: number;
+  /** Responses that decide whether a problem is in the set; default 40, the paper's. */
+  readonly samplesPerProblem?: number;
+}
+
+export type BaseConfig = Required<BaseOptions>;
+
+/**
+ * Fills in the defaults and checks everything; other properties are left out.
+ *
+ * @throws InvalidArgumentError naming the option
+ */
+export function resolveBaseOptions(where: string, options: BaseOptions = {}): BaseConfig {
+  const task = createTask(options.task ?? 'sort:16:10').name;
+  const hiddenSize = checkInteger(where, 'hiddenSize', options.hiddenSize ?? 64, 32, 65536);
+  if (hiddenSize % 32 !== 0)
+    invalid(where, 'hiddenSize to be a multiple of 32, the size of a head', hiddenSize);
+  return {
+    task,
+    baseSeed: checkInteger(where, 'baseSeed', options.baseSeed ?? 1, 0, 2 ** 31 - 1),
+    hiddenSize,
+    numLayers: checkInteger(where, 'numLayers', options.numLayers ?? 4, 1, 1024),
+    baseAccuracy: checkNumber(where, 'baseAccuracy', options.baseAccuracy ?? 0.55, 0, 1),
+    teachSteps: checkInteger(where, 'teachSteps', options.teachSteps ?? 4000, 1, 1e7),
+    candidates: checkInteger(where, 'candidates', options.candidates ?? 400, 1, 1e6),
+    samplesPerProblem: checkInteger(where, 'samplesPerProblem', options.samplesPerProblem ?? 40, 2, 1e4),
+  };
+}
+
+/** The part of a configuration that makes its base. */
+export function baseConfigOf(config: BaseConfig): BaseConfig {
+  const { task, baseSeed, hiddenSize, numLayers, baseAccuracy, teachSteps, candidates, samplesPerProblem } =
+    config;
+  return { task, baseSeed, hiddenSize, numLayers, baseAccuracy, teachSteps, candidates, samplesPerProblem };
+}
+
+/** The decoder of a base: heads of 32, a feed-forward block of three times the width, a head of its own. */
+export function decoderConfig({ task, hiddenSize, numLayers }: BaseConfig): DecoderConfig {
+  const { vocabSize, promptLength, responseLength } = createTask(task);
+  return {
+    vocabSize,
+    hiddenSize,
+    intermediateSize: 3 * hiddenSize,
+    numLayers,
+    numHeads: hiddenSize / 32,
+    maxPositionEmbeddings: promptLength + responseLength,
+    ropeTheta: 1000,
+  };
+}
