@@ -1,25 +1,27 @@
 import { Command } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import { algorithmNames } from '../rl/algorithms.js';
-import type { NumericsMode, SanityConfig, SanityOptions, SanitySchedule } from '../sanity/config.js';
+import type { SanityConfig, SanityOptions } from '../sanity/config.js';
 import type { FloatDType } from '../tensor/dtype.js';
-import { createLossScaler } from '../training/lossScaler.js';
 import { type BaseFlags, baseOptions, baseOptionsOf } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { checkedOption, choiceOption, integerOption, numberOption, pathOption } from './options.js';
+import { choiceOption, integerOption, pathOption } from './options.js';
 import { SanityProgress } from './sanityProgress.js';
 import { sanityReport } from './sanityReport.js';
+import { type TrainingFlags, trainingOptions, trainingOptionsOf } from './trainingOptions.js';
 
 /** What the command line gives: options of a run under their own names, and a few of the command's. */
-interface Flags extends Omit<SanityOptions, 'numLayers'>, BaseFlags, ExperimentFlags {
+interface Flags
+  extends Pick<SanityOptions, 'algorithm' | 'seed' | 'trainingPrecision' | 'rolloutPrecision'>,
+    TrainingFlags,
+    Omit<BaseFlags, 'baseSeed'>,
+    ExperimentFlags {
   readonly precision?: FloatDType;
   readonly base?: string;
 }
 
 const precisions = ['fp16', 'bf16', 'fp32'] as const satisfies readonly FloatDType[];
-const modes = ['default', 'matched'] as const satisfies readonly NumericsMode[];
-const schedules = ['linear', 'constant'] as const satisfies readonly SanitySchedule[];
 
 /** `isopolicy sanity`: the sanity test of arXiv 2510.26788. */
 export function sanityCommand(): Command {
@@ -33,33 +35,12 @@ export function sanityCommand(): Command {
     .addOption(choiceOption('--training-precision <type>', 'precision of the training engine', precisions))
     .addOption(choiceOption('--rollout-precision <type>', 'precision of the rollout engine', precisions))
     .addOption(choiceOption('--algorithm <name>', 'policy-gradient algorithm', algorithmNames, 'pg-seq-is'))
-    .addOption(choiceOption('--numerics <mode>', 'rounding and reduction choices of the engines', modes))
     .addOption(integerOption('--seed <n>', 'seed of everything that is random (default: 1)', 0))
-    .addOption(
-      integerOption('--base-seed <n>', 'seed of the base: weights, problems, teaching (default: --seed)', 0),
-    )
-    .addOption(integerOption('--steps <n>', 'most training steps (default: 160)', 1))
-    .addOption(integerOption('--prompts-per-step <n>', 'problems a step (default: 32)', 1))
-    .addOption(integerOption('--group-size <n>', 'responses to each problem (default: 8)', 2))
-    .addOption(integerOption('--updates-per-step <n>', 'optimizer updates a step (default: 4)', 1))
-    .addOption(numberOption('--learning-rate <x>', 'highest learning rate (default: 1e-4)', 0))
-    .addOption(
-      integerOption('--warmup-steps <n>', 'steps until the learning rate is reached (default: 5)', 0),
-    )
-    .addOption(
-      checkedOption(
-        '--loss-scaler <spec>',
-        'torch, verl, deepspeed, none or static:N (default: verl where fp16 trains, none elsewhere)',
-        createLossScaler,
-      ),
-    )
-    .addOption(choiceOption('--schedule <kind>', 'learning rate after the warm-up', schedules, 'linear'))
     .option('--no-stop-when-passed', 'go on to the last step after the run has passed')
-    .addOption(integerOption('--checkpoint-every <n>', 'steps between checkpoints (default: 10)', 1))
     .addOption(
       pathOption('--base <dir>', 'a folder that keeps the base: taken from there, or made and left there'),
     );
-  experimentOptions(baseOptions(command)).addHelpText(
+  experimentOptions(baseOptions(trainingOptions(command))).addHelpText(
     'after',
     `
 The first Ctrl-C finishes the step and saves, the second stops at once.
@@ -104,10 +85,10 @@ async function sanity(flags: Flags, command: Command): Promise<void> {
 
 /** The options of a run among those of the command line. */
 function sanityOptions(flags: Flags, command: Command): SanityOptions {
-  const { precision, layers, threads, out, resume, json, base, ...own } = flags;
+  const { precision, trainingPrecision, rolloutPrecision, algorithm, seed } = flags;
   for (const [flag, value] of [
-    ['--training-precision', own.trainingPrecision],
-    ['--rollout-precision', own.rolloutPrecision],
+    ['--training-precision', trainingPrecision],
+    ['--rollout-precision', rolloutPrecision],
   ]) {
     if (precision !== undefined && value !== undefined && value !== precision) {
       throw new InvalidArgumentError(
@@ -115,10 +96,16 @@ function sanityOptions(flags: Flags, command: Command): SanityOptions {
       );
     }
   }
+  const own = {
+    algorithm,
+    seed,
+    trainingPrecision: trainingPrecision ?? precision,
+    rolloutPrecision: rolloutPrecision ?? precision,
+  };
   return {
-    ...own,
+    ...Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined)),
+    ...trainingOptionsOf(flags),
     ...baseOptionsOf(flags),
-    ...(precision !== undefined && { trainingPrecision: precision, rolloutPrecision: precision }),
   };
 }
 

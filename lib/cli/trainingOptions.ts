@@ -1,0 +1,58 @@
+/** The options of reinforcement learning that `sanity` and `grid` share; a run's name for each is the flag's own. */
+import type { Command } from 'commander';
+import type { NumericsMode, SanityOptions, SanitySchedule } from '../sanity/config.js';
+import { createLossScaler } from '../training/lossScaler.js';
+import { checkedOption, choiceOption, integerOption, numberOption } from './options.js';
+
+const modes = ['default', 'matched'] as const satisfies readonly NumericsMode[];
+const schedules = ['linear', 'constant'] as const satisfies readonly SanitySchedule[];
+
+const names = [
+  'numerics',
+  'baseSeed',
+  'steps',
+  'promptsPerStep',
+  'groupSize',
+  'updatesPerStep',
+  'learningRate',
+  'warmupSteps',
+  'schedule',
+  'lossScaler',
+  'stopWhenPassed',
+  'checkpointEvery',
+] as const satisfies readonly (keyof SanityOptions)[];
+
+export type TrainingFlags = Pick<SanityOptions, (typeof names)[number]>;
+
+/** Adds the options of how a run trains. */
+export function trainingOptions(command: Command): Command {
+  return command
+    .addOption(choiceOption('--numerics <mode>', 'rounding and reduction choices of the engines', modes))
+    .addOption(
+      integerOption('--base-seed <n>', 'seed of the base: weights, problems, teaching (default: --seed)', 0),
+    )
+    .addOption(integerOption('--steps <n>', 'most training steps (default: 160)', 1))
+    .addOption(integerOption('--prompts-per-step <n>', 'problems a step (default: 32)', 1))
+    .addOption(integerOption('--group-size <n>', 'responses to each problem (default: 8)', 2))
+    .addOption(integerOption('--updates-per-step <n>', 'optimizer updates a step (default: 4)', 1))
+    .addOption(numberOption('--learning-rate <x>', 'highest learning rate (default: 1e-4)', 0))
+    .addOption(
+      integerOption('--warmup-steps <n>', 'steps until the learning rate is reached (default: 5)', 0),
+    )
+    .addOption(choiceOption('--schedule <kind>', 'learning rate after the warm-up', schedules, 'linear'))
+    .addOption(
+      checkedOption(
+        '--loss-scaler <spec>',
+        'torch, verl, deepspeed, none or static:N (default: verl where fp16 trains, none elsewhere)',
+        createLossScaler,
+      ),
+    )
+    .addOption(integerOption('--checkpoint-every <n>', 'steps between checkpoints (default: 10)', 1));
+}
+
+/** The options of a run among flags, those that were given. */
+export function trainingOptionsOf(flags: TrainingFlags): TrainingFlags {
+  return Object.fromEntries(
+    names.filter((name) => flags[name] !== undefined).map((name) => [name, flags[name]]),
+  );
+}
