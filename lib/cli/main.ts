@@ -7,6 +7,7 @@
 import { Command, CommanderError } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import { exitCodes } from './exitCodes.js';
+import { gridCommand } from './grid.js';
 import { infoCommand } from './info.js';
 import { sanityCommand } from './sanity.js';
 import { version } from './version.js';
@@ -35,7 +36,7 @@ Example:
   $ isopolicy sanity --precision fp16 --seed 1`,
   );
 
-for (const command of [sanityCommand(), infoCommand()]) {
+for (const command of [sanityCommand(), gridCommand(), infoCommand()]) {
   // Inherits what is set above; a command added as an object otherwise doesn't.
   program.addCommand(command.copyInheritedSettings(program));
 }

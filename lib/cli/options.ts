@@ -48,6 +48,16 @@ export function pathOption(flags: string, description: string): Option {
   );
 }
 
+/** Values between commas, each of some length. */
+export function listOption(flags: string, description: string): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text) => {
+    const values = text.split(',').map((value) => value.trim());
+    if (values.includes('')) invalid('cli', `${option.long} to be values between commas`, text);
+    return values;
+  });
+}
+
 /** The number that all of `text` is; the text itself where it is none, so that messages can show it. */
 function toNumber(text: string): unknown {
   return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text;

@@ -66,13 +66,18 @@ export interface Checkpoint {
 
 export class RunDirectory {
   readonly path: string;
-  readonly config: Readonly<Record<string, unknown>>;
+  #config: Readonly<Record<string, unknown>>;
   /** Appends run one after another, in the order of the calls. */
   #lastAppend: Promise<void> = Promise.resolve();
 
   private constructor(path: string, config: Readonly<Record<string, unknown>>) {
     this.path = path;
-    this.config = config;
+    this.#config = config;
+  }
+
+  /** What config.json holds, its formatVersion aside. */
+  get config(): Readonly<Record<string, unknown>> {
+    return this.#config;
   }
 
   /**
@@ -116,6 +121,13 @@ export class RunDirectory {
       throw unusable(dir, `the folder of a run, with a ${CONFIG} that can be read`, error);
     }
     return new RunDirectory(dir, decodeConfig(dir, text));
+  }
+
+  /** Replaces the configuration, of a run that is to do more than it was started for. */
+  async replaceConfig(config: Readonly<Record<string, unknown>>): Promise<void> {
+    const text = encodeConfig(config);
+    await atomicWriteFile(join(this.path, CONFIG), text);
+    this.#config = decodeConfig(this.path, text);
   }
 
   /** Adds a line to metrics.jsonl. Keys are `step` and `group/name`. */

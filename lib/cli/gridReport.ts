@@ -1,0 +1,87 @@
+/** The end of a grid as text on stdout. */
+import type { GridConfig } from '../grid/config.js';
+import type { GridGroup, GridSummary } from '../grid/summary.js';
+import { colored, formatNumber, formatShare, formatTable, wrap } from './format.js';
+
+/** A table of the groups, what the runs say together, and what a step costs. */
+export function gridReport(
+  summary: GridSummary,
+  _config: GridConfig,
+  directory: string,
+  color: boolean,
+): string {
+  const { cells, groups, interrupted, failed, task, steps } = summary;
+  const count = (status: string) => cells.filter((cell) => cell.status === status).length;
+  const state = interrupted
+    ? `${colored('INTERRUPTED', 'red', color)}  resume with: isopolicy grid --resume ${directory}`
+    : failed > 0
+      ? colored(`${failed} OF ${cells.length} RUNS FAILED`, 'red', color)
+      : `${count('finished')} runs done`;
+  const lines = [
+    state,
+    `${task}, at most ${steps} steps a run, ${count('finished')} of ${cells.length} runs finished`,
+  ];
+  if (groups.length > 0) lines.push('', groupTable(groups), '', ...wrap(verdict(groups)));
+  for (const { failure, directory: run } of cells) {
+    if (failure !== undefined) lines.push(...wrap(`${run}: ${failure}`));
+  }
+  const costs = costLines(summary);
+  if (costs.length > 0) lines.push('', ...costs);
+  lines.push('', `run directory: ${directory}`);
+  return lines.join('\n');
+}
+
+function groupTable(groups: readonly GridGroup[]): string {
+  const right = { align: 'right' } as const;
+  const range = ({ mean, min, max }: { mean: number; min: number; max: number }) =>
+    min === max ? formatShare(mean) : `${formatShare(mean)} (${formatShare(min)}-${formatShare(max)})`;
+  return formatTable(
+    [
+      { heading: 'algorithm' },
+      { heading: 'train:roll' },
+      { heading: 'seeds', ...right },
+      { heading: 'final accuracy', ...right },
+      { heading: 'peak', ...right },
+      { heading: 'collapsed', ...right },
+      { heading: 'nats per\ntoken', ...right },
+    ],
+    groups.map((group) => [
+      group.algorithm,
+      `${group.training}:${group.rollout}`,
+      String(group.seeds.length),
+      range(group.finalAccuracy),
+      formatShare(group.peakAccuracy.mean),
+      `${group.collapsedAt.length} of ${group.seeds.length}`,
+      formatNumber(group.meanAbsLogRatio.mean, 2),
+    ]),
+  );
+}
+
+/** What the grid shows and no more: which groups collapsed, and what limits the comparison. */
+function verdict(groups: readonly GridGroup[]): string {
+  const name = (group: GridGroup) => `${group.algorithm} in ${group.training}:${group.rollout}`;
+  const collapsed = groups.filter((group) => group.collapsedAt.length > 0);
+  const sentences = [
+    collapsed.length === 0
+      ? 'No run collapsed.'
+      : `Collapsed: ${collapsed.map((group) => `${name(group)} (${group.collapsedAt.length} of ${group.seeds.length})`).join(', ')}.`,
+  ];
+  const open = groups.filter((group) => group.finished < group.seeds.length);
+  if (open.length > 0) sentences.push(`Not at their last step: ${open.map(name).join(', ')}.`);
+  const few = groups.filter((group) => group.seeds.length < 3);
+  if (few.length > 0) sentences.push('Fewer than three seeds in some groups: differences may be chance.');
+  return sentences.join(' ');
+}
+
+function costLines({ costs, groups }: GridSummary): string[] {
+  if (groups.length === 0 || !Number.isFinite(costs.oldPassShare)) return [];
+  const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
+  const text =
+    `The pass for pi_old takes ${percent(costs.oldPassShare)} of the training engine's time and ` +
+    `${percent(costs.oldPassShareOfStep)} of a step (the paper: about 25 % of training).`;
+  const fp32 =
+    costs.fp32RolloutCost === null
+      ? ''
+      : ` Rollout in fp32 takes ${formatNumber(costs.fp32RolloutCost)} times as long as in 16 bits (the paper: about 3).`;
+  return wrap(text + fp32);
+}
