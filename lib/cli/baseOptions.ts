@@ -1,7 +1,7 @@
 /** The options of the model that an experiment starts from or measures. */
 import type { Command } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
-import type { BaseOptions } from '../sanity/baseConfig.js';
+import { type BaseOptions, baseKeys } from '../sanity/baseConfig.js';
 import { createTask, taskForms } from '../tasks/index.js';
 import { checkedOption, integerOption, numberOption, pathOption } from './options.js';
 
@@ -21,24 +21,21 @@ export function baseOptions(command: Command): Command {
     .addOption(integerOption('--candidates <n>', 'problems tried for the set (default: 400)', 1))
     .addOption(
       integerOption('--samples-per-problem <n>', 'responses that decide on a problem (default: 40)', 1),
+    )
+    .addOption(
+      numberOption('--solved-at-least <x>', 'keep problems solved this often or more (default: 0.2)', 0, 1),
+    )
+    .addOption(
+      numberOption('--solved-at-most <x>', 'and this often or less (default: 0.8); 0 to 1 keeps all', 0, 1),
     );
 }
 
 /** The options of a base among flags, under their own names. */
 export function baseOptionsOf(flags: BaseFlags): BaseOptions {
-  const { task, baseSeed, hiddenSize, layers, baseAccuracy, teachSteps, candidates, samplesPerProblem } =
-    flags;
-  const options = {
-    task,
-    baseSeed,
-    hiddenSize,
-    numLayers: layers,
-    baseAccuracy,
-    teachSteps,
-    candidates,
-    samplesPerProblem,
-  };
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const options: BaseOptions = { ...flags, ...(flags.layers !== undefined && { numLayers: flags.layers }) };
+  return Object.fromEntries(
+    baseKeys.filter((key) => options[key] !== undefined).map((key) => [key, options[key]]),
+  );
 }
 
 /** What measures a model takes: the newest weights of a run, or a base. */

@@ -149,10 +149,10 @@ export function gridBases(grid: GridConfig): Map<string, BaseConfig> {
 
 /** The name of a base's folder, which tells every option that makes it. */
 export function baseName(config: BaseConfig): string {
-  const { task, baseSeed, hiddenSize, numLayers, baseAccuracy, teachSteps, candidates, samplesPerProblem } =
-    config;
+  const { task, hiddenSize, numLayers, baseAccuracy, teachSteps, candidates, samplesPerProblem } = config;
   const parts = [task, `d${hiddenSize}`, `l${numLayers}`, `a${baseAccuracy}`, `t${teachSteps}`];
-  return [...parts, `c${candidates}x${samplesPerProblem}`, `seed${baseSeed}`].join('-').replaceAll(':', '-');
+  const set = `c${candidates}x${samplesPerProblem}-s${config.solvedAtLeast}-${config.solvedAtMost}`;
+  return [...parts, set, `seed${config.baseSeed}`].join('-').replaceAll(':', '-');
 }
 
 function uniqueCells(cells: readonly Cell[]): Cell[] {

@@ -119,6 +119,8 @@ async function makeBase(config: BaseConfig, { signal, report }: PrepareOptions):
       ...common,
       candidates: config.candidates,
       samples: config.samplesPerProblem,
+      solvedAtLeast: config.solvedAtLeast,
+      solvedAtMost: config.solvedAtMost,
       report: (progress) => report?.({ kind: 'select', ...progress, candidates: config.candidates }),
     });
     if (signal?.aborted) {
@@ -127,8 +129,9 @@ async function makeBase(config: BaseConfig, { signal, report }: PrepareOptions):
     }
     if (set.indices.length === 0) {
       throw new InvalidArgumentError(
-        `[sanity] expected some of ${set.tried} problems to be solved 20 % to 80 % of the time, got none ` +
-          `(the base is right ${(100 * set.accuracy).toFixed(1)} % of the time); try another baseAccuracy or more candidates`,
+        `[sanity] expected some of ${set.tried} problems to be solved ${percent(config.solvedAtLeast)} to ` +
+          `${percent(config.solvedAtMost)} of the time, got none (the base is right ` +
+          `${(100 * set.accuracy).toFixed(1)} % of the time); try another baseAccuracy or more candidates`,
       );
     }
     return { config, model, task, set };
@@ -136,6 +139,10 @@ async function makeBase(config: BaseConfig, { signal, report }: PrepareOptions):
     model.dispose();
     throw error;
   }
+}
+
+function percent(share: number): string {
+  return `${+(100 * share).toPrecision(12)} %`;
 }
 
 async function readBaseFile(directory: string): Promise<BaseFile | undefined> {

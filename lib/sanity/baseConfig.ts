@@ -20,9 +20,27 @@ export interface BaseOptions {
   readonly candidates?: number;
   /** Responses that decide whether a problem is in the set; default 40, the paper's. */
   readonly samplesPerProblem?: number;
+  /** The set keeps problems that the base solves at least this often; default 0.2, the paper's. */
+  readonly solvedAtLeast?: number;
+  /** And at most this often; default 0.8, the paper's. */
+  readonly solvedAtMost?: number;
 }
 
 export type BaseConfig = Required<BaseOptions>;
+
+/** Every option of a base. */
+export const baseKeys = [
+  'task',
+  'baseSeed',
+  'hiddenSize',
+  'numLayers',
+  'baseAccuracy',
+  'teachSteps',
+  'candidates',
+  'samplesPerProblem',
+  'solvedAtLeast',
+  'solvedAtMost',
+] as const satisfies readonly (keyof BaseOptions)[];
 
 /**
  * Fills in the defaults and checks everything; other properties are left out.
@@ -34,6 +52,11 @@ export function resolveBaseOptions(where: string, options: BaseOptions = {}): Ba
   const hiddenSize = checkInteger(where, 'hiddenSize', options.hiddenSize ?? 64, 32, 65536);
   if (hiddenSize % 32 !== 0)
     invalid(where, 'hiddenSize to be a multiple of 32, the size of a head', hiddenSize);
+  const solvedAtLeast = checkNumber(where, 'solvedAtLeast', options.solvedAtLeast ?? 0.2, 0, 1);
+  const solvedAtMost = checkNumber(where, 'solvedAtMost', options.solvedAtMost ?? 0.8, 0, 1);
+  if (solvedAtLeast > solvedAtMost) {
+    invalid(where, `solvedAtLeast to be at most solvedAtMost = ${solvedAtMost}`, solvedAtLeast);
+  }
   return {
     task,
     baseSeed: checkInteger(where, 'baseSeed', options.baseSeed ?? 1, 0, 2 ** 31 - 1),
@@ -43,14 +66,14 @@ export function resolveBaseOptions(where: string, options: BaseOptions = {}): Ba
     teachSteps: checkInteger(where, 'teachSteps', options.teachSteps ?? 4000, 1, 1e7),
     candidates: checkInteger(where, 'candidates', options.candidates ?? 400, 1, 1e6),
     samplesPerProblem: checkInteger(where, 'samplesPerProblem', options.samplesPerProblem ?? 40, 2, 1e4),
+    solvedAtLeast,
+    solvedAtMost,
   };
 }
 
 /** The part of a configuration that makes its base. */
 export function baseConfigOf(config: BaseConfig): BaseConfig {
-  const { task, baseSeed, hiddenSize, numLayers, baseAccuracy, teachSteps, candidates, samplesPerProblem } =
-    config;
-  return { task, baseSeed, hiddenSize, numLayers, baseAccuracy, teachSteps, candidates, samplesPerProblem };
+  return Object.fromEntries(baseKeys.map((key) => [key, config[key]])) as unknown as BaseConfig;
 }
 
 /** The decoder of a base: heads of 32, a feed-forward block of three times the width, a head of its own. */

@@ -41,9 +41,6 @@ export interface SanityOptions extends BaseOptions {
 
 export type SanityConfig = Required<SanityOptions> & BaseConfig;
 
-/** The set keeps problems that the base solves at least and at most this often; the paper's bounds. */
-export const SOLVED_AT_LEAST = 0.2;
-export const SOLVED_AT_MOST = 0.8;
 /** Training accuracy that passes the test; the paper's. */
 export const PASS_ACCURACY = 0.95;
 

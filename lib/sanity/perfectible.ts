@@ -1,7 +1,6 @@
 import type { Decoder } from '../models/decoder.js';
 import { RolloutEngine } from '../rollout/engine.js';
 import type { Task } from '../tasks/task.js';
-import { SOLVED_AT_LEAST, SOLVED_AT_MOST } from './config.js';
 import { SET_PROBLEMS } from './supervised.js';
 
 export interface PerfectibleOptions {
@@ -10,6 +9,10 @@ export interface PerfectibleOptions {
   readonly candidates: number;
   /** Responses to each. */
   readonly samples: number;
+  /** Problems solved at least this often are kept; default 0.2, the paper's. */
+  readonly solvedAtLeast?: number;
+  /** And at most this often; default 0.8, the paper's. */
+  readonly solvedAtMost?: number;
   readonly signal?: AbortSignal;
   readonly report?: (progress: { tried: number; kept: number }) => void;
 }
@@ -35,7 +38,7 @@ export async function buildPerfectibleSet(
   task: Task,
   options: PerfectibleOptions,
 ): Promise<PerfectibleSet> {
-  const { seed, candidates, samples, signal, report } = options;
+  const { seed, candidates, samples, solvedAtLeast = 0.2, solvedAtMost = 0.8, signal, report } = options;
   using rollout = new RolloutEngine(model, { precision: 'fp32' });
   const indices: number[] = [];
   let tried = 0;
@@ -57,7 +60,7 @@ export async function buildPerfectibleSet(
         .slice(i * samples, (i + 1) * samples)
         .filter(({ tokens }) => task.verify(prompts[i]!, tokens) === 1).length;
       solved += right;
-      if (right >= SOLVED_AT_LEAST * samples && right <= SOLVED_AT_MOST * samples) indices.push(index);
+      if (right >= solvedAtLeast * samples && right <= solvedAtMost * samples) indices.push(index);
     });
     tried += count;
     report?.({ tried, kept: indices.length });

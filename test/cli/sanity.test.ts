@@ -28,6 +28,8 @@ test('help names the defaults that a run has', () => {
     '--candidates': 'candidates',
     '--samples-per-problem': 'samplesPerProblem',
     '--base-accuracy': 'baseAccuracy',
+    '--solved-at-least': 'solvedAtLeast',
+    '--solved-at-most': 'solvedAtMost',
     '--teach-steps': 'teachSteps',
     '--schedule': 'schedule',
     '--checkpoint-every': 'checkpointEvery',

@@ -68,6 +68,8 @@ describe('resolveGridOptions', () => {
       { teachSteps: 9 },
       { candidates: 9 },
       { samplesPerProblem: 9 },
+      { solvedAtLeast: 0 },
+      { solvedAtMost: 1 },
     ];
     const names = [base, ...others.map((other) => ({ ...base, ...other }))].map(baseName);
     assert.equal(new Set(names).size, names.length);

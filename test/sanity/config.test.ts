@@ -31,6 +31,8 @@ describe('resolveSanityOptions', () => {
       candidates: 400,
       samplesPerProblem: 40,
       baseAccuracy: 0.55,
+      solvedAtLeast: 0.2,
+      solvedAtMost: 0.8,
       teachSteps: 4000,
       checkpointEvery: 10,
     });
@@ -48,6 +50,7 @@ describe('resolveSanityOptions', () => {
     [{ task: 'sorte:4:4' }, /\[task\] expected task to be one of .*did you mean sort\?/],
     [{ task: 'sort:4' }, /sort:LENGTH:SYMBOLS with two whole numbers, got "sort:4"/],
     [{ task: 'interleave:5:3' }, /LENGTH to be even/],
+    [{ solvedAtLeast: 0.9 }, /solvedAtLeast to be at most solvedAtMost = 0\.8, got 0\.9/],
     [
       { trainingPrecision: 'fp8' },
       /\[sanity\] expected trainingPrecision to be one of fp32, fp16, bf16, got "fp8"/,

@@ -53,6 +53,22 @@ describe('buildPerfectibleSet', () => {
     });
   }
 
+  it('keeps what lies between other bounds', async () => {
+    using model = tinyModel();
+    await teach(model, tinyTask, { seed: 5, accuracy: 0.4 });
+    const build = (bounds: object) =>
+      buildPerfectibleSet(model, tinyTask, { seed: 5, candidates: 30, samples: 10, ...bounds });
+    const all = await build({ solvedAtLeast: 0, solvedAtMost: 1 });
+    assert.equal(all.indices.length, 30);
+    const never = await build({ solvedAtLeast: 0, solvedAtMost: 0 });
+    const ever = await build({ solvedAtLeast: 0.05, solvedAtMost: 1 });
+    assert.ok(never.indices.length > 0 && ever.indices.length > 0);
+    assert.deepEqual(
+      [...never.indices, ...ever.indices].sort((a, b) => a - b),
+      all.indices,
+    );
+  });
+
   it('keeps exactly the problems that a recount finds between 20 % and 80 %', async () => {
     using model = tinyModel();
     await teach(model, tinyTask, { seed: 5, accuracy: 0.4 });
