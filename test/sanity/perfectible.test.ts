@@ -57,7 +57,7 @@ describe('buildPerfectibleSet', () => {
     using model = tinyModel();
     await teach(model, tinyTask, { seed: 5, accuracy: 0.4 });
     const build = (bounds: object) =>
-      buildPerfectibleSet(model, tinyTask, { seed: 5, candidates: 30, samples: 10, ...bounds });
+      buildPerfectibleSet(model, tinyTask, { seed: 5, candidates: 30, samples: 4, ...bounds });
     const all = await build({ solvedAtLeast: 0, solvedAtMost: 1 });
     assert.equal(all.indices.length, 30);
     const never = await build({ solvedAtLeast: 0, solvedAtMost: 0 });
