@@ -62,17 +62,28 @@ export { swiglu, swigluBackward } from './ops/swiglu.js';
 export { CounterRandom, philox } from './random.js';
 export { type AdvantageOptions, groupAdvantages } from './rl/advantages.js';
 export {
-  type AlgorithmName,
   type AlgorithmParameters,
-  algorithmNames,
+  composeAlgorithm,
   createAlgorithm,
-  drGrpo,
-  grpo,
-  pgSeqIs,
+  presetConfig,
 } from './rl/algorithms.js';
-export { type Algorithm, batchTotals, type PolicyBatch, type PolicyLoss } from './rl/batch.js';
-export { grpoLoss } from './rl/grpo.js';
-export { pgSeqIsLoss } from './rl/pgSeqIs.js';
+export {
+  type Algorithm,
+  batchTotals,
+  type MiniBatch,
+  type PolicyBatch,
+  type PolicyLoss,
+  type Preparation,
+} from './rl/batch.js';
+export { type AlgorithmConfig, checkAlgorithmConfig } from './rl/config.js';
+export { type Correction, type CorrectionOptions, correct } from './rl/corrections/correct.js';
+export { cispoLoss } from './rl/losses/cispo.js';
+export { dppoTvLoss } from './rl/losses/dppoTv.js';
+export { gspoLoss } from './rl/losses/gspo.js';
+export { ppoClipLoss } from './rl/losses/ppoClip.js';
+export { reinforceLoss } from './rl/losses/reinforce.js';
+export { type PresetName, presetNames, presets } from './rl/presets.js';
+export { effectiveSampleSize } from './rl/ratios.js';
 export { Trainer, type TrainerOptions, type TrainerStep, type Trajectory } from './rl/trainer.js';
 export { RolloutEngine, type RolloutOptions } from './rollout/engine.js';
 export type { Completion, GenerationRequest } from './rollout/generation.js';

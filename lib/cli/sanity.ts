@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
-import { algorithmNames } from '../rl/algorithms.js';
+import { presetNames } from '../rl/presets.js';
 import type { SanityConfig, SanityOptions } from '../sanity/config.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { type BaseFlags, baseOptions, baseOptionsOf } from './baseOptions.js';
@@ -34,7 +34,7 @@ export function sanityCommand(): Command {
     .addOption(choiceOption('--precision <type>', 'precision of both engines', precisions, 'fp16'))
     .addOption(choiceOption('--training-precision <type>', 'precision of the training engine', precisions))
     .addOption(choiceOption('--rollout-precision <type>', 'precision of the rollout engine', precisions))
-    .addOption(choiceOption('--algorithm <name>', 'policy-gradient algorithm', algorithmNames, 'pg-seq-is'))
+    .addOption(choiceOption('--algorithm <name>', 'policy-gradient algorithm', presetNames, 'pg-seq-is'))
     .addOption(integerOption('--seed <n>', 'seed of everything that is random (default: 1)', 0))
     .option('--no-stop-when-passed', 'go on to the last step after the run has passed')
     .addOption(

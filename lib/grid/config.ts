@@ -1,5 +1,5 @@
 import { checkChoice, checkInteger, InvalidArgumentError, invalid } from '../errors.js';
-import { type AlgorithmName, algorithmNames } from '../rl/algorithms.js';
+import { type PresetName, presetNames } from '../rl/presets.js';
 import { type BaseConfig, baseConfigOf } from '../sanity/baseConfig.js';
 import { resolveSanityOptions, type SanityConfig, type SanityOptions } from '../sanity/config.js';
 import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
@@ -12,7 +12,7 @@ export interface PrecisionPair {
 
 /** One run of a grid. */
 export interface Cell extends PrecisionPair {
-  readonly algorithm: AlgorithmName;
+  readonly algorithm: PresetName;
   readonly seed: number;
 }
 
@@ -64,7 +64,7 @@ export function resolveGridOptions(options: GridOptions): GridConfig {
     pairs.flatMap((pair) =>
       seeds.map(
         (seed): Cell => ({
-          algorithm: checkChoice(where, 'each algorithm', algorithm as AlgorithmName, algorithmNames),
+          algorithm: checkChoice(where, 'each algorithm', algorithm as PresetName, presetNames),
           ...pair,
           seed: checkInteger(where, 'each seed', seed, 0, 2 ** 31 - 1),
         }),

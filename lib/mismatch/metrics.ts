@@ -1,7 +1,6 @@
 import { invalid } from '../errors.js';
 import { checkRagged } from '../rl/batch.js';
-import { k3 } from '../rl/grpo.js';
-import { effectiveSampleSize } from '../rl/pgSeqIs.js';
+import { effectiveSampleSize, k3 } from '../rl/ratios.js';
 
 /** Log-probs of the same tokens under both engines; ragged as in `PolicyBatch`. */
 export interface MismatchBatch {

@@ -1,113 +1,120 @@
-/** The built-in algorithms by name. An algorithm is a plain object, so a user's own needs no registration. */
-import { checkChoice } from '../errors.js';
-import { type AdvantageOptions, groupAdvantages, resolveAdvantageOptions } from './advantages.js';
-import type { Algorithm } from './batch.js';
-import { type GrpoOptions, grpoLoss, resolveGrpo } from './grpo.js';
-import { type PgSeqIsOptions, pgSeqIsLoss, resolvePgSeqIs } from './pgSeqIs.js';
-
-/** Parameters of each algorithm; every one is optional. */
-export interface AlgorithmParameters {
-  'pg-seq-is': PgSeqIsOptions & AdvantageOptions;
-  'dr-grpo': Pick<GrpoOptions, 'clipLow' | 'clipHigh' | 'constantLength'> &
-    Pick<AdvantageOptions, 'baseline'>;
-  grpo: GrpoOptions & Pick<AdvantageOptions, 'baseline' | 'epsilon'>;
-}
-
-export type AlgorithmName = keyof AlgorithmParameters;
-
-const factories: { [N in AlgorithmName]: (parameters: AlgorithmParameters[N]) => Algorithm } = {
-  'pg-seq-is': pgSeqIs,
-  'dr-grpo': drGrpo,
-  grpo,
-};
-
-export const algorithmNames = Object.keys(factories) as readonly AlgorithmName[];
+/** Algorithms from their configurations, and by name. An algorithm is a plain object, so a user's own needs no registration. */
+import { checkChoice, InvalidArgumentError } from '../errors.js';
+import { groupAdvantages, resolveAdvantageOptions } from './advantages.js';
+import {
+  type Algorithm,
+  batchTotals,
+  checkBatch,
+  isWhole,
+  type MiniBatch,
+  type PolicyBatch,
+  type Preparation,
+} from './batch.js';
+import { type AlgorithmConfig, checkAlgorithmConfig, parameterNames } from './config.js';
+import { type Correction, correct, corrects } from './corrections/correct.js';
+import { losses } from './losses/index.js';
+import { type PresetName, presetNames, presets } from './presets.js';
 
 /**
- * PG-Seq-IS (arXiv 2510.26788, eq. 5), the unbiased policy gradient; see {@link pgSeqIsLoss}.
+ * The algorithm that a configuration describes: a loss, corrections for the gap between mu and the policy that is
+ * trained, advantages and an aggregation.
  *
- * Defaults are those of the authors' scripts: aggregation 'seq-mean-token-sum-norm' with constantLength 8192,
- * baseline 'mean' without std, no log clamp.
+ * With `decoupled` corrections weights and rejection are of pi_old / mu (arXiv 2510.26788 and verl's rollout
+ * correction); `reinforce`, and `bypass`, have them of pi / mu, taken anew at each update.
+ *
+ * @throws InvalidArgumentError that lists everything that is wrong with the configuration
  */
-export function pgSeqIs(parameters: AlgorithmParameters['pg-seq-is'] = {}): Algorithm {
-  const where = 'pg-seq-is';
-  checkNames(where, parameters, [
-    'aggregation',
-    'constantLength',
-    'logClamp',
-    'baseline',
-    'normalizeStd',
-    'epsilon',
-  ]);
-  const options = resolvePgSeqIs(where, parameters);
-  const advantageOptions = resolveAdvantageOptions(where, parameters);
-  return {
-    name: where,
-    needsOldLogprobs: false,
-    advantages: (rewards, groupSize) => groupAdvantages(rewards, groupSize, advantageOptions),
-    loss: (batch) => pgSeqIsLoss(batch, options),
+export function composeAlgorithm(name: string, config: AlgorithmConfig): Algorithm {
+  checkAlgorithmConfig(name, config);
+  const entry = losses[config.loss];
+  const { mode = 'decoupled', denominator = 'fixed' } = config;
+  const advantageOptions = resolveAdvantageOptions(name, config);
+  const correcting = corrects(config);
+  // Of what the correction is taken: of pi_old, which is known before the update, or of pi, which each update changes.
+  const ofOld = entry.needsOld && mode === 'decoupled';
+  const dependsOnMiniBatch =
+    correcting && (denominator === 'kept' || config.importance?.batchNormalize === true);
+  const options = lossOptions(config);
+
+  const corrected = (batch: MiniBatch | PolicyBatch): Correction =>
+    correct(
+      {
+        offsets: batch.offsets,
+        mask: batch.mask,
+        to: (ofOld ? batch.oldLogprobs : batch.logprobs)!,
+        from: batch.rolloutLogprobs,
+      },
+      config,
+    );
+
+  const prepare = (batch: MiniBatch): Preparation => {
+    const { kept, weights, metrics } = corrected(batch);
+    // A weight of 0 rejects, too.
+    const mask =
+      denominator === 'fixed'
+        ? batch.mask
+        : kept.map((keep, t) => (keep === 1 && weights?.[t] !== 0 ? 1 : 0));
+    return { mask, kept, ...(weights && { weights }), totals: batchTotals(batch.offsets, mask), metrics };
   };
-}
 
-/**
- * Dr.GRPO (arXiv 2503.20783): GRPO without std and with a constant length norm. It is what the authors'
- * scripts run under the name GRPO; see {@link grpoLoss}.
- *
- * Defaults are those of the scripts: clipLow = clipHigh = 0.2, constantLength 8192, baseline 'mean'.
- */
-export function drGrpo(parameters: AlgorithmParameters['dr-grpo'] = {}): Algorithm {
-  const where = 'dr-grpo';
-  checkNames(where, parameters, ['clipLow', 'clipHigh', 'constantLength', 'baseline']);
-  const options = resolveGrpo(where, { ...parameters, aggregation: 'seq-mean-token-sum-norm' });
-  return fromGrpo(where, options, resolveAdvantageOptions(where, { ...parameters, normalizeStd: false }));
-}
+  const ready = (batch: PolicyBatch): PolicyBatch => {
+    if (!correcting || batch.kept !== undefined) return batch;
+    if (!dependsOnMiniBatch) {
+      const { metrics, ...made } = corrected(batch);
+      return { ...batch, ...made, preparedMetrics: metrics };
+    }
+    if (!isWhole(batch)) {
+      throw new InvalidArgumentError(
+        `[${name}] expected what prepare() made of the whole mini-batch, on which its weights or denominators depend, got a part of it`,
+      );
+    }
+    const { metrics, ...made } = prepare(batch);
+    return { ...batch, ...made, preparedMetrics: metrics };
+  };
 
-/**
- * GRPO (arXiv 2402.03300): advantages over the group's std, and the mean over each sequence's tokens; see
- * {@link grpoLoss}.
- *
- * Defaults: clipLow = clipHigh = 0.2 (authors' scripts), aggregation 'seq-mean-token-mean', baseline 'mean',
- * epsilon 1e-8.
- */
-export function grpo(parameters: AlgorithmParameters['grpo'] = {}): Algorithm {
-  const where = 'grpo';
-  checkNames(where, parameters, [
-    'clipLow',
-    'clipHigh',
-    'aggregation',
-    'constantLength',
-    'baseline',
-    'epsilon',
-  ]);
-  const { aggregation = 'seq-mean-token-mean' } = parameters;
-  const options = resolveGrpo(where, { ...parameters, aggregation });
-  return fromGrpo(where, options, resolveAdvantageOptions(where, { ...parameters, normalizeStd: true }));
-}
-
-/**
- * The algorithm of that name.
- *
- * @throws InvalidArgumentError on an unknown name (listing the known ones and the nearest), an unknown or a
- * bad parameter
- */
-export function createAlgorithm<N extends AlgorithmName>(
-  name: N,
-  parameters: AlgorithmParameters[N] = {},
-): Algorithm {
-  checkChoice('createAlgorithm', 'name', name, algorithmNames);
-  return factories[name](parameters);
-}
-
-function fromGrpo(name: string, options: GrpoOptions, advantageOptions: AdvantageOptions): Algorithm {
   return {
     name,
-    needsOldLogprobs: true,
+    needsOldLogprobs: ofOld,
     advantages: (rewards, groupSize) => groupAdvantages(rewards, groupSize, advantageOptions),
-    loss: (batch) => grpoLoss(batch, options),
+    ...(dependsOnMiniBatch && { prepare, prepareNeedsLogprobs: !ofOld }),
+    loss: (batch) => {
+      const whole = entry.needsOld && !ofOld ? { ...batch, oldLogprobs: batch.rolloutLogprobs } : batch;
+      // Before corrections read it.
+      checkBatch(name, whole, entry.needsOld);
+      const full = ready(whole);
+      const { loss, gradient, metrics } = entry.run(full, options);
+      return { loss, gradient, metrics: { ...metrics, ...full.preparedMetrics } };
+    },
   };
 }
 
-/** A misspelt parameter would otherwise be a default in silence. */
-function checkNames(where: string, parameters: object, known: readonly string[]): void {
-  for (const name of Object.keys(parameters)) checkChoice(where, 'each parameter', name, known);
+/** The options of the loss alone: what is undefined would stand in the way of a default. */
+function lossOptions(config: AlgorithmConfig): object {
+  const known = ['aggregation', 'constantLength', ...losses[config.loss].options];
+  return Object.fromEntries(
+    Object.entries(config).filter(([key, value]) => known.includes(key) && value !== undefined),
+  );
+}
+
+/** Parameters that a preset can be given: those of its configuration but the loss. */
+export type AlgorithmParameters = Partial<Omit<AlgorithmConfig, 'loss'>>;
+
+/**
+ * The algorithm of a preset, with some of its parameters changed; see {@link presets} for the names and where their
+ * settings come from.
+ *
+ * @throws InvalidArgumentError on an unknown name or parameter (naming the nearest), and on values that are wrong or
+ * contradict each other (listing all)
+ */
+export function createAlgorithm(name: PresetName, parameters: AlgorithmParameters = {}): Algorithm {
+  return composeAlgorithm(name, presetConfig(name, parameters));
+}
+
+/** The configuration of a preset with some of its parameters changed. */
+export function presetConfig(name: PresetName, parameters: AlgorithmParameters = {}): AlgorithmConfig {
+  checkChoice('createAlgorithm', 'name', name, presetNames);
+  const { config } = presets[name];
+  for (const key of Object.keys(parameters))
+    checkChoice(name, 'each parameter', key, parameterNames(config.loss));
+  return { ...config, ...parameters };
 }

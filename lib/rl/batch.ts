@@ -31,6 +31,28 @@ export interface PolicyBatch {
   advantages: Float64Array;
   /** Of the whole mini-batch this micro-batch belongs to, so that micro-batches add up. */
   totals: BatchTotals;
+  /** [tokens] 1 = teaches, 0 = was rejected but still counts in the denominators; default `mask`. */
+  kept?: Uint8Array;
+  /** [tokens] what each token's loss is multiplied by; held fixed. Default 1. */
+  weights?: Float64Array;
+  /** Metrics of the correction that made `kept` and `weights`. */
+  preparedMetrics?: Record<string, number>;
+}
+
+/** A mini-batch before its first micro-batch is passed through the model. */
+export type MiniBatch = Omit<PolicyBatch, 'totals' | 'logprobs' | 'kept' | 'weights' | 'preparedMetrics'> & {
+  /** [tokens] log pi; given to algorithms with `prepareNeedsLogprobs`. */
+  logprobs?: Float64Array;
+};
+
+/** What an algorithm says of a whole mini-batch; micro-batches get their part of it. */
+export interface Preparation {
+  /** [tokens] what counts in the denominators; `totals` are of it. */
+  mask: Uint8Array;
+  kept: Uint8Array;
+  weights?: Float64Array;
+  totals: BatchTotals;
+  metrics: Record<string, number>;
 }
 
 /** What an algorithm returns: loss, d loss / d log pi of each token, metrics. */
@@ -43,6 +65,13 @@ export interface Algorithm {
   readonly needsOldLogprobs: boolean;
   /** [sequences] rewards, groups contiguous -> [sequences] advantages. */
   advantages(rewards: Float64Array, groupSize: number): Float64Array;
+  /**
+   * Only where something depends on the whole mini-batch, such as weights normalised over it: called once for each
+   * mini-batch, before its micro-batches.
+   */
+  prepare?(batch: MiniBatch): Preparation;
+  /** Whether `prepare` reads `logprobs`, which costs one more forward pass. */
+  readonly prepareNeedsLogprobs?: boolean;
   loss(batch: PolicyBatch): PolicyLoss;
 }
 
@@ -55,6 +84,12 @@ export function countedTokens(offsets: Int32Array, mask: Uint8Array): Int32Array
     counts[s] = count;
   }
   return counts;
+}
+
+/** Whether a micro-batch is all of its mini-batch. */
+export function isWhole({ offsets, mask, totals }: PolicyBatch): boolean {
+  const own = sumTotals(countedTokens(offsets, mask));
+  return own.sequences === totals.sequences && own.tokens === totals.tokens;
 }
 
 /** Totals of a whole mini-batch; call it before splitting and give every micro-batch the result. */
@@ -134,6 +169,13 @@ export function checkBatch(where: string, batch: PolicyBatch, needsOld: boolean)
         invalid(where, `${name}[${t}] to be finite where mask is 1`, values[t]);
       }
     }
+  }
+  const { kept, weights } = batch;
+  if (kept !== undefined && !(kept instanceof Uint8Array && kept.length === mask.length)) {
+    invalid(where, `kept to be a Uint8Array of ${mask.length}`, kept);
+  }
+  if (weights !== undefined && !(weights instanceof Float64Array && weights.length === mask.length)) {
+    invalid(where, `weights to be a Float64Array of ${mask.length}`, weights);
   }
   const own = sumTotals(countedTokens(offsets, mask));
   checkInteger(where, 'totals.sequences', totals?.sequences, own.sequences);

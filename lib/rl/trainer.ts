@@ -1,11 +1,12 @@
-import { checkInteger, invalid } from '../errors.js';
+import { checkChoice, checkInteger, invalid } from '../errors.js';
 import { type MismatchMetrics, mismatchMetrics } from '../mismatch/metrics.js';
+import type { Scores, TokenSequence } from '../models/sequences.js';
 import { CounterRandom } from '../random.js';
 import type { RolloutEngine } from '../rollout/engine.js';
 import type { Completion } from '../rollout/generation.js';
 import type { Task } from '../tasks/task.js';
 import type { StepResult, TrainingEngine } from '../training/engine.js';
-import { type Algorithm, batchTotals } from './batch.js';
+import { type Algorithm, batchTotals, type MiniBatch, type PolicyBatch, type Preparation } from './batch.js';
 
 export interface TrainerOptions {
   readonly algorithm: Algorithm;
@@ -17,13 +18,36 @@ export interface TrainerOptions {
   readonly updatesPerStep: number;
   /** Of the order of prompts, of sampling and of mini-batches. */
   readonly seed: number;
+  /** Responses cut off at the length limit have reward 0; they are trained on (default) or masked. */
+  readonly truncated?: TruncatedMode;
 }
+
+export const truncatedModes = ['train', 'mask'] as const;
+export type TruncatedMode = (typeof truncatedModes)[number];
 
 export interface Trajectory {
   readonly prompt: Int32Array;
   readonly completion: Completion;
   /** 1 or 0; a response that was cut off at the length limit gets 0. */
   readonly reward: number;
+  /** Whether it was cut off before its end. */
+  readonly truncated: boolean;
+}
+
+/** Log-probs of a step's response tokens under each policy; sequence s owns [offsets[s], offsets[s + 1]). */
+export interface StepLogprobs {
+  readonly offsets: Int32Array;
+  /** log mu, as logged when the token was sampled. */
+  readonly rollout: Float64Array;
+  /** log pi_old: the training engine before the step's updates. */
+  readonly old: Float64Array;
+  /** log pi as each response's own update saw it. */
+  readonly current: Float64Array;
+  readonly mask: Uint8Array;
+  /** [sequences] the update that each response was in, from 0. */
+  readonly update: Int32Array;
+  /** [sequences] */
+  readonly advantages: Float64Array;
 }
 
 export interface TrainerStep {
@@ -35,6 +59,7 @@ export interface TrainerStep {
   readonly mismatch: MismatchMetrics;
   /** Mean entropy per token under the training engine, in nats. */
   readonly entropy: number;
+  readonly logprobs: StepLogprobs;
   readonly updates: readonly StepResult[];
   readonly seconds: { readonly rollout: number; readonly score: number; readonly train: number };
 }
@@ -71,6 +96,7 @@ export class Trainer {
     const responses = options.promptsPerStep * options.groupSize;
     checkInteger(where, 'updatesPerStep', options.updatesPerStep, 1, responses);
     checkInteger(where, 'seed', options.seed, 0, Number.MAX_SAFE_INTEGER);
+    if (options.truncated !== undefined) checkChoice(where, 'truncated', options.truncated, truncatedModes);
     this.#rollout = rollout;
     this.#training = training;
     this.#task = task;
@@ -88,39 +114,17 @@ export class Trainer {
     // The pass that algorithms with pi_old need, and the measurement of the mismatch on equal weights.
     const sequences = trajectories.map(({ prompt, completion }) => ({ prompt, response: completion.tokens }));
     const old = await this.#training.score(sequences);
-    const rolloutLogprobs = new Float64Array(old.logprobs.length);
-    trajectories.forEach(({ completion }, i) => {
-      rolloutLogprobs.set(completion.logprobs, old.offsets[i]!);
-    });
-    const mask = new Uint8Array(old.logprobs.length).fill(1);
-    const mismatch = mismatchMetrics({ offsets: old.offsets, rolloutLogprobs, logprobs: old.logprobs, mask });
+    const logprobs = this.#stepLogprobs(trajectories, old);
+    const { offsets, rollout, mask } = logprobs;
+    const mismatch = mismatchMetrics({ offsets, rolloutLogprobs: rollout, logprobs: old.logprobs, mask });
     const scored = performance.now();
 
     const rewards = Float64Array.from(trajectories, ({ reward }) => reward);
-    const advantages = algorithm.advantages(rewards, groupSize);
+    logprobs.advantages.set(algorithm.advantages(rewards, groupSize));
     const updates: StepResult[] = [];
-    for (const batch of this.#batches(step, trajectories.length)) {
-      const slices = batch.map((i) => [old.offsets[i]!, old.offsets[i + 1]!] as const);
-      const gather = (values: Float64Array, begin: number, end: number) =>
-        concatenate(slices.slice(begin, end).map(([from, to]) => values.subarray(from, to)));
-      const counts = slices.map(([from, to]) => to - from);
-      const all = offsetsOf(counts);
-      const totals = batchTotals(all, new Uint8Array(all.at(-1)!).fill(1));
-      updates.push(
-        await this.#training.step(
-          batch.map((i) => sequences[i]!),
-          ({ offsets, logprobs }, begin, end) =>
-            algorithm.loss({
-              offsets,
-              logprobs,
-              rolloutLogprobs: gather(rolloutLogprobs, begin, end),
-              oldLogprobs: gather(old.logprobs, begin, end),
-              mask: new Uint8Array(logprobs.length).fill(1),
-              advantages: Float64Array.from(batch.slice(begin, end), (i) => advantages[i]!),
-              totals,
-            }),
-        ),
-      );
+    for (const [u, members] of this.#batches(step, trajectories.length).entries()) {
+      for (const i of members) logprobs.update[i] = u;
+      updates.push(await this.#update(sequences, logprobs, members));
     }
     const trained = performance.now();
     return {
@@ -129,6 +133,7 @@ export class Trainer {
       reward: mean(rewards),
       mismatch,
       entropy: mean(old.entropy),
+      logprobs,
       updates,
       seconds: {
         rollout: (sampled - start) / 1e3,
@@ -136,6 +141,64 @@ export class Trainer {
         train: (trained - scored) / 1e3,
       },
     };
+  }
+
+  #stepLogprobs(trajectories: readonly Trajectory[], old: Scores): StepLogprobs {
+    const rollout = new Float64Array(old.logprobs.length);
+    const mask = new Uint8Array(old.logprobs.length).fill(1);
+    trajectories.forEach(({ completion, truncated }, i) => {
+      rollout.set(completion.logprobs, old.offsets[i]!);
+      if (truncated && this.#options.truncated === 'mask') {
+        mask.fill(0, old.offsets[i]!, old.offsets[i + 1]!);
+      }
+    });
+    return {
+      offsets: old.offsets,
+      rollout,
+      old: old.logprobs,
+      current: new Float64Array(old.logprobs.length).fill(Number.NaN),
+      mask,
+      update: new Int32Array(trajectories.length),
+      advantages: new Float64Array(trajectories.length),
+    };
+  }
+
+  /** One optimizer update on the responses `members`; notes log pi of their tokens. */
+  async #update(
+    sequences: readonly TokenSequence[],
+    step: StepLogprobs,
+    members: readonly number[],
+  ): Promise<StepResult> {
+    const { algorithm } = this.#options;
+    const batch = members.map((i) => sequences[i]!);
+    const part = miniBatch(step, members);
+    const { offsets } = part;
+    let prepared: Preparation | undefined;
+    if (algorithm.prepare) {
+      const scores = algorithm.prepareNeedsLogprobs ? await this.#training.score(batch) : undefined;
+      prepared = algorithm.prepare({ ...part, ...(scores && { logprobs: scores.logprobs }) });
+    }
+    const totals = prepared?.totals ?? batchTotals(offsets, part.mask);
+    return this.#training.step(batch, ({ offsets: own, logprobs }, begin, end) => {
+      const of = <A extends Float64Array | Uint8Array>(values: A): A =>
+        values.subarray(offsets[begin]!, offsets[end]!) as A;
+      for (let s = begin; s < end; s++) {
+        const values = logprobs.subarray(own[s - begin]!, own[s - begin + 1]!);
+        step.current.set(values, step.offsets[members[s]!]!);
+      }
+      const micro: PolicyBatch = {
+        offsets: own,
+        logprobs,
+        rolloutLogprobs: of(part.rolloutLogprobs),
+        oldLogprobs: of(part.oldLogprobs!),
+        mask: of(prepared?.mask ?? part.mask),
+        advantages: part.advantages.subarray(begin, end),
+        totals,
+        ...(prepared && { kept: of(prepared.kept), preparedMetrics: prepared.metrics }),
+        ...(prepared?.weights && { weights: of(prepared.weights) }),
+      };
+      return algorithm.loss(micro);
+    });
   }
 
   async #sample(step: number): Promise<Trajectory[]> {
@@ -157,7 +220,8 @@ export class Trainer {
     return completions.map((completion, i) => {
       const { prompt } = requests[i]!;
       const cut = stopToken !== undefined && completion.finishReason === 'length';
-      return { prompt, completion, reward: cut ? 0 : this.#task.verify(prompt, completion.tokens) };
+      const reward = cut ? 0 : this.#task.verify(prompt, completion.tokens);
+      return { prompt, completion, reward, truncated: cut };
     });
   }
 
@@ -185,22 +249,26 @@ export class Trainer {
   }
 }
 
-function offsetsOf(counts: readonly number[]): Int32Array {
-  const offsets = new Int32Array(counts.length + 1);
-  counts.forEach((count, i) => {
-    offsets[i + 1] = offsets[i]! + count;
+/** The responses `members` of a step, in their order. */
+function miniBatch(step: StepLogprobs, members: readonly number[]): MiniBatch {
+  const offsets = new Int32Array(members.length + 1);
+  members.forEach((i, s) => {
+    offsets[s + 1] = offsets[s]! + step.offsets[i + 1]! - step.offsets[i]!;
   });
-  return offsets;
-}
-
-function concatenate(parts: readonly Float64Array[]): Float64Array {
-  const all = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
+  const gather = <A extends Float64Array | Uint8Array>(values: A, all: A): A => {
+    members.forEach((i, s) => {
+      all.set(values.subarray(step.offsets[i]!, step.offsets[i + 1]!), offsets[s]!);
+    });
+    return all;
+  };
+  const tokens = offsets[members.length]!;
+  return {
+    offsets,
+    rolloutLogprobs: gather(step.rollout, new Float64Array(tokens)),
+    oldLogprobs: gather(step.old, new Float64Array(tokens)),
+    mask: gather(step.mask, new Uint8Array(tokens)),
+    advantages: Float64Array.from(members, (i) => step.advantages[i]!),
+  };
 }
 
 function mean(values: ArrayLike<number>): number {

@@ -1,6 +1,6 @@
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import { type Numerics, type NumericsPreset, numerics } from '../numerics.js';
-import { type AlgorithmName, algorithmNames } from '../rl/algorithms.js';
+import { type PresetName, presetNames } from '../rl/presets.js';
 import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
 import { createLossScaler } from '../training/lossScaler.js';
 import { type BaseConfig, type BaseOptions, resolveBaseOptions } from './baseConfig.js';
@@ -17,7 +17,7 @@ export interface SanityOptions extends BaseOptions {
   /** Default the training precision. */
   readonly rolloutPrecision?: FloatDType;
   /** Default `pg-seq-is`. */
-  readonly algorithm?: AlgorithmName;
+  readonly algorithm?: PresetName;
   /** `matched`: both engines make the same numeric choices and agree to the bit. */
   readonly numerics?: NumericsMode;
   /** Of the order of problems, sampling and mini-batches, and of the base unless baseSeed says otherwise; default 1. */
@@ -83,7 +83,7 @@ export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig 
     ...base,
     trainingPrecision,
     rolloutPrecision,
-    algorithm: checkChoice(where, 'algorithm', options.algorithm ?? 'pg-seq-is', algorithmNames),
+    algorithm: checkChoice(where, 'algorithm', options.algorithm ?? 'pg-seq-is', presetNames),
     numerics: mode,
     seed,
     steps: checkInteger(where, 'steps', options.steps ?? 160, 1, 1e6),

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { type Aggregation, aggregations, resolveAggregation, tokenWeight } from '../../lib/rl/aggregation.js';
-import { grpoLoss } from '../../lib/rl/grpo.js';
-import { pgSeqIsLoss } from '../../lib/rl/pgSeqIs.js';
+import { ppoClipLoss } from '../../lib/rl/losses/ppoClip.js';
+import { reinforceLoss } from '../../lib/rl/losses/reinforce.js';
 import { near, sequencesArbitrary, toBatch } from './batches.js';
 
 describe('tokenWeight', () => {
@@ -32,7 +32,7 @@ describe('tokenWeight', () => {
 });
 
 describe('micro-batches', () => {
-  const losses = { pgSeqIsLoss, grpoLoss };
+  const losses = { reinforceLoss, ppoClipLoss };
   for (const [name, loss] of Object.entries(losses)) {
     for (const aggregation of aggregations) {
       it(`of ${name} with ${aggregation} sum to the mini-batch, gradients to the bit`, () => {

@@ -2,9 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { aggregations } from '../../lib/rl/aggregation.js';
+import { type AlgorithmParameters, createAlgorithm } from '../../lib/rl/algorithms.js';
 import type { PolicyBatch } from '../../lib/rl/batch.js';
-import { effectiveSampleSize, pgSeqIsLoss } from '../../lib/rl/pgSeqIs.js';
 import { difference, near, sequencesArbitrary, toBatch, token } from './batches.js';
+
+const pgSeqIsLoss = (batch: PolicyBatch, parameters: AlgorithmParameters = {}) =>
+  createAlgorithm('pg-seq-is', parameters).loss(batch);
 
 /** Two sequences with log ratios ln 2 and -ln 2, the first with a masked token in the middle. */
 function pair(): PolicyBatch {
@@ -17,7 +20,7 @@ function pair(): PolicyBatch {
   ]);
 }
 
-describe('pgSeqIsLoss', () => {
+describe('pg-seq-is', () => {
   it('is -W A sum log pi over N L, with gradient -W A / (N L)', () => {
     const { loss, gradient, metrics } = pgSeqIsLoss(pair(), { constantLength: 10 });
     // W = 2 and 1/2, so coefficients -2 * 3 / 20 and +1/2 / 20.
@@ -145,26 +148,10 @@ describe('pgSeqIsLoss', () => {
   it('refuses a bad batch or clamp', () => {
     const batch = pair();
     batch.logprobs[2] = Number.NaN;
-    assert.throws(() => pgSeqIsLoss(batch), /\[pgSeqIsLoss\] expected logprobs\[2\] to be finite/);
-    assert.throws(() => pgSeqIsLoss(pair(), { logClamp: 0 }), /logClamp to be above 0, got 0/);
-  });
-});
-
-describe('effectiveSampleSize', () => {
-  it('is 1 for equal weights, 1 / n for a single one that counts, NaN for none', () => {
-    assert.equal(effectiveSampleSize([5, 5, 5]), 1);
-    assert.equal(effectiveSampleSize([900, 0, 0, 0]), 0.25);
-    assert.ok(Number.isNaN(effectiveSampleSize([])));
-  });
-
-  it('is 1 / mean((w / mean w)^2)', () => {
-    fc.assert(
-      fc.property(fc.array(fc.double({ min: -3, max: 3, noNaN: true }), { minLength: 1 }), (logs) => {
-        const weights = logs.map(Math.exp);
-        const mean = weights.reduce((a, b) => a + b, 0) / weights.length;
-        const spread = weights.reduce((a, w) => a + (w / mean) ** 2, 0) / weights.length;
-        assert.ok(near(effectiveSampleSize(logs), 1 / spread));
-      }),
+    assert.throws(() => pgSeqIsLoss(batch), /\[pg-seq-is\] expected logprobs\[2\] to be finite/);
+    assert.throws(
+      () => pgSeqIsLoss(pair(), { logClamp: 0 }),
+      /logClamp to be a finite number above 0 or null, got 0/,
     );
   });
 });

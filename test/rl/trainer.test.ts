@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import { mismatchMetrics } from '../../lib/mismatch/metrics.js';
 import { Decoder } from '../../lib/models/decoder.js';
 import { numerics } from '../../lib/numerics.js';
-import { drGrpo, pgSeqIs } from '../../lib/rl/algorithms.js';
+import { createAlgorithm } from '../../lib/rl/algorithms.js';
 import type { Algorithm, PolicyBatch } from '../../lib/rl/batch.js';
 import { Trainer, type TrainerOptions, type TrainerStep } from '../../lib/rl/trainer.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
@@ -382,7 +382,7 @@ describe('Trainer', () => {
       using engines = setup({ precision, preset: 'matched', learningRate: 1e-2 });
       const trainer = new Trainer(engines.rollout, engines.training, task, prompts(8), {
         ...options,
-        algorithm: pgSeqIs({ constantLength: 9 }),
+        algorithm: createAlgorithm('pg-seq-is', { constantLength: 9 }),
       });
       for (let s = 0; s < 3; s++) {
         const { mismatch, updates } = await trainer.step(s);
@@ -409,7 +409,7 @@ describe('Trainer', () => {
       new Trainer(engines.rollout, engines.training, task, set, {
         ...options,
         seed,
-        algorithm: drGrpo({ constantLength: 9 }),
+        algorithm: createAlgorithm('dr-grpo', { constantLength: 9 }),
       });
     const trainer = make(a);
     for (let s = 0; s < 4; s++) {

@@ -1,0 +1,53 @@
+/** Small functions of log ratios that losses, corrections and metrics share. */
+
+/**
+ * exp(-d) - 1 + d for d = log p - log q of a token sampled from p: the k3 estimate of KL[p || q], never
+ * negative (Schulman 2020, "Approximating KL divergence").
+ *
+ * Near 0 even expm1(-d) + d cancels (it keeps 1e-16 / d of relative precision), and the engines' differences
+ * live there; so small d take the series d^2/2! - d^3/3! + ... - d^9/9!, exact to the last bits below 0.03.
+ */
+export function k3(d: number): number {
+  if (Math.abs(d) > 0.03) return Math.expm1(-d) + d;
+  let sum = 1;
+  for (let k = 9; k > 2; k--) sum = 1 - (d / k) * sum;
+  return (d * d * sum) / 2;
+}
+
+/**
+ * Effective sample size of importance weights w as a share of their number, 1 / mean((w / mean w)^2): 1 when
+ * all weights are equal, 1 / n when one has everything. Taken from log w, so weights beyond fp64 still count;
+ * NaN for none.
+ */
+export function effectiveSampleSize(logWeights: ArrayLike<number>): number {
+  const n = logWeights.length;
+  let top = -Infinity;
+  for (let i = 0; i < n; i++) top = Math.max(top, logWeights[i]!);
+  let sum = 0;
+  let squares = 0;
+  for (let i = 0; i < n; i++) {
+    const weight = Math.exp(logWeights[i]! - top);
+    sum += weight;
+    squares += weight * weight;
+  }
+  return ((sum / n) * sum) / squares;
+}
+
+/** `value` held within [-limit, limit]. */
+export function clampLog(value: number, limit: number): number {
+  return Math.min(Math.max(value, -limit), limit);
+}
+
+/** Calls `body` with the log ratio to - from of every counted token, and its sequence. */
+export function eachLogRatio(
+  { offsets, mask }: { readonly offsets: Int32Array; readonly mask: Uint8Array },
+  to: Float64Array,
+  from: Float64Array,
+  body: (logRatio: number, token: number, sequence: number) => void,
+): void {
+  for (let s = 0; s + 1 < offsets.length; s++) {
+    for (let t = offsets[s]!; t < offsets[s + 1]!; t++) {
+      if (mask[t] === 1) body(to[t]! - from[t]!, t, s);
+    }
+  }
+}
