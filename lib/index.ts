@@ -77,6 +77,7 @@ export {
 } from './rl/batch.js';
 export { type AlgorithmConfig, checkAlgorithmConfig } from './rl/config.js';
 export { type Correction, type CorrectionOptions, correct } from './rl/corrections/correct.js';
+export { loadAlgorithm } from './rl/load.js';
 export { cispoLoss } from './rl/losses/cispo.js';
 export { dppoTvLoss } from './rl/losses/dppoTv.js';
 export { gspoLoss } from './rl/losses/gspo.js';
@@ -84,7 +85,13 @@ export { ppoClipLoss } from './rl/losses/ppoClip.js';
 export { reinforceLoss } from './rl/losses/reinforce.js';
 export { type PresetName, presetNames, presets } from './rl/presets.js';
 export { effectiveSampleSize } from './rl/ratios.js';
-export { Trainer, type TrainerOptions, type TrainerStep, type Trajectory } from './rl/trainer.js';
+export {
+  type StepLogprobs,
+  Trainer,
+  type TrainerOptions,
+  type TrainerStep,
+  type Trajectory,
+} from './rl/trainer.js';
 export { RolloutEngine, type RolloutOptions } from './rollout/engine.js';
 export type { Completion, GenerationRequest } from './rollout/generation.js';
 export type { SamplingOptions } from './rollout/sampling.js';
@@ -108,6 +115,7 @@ export { type BaseConfig, type BaseOptions, resolveBaseOptions } from './sanity/
 export { resolveSanityOptions, type SanityConfig, type SanityOptions } from './sanity/config.js';
 export { measureMismatch } from './sanity/effect.js';
 export { buildPerfectibleSet, type PerfectibleSet } from './sanity/perfectible.js';
+export { readRecording, recordedSteps, type StepRecording } from './sanity/recording.js';
 export { runSanity, type SanityEvent, type SanitySummary } from './sanity/run.js';
 export { openSubject, type Subject, type SubjectSource, subjectPrompts } from './sanity/subject.js';
 export { teach } from './sanity/supervised.js';

@@ -68,8 +68,11 @@ async function grid(flags: Flags, command: Command): Promise<void> {
     {
       options,
       resolve: async (given) => {
-        const { extendGrid, resolveGridOptions } = await import('../grid/config.js');
-        return 'cells' in given ? extendGrid(given, options) : resolveGridOptions(given);
+        const { cellConfig, extendGrid, resolveGridOptions } = await import('../grid/config.js');
+        const { configuredAlgorithm } = await import('../sanity/run.js');
+        const config = 'cells' in given ? extendGrid(given, options) : resolveGridOptions(given);
+        for (const cell of config.cells) await configuredAlgorithm(cellConfig(config, cell));
+        return config;
       },
       name: (config) => `grid-${config.common.task ?? 'sort:16:10'}`,
       run: async (config, { directory, signal, progress: show }) => {

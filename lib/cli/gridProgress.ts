@@ -26,7 +26,7 @@ export class GridProgress {
         return [
           { text: `step ${event.record.step + 1}/${event.steps}`, importance: 1 },
           { text: `reward ${formatShare(value('train/reward_window'))}`, importance: 1 },
-          { text: `KL ${formatNumber(value('mismatch/k3'), 2)}`, importance: 0 },
+          { text: `KL ${formatNumber(value('mismatch/klMuPiK3'), 2)}`, importance: 0 },
         ];
       }
       case 'resume':

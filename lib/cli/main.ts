@@ -6,6 +6,7 @@
  */
 import { Command, CommanderError } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
+import { algorithmsCommand } from './algorithms.js';
 import { exitCodes } from './exitCodes.js';
 import { gridCommand } from './grid.js';
 import { infoCommand } from './info.js';
@@ -36,7 +37,7 @@ Example:
   $ isopolicy sanity --precision fp16 --seed 1`,
   );
 
-for (const command of [sanityCommand(), gridCommand(), infoCommand()]) {
+for (const command of [sanityCommand(), gridCommand(), algorithmsCommand(), infoCommand()]) {
   // Inherits what is set above; a command added as an object otherwise doesn't.
   program.addCommand(command.copyInheritedSettings(program));
 }

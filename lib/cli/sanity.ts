@@ -1,6 +1,7 @@
-import { Command } from 'commander';
+import { basename } from 'node:path';
+import { Command, Option } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
-import { presetNames } from '../rl/presets.js';
+import { resolveAlgorithmSpec } from '../rl/load.js';
 import type { SanityConfig, SanityOptions } from '../sanity/config.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { type BaseFlags, baseOptions, baseOptionsOf } from './baseOptions.js';
@@ -34,7 +35,12 @@ export function sanityCommand(): Command {
     .addOption(choiceOption('--precision <type>', 'precision of both engines', precisions, 'fp16'))
     .addOption(choiceOption('--training-precision <type>', 'precision of the training engine', precisions))
     .addOption(choiceOption('--rollout-precision <type>', 'precision of the rollout engine', precisions))
-    .addOption(choiceOption('--algorithm <name>', 'policy-gradient algorithm', presetNames, 'pg-seq-is'))
+    .addOption(
+      new Option(
+        '--algorithm <name|file>',
+        'a preset (isopolicy algorithms lists them) or a .ts or .js file (default: pg-seq-is)',
+      ).argParser((text) => resolveAlgorithmSpec('cli', text, '--algorithm')),
+    )
     .addOption(integerOption('--seed <n>', 'seed of everything that is random (default: 1)', 0))
     .option('--no-stop-when-passed', 'go on to the last step after the run has passed')
     .addOption(
@@ -65,7 +71,13 @@ async function sanity(flags: Flags, command: Command): Promise<void> {
     flags,
     {
       options,
-      resolve: async (given) => (await import('../sanity/config.js')).resolveSanityOptions(given),
+      resolve: async (given) => {
+        const { resolveSanityOptions } = await import('../sanity/config.js');
+        const config = resolveSanityOptions(given);
+        // A file that does not run, or a parameter that is wrong, shows before a folder is made.
+        await (await import('../sanity/run.js')).configuredAlgorithm(config);
+        return config;
+      },
       name: runName,
       run: async (config, { directory, signal, progress: show }) => {
         const { runSanity } = await import('../sanity/run.js');
@@ -111,7 +123,8 @@ function sanityOptions(flags: Flags, command: Command): SanityOptions {
 
 /** `sanity-<task>-<algorithm>-<precision>-seed<seed>`. */
 export function runName(config: SanityConfig): string {
-  const { task, algorithm, trainingPrecision, rolloutPrecision, seed } = config;
+  const { task, trainingPrecision, rolloutPrecision, seed } = config;
+  const algorithm = basename(config.algorithm);
   const precision =
     trainingPrecision === rolloutPrecision ? trainingPrecision : `${trainingPrecision}-${rolloutPrecision}`;
   return `sanity-${task}-${algorithm}-${precision}-seed${seed}`;

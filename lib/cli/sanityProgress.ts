@@ -64,7 +64,7 @@ export class SanityProgress {
       parts: [
         { text: `step ${done}`, short: done, importance: 6 },
         { text: `reward ${formatShare(value('train/reward_window'))}`, importance: 5 },
-        { text: `KL ${formatNumber(value('mismatch/k3'), 2)}`, importance: 3 },
+        { text: `KL ${formatNumber(value('mismatch/klMuPiK3'), 2)}`, importance: 3 },
         { text: `scale ${formatScale(value('scaler/scale'))}`, importance: 2 },
         { text: `${formatCount(value('time/tokens_per_s'))} tok/s`, importance: 1 },
         { text: `at most ${left} left`, short: `at most ${left}`, importance: 4 },

@@ -72,7 +72,7 @@ function effectTable({ effect }: SanitySummary): string | undefined {
     [
       { heading: 'setting' },
       { heading: 'mean\n|log pi - log mu|', ...right },
-      { heading: 'k3', ...right },
+      { heading: 'KL[mu||pi]\nk3', ...right },
       { heading: 'max\n|pi - mu|', ...right },
       { heading: 'nats per\n1,000 tokens', ...right },
       { heading: 'times\nfp16', ...right },
@@ -80,7 +80,7 @@ function effectTable({ effect }: SanitySummary): string | undefined {
     effect.map((row) => [
       row.numerics === 'default' ? row.precision : `${row.precision} ${row.numerics}`,
       formatNumber(row.meanAbsLogRatio),
-      formatNumber(row.k3),
+      formatNumber(row.klMuPiK3),
       formatNumber(row.maxProbDiff),
       formatNumber(row.seqLogRatioPer1k),
       timesFp16(row.meanAbsLogRatio),

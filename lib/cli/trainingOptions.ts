@@ -1,11 +1,16 @@
 /** The options of reinforcement learning that `sanity` and `grid` share; a run's name for each is the flag's own. */
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
+import { invalid } from '../errors.js';
+import type { AlgorithmParameters } from '../rl/algorithms.js';
+import type { TruncatedMode } from '../rl/trainer.js';
 import type { NumericsMode, SanityOptions, SanitySchedule } from '../sanity/config.js';
 import { createLossScaler } from '../training/lossScaler.js';
 import { checkedOption, choiceOption, integerOption, numberOption } from './options.js';
 
 const modes = ['default', 'matched'] as const satisfies readonly NumericsMode[];
 const schedules = ['linear', 'constant'] as const satisfies readonly SanitySchedule[];
+
+const truncatedModes = ['train', 'mask'] as const satisfies readonly TruncatedMode[];
 
 const names = [
   'numerics',
@@ -20,9 +25,13 @@ const names = [
   'lossScaler',
   'stopWhenPassed',
   'checkpointEvery',
+  'recordEvery',
+  'truncated',
 ] as const satisfies readonly (keyof SanityOptions)[];
 
-export type TrainingFlags = Pick<SanityOptions, (typeof names)[number]>;
+export type TrainingFlags = Pick<SanityOptions, (typeof names)[number]> & {
+  readonly set?: AlgorithmParameters;
+};
 
 /** Adds the options of how a run trains. */
 export function trainingOptions(command: Command): Command {
@@ -47,12 +56,43 @@ export function trainingOptions(command: Command): Command {
         createLossScaler,
       ),
     )
-    .addOption(integerOption('--checkpoint-every <n>', 'steps between checkpoints (default: 10)', 1));
+    .addOption(
+      parameterOption('--set <name=value>', 'a parameter of the algorithm, as JSON; may be repeated'),
+    )
+    .addOption(choiceOption('--truncated <mode>', 'responses that are cut off', truncatedModes, 'train'))
+    .addOption(integerOption('--checkpoint-every <n>', 'steps between checkpoints (default: 10)', 1))
+    .addOption(
+      integerOption('--record-every <n>', 'steps between recordings of log-probs; 0: none (default: 10)', 0),
+    );
 }
 
 /** The options of a run among flags, those that were given. */
-export function trainingOptionsOf(flags: TrainingFlags): TrainingFlags {
-  return Object.fromEntries(
-    names.filter((name) => flags[name] !== undefined).map((name) => [name, flags[name]]),
-  );
+export function trainingOptionsOf(flags: TrainingFlags): SanityOptions {
+  return {
+    ...Object.fromEntries(
+      names.filter((name) => flags[name] !== undefined).map((name) => [name, flags[name]]),
+    ),
+    ...(flags.set && { algorithmParameters: flags.set }),
+  };
+}
+
+/** `clipHigh=0.28` or `importance.high=5`, gathered into one object; a value that is no JSON is text. */
+function parameterOption(flags: string, description: string): Option {
+  return new Option(flags, description).argParser((text, before: Record<string, unknown> = {}) => {
+    const match = /^([A-Za-z]+)(?:\.([A-Za-z]+))?=(.+)$/.exec(text);
+    if (match === null) invalid('cli', '--set to be name=value or name.part=value', text);
+    const [, name, part, value] = match as unknown as [string, string, string | undefined, string];
+    const parsed = parseValue(value);
+    const inner = before[name];
+    const outer = typeof inner === 'object' && inner !== null ? inner : {};
+    return { ...before, [name]: part === undefined ? parsed : { ...outer, [part]: parsed } };
+  });
+}
+
+function parseValue(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
 }

@@ -1,5 +1,6 @@
+import { basename } from 'node:path';
 import { checkChoice, checkInteger, InvalidArgumentError, invalid } from '../errors.js';
-import { type PresetName, presetNames } from '../rl/presets.js';
+import { resolveAlgorithmSpec } from '../rl/load.js';
 import { type BaseConfig, baseConfigOf } from '../sanity/baseConfig.js';
 import { resolveSanityOptions, type SanityConfig, type SanityOptions } from '../sanity/config.js';
 import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
@@ -12,7 +13,8 @@ export interface PrecisionPair {
 
 /** One run of a grid. */
 export interface Cell extends PrecisionPair {
-  readonly algorithm: PresetName;
+  /** As in a sanity run: a preset or the path of a file. */
+  readonly algorithm: string;
   readonly seed: number;
 }
 
@@ -64,7 +66,7 @@ export function resolveGridOptions(options: GridOptions): GridConfig {
     pairs.flatMap((pair) =>
       seeds.map(
         (seed): Cell => ({
-          algorithm: checkChoice(where, 'each algorithm', algorithm as PresetName, presetNames),
+          algorithm: resolveAlgorithmSpec(where, algorithm),
           ...pair,
           seed: checkInteger(where, 'each seed', seed, 0, 2 ** 31 - 1),
         }),
@@ -123,7 +125,7 @@ export function extendGrid(grid: GridConfig, more: GridOptions): GridConfig {
 
 /** The name of a cell's folder: `grpo-bf16-fp32-seed1`. */
 export function cellName({ algorithm, training, rollout, seed }: Cell): string {
-  return `${algorithm}-${training}-${rollout}-seed${seed}`.replaceAll(/[^\w.-]/g, '-');
+  return `${basename(algorithm)}-${training}-${rollout}-seed${seed}`.replaceAll(/[^\w.-]/g, '-');
 }
 
 /** The configuration of a cell's run. */

@@ -116,5 +116,8 @@ export function presetConfig(name: PresetName, parameters: AlgorithmParameters =
   const { config } = presets[name];
   for (const key of Object.keys(parameters))
     checkChoice(name, 'each parameter', key, parameterNames(config.loss));
-  return { ...config, ...parameters };
+  const { importance } = parameters;
+  // Part of the importance sampling is changed, not all of it.
+  const merged = importance && 'importance' in config ? { ...config.importance, ...importance } : importance;
+  return { ...config, ...parameters, ...(importance !== undefined && { importance: merged ?? null }) };
 }

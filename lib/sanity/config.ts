@@ -1,6 +1,8 @@
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import { type Numerics, type NumericsPreset, numerics } from '../numerics.js';
-import { type PresetName, presetNames } from '../rl/presets.js';
+import type { AlgorithmParameters } from '../rl/algorithms.js';
+import { resolveAlgorithmSpec } from '../rl/load.js';
+import { type TruncatedMode, truncatedModes } from '../rl/trainer.js';
 import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
 import { createLossScaler } from '../training/lossScaler.js';
 import { type BaseConfig, type BaseOptions, resolveBaseOptions } from './baseConfig.js';
@@ -16,8 +18,12 @@ export interface SanityOptions extends BaseOptions {
   readonly trainingPrecision?: FloatDType;
   /** Default the training precision. */
   readonly rolloutPrecision?: FloatDType;
-  /** Default `pg-seq-is`. */
-  readonly algorithm?: PresetName;
+  /** A preset or the path of a file, see {@link loadAlgorithm}; default `pg-seq-is`. */
+  readonly algorithm?: string;
+  /** Parameters that differ from the preset's. */
+  readonly algorithmParameters?: AlgorithmParameters;
+  /** Whether responses that are cut off are trained on (default; their reward is 0) or masked. */
+  readonly truncated?: TruncatedMode;
   /** `matched`: both engines make the same numeric choices and agree to the bit. */
   readonly numerics?: NumericsMode;
   /** Of the order of problems, sampling and mini-batches, and of the base unless baseSeed says otherwise; default 1. */
@@ -37,6 +43,8 @@ export interface SanityOptions extends BaseOptions {
   readonly lossScaler?: string;
   /** Steps between checkpoints. */
   readonly checkpointEvery?: number;
+  /** Steps between recordings of all log-probs, which `simulate` reads; default 10, 0 for none. */
+  readonly recordEvery?: number;
 }
 
 export type SanityConfig = Required<SanityOptions> & BaseConfig;
@@ -83,7 +91,9 @@ export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig 
     ...base,
     trainingPrecision,
     rolloutPrecision,
-    algorithm: checkChoice(where, 'algorithm', options.algorithm ?? 'pg-seq-is', presetNames),
+    algorithm: resolveAlgorithmSpec(where, options.algorithm ?? 'pg-seq-is'),
+    algorithmParameters: options.algorithmParameters ?? {},
+    truncated: checkChoice(where, 'truncated', options.truncated ?? 'train', truncatedModes),
     numerics: mode,
     seed,
     steps: checkInteger(where, 'steps', options.steps ?? 160, 1, 1e6),
@@ -102,6 +112,7 @@ export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig 
     stopWhenPassed,
     lossScaler,
     checkpointEvery: checkInteger(where, 'checkpointEvery', options.checkpointEvery ?? 10, 1, 1e6),
+    recordEvery: checkInteger(where, 'recordEvery', options.recordEvery ?? 10, 0, 1e6),
   };
 }
 

@@ -8,9 +8,9 @@ export type StepRecord = { readonly step: number } & Readonly<Record<string, num
 /** The part of the mismatch metrics that summaries show. */
 export interface MismatchSummary {
   /** KL[mu || pi] per token, first-order estimate, in nats. */
-  readonly k1: number;
+  readonly klMuPiK1: number;
   /** KL[mu || pi] per token, low-variance estimate, in nats. */
-  readonly k3: number;
+  readonly klMuPiK3: number;
   /** Greatest |pi - mu| of a token. */
   readonly maxProbDiff: number;
   /** Mean |log pi - log mu| per token, in nats. */
@@ -20,8 +20,14 @@ export interface MismatchSummary {
 }
 
 export function summarizeMismatch(metrics: MismatchMetrics): MismatchSummary {
-  const { k1, k3, meanAbsLogRatio, seqLogRatioPer1k, maxProbDiff, minProbDiff } = metrics;
-  return { k1, k3, maxProbDiff: Math.max(maxProbDiff, -minProbDiff), meanAbsLogRatio, seqLogRatioPer1k };
+  const { klMuPiK1, klMuPiK3, meanAbsLogRatio, seqLogRatioPer1k, maxProbDiff, minProbDiff } = metrics;
+  return {
+    klMuPiK1,
+    klMuPiK3,
+    maxProbDiff: Math.max(maxProbDiff, -minProbDiff),
+    meanAbsLogRatio,
+    seqLogRatioPer1k,
+  };
 }
 
 /** One flat record of a step, under `group/name` keys. Times and memory are the only values that differ between runs. */
@@ -55,7 +61,10 @@ export function recordOf(
     'time/total_s': run.totalSeconds,
     'time/tokens_per_s': tokens / stepSeconds,
   };
-  for (const [name, value] of Object.entries(mismatch)) record[`mismatch/${name}`] = value;
+  for (const [name, value] of Object.entries(mismatch)) {
+    // Where all responses have one length there is no slope, which isn't news at every step.
+    if (name !== 'seqLogRatioSlopePer1k' || !Number.isNaN(value)) record[`mismatch/${name}`] = value;
+  }
   // Of the last update, where the policy has moved furthest from the one that sampled.
   for (const [name, value] of Object.entries(last.metrics)) record[`algorithm/${name}`] = value;
   return record;
@@ -65,8 +74,8 @@ export function recordOf(
 export function meanMismatch(records: readonly StepRecord[]): MismatchSummary {
   const column = (name: string) => records.map((record) => record[`mismatch/${name}`]!);
   return {
-    k1: mean(column('k1')),
-    k3: mean(column('k3')),
+    klMuPiK1: mean(column('klMuPiK1')),
+    klMuPiK3: mean(column('klMuPiK3')),
     maxProbDiff: Math.max(...column('maxProbDiff'), ...column('minProbDiff').map((x) => -x)),
     meanAbsLogRatio: mean(column('meanAbsLogRatio')),
     seqLogRatioPer1k: mean(column('seqLogRatioPer1k')),

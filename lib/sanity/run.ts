@@ -5,7 +5,8 @@ import { atomicWriteFile } from '../io/atomicWrite.js';
 import { type RunDirectory, readMetrics } from '../io/runDirectory.js';
 import { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
-import { createAlgorithm } from '../rl/algorithms.js';
+import type { Algorithm } from '../rl/batch.js';
+import { loadAlgorithm } from '../rl/load.js';
 import { Trainer } from '../rl/trainer.js';
 import { RolloutEngine } from '../rollout/engine.js';
 import { createTask } from '../tasks/index.js';
@@ -24,6 +25,7 @@ import {
   type StepRecord,
   summarizeMismatch,
 } from './record.js';
+import { writeRecording } from './recording.js';
 import { judge, type Verdict, WINDOW, windowMean } from './verdict.js';
 
 export interface SanitySummary extends Verdict {
@@ -78,6 +80,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   const { directory, signal, report } = options;
   const started = performance.now();
   const task = createTask(config.task);
+  const algorithm = await configuredAlgorithm(config);
   const checkpoint = await directory.latestCheckpoint();
   if (!checkpoint) await directory.truncateMetrics(0);
   const start = checkpoint
@@ -128,8 +131,6 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   let step = checkpoint?.step ?? 0;
   if (!signal?.aborted || checkpoint) {
     const prompts = set.indices.map((index) => task.problem(config.baseSeed, index));
-    // Constant-length norms divide by the longest response there can be, as the paper does with its 8192.
-    const algorithm = createAlgorithm(config.algorithm, { constantLength: task.responseLength });
     const trainer = new Trainer(rollout, training, task, prompts, { ...config, algorithm });
     const passed = () => config.stopWhenPassed && judge(rewards, responsesPerStep).passed;
     let saved = step;
@@ -152,6 +153,10 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
           reward,
           finishReason: completion.finishReason,
         });
+      }
+      if (config.recordEvery > 0 && step % config.recordEvery === 0) {
+        const rewardsOfStep = result.trajectories.map(({ reward }) => reward);
+        await writeRecording(directory.path, step, result.logprobs, rewardsOfStep);
       }
       report?.({ kind: 'step', record, steps: config.steps });
       step++;
@@ -191,6 +196,19 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   };
   await directory.writeSummary(summary);
   return summary;
+}
+
+/**
+ * The algorithm of a run. Constant-length norms divide by the longest response there can be, as the paper does with its
+ * 8192.
+ */
+export async function configuredAlgorithm({
+  task,
+  algorithm,
+  algorithmParameters,
+}: SanityConfig): Promise<Algorithm> {
+  const { responseLength } = createTask(task);
+  return loadAlgorithm(algorithm, { constantLength: responseLength, ...algorithmParameters });
 }
 
 /** The base of a run that begins, and where it was interrupted a set without problems. */

@@ -23,15 +23,20 @@ test('version and help need no addon', () => {
   const help = isopolicy(['--help'], withoutAddon);
   assert.equal(help.status, 0, help.stderr);
   assert.equal(help.stderr, '');
-  for (const word of ['sanity', 'info', 'Exit codes:', '130', 'Example:']) {
+  for (const word of ['sanity', 'grid', 'algorithms', 'info', 'Exit codes:', '130', 'Example:']) {
     assert.ok(help.stdout.includes(word), `help has no ${word}`);
   }
   const sanity = isopolicy(['sanity', '--help'], withoutAddon);
   assert.equal(sanity.status, 0, sanity.stderr);
-  for (const word of ['--precision', '--resume', 'sort:LENGTH:SYMBOLS', 'dr-grpo', '130 interrupted']) {
+  for (const word of ['--precision', '--resume', 'sort:LENGTH:SYMBOLS', 'pg-seq-is', '130 interrupted']) {
     assert.ok(sanity.stdout.includes(word), `help of sanity has no ${word}`);
   }
-  for (const { stdout } of [help, sanity, isopolicy(['info', '--help'], withoutAddon)]) {
+  const algorithms = isopolicy(['algorithms'], withoutAddon);
+  assert.equal(algorithms.status, 0, algorithms.stderr);
+  const settings = JSON.parse(isopolicy(['algorithms', '--json'], withoutAddon).stdout);
+  for (const name of Object.keys(settings)) assert.ok(algorithms.stdout.includes(`\n${name} `), name);
+  assert.equal(settings['oat:seq-mis'].config.importance.rule, 'truncate');
+  for (const { stdout } of [help, sanity, algorithms, isopolicy(['info', '--help'], withoutAddon)]) {
     for (const line of stdout.split('\n')) assert.ok(line.length <= 80, `too wide: ${line}`);
   }
 });

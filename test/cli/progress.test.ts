@@ -64,7 +64,7 @@ function stepEvent(step: number, steps = 160): SanityEvent {
   const record: StepRecord = {
     step,
     'train/reward_window': 0.8421,
-    'mismatch/k3': 1.23e-6,
+    'mismatch/klMuPiK3': 1.23e-6,
     'scaler/scale': 65536,
     'time/tokens_per_s': 8412,
     'time/step_s': 0.2,

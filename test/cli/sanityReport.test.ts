@@ -4,7 +4,13 @@ import { sanityReport } from '../../lib/cli/sanityReport.js';
 import { resolveSanityOptions } from '../../lib/sanity/config.js';
 import type { SanitySummary } from '../../lib/sanity/run.js';
 
-const mismatch = { k1: 0, k3: 1.5e-6, maxProbDiff: 0.0123, meanAbsLogRatio: 4e-4, seqLogRatioPer1k: -0.2 };
+const mismatch = {
+  klMuPiK1: 0,
+  klMuPiK3: 1.5e-6,
+  maxProbDiff: 0.0123,
+  meanAbsLogRatio: 4e-4,
+  seqLogRatioPer1k: -0.2,
+};
 
 const passed: SanitySummary = {
   passed: true,
@@ -28,8 +34,8 @@ const passed: SanitySummary = {
     {
       precision: 'fp16',
       numerics: 'matched',
-      k1: 0,
-      k3: 0,
+      klMuPiK1: 0,
+      klMuPiK3: 0,
       maxProbDiff: 0,
       meanAbsLogRatio: 0,
       seqLogRatioPer1k: 0,
@@ -46,12 +52,12 @@ sort:16:10, pg-seq-is, fp16, default numerics, seed 1
 163 of 400 problems kept (base accuracy 0.551), verl loss scale 65536, 1 overflow
 
 The final weights on the same tokens, scored by both engines:
-setting                    mean       k3        max      nats per  times
-              |log pi - log mu|           |pi - mu|  1,000 tokens   fp16
-------------  -----------------  -------  ---------  ------------  -----
-bf16                    0.00360  1.50e-6     0.0123        -0.200   9.00
-fp16                    4.00e-4  1.50e-6     0.0123        -0.200   1.00
-fp16 matched                  0        0          0             0      0
+setting                    mean  KL[mu||pi]        max      nats per  times
+              |log pi - log mu|          k3  |pi - mu|  1,000 tokens   fp16
+------------  -----------------  ----------  ---------  ------------  -----
+bf16                    0.00360     1.50e-6     0.0123        -0.200   9.00
+fp16                    4.00e-4     1.50e-6     0.0123        -0.200   1.00
+fp16 matched                  0           0          0             0      0
 
 In bf16 the two engines are 9.00 times as far apart as in fp16. With matched
 numerics they agree to the bit.
@@ -99,8 +105,8 @@ test('an interrupted run says how to go on, as a shell takes it, and has no tabl
 
 test('numbers of any size leave the table within 80 columns', () => {
   const wild = {
-    k1: -1e-300,
-    k3: -1.234e-300,
+    klMuPiK1: -1e-300,
+    klMuPiK3: -1.234e-300,
     maxProbDiff: Number.NEGATIVE_INFINITY,
     meanAbsLogRatio: 1.2345e-300,
     seqLogRatioPer1k: -1.2345e-300,

@@ -70,9 +70,9 @@ describe('matched numerics', () => {
           mask: new Uint8Array(mu.logprobs.length).fill(1),
         });
         for (const name of [
-          'k1',
-          'k2',
-          'k3',
+          'klMuPiK1',
+          'klMuPiK2',
+          'klMuPiK3',
           'maxProbDiff',
           'meanAbsLogRatio',
           'seqLogRatioPer1k',

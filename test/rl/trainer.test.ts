@@ -343,21 +343,21 @@ describe('Trainer', () => {
     );
     const n = mu.length;
     const mean = (f: (d: number) => number) => mu.reduce((sum, x, t) => sum + f(x - pi.logprobs[t]!), 0) / n;
-    const near = (name: 'k1' | 'k2' | 'k3' | 'meanAbsLogRatio', expected: number) =>
+    const near = (name: 'klMuPiK1' | 'klMuPiK2' | 'klMuPiK3' | 'meanAbsLogRatio', expected: number) =>
       assert.ok(
         Math.abs(step.mismatch[name] - expected) < 1e-12,
         `${name}: ${step.mismatch[name]}, ${expected}`,
       );
     near(
-      'k1',
+      'klMuPiK1',
       mean((d) => d),
     );
     near(
-      'k2',
+      'klMuPiK2',
       mean((d) => d ** 2 / 2),
     );
     near(
-      'k3',
+      'klMuPiK3',
       mean((d) => Math.exp(-d) - 1 + d),
     );
     near('meanAbsLogRatio', mean(Math.abs));
@@ -386,7 +386,14 @@ describe('Trainer', () => {
       });
       for (let s = 0; s < 3; s++) {
         const { mismatch, updates } = await trainer.step(s);
-        for (const name of ['k1', 'k2', 'k3', 'maxProbDiff', 'maxAbsLogRatio', 'differingShare'] as const) {
+        for (const name of [
+          'klMuPiK1',
+          'klMuPiK2',
+          'klMuPiK3',
+          'maxProbDiff',
+          'maxAbsLogRatio',
+          'differingShare',
+        ] as const) {
           assert.ok(Object.is(mismatch[name], 0), `step ${s}: ${name} is ${mismatch[name]}`);
         }
         assert.equal(mismatch.ess, 1);

@@ -14,6 +14,8 @@ describe('resolveSanityOptions', () => {
       trainingPrecision: 'fp16',
       rolloutPrecision: 'fp16',
       algorithm: 'pg-seq-is',
+      algorithmParameters: {},
+      truncated: 'train',
       numerics: 'default',
       seed: 1,
       baseSeed: 1,
@@ -35,6 +37,7 @@ describe('resolveSanityOptions', () => {
       solvedAtMost: 0.8,
       teachSteps: 4000,
       checkpointEvery: 10,
+      recordEvery: 10,
     });
     const resolved = resolveSanityOptions({ trainingPrecision: 'bf16', algorithm: 'grpo' });
     assert.equal(resolved.rolloutPrecision, 'bf16', 'the training precision');
@@ -56,7 +59,7 @@ describe('resolveSanityOptions', () => {
       /\[sanity\] expected trainingPrecision to be one of fp32, fp16, bf16, got "fp8"/,
     ],
     [{ rolloutPrecision: 'int32' }, /\[sanity\] expected rolloutPrecision .* got "int32"/],
-    [{ algorithm: 'gprо' }, /\[sanity\] expected algorithm to be one of pg-seq-is, dr-grpo, grpo/],
+    [{ algorithm: 'gprо' }, /\[sanity\] expected algorithm to be one of reinforce, pg-seq-is, /],
     [{ algorithm: 'pg-seq' }, /did you mean pg-seq-is\?/],
     [
       { numerics: 'match' },

@@ -121,7 +121,7 @@ describe('runSanity', () => {
       });
       const last = metrics.slice(-10);
       const mismatch = summary.mismatch!;
-      for (const name of ['k1', 'k3', 'meanAbsLogRatio', 'seqLogRatioPer1k'] as const) {
+      for (const name of ['klMuPiK1', 'klMuPiK3', 'meanAbsLogRatio', 'seqLogRatioPer1k'] as const) {
         const expected = mean(last.map((record) => record[`mismatch/${name}`]!));
         assert.ok(Math.abs(mismatch[name] - expected) <= 1e-12 * Math.abs(expected), name);
       }
@@ -166,7 +166,13 @@ describe('runSanity', () => {
       const [bf16, fp16, matched] = summary.effect;
       assert.ok(bf16!.meanAbsLogRatio > 3 * fp16!.meanAbsLogRatio);
       assert.ok(fp16!.meanAbsLogRatio > 0);
-      for (const name of ['k1', 'k3', 'maxProbDiff', 'meanAbsLogRatio', 'seqLogRatioPer1k'] as const) {
+      for (const name of [
+        'klMuPiK1',
+        'klMuPiK3',
+        'maxProbDiff',
+        'meanAbsLogRatio',
+        'seqLogRatioPer1k',
+      ] as const) {
         assert.ok(Object.is(matched![name], 0), `${name}: ${matched![name]}`);
       }
 

@@ -1,0 +1,49 @@
+/**
+ * Lets this process import TypeScript, and 'isopolicy' from files that have no copy of it nearby: hooks for Node's
+ * module loader, which strip types with the transformer that newer versions of Node have built in.
+ */
+import { readFileSync } from 'node:fs';
+import module from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+interface Hooks {
+  resolve(specifier: string, context: object, next: (specifier: string, context: object) => unknown): unknown;
+  load(url: string, context: object, next: (url: string, context: object) => unknown): unknown;
+}
+
+let enabled = false;
+
+/** Installs the hooks, once. */
+export function enableTypeScript(): void {
+  if (enabled) return;
+  enabled = true;
+  const { registerHooks } = module as unknown as { registerHooks?: (hooks: Hooks) => void };
+  if (registerHooks) registerHooks({ resolve, load });
+  // Node 20 runs hooks on a thread of their own: this file is loaded there again.
+  else module.register(import.meta.url);
+}
+
+const own = new URL('../index.js', import.meta.url).href;
+
+/** 'isopolicy' is this package, whatever folder the importing file is in. */
+export function resolve(
+  specifier: string,
+  context: object,
+  next: (specifier: string, context: object) => unknown,
+): unknown {
+  if (specifier === 'isopolicy') return { url: own, format: 'module', shortCircuit: true };
+  return next(specifier, context);
+}
+
+/** The source of a TypeScript file without its types. */
+export function load(url: string, context: object, next: (url: string, context: object) => unknown): unknown {
+  if (!/\.m?ts$/.test(url)) return next(url, context);
+  const path = fileURLToPath(url);
+  const { transformSync } = module.createRequire(import.meta.url)('@swc/wasm-typescript');
+  const { code } = transformSync(readFileSync(path, 'utf8'), {
+    mode: 'strip-only',
+    module: true,
+    filename: path,
+  });
+  return { format: 'module', source: code, shortCircuit: true };
+}
