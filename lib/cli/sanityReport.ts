@@ -53,9 +53,15 @@ function settingsLine(config: SanityConfig): string {
 }
 
 function outcomeLine({ set, lossScale }: SanitySummary, { lossScaler }: SanityConfig): string {
+  const { final, overflows, savedUpdates, lostUpdates } = lossScale;
+  const fate = [
+    ...(savedUpdates > 0 ? [`${savedUpdates} saved by a retry`] : []),
+    ...(lostUpdates > 0 ? [`${lostUpdates} lost`] : []),
+  ];
+  const updates = fate.length === 0 ? '' : ` (updates: ${fate.join(', ')})`;
   return (
     `${set.problems} of ${set.tried} problems kept (base accuracy ${formatShare(set.baseAccuracy)}), ` +
-    `${lossScaler} loss scale ${formatScale(lossScale.final)}, ${count(lossScale.overflows, 'overflow')}`
+    `${lossScaler} loss scale ${formatScale(final)}, ${count(overflows, 'overflow')}${updates}`
   );
 }
 

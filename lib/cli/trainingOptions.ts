@@ -4,12 +4,14 @@ import { invalid } from '../errors.js';
 import type { AlgorithmParameters } from '../rl/algorithms.js';
 import type { TruncatedMode } from '../rl/trainer.js';
 import type { NumericsMode, SanityOptions, SanitySchedule } from '../sanity/config.js';
+import type { OverflowMode } from '../training/engine.js';
 import { createLossScaler } from '../training/lossScaler.js';
 import { checkedOption, choiceOption, integerOption, numberOption } from './options.js';
 
 const modes = ['default', 'matched'] as const satisfies readonly NumericsMode[];
 const schedules = ['linear', 'constant'] as const satisfies readonly SanitySchedule[];
 
+const overflowModes = ['skip', 'retry'] as const satisfies readonly OverflowMode[];
 const truncatedModes = ['train', 'mask'] as const satisfies readonly TruncatedMode[];
 
 const names = [
@@ -27,6 +29,7 @@ const names = [
   'checkpointEvery',
   'recordEvery',
   'truncated',
+  'overflow',
 ] as const satisfies readonly (keyof SanityOptions)[];
 
 export type TrainingFlags = Pick<SanityOptions, (typeof names)[number]> & {
@@ -60,6 +63,9 @@ export function trainingOptions(command: Command): Command {
       parameterOption('--set <name=value>', 'a parameter of the algorithm, as JSON; may be repeated'),
     )
     .addOption(choiceOption('--truncated <mode>', 'responses that are cut off', truncatedModes, 'train'))
+    .addOption(
+      choiceOption('--overflow <mode>', 'a mini-batch whose gradients overflow', overflowModes, 'skip'),
+    )
     .addOption(integerOption('--checkpoint-every <n>', 'steps between checkpoints (default: 10)', 1))
     .addOption(
       integerOption('--record-every <n>', 'steps between recordings of log-probs; 0: none (default: 10)', 0),

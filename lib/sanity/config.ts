@@ -4,6 +4,7 @@ import type { AlgorithmParameters } from '../rl/algorithms.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
 import { type TruncatedMode, truncatedModes } from '../rl/trainer.js';
 import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
+import { type OverflowMode, overflowModes } from '../training/engine.js';
 import { createLossScaler } from '../training/lossScaler.js';
 import { type BaseConfig, type BaseOptions, resolveBaseOptions } from './baseConfig.js';
 
@@ -41,6 +42,8 @@ export interface SanityOptions extends BaseOptions {
   readonly stopWhenPassed?: boolean;
   /** A spec of createLossScaler; default `verl` in fp16, `none` otherwise. */
   readonly lossScaler?: string;
+  /** What becomes of a mini-batch whose gradients overflow; default `skip`. */
+  readonly overflow?: OverflowMode;
   /** Steps between checkpoints. */
   readonly checkpointEvery?: number;
   /** Steps between recordings of all log-probs, which `simulate` reads; default 10, 0 for none. */
@@ -111,6 +114,7 @@ export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig 
     schedule: checkChoice(where, 'schedule', options.schedule ?? 'linear', sanitySchedules),
     stopWhenPassed,
     lossScaler,
+    overflow: checkChoice(where, 'overflow', options.overflow ?? 'skip', overflowModes),
     checkpointEvery: checkInteger(where, 'checkpointEvery', options.checkpointEvery ?? 10, 1, 1e6),
     recordEvery: checkInteger(where, 'recordEvery', options.recordEvery ?? 10, 0, 1e6),
   };

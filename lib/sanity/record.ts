@@ -51,6 +51,7 @@ export function recordOf(
       trajectories.filter(({ completion }) => completion.finishReason === 'length').length /
       trajectories.length,
     'train/skipped_updates': updates.filter(({ skipped }) => skipped).length,
+    'train/saved_updates': updates.filter(({ skipped, retries }) => !skipped && retries > 0).length,
     'scaler/scale': run.lossScale,
     'scaler/overflows': run.overflows,
     'memory/peak_bytes': memory().peakBytes,

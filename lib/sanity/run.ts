@@ -40,7 +40,14 @@ export interface SanitySummary extends Verdict {
   readonly interrupted: boolean;
   /** Means over the last window of steps (maxProbDiff: the greatest over it); null before the first step. */
   readonly mismatch: MismatchSummary | null;
-  readonly lossScale: { readonly final: number; readonly overflows: number };
+  readonly lossScale: {
+    readonly final: number;
+    /** Tries that overflowed. */
+    readonly overflows: number;
+    /** Mini-batches that were lost to overflow, and those that a retry at a lower scale saved. */
+    readonly lostUpdates: number;
+    readonly savedUpdates: number;
+  };
   /** Problems in the set, problems tried, and the base's accuracy on those. */
   readonly set: { readonly problems: number; readonly tried: number; readonly baseAccuracy: number };
   /** The final weights on the same tokens in other settings; empty when interrupted. */
@@ -106,6 +113,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
       minRatio: 0.02,
     },
     lossScaler: config.lossScaler,
+    overflow: config.overflow,
   });
   using rollout = new RolloutEngine(model, {
     precision: config.rolloutPrecision,
@@ -190,12 +198,21 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     seed: config.seed,
     interrupted,
     mismatch: records.length === 0 ? null : meanMismatch(records.slice(-WINDOW)),
-    lossScale: { final: training.scaler.scale, overflows: training.scaler.state().overflows },
+    lossScale: {
+      final: training.scaler.scale,
+      overflows: training.scaler.state().overflows,
+      lostUpdates: total(records, 'train/skipped_updates'),
+      savedUpdates: total(records, 'train/saved_updates'),
+    },
     set: { problems: set.indices.length, tried: set.tried, baseAccuracy: set.accuracy },
     effect,
   };
   await directory.writeSummary(summary);
   return summary;
+}
+
+function total(records: readonly StepRecord[], key: string): number {
+  return records.reduce((sum, record) => sum + (record[key] ?? 0), 0);
 }
 
 /**

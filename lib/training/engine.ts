@@ -40,7 +40,20 @@ export interface TrainingOptions {
   readonly microBatchTokens?: number;
   /** What logits are divided by; the rollout's. Default 1. */
   readonly temperature?: number;
+  /** What becomes of a batch whose gradients overflow; default `skip`. */
+  readonly overflow?: OverflowMode;
 }
+
+export const overflowModes = ['skip', 'retry'] as const;
+
+/**
+ * A batch whose gradients overflow is left out (`skip`), or run again at the lower scale that the loss scaler then has
+ * (`retry`), so that its rollout is not thrown away.
+ */
+export type OverflowMode = (typeof overflowModes)[number];
+
+/** Halving so often takes a scale through all of fp16's exponents. */
+const MAX_RETRIES = 24;
 
 /** Loss of the sequences `begin` to `end` of the batch given their scores. */
 export type LossFunction = (scores: Scores, begin: number, end: number) => TokenLoss;
@@ -51,14 +64,28 @@ export interface StepResult {
   readonly gradNorm: number;
   /** Whether the step was left out because a gradient overflowed. */
   readonly skipped: boolean;
-  /** The first parameter with a gradient that is not finite, or `log-probs` where the forward pass overflowed. */
+  /**
+   * The first parameter with a gradient that is not finite, or `log-probs` where the forward pass overflowed; of the
+   * first try, where a later one was finite.
+   */
   readonly overflowed?: string;
-  /** The loss scale of this step. */
+  /** Times that the batch was run again at a lower loss scale. */
+  readonly retries: number;
+  /** The loss scale of this step, of its last try. */
   readonly lossScale: number;
   readonly learningRate: number;
   /** Means over the micro-batches, weighted by sequences, of the algorithm's own metrics. */
   readonly metrics: Readonly<Record<string, number>>;
 }
+
+/** What {@link TrainingEngine.gradients} returns. */
+export interface GradientResult extends Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed'> {
+  /** By parameter; not finite where it overflowed. */
+  readonly gradients: ReadonlyMap<string, Float32Array>;
+}
+
+/** What `overflowed` names where the forward pass did, which no loss scale mends. */
+const LOGPROBS = 'log-probs';
 
 /**
  * The engine that learns (policy pi): packed sequences, fused linear log-prob, a backward pass in the training
@@ -75,6 +102,7 @@ export class TrainingEngine implements Disposable {
   readonly #maxGradNorm: number;
   readonly #microBatchTokens: number;
   readonly #temperature: number;
+  readonly #overflow: OverflowMode;
   readonly #ropeTable: Tensor;
   readonly #turns = new Turns();
 
@@ -91,6 +119,7 @@ export class TrainingEngine implements Disposable {
     this.#microBatchTokens = checkInteger(where, 'microBatchTokens', options.microBatchTokens ?? 4096, 1);
     this.#temperature = checkNumber(where, 'temperature', options.temperature ?? 1, 0);
     if (this.#temperature === 0) invalid(where, 'temperature above 0', 0);
+    this.#overflow = checkChoice(where, 'overflow', options.overflow ?? 'skip', overflowModes);
     this.optimizer = new AdamW(model.parameters, options.optimizer);
     this.#weights = new Weights(model.parameters, this.precision);
     this.#ropeTable = ropeTable(
@@ -131,7 +160,10 @@ export class TrainingEngine implements Disposable {
   /**
    * One optimizer step on one mini-batch: forward, loss and backward for each micro-batch, then unscale, check for
    * overflow, clip, AdamW. On overflow, of the gradients or already of the log-probs, nothing is learned and the loss
-   * scaler is told; the same batch may be given again. Steps take turns: their gradients share memory.
+   * scaler is told; with `overflow: 'retry'` the batch is then run again, at the scale that the scaler has by then, until
+   * its gradients are finite (at most 24 times; a scaler with hysteresis spends a try or two before its scale falls). A
+   * static scale never falls, and log-probs that overflow do so at any scale: those are left out at once.
+   * Steps take turns: their gradients share memory.
    *
    * @throws InvalidArgumentError naming the sequence at fault, before anything is queued
    */
@@ -140,7 +172,61 @@ export class TrainingEngine implements Disposable {
     return this.#turns.take(() => this.#step(sequences, lossOf));
   }
 
+  /**
+   * The gradient of every parameter by name, unscaled and before clipping, as a step would have it; nothing is learned
+   * and the loss scaler is not told.
+   *
+   * @throws InvalidArgumentError naming the sequence at fault, before anything is queued
+   */
+  async gradients(sequences: readonly TokenSequence[], lossOf: LossFunction): Promise<GradientResult> {
+    this.#check('gradients', sequences);
+    return this.#turns.take(async () => {
+      const { loss, gradNorm, overflowed } = await this.#backward(sequences, lossOf);
+      const { scale } = this.scaler;
+      const gradients = new Map<string, Float32Array>();
+      for (const { name, gradient } of this.#model.parameters) {
+        const values = await gradient.floats();
+        for (let i = 0; i < values.length; i++) values[i]! /= scale;
+        gradients.set(name, values);
+      }
+      return { loss, gradNorm, gradients, ...(overflowed !== undefined && { overflowed }) };
+    });
+  }
+
   async #step(sequences: readonly TokenSequence[], lossOf: LossFunction): Promise<StepResult> {
+    const mayRetry = this.#overflow === 'retry' && this.scaler.kind !== 'static';
+    let firstOverflow: string | undefined;
+    for (let retries = 0; ; retries++) {
+      const lossScale = this.scaler.scale;
+      const { loss, gradNorm, overflowed, metrics } = await this.#backward(sequences, lossOf);
+      const overflow = overflowed !== undefined;
+      firstOverflow ??= overflowed;
+      const learningRate = this.#schedule(this.optimizer.step);
+      this.scaler.update(overflow);
+      if (overflow && mayRetry && overflowed !== LOGPROBS && retries < MAX_RETRIES) continue;
+      if (!overflow) {
+        const clip = Math.min(1, this.#maxGradNorm / (gradNorm + 1e-6));
+        this.optimizer.update(learningRate, clip / lossScale);
+        if (this.numerics.weightsSnapshot) this.#weights.sync();
+      }
+      return {
+        loss,
+        gradNorm,
+        skipped: overflow,
+        ...(firstOverflow !== undefined && { overflowed: firstOverflow }),
+        retries,
+        lossScale,
+        learningRate,
+        metrics,
+      };
+    }
+  }
+
+  /** Leaves the scaled gradient of the batch in the parameters. */
+  async #backward(
+    sequences: readonly TokenSequence[],
+    lossOf: LossFunction,
+  ): Promise<Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed' | 'metrics'>> {
     const lossScale = this.scaler.scale;
     const metrics: Record<string, number> = {};
     let loss = 0;
@@ -155,7 +241,7 @@ export class TrainingEngine implements Disposable {
         const [logprobValues, entropyValues] = await readTensors([logprobs, entropy]);
         const scores = scoresOf(sequencesOfPart, logprobValues!, entropyValues!);
         if (!scores.logprobs.every(Number.isFinite)) {
-          overflowed = 'log-probs';
+          overflowed = LOGPROBS;
           return;
         }
         const part = lossOf(scores, begin, end);
@@ -170,25 +256,12 @@ export class TrainingEngine implements Disposable {
         tape.dispose();
       }
     });
-
     const stats = await gradientStats(this.#model.parameters.map((p) => [p.name, p.gradient]));
     overflowed ??= stats.firstNonFinite;
-    const overflow = overflowed !== undefined;
-    const gradNorm = overflow ? Number.NaN : stats.norm / lossScale;
-    const learningRate = this.#schedule(this.optimizer.step);
-    this.scaler.update(overflow);
-    if (!overflow) {
-      const clip = Math.min(1, this.#maxGradNorm / (gradNorm + 1e-6));
-      this.optimizer.update(learningRate, clip / lossScale);
-      if (this.numerics.weightsSnapshot) this.#weights.sync();
-    }
     return {
       loss,
-      gradNorm,
-      skipped: overflow,
+      gradNorm: overflowed === undefined ? stats.norm / lossScale : Number.NaN,
       ...(overflowed !== undefined && { overflowed }),
-      lossScale,
-      learningRate,
       metrics,
     };
   }

@@ -26,7 +26,7 @@ const passed: SanitySummary = {
   seed: 1,
   interrupted: false,
   mismatch,
-  lossScale: { final: 65536, overflows: 1 },
+  lossScale: { final: 65536, overflows: 1, lostUpdates: 0, savedUpdates: 0 },
   set: { problems: 163, tried: 400, baseAccuracy: 0.5514 },
   effect: [
     { precision: 'bf16', numerics: 'default', ...mismatch, meanAbsLogRatio: 3.6e-3 },

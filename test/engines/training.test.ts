@@ -195,6 +195,91 @@ describe('TrainingEngine', () => {
     assert.notDeepEqual(await model.head.master.floats(), before);
   });
 
+  it('with retry the batch is run again until it is finite, to the bits of a run that began at that scale', async () => {
+    for (const lossScaler of ['torch', 'deepspeed']) {
+      using model = oddModel();
+      const batch = batchOf(model, lengths);
+      using engine = new TrainingEngine(model, {
+        precision: 'fp16',
+        lossScaler,
+        schedule,
+        overflow: 'retry',
+      });
+      const { scaler } = engine;
+      scaler.load({ ...scaler.state(), scale: 2 ** 30 });
+      const result = await engine.step(batch, weightedLoss(0.01));
+      assert.equal(result.skipped, false);
+      assert.ok(result.retries > 0 && Number.isFinite(result.gradNorm));
+      assert.ok(
+        model.parameters.some(({ name }) => name === result.overflowed),
+        'the first offender is named',
+      );
+      assert.equal(scaler.state().overflows, result.retries, 'every failed try is told');
+      // DeepSpeed's hysteresis spends one try before the scale falls.
+      const halvings = result.retries - (lossScaler === 'deepspeed' ? 1 : 0);
+      assert.equal(result.lossScale, 2 ** (30 - halvings));
+      assert.equal(engine.optimizer.step, 1);
+
+      using twin = oddModel();
+      using calm = new TrainingEngine(twin, { precision: 'fp16', lossScaler: 'torch', schedule });
+      calm.scaler.load({ ...calm.scaler.state(), scale: result.lossScale });
+      const { retries, overflowed, ...one } = await calm.step(batch, weightedLoss(0.01));
+      assert.deepEqual([retries, overflowed], [0, undefined]);
+      assert.equal(one.gradNorm, result.gradNorm);
+      for (const [i, { master }] of model.parameters.entries()) {
+        assertSameBits(await twin.parameters[i]!.master.floats(), await master.floats(), lossScaler);
+      }
+    }
+  });
+
+  it('does not retry what no lower scale mends', async () => {
+    using model = oddModel();
+    const batch = batchOf(model, lengths);
+    using fixed = new TrainingEngine(model, {
+      precision: 'fp16',
+      lossScaler: `static:${2 ** 30}`,
+      schedule,
+      overflow: 'retry',
+    });
+    const { skipped, retries } = await fixed.step(batch, weightedLoss(0.01));
+    assert.deepEqual([skipped, retries], [true, 0]);
+    using engine = new TrainingEngine(model, { precision: 'fp16', schedule, overflow: 'retry' });
+    const { master } = model.layers[1]!.mlp.downWeight;
+    master.upload((await master.floats()).map((w) => w * 1e6));
+    engine.syncWeights();
+    const lost = await engine.step(batch, () => assert.fail('a loss of log-probs that are not finite'));
+    assert.deepEqual([lost.skipped, lost.retries, lost.overflowed], [true, 0, 'log-probs']);
+    assert.throws(
+      () => new TrainingEngine(model, { precision: 'fp16', schedule, overflow: 'retyr' as 'retry' }),
+      /did you mean retry\?/,
+    );
+  });
+
+  it('gives the gradients of a step without taking it', async () => {
+    using model = oddModel();
+    const batch = batchOf(model, lengths);
+    using engine = new TrainingEngine(model, { precision: 'fp16', schedule, microBatchTokens: 20 });
+    const before = await model.head.master.floats();
+    const state = engine.scaler.state();
+    const { gradients, gradNorm, overflowed, loss } = await engine.gradients(batch, weightedLoss(4));
+    assert.equal(overflowed, undefined);
+    assertSameBits(await model.head.master.floats(), before, 'weights');
+    assert.deepEqual([engine.scaler.state(), engine.optimizer.step], [state, 0]);
+    assert.equal(gradients.size, model.parameters.length);
+    const squares = [...gradients.values()].flatMap((g) => [...g]).reduce((sum, g) => sum + g * g, 0);
+    assert.ok(Math.abs(Math.sqrt(squares) / gradNorm - 1) < 1e-5);
+    const step = await engine.step(batch, weightedLoss(4));
+    assert.deepEqual([step.gradNorm, step.loss], [gradNorm, loss]);
+    const scaled = await gradientsOf(model);
+    for (const [name, g] of gradients) {
+      assertSameBits(
+        g.map((x) => x * step.lossScale),
+        scaled.get(name)!,
+        name,
+      );
+    }
+  });
+
   it('a NaN weight reaches the log-probs and is reported, not hidden', async () => {
     using model = oddModel();
     using engine = new TrainingEngine(model, { precision: 'bf16', schedule });

@@ -36,6 +36,7 @@ describe('resolveSanityOptions', () => {
       solvedAtLeast: 0.2,
       solvedAtMost: 0.8,
       teachSteps: 4000,
+      overflow: 'skip',
       checkpointEvery: 10,
       recordEvery: 10,
     });

@@ -66,6 +66,21 @@ async function run(
   return { config, directory, events, summary };
 }
 
+describe('overflow', () => {
+  it('loses updates when it is skipped, and none when it is retried', async () => {
+    const settings = { learningRate: 1e-4, steps: 4, lossScaler: 'torch' } as const;
+    const scaled = (overflow: 'skip' | 'retry') => run({ ...settings, overflow, lossScaler: 'static:1e30' });
+    const lost = (await scaled('skip')).summary.lossScale;
+    assert.deepEqual([lost.lostUpdates, lost.savedUpdates], [8, 0]);
+    // A static scale is not lowered, so that a retry can't help, either.
+    assert.equal((await scaled('retry')).summary.lossScale.lostUpdates, 8);
+    const { directory, summary } = await run({ ...settings, overflow: 'retry' });
+    assert.equal(summary.lossScale.lostUpdates, 0);
+    const saved = lines(directory, 'metrics.jsonl').reduce((sum, r) => sum + r['train/saved_updates']!, 0);
+    assert.equal(summary.lossScale.savedUpdates, saved);
+  });
+});
+
 describe('runSanity', () => {
   for (const overrides of [
     { trainingPrecision: 'fp16', rolloutPrecision: 'fp16' },
