@@ -1,7 +1,7 @@
 /** The command line of `npm run bench`. */
 import { parseArgs } from 'node:util';
 import { checkChoice, checkInteger, checkNumber, InvalidArgumentError } from '../lib/errors.js';
-import { type FloatDType, floatDtypes } from '../lib/tensor/dtype.js';
+import { floatDtypes, type NativeFloatDType } from '../lib/tensor/dtype.js';
 import { type PeerName, peerNames } from './peers/list.js';
 
 export const groupNames = [
@@ -21,7 +21,7 @@ export type FamilyName = (typeof familyNames)[number];
 
 export interface BenchOptions {
   readonly only: readonly GroupName[];
-  readonly dtypes: readonly FloatDType[];
+  readonly dtypes: readonly NativeFloatDType[];
   readonly families: readonly FamilyName[];
   readonly shapes: 'quick' | 'full';
   /** Empty: all that the addon takes by itself. */

@@ -1,5 +1,5 @@
 /** What a row of the benchmark measures. */
-import type { FloatDType } from '../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../lib/tensor/dtype.js';
 import { tidy } from '../lib/tensor/scope.js';
 import { copy, empty, randomNormal, type Tensor, tensor } from '../lib/tensor/tensor.js';
 import type { BenchOptions, FamilyName, GroupName } from './arguments.js';
@@ -21,7 +21,7 @@ export interface BenchCase {
   readonly group: GroupName;
   readonly op: string;
   readonly family: FamilyName;
-  readonly dtype: FloatDType;
+  readonly dtype: NativeFloatDType;
   readonly shape: string;
   readonly unit: 'GFLOP/s' | 'GB/s' | 'ns/op' | 'tokens/s';
   /** Floating-point operations of a run, 2 a multiply-add; 0 where memory alone counts. */
@@ -77,7 +77,12 @@ export function inputSet(owned: readonly { dispose(): void }[], body: () => void
 const blockElements = 2 ** 20;
 
 /** Normal values; a tensor above a million elements repeats a block of a million, which is made much faster. */
-export function normalInput(shape: readonly number[], dtype: FloatDType, seed: number, std = 1): Tensor {
+export function normalInput(
+  shape: readonly number[],
+  dtype: NativeFloatDType,
+  seed: number,
+  std = 1,
+): Tensor {
   const size = shape.reduce((product, d) => product * d, 1);
   if (size <= blockElements) return randomNormal(shape, { seed, std, dtype });
   const out = empty(shape, dtype);

@@ -5,7 +5,7 @@ import type { TokenLoss, TokenSequence } from '../lib/models/sequences.js';
 import { CounterRandom } from '../lib/random.js';
 import { RolloutEngine } from '../lib/rollout/engine.js';
 import type { GenerationRequest } from '../lib/rollout/generation.js';
-import type { FloatDType } from '../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../lib/tensor/dtype.js';
 import { type LossFunction, TrainingEngine } from '../lib/training/engine.js';
 
 /** Layers, widths and vocabulary; the context is what the run needs. */
@@ -91,7 +91,7 @@ export interface Trainee extends Disposable {
 
 export function trainee(
   size: ModelSize,
-  precision: FloatDType,
+  precision: NativeFloatDType,
   context: number,
   microBatchTokens?: number,
 ): Trainee {
@@ -111,7 +111,7 @@ export interface Generator extends Disposable {
 
 export function generator(
   size: ModelSize,
-  precision: FloatDType,
+  precision: NativeFloatDType,
   batch: number,
   maxLength: number,
 ): Generator {

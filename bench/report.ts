@@ -1,6 +1,6 @@
 /** From timings to rows: rates, shares of the peak, the table and the JSON document. */
 import type { MachinePeaks, Peak } from '../lib/ops/peak.js';
-import type { FloatDType } from '../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../lib/tensor/dtype.js';
 import type { BenchOptions, FamilyName, GroupName } from './arguments.js';
 import { type BenchCase, nameOf } from './case.js';
 import type { Machine } from './machine.js';
@@ -18,7 +18,7 @@ export interface Row extends Timing {
   readonly group: GroupName;
   readonly op: string;
   readonly family: FamilyName;
-  readonly dtype: FloatDType;
+  readonly dtype: NativeFloatDType;
   readonly shape: string;
   readonly threads: number;
   /** Of the median, in `unit`. */
@@ -35,7 +35,7 @@ export interface Row extends Timing {
   /** Every peer's figure or refusal; empty without --peers and where no peer has the op. */
   readonly peers: readonly PeerResult[];
   /** What the peers computed in, where that is not the row's dtype; else null. */
-  readonly peerDtype: FloatDType | null;
+  readonly peerDtype: NativeFloatDType | null;
   readonly bestPeer: BestPeer | null;
 }
 

@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { linearLogprob, linearLogprobBackward } from '../lib/ops/linearLogprob.js';
 import { setThreads } from '../lib/runtime.js';
-import { type FloatDType, floatDtypes } from '../lib/tensor/dtype.js';
+import { floatDtypes, type NativeFloatDType } from '../lib/tensor/dtype.js';
 import { full, zeros } from '../lib/tensor/tensor.js';
 import { idInput, normalInput } from './case.js';
 
@@ -19,7 +19,7 @@ export function logprobScratch(
   rows: number,
   vocabulary: number,
   hidden: number,
-  dtype: FloatDType,
+  dtype: NativeFloatDType,
   threads: number,
 ): LogprobScratch | null {
   if (!fs.existsSync('/proc/self/clear_refs')) return null;

@@ -121,7 +121,17 @@ export { openSubject, type Subject, type SubjectSource, subjectPrompts } from '.
 export { teach } from './sanity/supervised.js';
 export { judge, type Verdict } from './sanity/verdict.js';
 export { createTask, type Task } from './tasks/index.js';
-export { type DType, type FloatDType, formats } from './tensor/dtype.js';
+export {
+  checkFloatDtype,
+  type DType,
+  type EmulatedDType,
+  type FloatDType,
+  floatBits,
+  formatOf,
+  formats,
+  isEmulated,
+  precisionLabel,
+} from './tensor/dtype.js';
 export { keep, tidy } from './tensor/scope.js';
 export {
   cast,

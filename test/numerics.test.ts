@@ -26,7 +26,7 @@ import { addRmsNorm, rmsNorm } from '../lib/ops/rmsNorm.js';
 import { type RopeOptions, rope, ropeTable } from '../lib/ops/rope.js';
 import { swiglu } from '../lib/ops/swiglu.js';
 import { RolloutEngine } from '../lib/rollout/engine.js';
-import { type FloatDType, floatDtypes } from '../lib/tensor/dtype.js';
+import { floatDtypes, type NativeFloatDType } from '../lib/tensor/dtype.js';
 import { tidy } from '../lib/tensor/scope.js';
 import { copy, type Tensor, tensor } from '../lib/tensor/tensor.js';
 import { TrainingEngine } from '../lib/training/engine.js';
@@ -346,7 +346,7 @@ describe('each knob alone', () => {
   });
   after(() => model[Symbol.dispose]());
 
-  async function score(precision: FloatDType, choices: Numerics, sequences = batch) {
+  async function score(precision: NativeFloatDType, choices: Numerics, sequences = batch) {
     using rollout = new RolloutEngine(model, { precision, numerics: choices, maxBatch: 2 });
     using training = new TrainingEngine(model, { precision, numerics: choices, schedule });
     const [mu, pi] = [await rollout.score(sequences), await training.score(sequences)];

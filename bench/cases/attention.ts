@@ -6,7 +6,7 @@ import {
   pageSize,
   writeKvCache,
 } from '../../lib/ops/attention.js';
-import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
+import { bytesPerElement, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { tidy } from '../../lib/tensor/scope.js';
 import { type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
 import { type BenchCase, type CaseSelection, inputSet, normalInput } from '../case.js';
@@ -43,7 +43,7 @@ export function attentionCases(selection: CaseSelection): BenchCase[] {
   return cases;
 }
 
-function common(batch: Batch, dtype: FloatDType) {
+function common(batch: Batch, dtype: NativeFloatDType) {
   const { sequences, heads, length, headDim } = batch;
   const qkvBytes = sequences * length * 3 * heads * headDim * bytesPerElement(dtype);
   return {
@@ -62,7 +62,7 @@ function question(op: string, batch: Batch, queries: number): PeerQuestion {
   return { op, dims: [sequences, heads, queries, length, headDim] };
 }
 
-function packed(batch: Batch, dtype: FloatDType, seed: number): { qkv: Tensor; cuSeqlens: Tensor } {
+function packed(batch: Batch, dtype: NativeFloatDType, seed: number): { qkv: Tensor; cuSeqlens: Tensor } {
   const { sequences, heads, length, headDim } = batch;
   return {
     qkv: normalInput([sequences * length, 3 * heads, headDim], dtype, seed),
@@ -70,7 +70,7 @@ function packed(batch: Batch, dtype: FloatDType, seed: number): { qkv: Tensor; c
   };
 }
 
-function forward(batch: Batch, dtype: FloatDType): BenchCase {
+function forward(batch: Batch, dtype: NativeFloatDType): BenchCase {
   const heads = { numHeads: batch.heads, numKvHeads: batch.heads };
   return {
     ...common(batch, dtype),
@@ -84,7 +84,7 @@ function forward(batch: Batch, dtype: FloatDType): BenchCase {
   };
 }
 
-function backward(batch: Batch, dtype: FloatDType): BenchCase {
+function backward(batch: Batch, dtype: NativeFloatDType): BenchCase {
   const heads = { numHeads: batch.heads, numKvHeads: batch.heads };
   const base = common(batch, dtype);
   return {
@@ -108,7 +108,7 @@ function backward(batch: Batch, dtype: FloatDType): BenchCase {
 }
 
 /** The last `queries` tokens of each sequence over all its keys: a prefill where that is all, a decode step at 1. */
-function paged(batch: Batch, dtype: FloatDType, queries: number): BenchCase {
+function paged(batch: Batch, dtype: NativeFloatDType, queries: number): BenchCase {
   const { sequences, heads, length, headDim } = batch;
   const size = bytesPerElement(dtype);
   const base = common(batch, dtype);
@@ -144,7 +144,7 @@ function indices(shape: readonly number[], value: (i: number) => number): Tensor
 
 function filledCache(
   batch: Batch,
-  dtype: FloatDType,
+  dtype: NativeFloatDType,
   seed: number,
 ): Omit<KvCacheView, 'slots' | 'positions'> {
   const { sequences, heads, length, headDim } = batch;

@@ -5,7 +5,7 @@ import { reduce } from '../../lib/ops/reduce.js';
 import { addRmsNorm, rmsNorm, rmsNormBackward } from '../../lib/ops/rmsNorm.js';
 import { rope, ropeTable } from '../../lib/ops/rope.js';
 import { swiglu, swigluBackward } from '../../lib/ops/swiglu.js';
-import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
+import { bytesPerElement, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { cast, full, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
 import { type BenchCase, type CaseSelection, idInput, inputSet, normalInput } from '../case.js';
 
@@ -20,7 +20,7 @@ export function elementwiseCases(selection: CaseSelection): BenchCase[] {
   return sizes.flatMap(([rows, hidden]) => selection.dtypes.flatMap((dtype) => casesOf(rows, hidden, dtype)));
 }
 
-function casesOf(rows: number, hidden: number, dtype: FloatDType): BenchCase[] {
+function casesOf(rows: number, hidden: number, dtype: NativeFloatDType): BenchCase[] {
   const elements = rows * hidden;
   const size = elements * bytesPerElement(dtype);
   const wide = elements * 4;

@@ -1,4 +1,4 @@
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import type { BenchCase, CaseSelection, InputSet } from '../case.js';
 import { quantile, statistics } from '../measure.js';
 import {
@@ -27,7 +27,7 @@ export function engineCases(selection: CaseSelection): BenchCase[] {
   ]);
 }
 
-function common(dtype: FloatDType) {
+function common(dtype: NativeFloatDType) {
   return {
     group: 'engine' as const,
     dtype,
@@ -38,10 +38,10 @@ function common(dtype: FloatDType) {
 }
 
 /** PyTorch has no fp16 on CPUs: fp16 is held against its bf16. */
-const peerDtype = (dtype: FloatDType) => (dtype === 'fp16' ? 'bf16' : dtype);
+const peerDtype = (dtype: NativeFloatDType) => (dtype === 'fp16' ? 'bf16' : dtype);
 
 /** A mini-batch: forward, cross-entropy, backward, clipping, AdamW. */
-function trainStep(dtype: FloatDType): BenchCase {
+function trainStep(dtype: NativeFloatDType): BenchCase {
   return {
     ...common(dtype),
     op: 'trainStep',
@@ -68,7 +68,7 @@ function trainStep(dtype: FloatDType): BenchCase {
 }
 
 /** Prompts in one pass, then a token a step for every sequence, from a recording that is replayed with one call. */
-function generate(dtype: FloatDType): BenchCase {
+function generate(dtype: NativeFloatDType): BenchCase {
   return {
     ...common(dtype),
     op: 'generate',
@@ -100,7 +100,7 @@ const periodMs = 10;
 const generations = 4;
 
 /** Generation beside a timer of 10 ms, whose delays are the figures. */
-function generateWithTimer(dtype: FloatDType): BenchCase {
+function generateWithTimer(dtype: NativeFloatDType): BenchCase {
   return {
     ...common(dtype),
     op: 'generate+timer',

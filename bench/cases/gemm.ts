@@ -1,7 +1,7 @@
 import { gemm } from '../../lib/ops/gemm.js';
 import { linear, linearInputGradient, linearWeightGradient } from '../../lib/ops/linear.js';
 import { PackedWeight } from '../../lib/ops/packWeight.js';
-import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
+import { bytesPerElement, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { zeros } from '../../lib/tensor/tensor.js';
 import { type BenchCase, type CaseSelection, familiesOf, inputSet, normalInput } from '../case.js';
 
@@ -64,7 +64,7 @@ function gradientCases(selection: CaseSelection): BenchCase[] {
   return shapes.flatMap((shape) => selection.dtypes.flatMap((dtype) => gradientsOf(shape, dtype)));
 }
 
-function gradientsOf(shape: Product, dtype: FloatDType): BenchCase[] {
+function gradientsOf(shape: Product, dtype: NativeFloatDType): BenchCase[] {
   const [m, n, k] = shape;
   return [
     {
@@ -93,7 +93,7 @@ function gradientsOf(shape: Product, dtype: FloatDType): BenchCase[] {
   ];
 }
 
-function common([m, n, k]: Product, dtype: FloatDType) {
+function common([m, n, k]: Product, dtype: NativeFloatDType) {
   const size = bytesPerElement(dtype);
   return {
     group: 'gemm' as const,

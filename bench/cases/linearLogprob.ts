@@ -1,7 +1,7 @@
 import { gemm } from '../../lib/ops/gemm.js';
 import { linearLogprob, linearLogprobBackward } from '../../lib/ops/linearLogprob.js';
 import { info } from '../../lib/runtime.js';
-import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
+import { bytesPerElement, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { full as filled, zeros } from '../../lib/tensor/tensor.js';
 import {
   type BenchCase,
@@ -19,7 +19,7 @@ import { type LogprobScratch, logprobScratch } from '../scratch.js';
 function withScratch(
   selection: CaseSelection,
   head: Head,
-  dtype: FloatDType,
+  dtype: NativeFloatDType,
   pass: keyof LogprobScratch,
   set: InputSet,
 ): InputSet {

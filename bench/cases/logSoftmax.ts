@@ -1,6 +1,6 @@
 import { chosenLogprobs, logSoftmax, logSoftmaxBackward } from '../../lib/ops/logSoftmax.js';
 import { sample } from '../../lib/ops/sample.js';
-import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
+import { bytesPerElement, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { tensor } from '../../lib/tensor/tensor.js';
 import { type BenchCase, type CaseSelection, familiesOf, idInput, inputSet, normalInput } from '../case.js';
 
@@ -91,7 +91,7 @@ function sampleCases(selection: CaseSelection): BenchCase[] {
   }));
 }
 
-function common([rows, vocabulary]: Logits, dtype: FloatDType) {
+function common([rows, vocabulary]: Logits, dtype: NativeFloatDType) {
   return {
     group: 'log-softmax' as const,
     dtype,

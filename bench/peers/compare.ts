@@ -1,5 +1,5 @@
 /** Our kernels and their peers on one question, by turns. */
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import type { BenchCase } from '../case.js';
 import { inputSetsOf, openSampler, type Sampler, statistics, type Timing } from '../measure.js';
 import type { Driver, PeerQuestion } from './driver.js';
@@ -117,7 +117,7 @@ export async function compare(
 async function prepared(
   driver: Driver,
   question: PeerQuestion,
-  dtype: FloatDType,
+  dtype: NativeFloatDType,
   sets: number,
 ): Promise<string | null> {
   try {

@@ -2,7 +2,7 @@
 import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { startCommand } from './build.js';
 import type { PeerName, PeerProgram } from './list.js';
 
@@ -11,11 +11,11 @@ export interface PeerQuestion {
   readonly op: string;
   readonly dims: readonly number[];
   /** Where it is not the dtype of the row. */
-  readonly dtype?: FloatDType;
+  readonly dtype?: NativeFloatDType;
 }
 
 /** The line that prepares a question. */
-export function prepareLine({ op, dims }: PeerQuestion, dtype: FloatDType, sets: number): string {
+export function prepareLine({ op, dims }: PeerQuestion, dtype: NativeFloatDType, sets: number): string {
   return ['prepare', op, dtype, sets, ...dims].join(' ');
 }
 
@@ -74,7 +74,7 @@ export class Driver {
    *
    * @returns null where the peer is ready, else why it has no answer
    */
-  async prepare(question: PeerQuestion, dtype: FloatDType, sets: number): Promise<string | null> {
+  async prepare(question: PeerQuestion, dtype: NativeFloatDType, sets: number): Promise<string | null> {
     await this.#start();
     const { word, rest } = await this.#ask(prepareLine(question, question.dtype ?? dtype, sets));
     return word === 'ready' ? null : rest;

@@ -1,7 +1,7 @@
 /** Times and memory of the engines, as the scaling run asks for them. */
 import { DecodeStep } from '../../lib/rollout/decodeStep.js';
 import { memory, trimMemory } from '../../lib/runtime.js';
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { statistics } from '../measure.js';
 import {
   crossEntropy,
@@ -28,7 +28,7 @@ const longPrompt = 4096;
 /** Tokens a second of the pass over the prompts, and of the decode steps behind it. */
 export async function generationRates(
   size: ModelSize,
-  dtype: FloatDType,
+  dtype: NativeFloatDType,
   batch: number,
   promptLength: number,
 ): Promise<{ prefill: number; decode: number }> {
@@ -55,7 +55,7 @@ export async function generationRates(
 /** Tokens a second of optimizer steps. */
 export async function trainingRateOf(
   size: ModelSize,
-  dtype: FloatDType,
+  dtype: NativeFloatDType,
   batch: number,
   length: number,
 ): Promise<number> {
@@ -69,7 +69,7 @@ export async function trainingRateOf(
 }
 
 /** Bytes of cache a token, from two engines whose caches differ. */
-export function kvBytesMeasured(size: ModelSize, dtype: FloatDType): number {
+export function kvBytesMeasured(size: ModelSize, dtype: NativeFloatDType): number {
   const bytes = [256, 4096].map((length) => {
     using _owner = generator(size, dtype, 1, length);
     return memory().bytes;
@@ -80,7 +80,7 @@ export function kvBytesMeasured(size: ModelSize, dtype: FloatDType): number {
 }
 
 /** Bytes that a token of a micro-batch takes at the peak of a step, from two steps of different lengths. */
-export async function trainingBytesMeasured(size: ModelSize, dtype: FloatDType): Promise<number> {
+export async function trainingBytesMeasured(size: ModelSize, dtype: NativeFloatDType): Promise<number> {
   const length = 128;
   const peaks: number[] = [];
   for (const batch of [8, 16, 32]) {

@@ -1,7 +1,7 @@
 /** `npm run bench -- --scaling`: how the cost of the engines grows, beside what the machine's peaks allow. */
 import { measurePeaks } from '../../lib/ops/peak.js';
 import { info, setThreads } from '../../lib/runtime.js';
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import type { BenchOptions } from '../arguments.js';
 import { commit, describeMachine, type Machine } from '../machine.js';
 import type { ModelSize } from '../model.js';
@@ -51,7 +51,7 @@ export interface ScalingDocument {
   readonly commit: string | null;
   readonly command: string;
   readonly machine: Machine;
-  readonly dtype: FloatDType;
+  readonly dtype: NativeFloatDType;
   readonly model: ModelSize;
   readonly grounds: readonly Ground[];
   readonly points: readonly ScalingPoint[];
@@ -183,13 +183,13 @@ export async function runScaling(
 
 const readSizes = [2, 8, 32, 128].map((mebibytes) => mebibytes * 2 ** 20);
 
-async function groundsOf(counts: readonly number[], dtype: FloatDType): Promise<Ground[]> {
+async function groundsOf(counts: readonly number[], dtype: NativeFloatDType): Promise<Ground[]> {
   const grounds: Ground[] = [];
   for (const threads of counts) grounds.push(await groundOf(threads, dtype));
   return grounds;
 }
 
-async function groundOf(threads: number, dtype: FloatDType): Promise<Ground> {
+async function groundOf(threads: number, dtype: NativeFloatDType): Promise<Ground> {
   const reading: { bytes: number; gbps: number }[] = [];
   for (const bytes of readSizes) {
     const { read } = await measurePeaks({ threads, memoryBytes: bytes, milliseconds: 20 });
@@ -200,7 +200,7 @@ async function groundOf(threads: number, dtype: FloatDType): Promise<Ground> {
   return { peaks, reading, dtype };
 }
 
-async function memoryPoints(dtype: FloatDType): Promise<MemoryPoint[]> {
+async function memoryPoints(dtype: NativeFloatDType): Promise<MemoryPoint[]> {
   const points: MemoryPoint[] = [];
   // By size: a larger model's peak would hide a smaller one's.
   for (const model of [wide(256), base, { ...base, layers: 8 }]) {

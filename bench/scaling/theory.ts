@@ -1,6 +1,6 @@
 /** What the roofs of the machine allow the engines: the lines that measured costs are drawn beside. */
 import type { MachinePeaks, Peak } from '../../lib/ops/peak.js';
-import { bytesPerElement, type FloatDType } from '../../lib/tensor/dtype.js';
+import { bytesPerElement, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { forwardFlops, type ModelSize, matmulWeights, trainingFlops } from '../model.js';
 import { roofOf } from '../report.js';
 
@@ -9,7 +9,7 @@ export interface Ground {
   readonly peaks: MachinePeaks;
   /** How fast so many bytes are read again and again, in GB/s, by size: what fits in a cache comes from there. */
   readonly reading: readonly { readonly bytes: number; readonly gbps: number }[];
-  readonly dtype: FloatDType;
+  readonly dtype: NativeFloatDType;
 }
 
 /** The peaks as a loop over `bytes` meets them: the reading of the next smaller size that was measured. */
@@ -41,7 +41,7 @@ export function higherOf(a: Ground, b: Ground): Ground {
 }
 
 /** Keys and values of a token in all layers. */
-export function kvBytesPerToken({ layers, hidden }: ModelSize, dtype: FloatDType): number {
+export function kvBytesPerToken({ layers, hidden }: ModelSize, dtype: NativeFloatDType): number {
   return 2 * layers * hidden * bytesPerElement(dtype);
 }
 
@@ -99,7 +99,10 @@ export function trainingRate(
  * gone: gate and up give their memory to their gradient. And in 4 bytes: the log-sum-exp of each head, four indices,
  * three results of the head.
  */
-export function trainingBytesPerToken({ layers, hidden, heads, ffn }: ModelSize, dtype: FloatDType): number {
+export function trainingBytesPerToken(
+  { layers, hidden, heads, ffn }: ModelSize,
+  dtype: NativeFloatDType,
+): number {
   const kept = layers * (10 * hidden + 3 * ffn) + 3 * hidden;
   const backward = Math.max(2 * hidden, ffn + hidden - 3 * hidden);
   return (kept + backward) * bytesPerElement(dtype) + 4 * (layers * heads + 4 + 3);

@@ -1,6 +1,7 @@
 /** Options that check their value as they are parsed, before the addon is loaded. */
 import { Option } from 'commander';
 import { checkChoice, checkInteger, checkNumber, InvalidArgumentError, invalid } from '../errors.js';
+import { checkFloatDtype } from '../tensor/dtype.js';
 
 /** A whole number of at least `min`. */
 export function integerOption(flags: string, description: string, min: number, max?: number): Option {
@@ -38,6 +39,12 @@ export function checkedOption(flags: string, description: string, check: (text: 
     }
     return text;
   });
+}
+
+/** A float type; an alias becomes its proper name. */
+export function precisionOption(flags: string, description: string): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text) => checkFloatDtype('cli', option.long!, text));
 }
 
 /** A path; an empty one is most likely a shell variable that is not set. */

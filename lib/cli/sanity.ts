@@ -7,7 +7,7 @@ import type { FloatDType } from '../tensor/dtype.js';
 import { type BaseFlags, baseOptions, baseOptionsOf } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { choiceOption, integerOption, pathOption } from './options.js';
+import { integerOption, pathOption, precisionOption } from './options.js';
 import { SanityProgress } from './sanityProgress.js';
 import { sanityReport } from './sanityReport.js';
 import { type TrainingFlags, trainingOptions, trainingOptionsOf } from './trainingOptions.js';
@@ -22,8 +22,6 @@ interface Flags
   readonly base?: string;
 }
 
-const precisions = ['fp16', 'bf16', 'fp32'] as const satisfies readonly FloatDType[];
-
 /** `isopolicy sanity`: the sanity test of arXiv 2510.26788. */
 export function sanityCommand(): Command {
   const command = new Command('sanity')
@@ -32,9 +30,14 @@ export function sanityCommand(): Command {
       'Teach a small model until it is partly right, keep the problems that it solves 20 % to 80 % of the time, and ' +
         'train on those: a sound setup reaches 95 % training accuracy.',
     )
-    .addOption(choiceOption('--precision <type>', 'precision of both engines', precisions, 'fp16'))
-    .addOption(choiceOption('--training-precision <type>', 'precision of the training engine', precisions))
-    .addOption(choiceOption('--rollout-precision <type>', 'precision of the rollout engine', precisions))
+    .addOption(
+      precisionOption(
+        '--precision <type>',
+        'both engines: fp16, bf16, fp32, or an emulated format such as e8m4 (default: fp16)',
+      ),
+    )
+    .addOption(precisionOption('--training-precision <type>', 'precision of the training engine'))
+    .addOption(precisionOption('--rollout-precision <type>', 'precision of the rollout engine'))
     .addOption(
       new Option(
         '--algorithm <name|file>',

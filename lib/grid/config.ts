@@ -1,9 +1,9 @@
 import { basename } from 'node:path';
-import { checkChoice, checkInteger, InvalidArgumentError, invalid } from '../errors.js';
+import { checkInteger, InvalidArgumentError, invalid } from '../errors.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
 import { type BaseConfig, baseConfigOf } from '../sanity/baseConfig.js';
 import { resolveSanityOptions, type SanityConfig, type SanityOptions } from '../sanity/config.js';
-import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
+import { checkFloatDtype, type FloatDType } from '../tensor/dtype.js';
 
 /** The precisions of the two engines, written `training:rollout`. */
 export interface PrecisionPair {
@@ -45,7 +45,7 @@ export function parsePrecisionPair(where: string, text: string): PrecisionPair {
   const parts = text.split(':');
   if (parts.length > 2) invalid(where, 'a pair of precisions to be training:rollout', text);
   const [training, rollout = training] = parts.map((part) =>
-    checkChoice(where, `each precision of ${JSON.stringify(text)}`, part, floatDtypes),
+    checkFloatDtype(where, `each precision of ${JSON.stringify(text)}`, part),
   );
   return { training: training!, rollout: rollout! };
 }

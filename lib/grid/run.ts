@@ -72,45 +72,42 @@ export async function runGrid(config: GridConfig, options: GridRunOptions): Prom
   const missingBases = [...gridBases(config)].filter(([name]) => neededBases.has(join(bases, name)));
   const total = missingBases.length + config.cells.length;
   let done = config.cells.length - pending.length;
-  const runAll = (list: readonly { name: string; job: () => Promise<Job> }[]) =>
-    pool(list, jobs, signal, async ({ name, job }) => {
-      report?.({ job: name, done, jobs: total });
-      const outcome = await job().then(
-        (ready) => runJob(ready, signal, (event) => report?.({ job: name, done, jobs: total, event })),
-        (error: Error): Outcome => ({ kind: 'failed', message: error.message }),
-      );
-      if (outcome.kind === 'failed') failures.set(name, outcome.message);
-      if (outcome.kind !== 'done' || !outcome.interrupted) done++;
-      report?.({
-        job: name,
-        done,
-        jobs: total,
-        ...(outcome.kind === 'failed' && { failure: outcome.message }),
-      });
-    });
 
-  await runAll(
-    missingBases.map(([name, base]) => ({
-      name,
-      job: async () => ({ kind: 'base', threads, config: base, base: join(bases, name) }),
-    })),
-  );
-  const startable = pending.filter((cell) => !failures.has(baseName(cellConfig(config, cell))));
-  for (const cell of pending) {
-    const failure = failures.get(baseName(cellConfig(config, cell)));
-    if (failure !== undefined) failures.set(cellName(cell), failure);
-  }
-  await runAll(
-    startable.map((cell) => ({
-      name: cellName(cell),
-      job: async () => {
-        const run = join(directory.path, cellDirectory(cell));
-        const sanity = cellConfig(config, cell);
-        await openRun(run, { command: 'sanity', version: options.version, config: sanity });
-        return { kind: 'run', threads, config: sanity, base: baseOf(cell), directory: run };
-      },
-    })),
-  );
+  const queue: QueuedJob[] = [
+    ...missingBases.map(
+      ([name, base]): QueuedJob => ({
+        name,
+        job: async () => ({ kind: 'base', threads, config: base, base: join(bases, name) }),
+      }),
+    ),
+    ...pending.map((cell): QueuedJob => {
+      const sanity = cellConfig(config, cell);
+      const run = join(directory.path, cellDirectory(cell));
+      return {
+        name: cellName(cell),
+        after: baseName(sanity),
+        job: async () => {
+          await openRun(run, { command: 'sanity', version: options.version, config: sanity });
+          return { kind: 'run', threads, config: sanity, base: baseOf(cell), directory: run };
+        },
+      };
+    }),
+  ];
+  await runQueue(queue, jobs, signal, async ({ name, after, job }) => {
+    const tell = (more: Partial<GridEvent> = {}) => report?.({ job: name, done, jobs: total, ...more });
+    const inherited = after === undefined ? undefined : failures.get(after);
+    tell();
+    const outcome: Outcome =
+      inherited === undefined
+        ? await job().then(
+            (ready) => runJob(ready, signal, (event) => tell({ event })),
+            (error: Error): Outcome => ({ kind: 'failed', message: error.message }),
+          )
+        : { kind: 'failed', message: inherited };
+    if (outcome.kind === 'failed') failures.set(name, outcome.message);
+    if (outcome.kind !== 'done' || !outcome.interrupted) done++;
+    tell(outcome.kind === 'failed' ? { failure: outcome.message } : {});
+  });
 
   const cells: CellResult[] = [];
   for (const cell of config.cells) cells.push(await readCell(directory.path, config, cell, failures));
@@ -158,18 +155,38 @@ async function readSummary(run: string): Promise<SanitySummary | null> {
   }
 }
 
-/** Runs `body` over the items, `width` of them at once; begins none after the signal. */
-async function pool<T>(
-  items: readonly T[],
+interface QueuedJob {
+  readonly name: string;
+  /** The job that has to be done first, where it is in the queue, too. */
+  readonly after?: string;
+  readonly job: () => Promise<Job>;
+}
+
+/** Runs `body` over the jobs in order, `width` at once, each after the one that it waits for; begins none after the signal. */
+async function runQueue(
+  queue: readonly QueuedJob[],
   width: number,
   signal: AbortSignal | undefined,
-  body: (item: T) => Promise<void>,
+  body: (job: QueuedJob) => Promise<void>,
 ): Promise<void> {
-  let next = 0;
-  const lane = async () => {
-    while (next < items.length && !signal?.aborted) await body(items[next++]!);
-  };
-  await Promise.all(Array.from({ length: Math.min(width, items.length) }, lane));
+  const waiting = [...queue];
+  const open = new Set(queue.map(({ name }) => name));
+  const running = new Set<Promise<void>>();
+  while (waiting.length > 0 || running.size > 0) {
+    const next = waiting.findIndex(({ after }) => after === undefined || !open.has(after));
+    if (next >= 0 && running.size < width && !signal?.aborted) {
+      const [job] = waiting.splice(next, 1);
+      const run = body(job!).then(() => {
+        open.delete(job!.name);
+        running.delete(run);
+      });
+      running.add(run);
+    } else if (running.size > 0) {
+      await Promise.race(running);
+    } else {
+      return;
+    }
+  }
 }
 
 type Outcome = Exclude<JobMessage, { kind: 'event' }>;

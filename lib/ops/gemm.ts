@@ -1,6 +1,6 @@
-import { checkChoice, checkInteger } from '../errors.js';
+import { checkInteger } from '../errors.js';
 import { familyNumber, type KernelFamily } from '../numerics.js';
-import { dtypeNumber, type FloatDType, floatDtypes } from '../tensor/dtype.js';
+import { checkFloatDtype, dtypeNumber, type FloatDType } from '../tensor/dtype.js';
 import { call, handleOf, type Tensor } from '../tensor/tensor.js';
 
 /** @internal The dtype of a product: the one asked for, else that of `like`. */
@@ -10,7 +10,7 @@ export function resultDtype(
   dtype: FloatDType | undefined,
   like: Tensor,
 ): number {
-  return dtypeNumber(dtype === undefined ? like.dtype : checkChoice(where, name, dtype, floatDtypes));
+  return dtypeNumber(dtype === undefined ? like.dtype : checkFloatDtype(where, name, dtype));
 }
 
 /** Settings of {@link gemm}. */

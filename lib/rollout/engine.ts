@@ -1,6 +1,6 @@
 import type { Parameter } from '../autograd/parameter.js';
 import { Weights } from '../autograd/weights.js';
-import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
+import { checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
 import {
   checkSequences,
@@ -19,7 +19,7 @@ import { linear } from '../ops/linear.js';
 import { chosenLogprobs } from '../ops/logSoftmax.js';
 import { ropeTable } from '../ops/rope.js';
 import { sample } from '../ops/sample.js';
-import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
+import { checkFloatDtype, type FloatDType } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
 import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
 import { Turns } from '../turns.js';
@@ -80,7 +80,7 @@ export class RolloutEngine implements Disposable {
     const where = 'RolloutEngine';
     const { config } = model;
     this.#model = model;
-    this.precision = checkChoice(where, 'precision', options.precision, floatDtypes);
+    this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('rollout');
     this.maxBatch = checkInteger(where, 'maxBatch', options.maxBatch ?? 256, 1, 65536);
     this.maxLength = checkInteger(

@@ -3,8 +3,8 @@ import { type Numerics, type NumericsPreset, numerics } from '../numerics.js';
 import type { AlgorithmParameters } from '../rl/algorithms.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
 import { type TruncatedMode, truncatedModes } from '../rl/trainer.js';
-import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
-import { type OverflowMode, overflowModes } from '../training/engine.js';
+import { checkFloatDtype, type FloatDType } from '../tensor/dtype.js';
+import { defaultLossScaler, type OverflowMode, overflowModes } from '../training/engine.js';
 import { createLossScaler } from '../training/lossScaler.js';
 import { type BaseConfig, type BaseOptions, resolveBaseOptions } from './baseConfig.js';
 
@@ -40,7 +40,7 @@ export interface SanityOptions extends BaseOptions {
   readonly schedule?: SanitySchedule;
   /** Ends the run as soon as it has passed (default); otherwise it goes on to its last step. */
   readonly stopWhenPassed?: boolean;
-  /** A spec of createLossScaler; default `verl` in fp16, `none` otherwise. */
+  /** A spec of createLossScaler; default {@link defaultLossScaler}. */
   readonly lossScaler?: string;
   /** What becomes of a mini-batch whose gradients overflow; default `skip`. */
   readonly overflow?: OverflowMode;
@@ -64,17 +64,11 @@ export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig 
   const where = 'sanity';
   const seed = checkInteger(where, 'seed', options.seed ?? 1, 0, 2 ** 31 - 1);
   const base = resolveBaseOptions(where, { ...options, baseSeed: options.baseSeed ?? seed });
-  const trainingPrecision = checkChoice(
-    where,
-    'trainingPrecision',
-    options.trainingPrecision ?? 'fp16',
-    floatDtypes,
-  );
-  const rolloutPrecision = checkChoice(
+  const trainingPrecision = checkFloatDtype(where, 'trainingPrecision', options.trainingPrecision ?? 'fp16');
+  const rolloutPrecision = checkFloatDtype(
     where,
     'rolloutPrecision',
     options.rolloutPrecision ?? trainingPrecision,
-    floatDtypes,
   );
   const mode = checkChoice(where, 'numerics', options.numerics ?? 'default', numericsModes);
   if (mode === 'matched' && rolloutPrecision !== trainingPrecision) {
@@ -88,7 +82,7 @@ export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig 
   const groupSize = checkInteger(where, 'groupSize', options.groupSize ?? 8, 2, 65536);
   const stopWhenPassed = options.stopWhenPassed ?? true;
   if (typeof stopWhenPassed !== 'boolean') invalid(where, 'stopWhenPassed to be a boolean', stopWhenPassed);
-  const lossScaler = options.lossScaler ?? (trainingPrecision === 'fp16' ? 'verl' : 'none');
+  const lossScaler = options.lossScaler ?? defaultLossScaler(trainingPrecision);
   createLossScaler(lossScaler);
   return {
     ...base,

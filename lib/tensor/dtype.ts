@@ -1,15 +1,92 @@
-import { checkChoice } from '../errors.js';
+import { InvalidArgumentError, nearest } from '../errors.js';
 
-/** Element types. 16-bit types are storage formats: arithmetic is in fp32. */
-export type DType = 'fp32' | 'fp16' | 'bf16' | 'int32';
-export type FloatDType = Exclude<DType, 'int32'>;
+/**
+ * A float format by its exponent and mantissa bits, as e8m7 (bf16's) or e4m3: any split that fp32 holds, emulated. Values
+ * are kept in fp32 and rounded wherever a 16-bit type is: IEEE 754's rules, with subnormals and infinities (so e4m3 is
+ * not OCP's e4m3fn, which gives up infinities for range).
+ */
+export type EmulatedDType = `e${number}m${number}`;
 
-/** In the order of native/core/dtype.h. */
+/** The float types that have kernels of their own. */
+export type NativeFloatDType = 'fp32' | 'fp16' | 'bf16';
+
+/** Element types. 16-bit types and emulated ones are storage formats: arithmetic is in fp32. */
+export type FloatDType = NativeFloatDType | EmulatedDType;
+export type DType = FloatDType | 'int32';
+
+/** The types that are more than emulated, in the order of native/core/dtype.h. */
 export const dtypes: readonly DType[] = ['fp32', 'fp16', 'bf16', 'int32'];
-export const floatDtypes: readonly FloatDType[] = ['fp32', 'fp16', 'bf16'];
+export const floatDtypes: readonly NativeFloatDType[] = ['fp32', 'fp16', 'bf16'];
 
+const LEAST_EXPONENT_BITS = 2;
+const MOST_EXPONENT_BITS = 8;
+const MOST_MANTISSA_BITS = 23;
+/** Other names of formats. */
+const aliases: Readonly<Record<string, EmulatedDType>> = { tf32: 'e8m10' };
+
+/** Exponent and mantissa bits that are stored, of any float type. */
+export interface FloatBits {
+  readonly exponent: number;
+  readonly mantissa: number;
+}
+
+const storedBits: Readonly<Record<string, FloatBits>> = {
+  fp32: { exponent: 8, mantissa: 23 },
+  fp16: { exponent: 5, mantissa: 10 },
+  bf16: { exponent: 8, mantissa: 7 },
+};
+
+/** The bits of a float type; undefined for what is none. */
+export function floatBits(dtype: string): FloatBits | undefined {
+  if (Object.hasOwn(storedBits, dtype)) return storedBits[dtype];
+  const match = /^e([2-8])m([1-9]|1\d|2[0-3])$/.exec(dtype);
+  return match === null ? undefined : { exponent: Number(match[1]), mantissa: Number(match[2]) };
+}
+
+/** Whether a type is emulated: kept in fp32, and slower than the real ones. */
+export function isEmulated(dtype: DType): dtype is EmulatedDType {
+  return !dtypes.includes(dtype);
+}
+
+/** A type as results name it: an emulated one says so, even where it has the bits of a real one. */
+export function precisionLabel(dtype: FloatDType): string {
+  return isEmulated(dtype) ? `${dtype} (emulated)` : dtype;
+}
+
+/**
+ * Expects a float type: fp16, bf16, fp32, tf32 (for e8m10) or an emulated eXmY, and returns it.
+ *
+ * @throws InvalidArgumentError naming the nearest
+ */
+export function checkFloatDtype(where: string, name: string, value: unknown): FloatDType {
+  if (typeof value === 'string') {
+    if (Object.hasOwn(aliases, value)) return aliases[value]!;
+    if (floatBits(value)) return value as FloatDType;
+  }
+  const near =
+    typeof value === 'string' ? nearest(value, [...floatDtypes, ...Object.keys(aliases)]) : undefined;
+  throw new InvalidArgumentError(
+    `[${where}] expected ${name} to be fp16, bf16, fp32, tf32 or an emulated eXmY with ${LEAST_EXPONENT_BITS} to ` +
+      `${MOST_EXPONENT_BITS} exponent and 1 to ${MOST_MANTISSA_BITS} mantissa bits, got ${JSON.stringify(value)}` +
+      (near === undefined ? '' : ` (did you mean ${near}?)`),
+  );
+}
+
+/** The number by which native/core/dtype.h knows a type. */
 export function dtypeNumber(dtype: DType): number {
-  return dtypes.indexOf(checkChoice('dtype', 'dtype', dtype, dtypes));
+  const real = dtypes.indexOf(dtype);
+  if (real >= 0) return real;
+  const { exponent, mantissa } = floatBits(checkFloatDtype('dtype', 'dtype', dtype))!;
+  return dtypes.length + (exponent - LEAST_EXPONENT_BITS) * MOST_MANTISSA_BITS + mantissa - 1;
+}
+
+/** The type of that number. */
+export function dtypeOf(number: number): DType {
+  const real = dtypes[number];
+  if (real !== undefined) return real;
+  const index = number - dtypes.length;
+  const exponent = LEAST_EXPONENT_BITS + Math.floor(index / MOST_MANTISSA_BITS);
+  return `e${exponent}m${1 + (index % MOST_MANTISSA_BITS)}`;
 }
 
 export function bytesPerElement(dtype: DType): number {
@@ -33,11 +110,31 @@ export function bf16ToNumber(bits: number): number {
   return scratch.getFloat32(0);
 }
 
-/** Largest finite value, smallest normal and subnormal, and unit of rounding (2^-(mantissa bits + 1)) of each format. */
-export const formats: Readonly<
-  Record<FloatDType, { max: number; minNormal: number; minSubnormal: number; epsilon: number }>
-> = {
-  fp32: { max: 3.4028234663852886e38, minNormal: 2 ** -126, minSubnormal: 2 ** -149, epsilon: 2 ** -24 },
-  fp16: { max: 65504, minNormal: 2 ** -14, minSubnormal: 2 ** -24, epsilon: 2 ** -11 },
-  bf16: { max: 3.3895313892515355e38, minNormal: 2 ** -126, minSubnormal: 2 ** -133, epsilon: 2 ** -8 },
+/** The range and the fineness of a float type. */
+export interface FloatFormat {
+  /** Largest finite value. */
+  readonly max: number;
+  readonly minNormal: number;
+  readonly minSubnormal: number;
+  /** Unit of rounding, 2^-(mantissa bits + 1). */
+  readonly epsilon: number;
+}
+
+/** The format of any float type. */
+export function formatOf(dtype: FloatDType): FloatFormat {
+  const { exponent, mantissa } = floatBits(checkFloatDtype('formatOf', 'dtype', dtype))!;
+  const bias = 2 ** (exponent - 1) - 1;
+  return {
+    max: (2 - 2 ** -mantissa) * 2 ** bias,
+    minNormal: 2 ** (1 - bias),
+    minSubnormal: 2 ** (1 - bias - mantissa),
+    epsilon: 2 ** -(mantissa + 1),
+  };
+}
+
+/** The formats of the real float types. */
+export const formats: Readonly<Record<NativeFloatDType, FloatFormat>> = {
+  fp32: formatOf('fp32'),
+  fp16: formatOf('fp16'),
+  bf16: formatOf('bf16'),
 };

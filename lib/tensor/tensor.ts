@@ -13,7 +13,7 @@ import {
   bytesPerElement,
   type DType,
   dtypeNumber,
-  dtypes,
+  dtypeOf,
   type FloatDType,
   fp16ToNumber,
 } from './dtype.js';
@@ -43,7 +43,7 @@ export class Tensor implements Disposable {
   constructor(output: NativeOutput) {
     this.handle = output.handle;
     this.shape = output.shape;
-    this.dtype = dtypes[output.dtype]!;
+    this.dtype = dtypeOf(output.dtype);
     const scope = currentScope();
     if (scope) scope.add(this);
     else this.release();
@@ -91,11 +91,13 @@ export class Tensor implements Disposable {
     return (await this.data()) as Float32Array;
   }
 
-  /** The stored bits: Uint16Array for 16-bit floats, Uint32Array for fp32, Int32Array for int32. */
+  /** The stored bits: Uint16Array for 16-bit floats, Uint32Array for fp32 and emulated types, Int32Array for int32. */
   async bits(): Promise<Uint16Array | Uint32Array | Int32Array> {
     const [buffer] = await readBytes([this.handle]);
     if (this.dtype === 'int32') return new Int32Array(buffer!);
-    return this.dtype === 'fp32' ? new Uint32Array(buffer!) : new Uint16Array(buffer!);
+    return this.dtype === 'fp16' || this.dtype === 'bf16'
+      ? new Uint16Array(buffer!)
+      : new Uint32Array(buffer!);
   }
 
   /** The only value of a tensor of one element. */
@@ -283,8 +285,9 @@ export async function readTensors(tensors: readonly Tensor[]): Promise<(Float32A
   const buffers = await readBytes(tensors.map((t) => t.handle));
   return buffers.map((buffer, i) => {
     const { dtype } = tensors[i]!;
-    if (dtype === 'fp32') return new Float32Array(buffer);
     if (dtype === 'int32') return new Int32Array(buffer);
-    return Float32Array.from(new Uint16Array(buffer), dtype === 'fp16' ? fp16ToNumber : bf16ToNumber);
+    if (dtype === 'fp16') return Float32Array.from(new Uint16Array(buffer), fp16ToNumber);
+    if (dtype === 'bf16') return Float32Array.from(new Uint16Array(buffer), bf16ToNumber);
+    return new Float32Array(buffer);
   });
 }

@@ -17,7 +17,7 @@ import type { Forward } from '../nn/forward.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { gradientStats } from '../ops/gradStats.js';
 import { ropeTable } from '../ops/rope.js';
-import { type FloatDType, floatDtypes } from '../tensor/dtype.js';
+import { checkFloatDtype, type FloatDType, floatBits } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
 import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
 import { Turns } from '../turns.js';
@@ -78,6 +78,11 @@ export interface StepResult {
   readonly metrics: Readonly<Record<string, number>>;
 }
 
+/** `verl` (the paper's) where gradients may leave the range of the format: with 5 exponent bits or fewer; else `none`. */
+export function defaultLossScaler(precision: FloatDType): string {
+  return floatBits(precision)!.exponent <= 5 ? 'verl' : 'none';
+}
+
 /** What {@link TrainingEngine.gradients} returns. */
 export interface GradientResult extends Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed'> {
   /** By parameter; not finite where it overflowed. */
@@ -110,10 +115,10 @@ export class TrainingEngine implements Disposable {
   constructor(model: Decoder, options: TrainingOptions) {
     const where = 'TrainingEngine';
     this.#model = model;
-    this.precision = checkChoice(where, 'precision', options.precision, floatDtypes);
+    this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('training');
     this.#schedule = createSchedule(options.schedule);
-    this.scaler = createLossScaler(options.lossScaler ?? (this.precision === 'fp16' ? 'verl' : 'none'));
+    this.scaler = createLossScaler(options.lossScaler ?? defaultLossScaler(this.precision));
     this.#maxGradNorm = checkNumber(where, 'maxGradNorm', options.maxGradNorm ?? 1, 0);
     if (this.#maxGradNorm === 0) invalid(where, 'maxGradNorm above 0', 0);
     this.#microBatchTokens = checkInteger(where, 'microBatchTokens', options.microBatchTokens ?? 4096, 1);

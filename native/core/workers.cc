@@ -40,6 +40,7 @@ void Workers::resize(int threads) {
 void Workers::runChunk(const Job& job, int64_t chunk) {
   const auto bound = [&](int64_t i) { return std::min(job.n, job.units * i / job.chunks * job.unit); };
   if (failed_.load(std::memory_order_relaxed)) return;
+  useEmulated(job.emulated);
   try {
     (*job.body)(bound(chunk), bound(chunk + 1));
   } catch (...) {
@@ -104,6 +105,7 @@ void Workers::parallelFor(int64_t n, int64_t grain, FunctionRef<void(int64_t, in
   job.units = (n + job.unit - 1) / job.unit;
   job.chunks = chunks;
   job.body = &body;
+  job.emulated = emulatedDtype;
   number_++;
   done_.store(0, std::memory_order_relaxed);
   for (int64_t i = count - 1; i >= 0; i--) {

@@ -15,6 +15,8 @@
 #include <immintrin.h>
 #endif
 
+#include "core/dtype.h"
+
 namespace isopolicy {
 
 // Lets the other thread of the core, and the memory, have a moment.
@@ -88,6 +90,7 @@ class Workers {
   struct Job {
     int64_t n = 0, unit = 1, units = 0, chunks = 0;
     const Body* body = nullptr;
+    DType emulated = DType::float32;  // the format in force where parallelFor was called
   };
   // A thread's share of a job, on a cache line that holds all it needs: of n threads number t has the chunks
   // t, t + n, t + 2 n and so on. In one kernel after another it meets the same rows, which its cache may

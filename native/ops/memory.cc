@@ -48,6 +48,7 @@ void withElement(DType dtype, double value, Body body) {
     case DType::int32:
       return body(int32_t(value));
   }
+  return body(roundEmulated(float(value), formatOf(dtype)));
 }
 
 void fill(const FillArgs& args, Workers& workers) {

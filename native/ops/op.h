@@ -24,8 +24,12 @@ class OpCall {
   double number(const char* name);
   int64_t integer(const char* name, int64_t min = INT32_MIN, int64_t max = INT32_MAX);
   bool flag(const char* name) { return integer(name, 0, 1) != 0; }
-  DType dtype(const char* name) { return DType(integer(name, 0, 3)); }
-  DType floatDtype(const char* name) { return DType(integer(name, 0, 2)); }
+  DType dtype(const char* name) { return DType(integer(name, 0, kLastEmulated)); }
+  DType floatDtype(const char* name) {
+    const DType t = dtype(name);
+    expect(isFloat(t), std::string(name) + " to be a floating-point dtype", nameOf(t));
+    return t;
+  }
   Family family(const char* name = "family") { return Family(integer(name, 1, 2)); }
   Shape shape(const char* name);  // written as rank, then the dimensions
   int remaining() const { return count_ - next_; }

@@ -17,7 +17,7 @@ import { Tape } from '../../lib/autograd/tape.js';
 import { type Weight, Weights } from '../../lib/autograd/weights.js';
 import { ropeTable } from '../../lib/ops/rope.js';
 import { memory } from '../../lib/runtime.js';
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { type Tensor, tensor } from '../../lib/tensor/tensor.js';
 import { referenceAttention } from '../support/attention.js';
 import { normals } from '../support/compare.js';
@@ -44,7 +44,7 @@ export interface Graph {
 }
 
 /** Parameters of random values, the tape that `graph` was run with, and its output. */
-export function record(graph: Graph, dtype: FloatDType, tape = new Tape()) {
+export function record(graph: Graph, dtype: NativeFloatDType, tape = new Tape()) {
   const parameters = new Map(
     Object.entries(graph.shapes).map(([name, shape], i) => {
       const parameter = new Parameter(name, shape, { kind: 'constant', value: 0 }, 1, i);

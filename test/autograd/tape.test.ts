@@ -21,12 +21,12 @@ import { gradients } from '../../lib/autograd/gradients.js';
 import { GradientFlow, Tape } from '../../lib/autograd/tape.js';
 import { ropeTable } from '../../lib/ops/rope.js';
 import { memory } from '../../lib/runtime.js';
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { type Tensor, tensor } from '../../lib/tensor/tensor.js';
 import { assertClose, normals, relativeError } from '../support/compare.js';
 import { attentionCase, block, type Context, EPS, type Graph, graphs, merged, record } from './graphs.js';
 
-async function check(graph: Graph, dtype: FloatDType, limit?: number): Promise<void> {
+async function check(graph: Graph, dtype: NativeFloatDType, limit?: number): Promise<void> {
   using run = record(graph, dtype);
   const { parameters, tape, output, before } = run;
   const values: Record<string, Float64Array> = {};
@@ -172,7 +172,7 @@ describe('Tape', () => {
 
   it('adds the gradients of several readers in the dtype of the activation, the last reader first', async () => {
     // 256 + 1 is a tie that bf16 rounds to 256, so 1 + 1 + 256 is 258 but 256 + 1 + 1 is 256.
-    const sum = async (factors: readonly number[], dtype: FloatDType) => {
+    const sum = async (factors: readonly number[], dtype: NativeFloatDType) => {
       const graph: Graph = {
         shapes: { x: [1, 1], ...Object.fromEntries(factors.map((_, i) => [`w${i}`, [1, 1]])) },
         run: ({ tape, input, weight }) => {

@@ -61,7 +61,7 @@ test('an unknown command or option names the nearest', () => {
 
 test('a bad value names the option, what is expected and what came', () => {
   const cases: [option: string, value: string, message: RegExp][] = [
-    ['--precision', 'bf61', /--precision .*fp16, bf16, fp32, got "bf61" \(did you mean bf16\?\)/],
+    ['--precision', 'bf61', /--precision .*fp16, bf16, fp32, .*got "bf61" \(did you mean bf16\?\)/],
     ['--training-precision', 'fp8', /--training-precision .*got "fp8"/],
     ['--algorithm', 'dr-grop', /--algorithm .*"dr-grop" \(did you mean dr-grpo\?\)/],
     ['--numerics', 'mached', /--numerics .*"mached" \(did you mean matched\?\)/],

@@ -5,7 +5,7 @@ import type { TokenSequence } from '../../lib/models/sequences.js';
 import { numerics } from '../../lib/numerics.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
 import { info, setThreads, setVectorLevel } from '../../lib/runtime.js';
-import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
+import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { assertSameBits } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
@@ -134,7 +134,7 @@ describe('matched numerics', () => {
   it('without it the engines differ, about eight times more in bf16 than in fp16', async () => {
     using model = oddModel();
     const all = sequences(model.config.vocabSize);
-    const measured: Partial<Record<FloatDType, number>> = {};
+    const measured: Partial<Record<NativeFloatDType, number>> = {};
     for (const precision of floatDtypes) {
       using rollout = new RolloutEngine(model, { precision });
       using training = new TrainingEngine(model, { precision, schedule });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
 import { attention, type KvCacheView, pagedAttention, writeKvCache } from '../../lib/ops/attention.js';
 import { memory, record, setThreads, setVectorLevel } from '../../lib/runtime.js';
-import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
+import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
 import {
   type AttentionCase,
@@ -39,7 +39,7 @@ function places(lengths: readonly number[]): { slots: number[]; positions: numbe
 const int32 = (values: readonly number[]) => tensor(values, [values.length], 'int32');
 
 /** A cache that holds every sequence of the case. */
-function filledCache(c: AttentionCase, qkv: Tensor, dtype: FloatDType): KvCacheView {
+function filledCache(c: AttentionCase, qkv: Tensor, dtype: NativeFloatDType): KvCacheView {
   const at = places(c.lengths);
   const cache = {
     ...pagedCache(c, dtype, c.lengths.length),

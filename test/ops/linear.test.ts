@@ -4,7 +4,7 @@ import type { KernelFamily } from '../../lib/numerics.js';
 import { gemm } from '../../lib/ops/gemm.js';
 import { linear, linearInputGradient, linearWeightGradient } from '../../lib/ops/linear.js';
 import { info, memory, record, setThreads, setVectorLevel } from '../../lib/runtime.js';
-import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
+import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { tidy } from '../../lib/tensor/scope.js';
 import { cast, copy, empty, readTensors, type Tensor, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
@@ -37,7 +37,7 @@ async function values(body: () => Tensor[]): Promise<Float32Array[]> {
 }
 
 /** A merged weight [sum, depth] and the windows on it that are the separate ones. */
-function weightsOf(dtype: FloatDType): { merged: Tensor; separate: Tensor[] } {
+function weightsOf(dtype: NativeFloatDType): { merged: Tensor; separate: Tensor[] } {
   const merged = normalTensor([sum, depth], dtype, 21);
   let row = 0;
   const separate = widths.map((n) => {
@@ -190,7 +190,7 @@ function columnsOf(t: Tensor, begin: number, count: number): Tensor {
       Math.floor(i / count) === begin + (i % count) ? 1 : 0,
     ),
   );
-  return gemm(t, cast(pick, t.dtype as FloatDType));
+  return gemm(t, cast(pick, t.dtype as NativeFloatDType));
 }
 
 describe('linear', () => {

@@ -8,7 +8,7 @@ import {
 } from '../../lib/ops/linearLogprob.js';
 import { chosenLogprobs, type TokenLogprobs } from '../../lib/ops/logSoftmax.js';
 import { info, memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
-import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
+import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { full, readTensors, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
@@ -33,7 +33,7 @@ interface Problem {
 }
 
 /** Logits of standard deviation about 3. */
-function problem(n: number, v: number, h: number, dtype: FloatDType, seed = 1): Problem {
+function problem(n: number, v: number, h: number, dtype: NativeFloatDType, seed = 1): Problem {
   const chosen = Int32Array.from({ length: n }, (_, i) => (i * 7919 + v - 1) % v);
   return {
     n,
@@ -131,7 +131,7 @@ async function compareWithOps(p: Problem, chunk: number, temperature: number, op
     transposeB: true,
     family: gemmFamily,
     splitK: gemmSplitK,
-    outDtype: logits16 ? (p.hidden.dtype as FloatDType) : 'fp32',
+    outDtype: logits16 ? (p.hidden.dtype as NativeFloatDType) : 'fp32',
   });
   const token = chosenLogprobs(logits, p.targets, { chunk, temperature, family: 'rollout' });
   const separate = await readToken(token);

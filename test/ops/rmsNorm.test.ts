@@ -3,7 +3,7 @@ import { after, describe, it } from 'node:test';
 import { add } from '../../lib/ops/elementwise.js';
 import { addRmsNorm, addRmsNormBackward, rmsNorm, rmsNormBackward } from '../../lib/ops/rmsNorm.js';
 import { memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
-import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
+import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { randomNormal, readTensors, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals, tolerance } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
@@ -21,7 +21,7 @@ function modelRow(
   weight: ArrayLike<number>,
   epsilon: number,
   roundings: 1 | 2,
-  dtype: FloatDType,
+  dtype: NativeFloatDType,
 ): number[] {
   const lanes = new Float32Array(16);
   for (let i = 0; i < v.length; i++) lanes[i % 16] = f(lanes[i % 16]! + f(v[i]! * v[i]!));
@@ -63,7 +63,7 @@ function gradients64(dy: ArrayLike<number>, v: ArrayLike<number>, weight: ArrayL
   return { dv, dw };
 }
 
-function inputs(shape: readonly number[], dtype: FloatDType, seed: number) {
+function inputs(shape: readonly number[], dtype: NativeFloatDType, seed: number) {
   const size = shape.reduce((a, b) => a * b, 1);
   const h = shape.at(-1)!;
   const make = (count: number, of: readonly number[], k: number) =>

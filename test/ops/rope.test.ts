@@ -3,7 +3,7 @@ import { after, describe, it } from 'node:test';
 import { DeviceError } from '../../lib/errors.js';
 import { rope, ropeBackward, ropeTable } from '../../lib/ops/rope.js';
 import { memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
-import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
+import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { copy, randomNormal, readTensors, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
@@ -26,7 +26,7 @@ interface Model {
   roundings: 1 | 3;
   table16: boolean;
   inverse: boolean;
-  dtype: FloatDType;
+  dtype: NativeFloatDType;
 }
 
 /** The rotation in the arithmetic the op promises, every step rounded. */

@@ -10,7 +10,7 @@ import { Trainer, type TrainerOptions, type TrainerStep } from '../../lib/rl/tra
 import { RolloutEngine } from '../../lib/rollout/engine.js';
 import { memory } from '../../lib/runtime.js';
 import type { Task } from '../../lib/tasks/task.js';
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { assertSameBits } from '../support/compare.js';
 import { randomTokens } from '../support/models.js';
@@ -40,7 +40,7 @@ const options: Omit<TrainerOptions, 'algorithm'> = {
 };
 
 interface SetupOptions {
-  precision?: FloatDType;
+  precision?: NativeFloatDType;
   preset?: 'matched';
   learningRate?: number;
   microBatchTokens?: number;

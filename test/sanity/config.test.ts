@@ -57,7 +57,7 @@ describe('resolveSanityOptions', () => {
     [{ solvedAtLeast: 0.9 }, /solvedAtLeast to be at most solvedAtMost = 0\.8, got 0\.9/],
     [
       { trainingPrecision: 'fp8' },
-      /\[sanity\] expected trainingPrecision to be one of fp32, fp16, bf16, got "fp8"/,
+      /\[sanity\] expected trainingPrecision to be fp16, bf16, fp32, tf32 or an emulated eXmY .*, got "fp8"/,
     ],
     [{ rolloutPrecision: 'int32' }, /\[sanity\] expected rolloutPrecision .* got "int32"/],
     [{ algorithm: 'gprо' }, /\[sanity\] expected algorithm to be one of reinforce, pg-seq-is, /],

@@ -1,4 +1,4 @@
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { type Tensor, tensor, tensorFromBits } from '../../lib/tensor/tensor.js';
 import { normals } from './compare.js';
 
@@ -16,7 +16,7 @@ export function offsets(lengths: readonly number[]): number[] {
 }
 
 /** Random packed qkv of the case. */
-export function randomQkv(c: AttentionCase, dtype: FloatDType, seed = 1): Tensor {
+export function randomQkv(c: AttentionCase, dtype: NativeFloatDType, seed = 1): Tensor {
   const tokens = offsets(c.lengths).at(-1)!;
   const heads = c.numHeads + 2 * c.numKvHeads;
   return tensor(normals(tokens * heads * c.headDim, seed), [tokens, heads, c.headDim], dtype);
@@ -94,7 +94,7 @@ export function referenceAttention(
  * A cache whose pages hold NaN wherever nothing was written, and a block table that gives each slot pages in
  * shuffled order; unused entries of the table are out of range, so that reading one fails.
  */
-export function pagedCache(c: AttentionCase, dtype: FloatDType, slots: number) {
+export function pagedCache(c: AttentionCase, dtype: NativeFloatDType, slots: number) {
   const pagesPerSlot = c.lengths.map((n) => Math.ceil(n / 16));
   const columns = Math.max(1, ...pagesPerSlot);
   const pages = pagesPerSlot.reduce((a, b) => a + b, 0) + 3;

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import type { DType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 
 /** Relative error ||out - reference|| / ||reference|| that an op may have, by dtype of its output. */
-export const tolerance: Readonly<Record<Exclude<DType, 'int32'>, number>> = {
+export const tolerance: Readonly<Record<NativeFloatDType, number>> = {
   fp32: 1e-5,
   fp16: 2e-3,
   bf16: 1e-2,
@@ -25,7 +25,7 @@ export function relativeError(out: ArrayLike<number>, reference: ArrayLike<numbe
 export function assertClose(
   out: ArrayLike<number>,
   reference: ArrayLike<number>,
-  dtype: Exclude<DType, 'int32'>,
+  dtype: NativeFloatDType,
   label: string,
   limit: number = tolerance[dtype],
 ): void {

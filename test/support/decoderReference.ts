@@ -1,6 +1,6 @@
 import type { Decoder } from '../../lib/models/decoder.js';
 import type { TokenSequence } from '../../lib/models/sequences.js';
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { normals } from './compare.js';
 import { roundTo } from './rounding.js';
 
@@ -14,7 +14,7 @@ export function randomizeConstants(model: Decoder, seed: number): void {
 }
 
 /** Masters by name, rounded to `dtype`, in fp64. */
-export async function weightsOf(model: Decoder, dtype: FloatDType): Promise<Map<string, Float64Array>> {
+export async function weightsOf(model: Decoder, dtype: NativeFloatDType): Promise<Map<string, Float64Array>> {
   const weights = new Map<string, Float64Array>();
   for (const { name, master } of model.parameters) {
     weights.set(

@@ -1,4 +1,4 @@
-import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
+import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { type Tensor, tensor } from '../../lib/tensor/tensor.js';
 import { normals } from './compare.js';
 
@@ -113,7 +113,7 @@ export function productInOrder(a: Matrix, b: Matrix, order: Order, splitK = 0): 
 }
 
 /** Normal values in a tensor, from the generator of the tests. */
-export function normalTensor(shape: readonly number[], dtype: FloatDType, seed: number): Tensor {
+export function normalTensor(shape: readonly number[], dtype: NativeFloatDType, seed: number): Tensor {
   return tensor(
     normals(
       shape.reduce((size, d) => size * d, 1),
@@ -125,6 +125,6 @@ export function normalTensor(shape: readonly number[], dtype: FloatDType, seed: 
 }
 
 /** The dtypes a product of inputs of `dtype` may have. */
-export function resultDtypes(dtype: FloatDType): readonly FloatDType[] {
+export function resultDtypes(dtype: NativeFloatDType): readonly NativeFloatDType[] {
   return floatDtypes.filter((out) => out === 'fp32' || out === dtype);
 }

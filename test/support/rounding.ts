@@ -1,4 +1,4 @@
-import type { FloatDType } from '../../lib/tensor/dtype.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 
 /** Bits of precision (the hidden one included), least exponent of a normal number and largest value. */
 const layouts = {
@@ -12,7 +12,7 @@ const scratch = new DataView(new ArrayBuffer(8));
  * `x` rounded to `dtype`, to nearest even, by arithmetic on its value: a model apart from the addon's bit
  * manipulation. To imitate fp32 arithmetic with a 16-bit result, round with Math.fround first.
  */
-export function roundTo(x: number, dtype: FloatDType): number {
+export function roundTo(x: number, dtype: NativeFloatDType): number {
   if (dtype === 'fp32') return Math.fround(x);
   if (x === 0 || !Number.isFinite(x)) return x;
   const { precision, minExponent, max } = layouts[dtype];

@@ -25,7 +25,7 @@ class RowTiles {
   }
 
  private:
-  static constexpr bool kUsed = !std::is_same_v<T, float>;
+  static constexpr bool kUsed = !kFourBytes<T>;
   struct None {
     explicit None(int) {}
   };

@@ -16,7 +16,7 @@ namespace isopolicy::ISA_PASS {
 template <class T>
 struct Form {
   static constexpr bool kStepped = false;  // attention_stepped.h
-  static constexpr bool kTiles = ISA_LEVEL >= 4 && !std::is_same_v<T, float>;
+  static constexpr bool kTiles = ISA_LEVEL >= 4 && !kFourBytes<T>;
   static constexpr bool kPairs = kTiles || (ISA_LEVEL >= 3 && std::is_same_v<T, BFloat16>);
   static constexpr int kPlanes = kTiles && std::is_same_v<T, Half> ? 2 : 1;
   using Element = std::conditional_t<kPairs, BFloat16, float>;

@@ -11,7 +11,8 @@ namespace isopolicy::ISA_PASS {
 template <class From, class To>
 ISA_FLATTEN static void castRange(const From* from, To* to, int64_t n, bool past) {
   const auto step = [&](int64_t i, auto lanes) { lanes.put(to + i, lanes.get(from + i)); };
-  if constexpr (std::is_same_v<From, To>) {
+  // Two emulated formats are one type.
+  if constexpr (std::is_same_v<From, To> && !std::is_same_v<To, Emulated>) {
     if (!past) return void(std::memcpy(to, from, size_t(n) * sizeof(From)));
   }
   if (!past) return eachVector(n, step, from, to);

@@ -98,6 +98,27 @@ ISA_INLINE Vec roundHalf(Vec x) { return {_mm512_cvtph_ps(toHalfBits(x))}; }
 ISA_INLINE Vec roundBFloat16(Vec x) {
   return {_mm512_castsi512_ps(_mm512_and_si512(roundedToUpper(x), _mm512_set1_epi32(int(0xffff0000u))))};
 }
+// As the scalar one in core/dtype.h.
+ISA_INLINE Vec roundEmulated(Vec x) {
+  const EmulatedFormat& f = emulatedFormat;
+  const __m512i u = _mm512_castps_si512(x.v);
+  const __m512i magnitude = _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff));
+  const __m512i odd = _mm512_and_si512(_mm512_srl_epi32(magnitude, _mm_cvtsi32_si128(f.shift)),
+                                       _mm512_set1_epi32(int(f.odd)));
+  __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(magnitude, _mm512_set1_epi32(int(f.belowHalf))), odd);
+  rounded = _mm512_and_si512(rounded, _mm512_set1_epi32(int(f.keep)));
+  const __m512 magic = _mm512_set1_ps(f.magic);
+  const __m512 aligned = _mm512_sub_ps(_mm512_add_ps(_mm512_castsi512_ps(magnitude), magic), magic);
+  const __mmask16 small = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(int(f.leastNormal)));
+  rounded = _mm512_mask_mov_epi32(rounded, small, _mm512_castps_si512(aligned));
+  const __m512i infinity = _mm512_set1_epi32(0x7f800000);
+  const __mmask16 over = _mm512_cmpgt_epi32_mask(rounded, _mm512_set1_epi32(int(f.greatest)));
+  rounded = _mm512_mask_mov_epi32(rounded, over, infinity);
+  const __mmask16 nan = _mm512_cmpgt_epi32_mask(magnitude, infinity);
+  rounded = _mm512_mask_or_epi32(rounded, nan, magnitude, _mm512_set1_epi32(0x400000));
+  const __m512i sign = _mm512_and_si512(u, _mm512_set1_epi32(int(0x80000000u)));
+  return {_mm512_castsi512_ps(_mm512_or_si512(rounded, sign))};
+}
 // Of two bf16 numbers in each lane.
 ISA_INLINE Vec lowerBFloat16(Vec pairs) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs.v), 16))};
@@ -291,6 +312,28 @@ ISA_INLINE Vec roundBFloat16(Vec x) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(toBFloat16Bits32(x.lo), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(toBFloat16Bits32(x.hi), 16))};
 }
+// As the scalar one in core/dtype.h.
+ISA_INLINE __m256 roundEmulated(__m256 x) {
+  const EmulatedFormat& f = emulatedFormat;
+  const __m256i u = _mm256_castps_si256(x);
+  const __m256i magnitude = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff));
+  const __m256i odd = _mm256_and_si256(_mm256_srl_epi32(magnitude, _mm_cvtsi32_si128(f.shift)),
+                                       _mm256_set1_epi32(int(f.odd)));
+  __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(magnitude, _mm256_set1_epi32(int(f.belowHalf))), odd);
+  rounded = _mm256_and_si256(rounded, _mm256_set1_epi32(int(f.keep)));
+  const __m256 magic = _mm256_set1_ps(f.magic);
+  const __m256 aligned = _mm256_sub_ps(_mm256_add_ps(_mm256_castsi256_ps(magnitude), magic), magic);
+  const __m256i small = _mm256_cmpgt_epi32(_mm256_set1_epi32(int(f.leastNormal)), magnitude);
+  rounded = _mm256_blendv_epi8(rounded, _mm256_castps_si256(aligned), small);
+  const __m256i infinity = _mm256_set1_epi32(0x7f800000);
+  const __m256i over = _mm256_cmpgt_epi32(rounded, _mm256_set1_epi32(int(f.greatest)));
+  rounded = _mm256_blendv_epi8(rounded, infinity, over);
+  const __m256i nan = _mm256_cmpgt_epi32(magnitude, infinity);
+  rounded = _mm256_blendv_epi8(rounded, _mm256_or_si256(magnitude, _mm256_set1_epi32(0x400000)), nan);
+  const __m256i sign = _mm256_and_si256(u, _mm256_set1_epi32(int(0x80000000u)));
+  return _mm256_castsi256_ps(_mm256_or_si256(rounded, sign));
+}
+ISA_INLINE Vec roundEmulated(Vec x) { return {roundEmulated(x.lo), roundEmulated(x.hi)}; }
 ISA_INLINE __m256 lowerBFloat16(__m256 pairs) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
 }
@@ -358,6 +401,25 @@ ISA_INLINE void toArray(Doubles sums, double* out) {
 
 // ---- The same text at every level ----
 
+// Whether numbers of a type lie in memory as fp32.
+template <class T>
+inline constexpr bool kFourBytes = sizeof(T) == 4;
+
+// Numbers of the emulated format in force: fp32 numbers that are rounded when they are stored.
+ISA_INLINE Vec load(const Emulated* p) { return load(&p->value); }
+ISA_INLINE Vec loadPartial(const Emulated* p, int n) { return loadPartial(&p->value, n); }
+ISA_INLINE void store(Emulated* p, Vec x) { store(&p->value, roundEmulated(x)); }
+ISA_INLINE void storePartial(Emulated* p, Vec x, int n) { storePartial(&p->value, roundEmulated(x), n); }
+ISA_INLINE void stream(Emulated* p, Vec x) { stream(&p->value, roundEmulated(x)); }
+#if ISA_LEVEL >= 2
+ISA_INLINE void storeTwo(Emulated* p, Vec a, Vec b) {
+  storeTwo(&p->value, roundEmulated(a), roundEmulated(b));
+}
+ISA_INLINE void streamTwo(Emulated* p, Vec a, Vec b) {
+  streamTwo(&p->value, roundEmulated(a), roundEmulated(b));
+}
+#endif
+
 // Thirty-two elements in an order of their own, which storePair undoes: bf16 is taken apart into its even and
 // its odd elements, a shift and a mask.
 template <class T>
@@ -383,6 +445,8 @@ ISA_INLINE Vec roundThrough(Vec x) {
     return roundHalf(x);
   else if constexpr (std::is_same_v<T, BFloat16>)
     return roundBFloat16(x);
+  else if constexpr (std::is_same_v<T, Emulated>)
+    return roundEmulated(x);
   else
     return x;
 }
@@ -475,16 +539,20 @@ ISA_INLINE Vec exp2(Vec x) {
 #endif
 }
 
-// dtype -> element type: body is called with a value of float, Half or BFloat16.
+// dtype -> element type: body is called with a value of float, Half, BFloat16 or, with its format in force,
+// Emulated. Of two formats the inner one is: it is the one that is stored.
 template <class F>
 ISA_INLINE void dispatchFloat(DType dtype, F&& body) {
   switch (dtype) {
+    case DType::float32:
+      return body(0.0f);
     case DType::float16:
       return body(Half{});
     case DType::bfloat16:
       return body(BFloat16{});
     default:
-      return body(0.0f);
+      useEmulated(dtype);
+      return body(Emulated{});
   }
 }
 

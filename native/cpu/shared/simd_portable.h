@@ -190,6 +190,14 @@ ISA_INLINE Vec roundHalf(Vec x) {
   const auto round = [](Quad q) { return widenHalf(halfBits(q) & 0xffffu); };
   return {round(x.a), round(x.b), round(x.c), round(x.d)};
 }
+ISA_INLINE Vec roundEmulated(Vec x) {
+  const EmulatedFormat f = emulatedFormat;
+  const auto round = [&](Quad q) {
+    for (int i = 0; i < 4; i++) q[i] = roundEmulated(q[i], f);
+    return q;
+  };
+  return {round(x.a), round(x.b), round(x.c), round(x.d)};
+}
 ISA_INLINE Vec roundBFloat16(Vec x) {
   const auto round = [](Quad q) { return Quad(roundedToUpper(q) & 0xffff0000u); };
   return {round(x.a), round(x.b), round(x.c), round(x.d)};
