@@ -284,7 +284,7 @@ describe('a knob of a module', () => {
     const weights = [parameter([64, 32], 0), parameter([32, 32], 1)] as const;
     using x = tensor(normals(640, 3), [20, 32], 'bf16');
     using none = tensor([0], [1], 'int32');
-    const mlp = new SwigluMlp(weights[0], weights[1]);
+    const mlp = new SwigluMlp(weights[0], weights[1], 0);
     await compare(
       'swigluRoundings',
       [1, 2],

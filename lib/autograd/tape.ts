@@ -17,6 +17,8 @@ interface Entry<Op extends Differentiable = Differentiable> {
 export class Tape {
   #entries: Entry[] = [];
   #owned: Tensor[] = [];
+  /** Sees the whole gradient of each output that has one, before it is passed on. */
+  watch: ((output: Tensor, gradient: Tensor) => void) | undefined;
 
   /** Hands over an input, such as token ids, to be disposed of with the tape. */
   own(t: Tensor): Tensor {
@@ -43,6 +45,9 @@ export class Tape {
     try {
       for (const { op, operands, outputs } of this.#entries.toReversed()) {
         const incoming = outputs.map((t) => flow.take(t));
+        for (const [i, gradient] of incoming.entries()) {
+          if (gradient) this.watch?.(outputs[i]!, gradient);
+        }
         if (incoming.some((g) => g !== undefined)) propagate(op, operands, outputs, incoming, flow);
         for (const g of incoming) if (g) flow.release(g);
         for (const t of outputs) t.dispose();

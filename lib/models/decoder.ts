@@ -75,7 +75,7 @@ export class Decoder implements Disposable {
         new RmsNorm(attentionNorm, resolved.rmsNormEps),
         new SelfAttention({ numHeads, numKvHeads, headDim }, qkv, bias, out, layer),
         new RmsNorm(mlpNorm, resolved.rmsNormEps),
-        new SwigluMlp(gateUp, down),
+        new SwigluMlp(gateUp, down, layer),
       );
     });
     this.finalNorm = new RmsNorm(make('model.norm.weight', [hiddenSize], ones), resolved.rmsNormEps);
@@ -94,10 +94,17 @@ export class Decoder implements Disposable {
    * (int32) that of these tokens alone: no other token needs what is behind the last attention.
    */
   hidden(pass: Forward, ids: Tensor, rows: Tensor | null = null): Tensor {
-    let residual: Residual = { x: embedding(pass.tape, pass.weight(this.embedding), ids), delta: null };
-    const last = this.layers.at(-1);
-    for (const layer of this.layers) residual = layer.forward(pass, residual, layer === last ? rows : null);
-    return this.finalNorm.forward(pass, residual).out;
+    const x = embedding(pass.tape, pass.weight(this.embedding), ids);
+    pass.observe?.('embedding', -1, x);
+    let residual: Residual = { x, delta: null };
+    this.layers.forEach((layer, i) => {
+      const numerics = pass.layerNumerics?.get(i);
+      const selected = i === this.layers.length - 1 ? rows : null;
+      residual = layer.forward(numerics ? { ...pass, numerics } : pass, residual, selected);
+    });
+    const { out } = this.finalNorm.forward(pass, residual);
+    pass.observe?.('finalNorm', -1, out);
+    return out;
   }
 
   /** Gives the parameters' memory back. */

@@ -123,6 +123,19 @@ export function scoresOf(
   return { offsets, logprobs: new Float64Array(logprobs), entropy: new Float64Array(entropy) };
 }
 
+/** Values [response tokens, width] of packed sequences, apart for each sequence. */
+export function splitRows(
+  sequences: readonly TokenSequence[],
+  values: Float32Array,
+  width: number,
+): Float32Array[] {
+  let at = 0;
+  return sequences.map(({ response }) => {
+    at += response.length * width;
+    return values.slice(at - response.length * width, at);
+  });
+}
+
 /** Checks that every token is an id within the vocabulary; names the first that is not. */
 export function checkTokens(where: string, name: string, tokens: ArrayLike<number>, vocabSize: number): void {
   for (let i = 0; i < tokens.length; i++) {

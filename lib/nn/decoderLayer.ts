@@ -16,10 +16,14 @@ export class DecoderLayer {
 
   /** All tokens are attended to; with `rows` (int32) these alone go on behind the attention. */
   forward(pass: Forward, residual: Residual, rows: Tensor | null = null): Residual {
+    const { layer } = this.attention;
     const before = this.attentionNorm.forward(pass, residual);
+    pass.observe?.('attentionNorm', layer, before.out);
     const attended = this.attention.forward(pass, before.out, rows);
     const x = rows ? gatherRows(pass.tape, before.x, rows) : before.x;
     const between = this.mlpNorm.forward(pass, { x, delta: attended });
+    pass.observe?.('residual', layer, between.x);
+    pass.observe?.('mlpNorm', layer, between.out);
     return { x: between.x, delta: this.mlp.forward(pass, between.out) };
   }
 }

@@ -4,6 +4,25 @@ import type { Weight } from '../autograd/weights.js';
 import { gemmFamilyOf, type KernelFamily, type Numerics } from '../numerics.js';
 import type { Tensor } from '../tensor/tensor.js';
 
+/** Where a pass can be watched, in the order in which a layer comes by. */
+export const activationPoints = [
+  'embedding',
+  'attentionNorm',
+  'qkv',
+  'attention',
+  'attentionOut',
+  'residual',
+  'mlpNorm',
+  'gateUp',
+  'gated',
+  'mlpOut',
+  'finalNorm',
+] as const;
+export type ActivationPoint = (typeof activationPoints)[number];
+
+/** Sees an activation as soon as it is queued; what reads it has to be queued at once. `layer` is -1 outside of layers. */
+export type Observer = (point: ActivationPoint, layer: number, t: Tensor) => void;
+
 /**
  * One pass through a model: what differs between the engines and between passes. Modules hold parameters and
  * shapes; everything else they ask of this.
@@ -12,6 +31,9 @@ export interface Forward {
   /** Records for a backward pass, or null. */
   readonly tape: Tape | null;
   readonly numerics: Numerics;
+  /** Choices of single layers that differ. */
+  readonly layerNumerics?: ReadonlyMap<number, Numerics>;
+  readonly observe?: Observer;
   /** int32 [tokens]. */
   readonly positions: Tensor;
   /** fp32 [positions, headDim / 2, 2]. */

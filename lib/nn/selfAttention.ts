@@ -42,6 +42,7 @@ export class SelfAttention {
       this.qkvBias && pass.weight(this.qkvBias),
       projection(pass, [numHeads * headDim, kvRows, kvRows]),
     );
+    pass.observe?.('qkv', this.layer, flat);
     const qkv = reshape(tape, flat, [x.shape[0]!, numHeads + 2 * numKvHeads, headDim]);
     const rotated = rope(tape, qkv, pass.ropeTable, pass.positions, {
       rotatedHeads: numHeads + numKvHeads,
@@ -50,12 +51,15 @@ export class SelfAttention {
       inPlace: true,
     });
     const attended = pass.attend(this.layer, rotated);
-    return linear(
+    pass.observe?.('attention', this.layer, attended);
+    const out = linear(
       tape,
       rows ? gatherRows(tape, attended, rows) : attended,
       pass.weight(this.outWeight),
       null,
       projection(pass, [this.outWeight.shape[0]!]),
     );
+    pass.observe?.('attentionOut', this.layer, out);
+    return out;
   }
 }

@@ -16,6 +16,7 @@ export class SwigluMlp {
     readonly gateUpWeight: Parameter,
     /** [hiddenSize, intermediateSize]. */
     readonly downWeight: Parameter,
+    readonly layer: number,
   ) {}
 
   /** [tokens, hiddenSize] -> [tokens, hiddenSize]. */
@@ -23,13 +24,17 @@ export class SwigluMlp {
     const { tape, numerics } = pass;
     const half = this.gateUpWeight.shape[0]! / 2;
     const gateUp = linear(tape, x, pass.weight(this.gateUpWeight), null, projection(pass, [half, half]));
+    pass.observe?.('gateUp', this.layer, gateUp);
     const gated = swiglu(tape, gateUp, { roundings: numerics.swigluRoundings, onlyReader: true });
-    return linear(
+    pass.observe?.('gated', this.layer, gated);
+    const out = linear(
       tape,
       gated,
       pass.weight(this.downWeight),
       null,
       projection(pass, [this.downWeight.shape[0]!]),
     );
+    pass.observe?.('mlpOut', this.layer, out);
+    return out;
   }
 }

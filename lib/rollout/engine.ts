@@ -10,13 +10,14 @@ import {
   passTokens,
   type Scores,
   scoresOf,
+  splitRows,
   type TokenSequence,
 } from '../models/sequences.js';
 import type { Forward } from '../nn/forward.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
 import { linear } from '../ops/linear.js';
-import { chosenLogprobs } from '../ops/logSoftmax.js';
+import { chosenLogprobs, logSoftmax } from '../ops/logSoftmax.js';
 import { ropeTable } from '../ops/rope.js';
 import { sample } from '../ops/sample.js';
 import { checkFloatDtype, type FloatDType } from '../tensor/dtype.js';
@@ -39,6 +40,8 @@ export interface RolloutOptions {
   readonly precision: FloatDType;
   /** Default: the `rollout` preset. */
   readonly numerics?: Numerics;
+  /** Choices of single layers (from 0) that differ from `numerics`. */
+  readonly layerNumerics?: ReadonlyMap<number, Numerics>;
   /** Sequences decoded at once; default 256. */
   readonly maxBatch?: number;
   /** Longest sequence, prompt and response together; default the model's maxPositionEmbeddings. */
@@ -63,6 +66,7 @@ const longestPackedStep = 32;
 export class RolloutEngine implements Disposable {
   readonly precision: FloatDType;
   readonly numerics: Numerics;
+  readonly layerNumerics: ReadonlyMap<number, Numerics>;
   readonly maxBatch: number;
   readonly maxLength: number;
   readonly #model: Decoder;
@@ -82,6 +86,7 @@ export class RolloutEngine implements Disposable {
     this.#model = model;
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('rollout');
+    this.layerNumerics = options.layerNumerics ?? new Map();
     this.maxBatch = checkInteger(where, 'maxBatch', options.maxBatch ?? 256, 1, 65536);
     this.maxLength = checkInteger(
       where,
@@ -111,17 +116,24 @@ export class RolloutEngine implements Disposable {
    * not merged read blocks of rows instead.
    */
   #packable(): Parameter[] {
-    const { mergedProjections, gemmSplitK } = this.numerics;
-    if (gemmSplitK % longestPackedStep !== 0) return [];
+    const whole = ({ gemmSplitK }: Numerics) => gemmSplitK % longestPackedStep === 0;
     const { layers, head } = this.#model;
     return [
-      head,
-      ...layers.flatMap(({ attention, mlp }) => [
-        attention.outWeight,
-        mlp.downWeight,
-        ...(mergedProjections ? [attention.qkvWeight, mlp.gateUpWeight] : []),
-      ]),
+      ...(whole(this.numerics) ? [head] : []),
+      ...layers.flatMap(({ attention, mlp }, i) => {
+        const numerics = this.#numericsOf(i);
+        if (!whole(numerics)) return [];
+        return [
+          attention.outWeight,
+          mlp.downWeight,
+          ...(numerics.mergedProjections ? [attention.qkvWeight, mlp.gateUpWeight] : []),
+        ];
+      }),
     ];
+  }
+
+  #numericsOf(layer: number): Numerics {
+    return this.layerNumerics.get(layer) ?? this.numerics;
   }
 
   /** Takes over the model's masters, rounded to the rollout dtype. */
@@ -154,6 +166,25 @@ export class RolloutEngine implements Disposable {
     return this.#turns.take(() => this.#score(sequences, temperature));
   }
 
+  /**
+   * The whole distribution that each response token was drawn from: log-probs over the vocabulary, [tokens, vocabSize],
+   * by the choices that {@link score} makes.
+   *
+   * @throws InvalidArgumentError naming the sequence at fault
+   */
+  async distributions(sequences: readonly TokenSequence[]): Promise<Float32Array[]> {
+    const { vocabSize } = this.#model.config;
+    checkSequences('distributions', sequences, { vocabSize, maxLength: this.maxLength });
+    return this.#turns.take(async () => {
+      const parts: Float32Array[] = [];
+      await this.#eachPass(sequences, async (part, logits) => {
+        using logprobs = tidy(() => logSoftmax(logits(), { chunk: this.numerics.logSoftmaxChunk }));
+        parts.push(...splitRows(part, await logprobs.floats(), vocabSize));
+      });
+      return parts;
+    });
+  }
+
   #checkRequest(request: GenerationRequest, index: number, { maxNewTokens }: ResolvedSampling): void {
     const { prompt, promptId, sampleId } = request;
     const name = `requests[${index}]`;
@@ -181,8 +212,31 @@ export class RolloutEngine implements Disposable {
   }
 
   async #score(sequences: readonly TokenSequence[], temperature: number): Promise<Scores> {
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
     const parts: Scores[] = [];
+    await this.#eachPass(sequences, async (part, logits) => {
+      const outputs = tidy(() => {
+        const { targets } = packSequences(part);
+        const ids = tensor(targets, [targets.length], 'int32');
+        const chunk = this.numerics.logSoftmaxChunk;
+        const { logprobs, entropy } = chosenLogprobs(logits(), ids, { temperature, chunk });
+        return [logprobs, entropy] as const;
+      });
+      try {
+        const [logprobs, entropy] = await readTensors(outputs);
+        parts.push(scoresOf(part, logprobs!, entropy!));
+      } finally {
+        for (const t of outputs) t.dispose();
+      }
+    });
+    return concatenateScores(parts);
+  }
+
+  /** Passes whole sequences through the model, as many at a time as the cache has room for. */
+  async #eachPass(
+    sequences: readonly TokenSequence[],
+    body: (part: readonly TokenSequence[], logits: () => Tensor) => Promise<void>,
+  ): Promise<void> {
+    if (!this.numerics.weightsSnapshot) this.#weights.sync();
     let next = 0;
     while (next < sequences.length) {
       const part: TokenSequence[] = [];
@@ -201,27 +255,20 @@ export class RolloutEngine implements Disposable {
       }
       this.#cache.uploadTable();
       const packed = packSequences(part);
-      const outputs = tidy(() => {
-        const vector = (values: ArrayLike<number>) => tensor(values, [values.length], 'int32');
-        const rows = {
-          ids: vector(packed.ids),
-          positions: vector(packed.positions),
-          slots: vector(slotOfToken),
-        };
-        const logits = this.#logits(rows, vector(packed.rows));
-        const chunk = this.numerics.logSoftmaxChunk;
-        const { logprobs, entropy } = chosenLogprobs(logits, vector(packed.targets), { temperature, chunk });
-        return { logprobs, entropy };
-      });
+      const vector = (values: ArrayLike<number>) => tensor(values, [values.length], 'int32');
       try {
-        const [logprobs, entropy] = await readTensors([outputs.logprobs, outputs.entropy]);
-        parts.push(scoresOf(part, logprobs!, entropy!));
+        await body(part, () => {
+          const rows = {
+            ids: vector(packed.ids),
+            positions: vector(packed.positions),
+            slots: vector(slotOfToken),
+          };
+          return this.#logits(rows, vector(packed.rows));
+        });
       } finally {
-        for (const t of Object.values(outputs)) t.dispose();
         for (const slot of slots) this.#cache.release(slot);
       }
     }
-    return concatenateScores(parts);
   }
 
   /** One pass and one draw a row (or for the rows that `lastRows` names): [ids, logprobs]. */
@@ -252,17 +299,18 @@ export class RolloutEngine implements Disposable {
 
   #pass({ positions, slots }: RolloutRows): Forward {
     const { numHeads, numKvHeads } = this.#model.config;
-    const { attentionChunk: chunk, attentionTile: tile } = this.numerics;
     const { keys, values, blockTable } = this.#cache;
     return {
       tape: null,
       numerics: this.numerics,
+      layerNumerics: this.layerNumerics,
       positions,
       ropeTable: this.#ropeTable,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
         const cache = { keyCache: keys[layer]!, valueCache: values[layer]!, blockTable, slots, positions };
         writeKvCache(qkv, cache, { numHeads, numKvHeads });
+        const { attentionChunk: chunk, attentionTile: tile } = this.#numericsOf(layer);
         return pagedAttention(qkv, cache, { numHeads, numKvHeads, chunk, tile });
       },
     };

@@ -10,12 +10,15 @@ import {
   type Scores,
   scoresOf,
   splitByTokens,
+  splitRows,
   type TokenLoss,
   type TokenSequence,
 } from '../models/sequences.js';
-import type { Forward } from '../nn/forward.js';
+import type { ActivationPoint, Forward, Observer } from '../nn/forward.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { gradientStats } from '../ops/gradStats.js';
+import { linear } from '../ops/linear.js';
+import { logSoftmax } from '../ops/logSoftmax.js';
 import { ropeTable } from '../ops/rope.js';
 import { checkFloatDtype, type FloatDType, floatBits } from '../tensor/dtype.js';
 import { tidy } from '../tensor/scope.js';
@@ -30,6 +33,8 @@ export interface TrainingOptions {
   readonly precision: FloatDType;
   /** Default: the `training` preset. */
   readonly numerics?: Numerics;
+  /** Choices of single layers (from 0) that differ from `numerics`. */
+  readonly layerNumerics?: ReadonlyMap<number, Numerics>;
   readonly schedule: ScheduleSpec;
   readonly optimizer?: AdamWOptions;
   /** A spec of createLossScaler; default `verl` (the paper's) in fp16, `none` otherwise. */
@@ -83,6 +88,33 @@ export function defaultLossScaler(precision: FloatDType): string {
   return floatBits(precision)!.exponent <= 5 ? 'verl' : 'none';
 }
 
+/** Looks on while a gradient is taken; see {@link Observer}. */
+export interface Watch {
+  /** Activations of the forward pass. */
+  readonly activation?: Observer;
+  /** Gradients of these activations, scaled by the loss scale. */
+  readonly gradient?: Observer;
+}
+
+/** The pass with whoever watches it; gradients are known by the activations that they belong to. */
+function watched(pass: Forward, tape: Tape | null, { activation, gradient }: Watch): Forward {
+  if (!activation && !gradient) return pass;
+  const places = new Map<Tensor, readonly [ActivationPoint, number]>();
+  if (tape && gradient) {
+    tape.watch = (output, value) => {
+      const place = places.get(output);
+      if (place) gradient(...place, value);
+    };
+  }
+  return {
+    ...pass,
+    observe: (point, layer, t) => {
+      if (gradient) places.set(t, [point, layer]);
+      activation?.(point, layer, t);
+    },
+  };
+}
+
 /** What {@link TrainingEngine.gradients} returns. */
 export interface GradientResult extends Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed'> {
   /** By parameter; not finite where it overflowed. */
@@ -99,6 +131,7 @@ const LOGPROBS = 'log-probs';
 export class TrainingEngine implements Disposable {
   readonly precision: FloatDType;
   readonly numerics: Numerics;
+  readonly layerNumerics: ReadonlyMap<number, Numerics>;
   readonly scaler: LossScaler;
   readonly optimizer: AdamW;
   readonly #model: Decoder;
@@ -117,6 +150,7 @@ export class TrainingEngine implements Disposable {
     this.#model = model;
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('training');
+    this.layerNumerics = options.layerNumerics ?? new Map();
     this.#schedule = createSchedule(options.schedule);
     this.scaler = createLossScaler(options.lossScaler ?? defaultLossScaler(this.precision));
     this.#maxGradNorm = checkNumber(where, 'maxGradNorm', options.maxGradNorm ?? 1, 0);
@@ -163,6 +197,40 @@ export class TrainingEngine implements Disposable {
   }
 
   /**
+   * The whole distribution that each response token was drawn from: log-probs over the vocabulary, [tokens, vocabSize],
+   * by the choices that {@link score} makes.
+   *
+   * @throws InvalidArgumentError naming the sequence at fault
+   */
+  async distributions(sequences: readonly TokenSequence[]): Promise<Float32Array[]> {
+    this.#check('distributions', sequences);
+    const parts: Float32Array[] = [];
+    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    await this.#eachMicroBatch(sequences, async (begin, end) => {
+      const part = sequences.slice(begin, end);
+      using logprobs = tidy(() => this.#logprobs(part));
+      const values = await logprobs.floats();
+      parts.push(...splitRows(part, values, this.#model.config.vocabSize));
+    });
+    return parts;
+  }
+
+  /** Log-probs of every token of the vocabulary, which the fused product never has whole. */
+  #logprobs(sequences: readonly TokenSequence[]): Tensor {
+    const { numerics } = this;
+    const packed = packSequences(sequences);
+    const upload = (values: Int32Array) => tensor(values, [values.length], 'int32');
+    const pass = this.#pass(null, upload(packed.positions), upload(packed.cuSeqlens));
+    const hidden = gatherRows(null, this.#model.hidden(pass, upload(packed.ids)), upload(packed.rows));
+    const logits = linear(hidden, [this.#weights.of(this.#model.head).value], {
+      family: gemmFamilyOf(numerics),
+      splitK: numerics.gemmSplitK,
+      outDtype: numerics.logits16 ? this.precision : 'fp32',
+    });
+    return logSoftmax(logits, { temperature: this.#temperature, chunk: numerics.logSoftmaxChunk });
+  }
+
+  /**
    * One optimizer step on one mini-batch: forward, loss and backward for each micro-batch, then unscale, check for
    * overflow, clip, AdamW. On overflow, of the gradients or already of the log-probs, nothing is learned and the loss
    * scaler is told; with `overflow: 'retry'` the batch is then run again, at the scale that the scaler has by then, until
@@ -183,10 +251,14 @@ export class TrainingEngine implements Disposable {
    *
    * @throws InvalidArgumentError naming the sequence at fault, before anything is queued
    */
-  async gradients(sequences: readonly TokenSequence[], lossOf: LossFunction): Promise<GradientResult> {
+  async gradients(
+    sequences: readonly TokenSequence[],
+    lossOf: LossFunction,
+    watch: Watch = {},
+  ): Promise<GradientResult> {
     this.#check('gradients', sequences);
     return this.#turns.take(async () => {
-      const { loss, gradNorm, overflowed } = await this.#backward(sequences, lossOf);
+      const { loss, gradNorm, overflowed } = await this.#backward(sequences, lossOf, watch);
       const { scale } = this.scaler;
       const gradients = new Map<string, Float32Array>();
       for (const { name, gradient } of this.#model.parameters) {
@@ -231,6 +303,7 @@ export class TrainingEngine implements Disposable {
   async #backward(
     sequences: readonly TokenSequence[],
     lossOf: LossFunction,
+    watch: Watch = {},
   ): Promise<Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed' | 'metrics'>> {
     const lossScale = this.scaler.scale;
     const metrics: Record<string, number> = {};
@@ -242,7 +315,7 @@ export class TrainingEngine implements Disposable {
       const sequencesOfPart = sequences.slice(begin, end);
       const tape = new Tape();
       try {
-        const { logprobs, entropy } = this.#forward(sequencesOfPart, tape);
+        const { logprobs, entropy } = this.#forward(sequencesOfPart, tape, watch);
         const [logprobValues, entropyValues] = await readTensors([logprobs, entropy]);
         const scores = scoresOf(sequencesOfPart, logprobValues!, entropyValues!);
         if (!scores.logprobs.every(Number.isFinite)) {
@@ -285,7 +358,11 @@ export class TrainingEngine implements Disposable {
   }
 
   /** Queues one pass. With a tape it owns what was made, without one the caller's tidy scope does. */
-  #forward(sequences: readonly TokenSequence[], tape: Tape | null): { logprobs: Tensor; entropy: Tensor } {
+  #forward(
+    sequences: readonly TokenSequence[],
+    tape: Tape | null,
+    watch: Watch = {},
+  ): { logprobs: Tensor; entropy: Tensor } {
     const { numerics } = this;
     const packed = packSequences(sequences);
     const upload = (values: Int32Array) => {
@@ -293,7 +370,7 @@ export class TrainingEngine implements Disposable {
       return tape ? tape.own(t) : t;
     };
     const pass = this.#pass(tape, upload(packed.positions), upload(packed.cuSeqlens));
-    const hidden = this.#model.hidden(pass, upload(packed.ids));
+    const hidden = this.#model.hidden(watched(pass, tape, watch), upload(packed.ids));
     const predicting = gatherRows(tape, hidden, upload(packed.rows));
     return linearLogprob(tape, predicting, this.#weights.of(this.#model.head), upload(packed.targets), {
       temperature: this.#temperature,
@@ -306,14 +383,17 @@ export class TrainingEngine implements Disposable {
 
   #pass(tape: Tape | null, positions: Tensor, cuSeqlens: Tensor): Forward {
     const { numHeads, numKvHeads } = this.#model.config;
-    const { attentionChunk: chunk, attentionTile: tile } = this.numerics;
     return {
       tape,
       numerics: this.numerics,
+      layerNumerics: this.layerNumerics,
       positions,
       ropeTable: this.#ropeTable,
       weight: (parameter) => this.#weights.of(parameter),
-      attend: (_layer, qkv) => attention(tape, qkv, cuSeqlens, { numHeads, numKvHeads, chunk, tile }),
+      attend: (layer, qkv) => {
+        const { attentionChunk: chunk, attentionTile: tile } = this.layerNumerics.get(layer) ?? this.numerics;
+        return attention(tape, qkv, cuSeqlens, { numHeads, numKvHeads, chunk, tile });
+      },
     };
   }
 
