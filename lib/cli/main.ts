@@ -10,6 +10,8 @@ import { algorithmsCommand } from './algorithms.js';
 import { exitCodes } from './exitCodes.js';
 import { gridCommand } from './grid.js';
 import { infoCommand } from './info.js';
+import { ladderCommand } from './ladder.js';
+import { mismatchCommand } from './mismatch.js';
 import { sanityCommand } from './sanity.js';
 import { version } from './version.js';
 
@@ -37,7 +39,14 @@ Example:
   $ isopolicy sanity --precision fp16 --seed 1`,
   );
 
-for (const command of [sanityCommand(), gridCommand(), algorithmsCommand(), infoCommand()]) {
+for (const command of [
+  sanityCommand(),
+  gridCommand(),
+  mismatchCommand(),
+  ladderCommand(),
+  algorithmsCommand(),
+  infoCommand(),
+]) {
   // Inherits what is set above; a command added as an object otherwise doesn't.
   program.addCommand(command.copyInheritedSettings(program));
 }

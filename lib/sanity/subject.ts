@@ -2,7 +2,12 @@ import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { RunDirectory } from '../io/runDirectory.js';
 import { Decoder } from '../models/decoder.js';
+import type { TokenSequence } from '../models/sequences.js';
+import type { Numerics } from '../numerics.js';
+import { RolloutEngine } from '../rollout/engine.js';
+import type { Completion } from '../rollout/generation.js';
 import { createTask } from '../tasks/index.js';
+import type { FloatDType } from '../tensor/dtype.js';
 import { loadWeights } from '../training/checkpoint.js';
 import { type Base, type PrepareOptions, prepareBase } from './base.js';
 import { type BaseConfig, baseConfigOf, decoderConfig } from './baseConfig.js';
@@ -58,4 +63,54 @@ export async function openSubject(
 /** The prompts of a subject's perfectible set. */
 export function subjectPrompts({ task, config, set }: Base): Int32Array[] {
   return set.indices.map((index) => task.problem(config.baseSeed, index));
+}
+
+/** What is sampled of a subject: which engine, how many responses, and the draw. */
+export interface SampleOptions {
+  readonly precision: FloatDType;
+  /** Default: the `rollout` preset. */
+  readonly numerics?: Numerics;
+  readonly count: number;
+  /** Responses to a prompt that stand together, as a group; default 1. */
+  readonly groupSize?: number;
+  readonly seed: number;
+}
+
+/** Responses to prompts of the set in turn, with log mu as it was when they were sampled. */
+export interface Sample {
+  readonly sequences: readonly TokenSequence[];
+  readonly completions: readonly Completion[];
+  /** [sequences] 1 for a right answer. */
+  readonly rewards: Float64Array;
+}
+
+/** Samples responses at temperature 1 to the prompts of the subject's set, each as often as the others. */
+export async function sampleResponses(base: Base, options: SampleOptions): Promise<Sample> {
+  const { model, task } = base;
+  const { precision, numerics, count, groupSize = 1, seed } = options;
+  using rollout = new RolloutEngine(model, { precision, ...(numerics && { numerics }) });
+  const prompts = subjectPrompts(base);
+  const requests = Array.from({ length: count }, (_, i) => {
+    const group = Math.floor(i / groupSize);
+    const round = Math.floor(group / prompts.length);
+    return {
+      prompt: prompts[group % prompts.length]!,
+      promptId: group % prompts.length,
+      sampleId: round * groupSize + (i % groupSize),
+    };
+  });
+  const completions = await rollout.generate(requests, {
+    seed,
+    maxNewTokens: task.responseLength,
+    stopTokens: task.stopToken === undefined ? [] : [task.stopToken],
+  });
+  return {
+    sequences: completions.map(({ tokens }, i) => ({ prompt: requests[i]!.prompt, response: tokens })),
+    completions,
+    rewards: Float64Array.from(completions, ({ tokens, finishReason }, i) =>
+      task.stopToken !== undefined && finishReason === 'length'
+        ? 0
+        : task.verify(requests[i]!.prompt, tokens),
+    ),
+  };
 }

@@ -1,0 +1,149 @@
+import { Command } from 'commander';
+import type { LadderConfig, LadderResult, LadderSummary } from '../instruments/ladder.js';
+import type { BaseOptions } from '../sanity/baseConfig.js';
+import { checkFloatDtype, type FloatDType, precisionLabel } from '../tensor/dtype.js';
+import { baseOptionsOf, checkSubjectFlags, type SubjectFlags, subjectOptions } from './baseOptions.js';
+import { exitCodes } from './exitCodes.js';
+import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
+import { formatNumber, formatTable, wrap } from './format.js';
+import { integerOption, listOption } from './options.js';
+
+interface Flags extends SubjectFlags, ExperimentFlags {
+  readonly precisions?: readonly string[];
+  readonly samples?: number;
+  readonly seed?: number;
+}
+
+interface Options {
+  readonly run?: string;
+  readonly base?: BaseOptions;
+  readonly precisions?: readonly string[];
+  readonly samples?: number;
+  readonly seed?: number;
+}
+
+/** `isopolicy ladder`: where the mismatch comes from. */
+export function ladderCommand(): Command {
+  const command = new Command('ladder')
+    .summary('show which numeric choice of the engines the mismatch comes from')
+    .description(
+      'Score the same responses again and again with one numeric choice or kernel family of the rollout engine after ' +
+        'another swapped with the training engine’s, alone, together and layer by layer, down to an exact 0.',
+    )
+    .addOption(listOption('--precisions <list>', 'comma-separated (default: bf16,fp16)'))
+    .addOption(integerOption('--samples <n>', 'responses that are scored (default: 256)', 1))
+    .addOption(integerOption('--seed <n>', 'seed of the responses (default: 1)', 0));
+  experimentOptions(subjectOptions(command)).addHelpText(
+    'after',
+    `
+Examples:
+  $ isopolicy ladder --task interleave:32:10
+  $ isopolicy ladder --run runs/my-sanity-run --precisions bf16,fp16,fp32`,
+  );
+  return command.action((flags: Flags) => ladder(flags, command));
+}
+
+async function ladder(flags: Flags, command: Command): Promise<void> {
+  checkSubjectFlags('ladder', flags);
+  const { precisions, samples, seed, run } = flags;
+  const options: Options = {
+    ...(precisions && { precisions }),
+    ...(samples !== undefined && { samples }),
+    ...(seed !== undefined && { seed }),
+    ...(run === undefined ? { base: baseOptionsOf(flags) } : { run }),
+  };
+  await runExperiment<Options, LadderConfig, LadderSummary>(
+    command,
+    flags,
+    {
+      options,
+      resolve: async (given) => {
+        // What a run was started with has its subject already.
+        if ('subject' in given) return given as unknown as LadderConfig;
+        const { resolveBaseOptions } = await import('../sanity/baseConfig.js');
+        return {
+          subject:
+            given.run === undefined ? { base: resolveBaseOptions('ladder', given.base) } : { run: given.run },
+          precisions: (given.precisions ?? ['bf16', 'fp16']).map(
+            (text): FloatDType => checkFloatDtype('ladder', 'each precision', text),
+          ),
+          samples: given.samples ?? 256,
+          seed: given.seed ?? 1,
+        };
+      },
+      name: () => 'ladder',
+      run: async (config, { directory, signal, progress }) => {
+        const { climbLadder } = await import('../instruments/ladder.js');
+        return climbLadder(config, {
+          directory,
+          signal,
+          ...(flags.base !== undefined && { base: flags.base }),
+          report: ({ done, rungs, what }) =>
+            progress({
+              phase: 'ladder',
+              parts: [
+                { text: rungs > 0 ? `${done}/${rungs} rungs` : 'base', importance: 2 },
+                { text: what, importance: 1 },
+              ],
+            }),
+        });
+      },
+      text: (summary, _config, path) => ladderReport(summary, path),
+      exitCode: ({ interrupted }) => (interrupted ? exitCodes.interrupted : exitCodes.success),
+    },
+    ['base'],
+  );
+}
+
+/** A table a precision: what each knob, and each layer, contributes. */
+export function ladderReport({ results, interrupted, numLayers }: LadderSummary, directory: string): string {
+  const lines: string[] = [];
+  if (interrupted) lines.push(`INTERRUPTED  resume with: isopolicy ladder --resume ${directory}`, '');
+  for (const result of results) lines.push(...resultLines(result, numLayers), '');
+  lines.push(`run directory: ${directory}`);
+  return lines.join('\n');
+}
+
+function resultLines(result: LadderResult, numLayers: number): string[] {
+  const { precision, tokens, apart, equal, alone, without, down, up, layers, layersUp } = result;
+  const right = { align: 'right' } as const;
+  const nats = (value: number) => formatNumber(value, 3);
+  const knobTable = formatTable(
+    [
+      { heading: 'knob' },
+      { heading: 'alone', ...right },
+      { heading: 'all but it', ...right },
+      { heading: 'going down', ...right },
+      { heading: 'going up', ...right },
+    ],
+    alone.map(({ knob, meanAbsLogRatio }, i) => [
+      knob,
+      nats(meanAbsLogRatio),
+      nats(without[i]!.meanAbsLogRatio),
+      nats(down[i]!.meanAbsLogRatio),
+      nats(up[i]!.meanAbsLogRatio),
+    ]),
+  );
+  const layerTable = formatTable(
+    [{ heading: 'layer' }, { heading: 'alone', ...right }, { heading: 'and those before', ...right }],
+    layers.map(({ layer, meanAbsLogRatio }, i) => [
+      layer === numLayers ? 'last norm, head' : String(layer),
+      nats(meanAbsLogRatio),
+      nats(layersUp[i]!.meanAbsLogRatio),
+    ]),
+  );
+  const sum = alone.reduce((total, rung) => total + rung.meanAbsLogRatio, 0);
+  return [
+    `${precisionLabel(precision)}, ${tokens} tokens, mean |log pi - log mu| in nats per token:`,
+    `all choices apart ${nats(apart.meanAbsLogRatio)}, all equal ${nats(equal.meanAbsLogRatio)}`,
+    '',
+    knobTable,
+    '',
+    ...wrap(
+      `"going down" starts with all apart and makes one after another equal; "going up" the reverse. Alone, the knobs sum ` +
+        `to ${nats(sum)}: ${formatNumber(sum / apart.meanAbsLogRatio, 2)} times what all make together, since roundings act on one another.`,
+    ),
+    '',
+    layerTable,
+  ];
+}

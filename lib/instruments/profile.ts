@@ -1,0 +1,288 @@
+import { join } from 'node:path';
+import { PointLog } from '../io/pointLog.js';
+import type { RunDirectory } from '../io/runDirectory.js';
+import { bootstrap, type Interval } from '../mismatch/bootstrap.js';
+import { type Divergence, meanDivergence } from '../mismatch/divergence.js';
+import { LeastSquares } from '../mismatch/leastSquares.js';
+import { type MismatchMetrics, mismatchMetrics } from '../mismatch/metrics.js';
+import { createAlgorithm } from '../rl/algorithms.js';
+import { k3 } from '../rl/ratios.js';
+import { RolloutEngine } from '../rollout/engine.js';
+import type { Base } from '../sanity/base.js';
+import { type BaseConfig, decoderConfig } from '../sanity/baseConfig.js';
+import { openSubject, type SubjectSource, sampleResponses } from '../sanity/subject.js';
+import type { FloatDType } from '../tensor/dtype.js';
+import { TrainingEngine } from '../training/engine.js';
+import { type DeploymentGap, deploymentGap } from './deploymentGap.js';
+import { type GradientBias, gradientBias } from './gradientBias.js';
+
+/** The precisions of both engines. */
+export interface Pair {
+  readonly training: FloatDType;
+  readonly rollout: FloatDType;
+}
+
+export interface ProfileConfig {
+  /** What is measured: bases, one for each length of answers and base seed, or a run. */
+  readonly subjects: readonly SubjectSource[];
+  readonly pairs: readonly Pair[];
+  /** Responses to each subject in each pair. */
+  readonly samples: number;
+  readonly seed: number;
+}
+
+/** A response: its tokens, L = sum of log pi - log mu, and its sums of |log pi - log mu| and of k3. */
+type ResponsePoint = readonly [tokens: number, logRatio: number, absolute: number, k3: number];
+
+/** One subject measured in one pair of precisions. */
+export interface ProfilePoint extends Pair {
+  readonly task: string;
+  readonly baseSeed: number;
+  /** RL steps behind the weights. */
+  readonly step: number;
+  readonly accuracy: number;
+  /** Mean entropy of a token under the training engine, in nats. */
+  readonly entropy: number;
+  readonly metrics: MismatchMetrics;
+  readonly divergence: Divergence;
+  readonly deployment: DeploymentGap;
+  readonly gradient: readonly GradientBias[];
+  readonly responses: readonly ResponsePoint[];
+  /** [mu, pi] of some tokens, evenly spread over all. */
+  readonly tokens: readonly (readonly [number, number])[];
+}
+
+/** All subjects in one pair. */
+export interface ProfileGroup extends Pair {
+  readonly responses: number;
+  readonly tokens: number;
+  /** Least-squares slope of L on length, in nats per 1,000 tokens, with its interval; NaN where lengths do not vary. */
+  readonly slopePer1k: Interval;
+  /** Mean of log pi - log mu over all tokens, per 1,000. */
+  readonly driftPer1k: Interval;
+  /** KL[mu || pi] of whole responses, first-order. */
+  readonly sequenceKlMuPi: Interval;
+  readonly klMuPiK3: Interval;
+  readonly meanAbsLogRatio: Interval;
+}
+
+/** One pair over another, response by response. */
+export interface ProfileRatio {
+  readonly of: Pair;
+  readonly over: Pair;
+  readonly klMuPiK3: Interval;
+  readonly meanAbsLogRatio: Interval;
+}
+
+export interface ProfileSummary {
+  readonly groups: readonly ProfileGroup[];
+  /** bf16 over fp16, where both were measured. */
+  readonly ratios: readonly ProfileRatio[];
+  readonly points: readonly Omit<ProfilePoint, 'responses' | 'tokens'>[];
+  readonly interrupted: boolean;
+}
+
+export interface ProfileOptions {
+  readonly directory: RunDirectory;
+  /** A folder that keeps bases. */
+  readonly base?: (config: BaseConfig) => string;
+  readonly signal?: AbortSignal;
+  readonly report?: (progress: { done: number; points: number; what: string }) => void;
+}
+
+const POINTS_FILE = 'points.jsonl';
+const TOKENS_KEPT = 1500;
+/** Responses to a prompt; their number is a multiple of it. */
+export const GROUP = 8;
+
+/**
+ * The offline mismatch of arXiv 2510.26788, figure 2: responses sampled with the rollout engine, scored by the training
+ * engine on the same weights, in each pair of precisions. Besides, over whole distributions; the bias of the gradient;
+ * and the deployment gap.
+ */
+export async function profileMismatch(
+  config: ProfileConfig,
+  { directory, base, signal, report }: ProfileOptions,
+): Promise<ProfileSummary> {
+  const log = await PointLog.open<ProfilePoint>(join(directory.path, POINTS_FILE));
+  const total = config.subjects.length * config.pairs.length;
+  const points: ProfilePoint[] = [];
+  let interrupted = false;
+  for (const [s, source] of config.subjects.entries()) {
+    const keys = config.pairs.map(({ training, rollout }) => `${s} ${training}:${rollout}`);
+    const missing = keys.some((key) => log.get(key) === undefined);
+    const tell = (what: string) => report?.({ done: points.length, points: total, what });
+    if (interrupted) break;
+    const subject = missing
+      ? await openSubject(source, {
+          ...(base && 'base' in source && { directory: base(source.base) }),
+          ...(signal && { signal }),
+          report: (event) =>
+            tell(
+              event.kind === 'teach'
+                ? `teaching step ${event.step}, accuracy ${event.accuracy.toFixed(3)}`
+                : `selecting ${event.tried}/${event.candidates}`,
+            ),
+        })
+      : null;
+    try {
+      for (const [p, pair] of config.pairs.entries()) {
+        if (missing && (subject === null || signal?.aborted)) {
+          interrupted = true;
+          break;
+        }
+        tell(`${pair.training}:${pair.rollout}`);
+        points.push(await log.measured(keys[p]!, () => measurePoint(subject!, pair, config)));
+      }
+    } finally {
+      subject?.model.dispose();
+    }
+  }
+  const groups = config.pairs.flatMap((pair) => {
+    const own = points.filter((point) => same(point, pair));
+    return own.length === 0 ? [] : [groupOf(pair, own, config.seed)];
+  });
+  const summary: ProfileSummary = {
+    groups,
+    ratios: ratiosOf(points, config),
+    points: points.map(({ responses, tokens, ...point }) => point),
+    interrupted,
+  };
+  await directory.writeSummary(summary);
+  return summary;
+}
+
+async function measurePoint(
+  subject: Base & { readonly step: number },
+  pair: Pair,
+  { samples, seed }: ProfileConfig,
+): Promise<ProfilePoint> {
+  const { model, config, step } = subject;
+  using rollout = new RolloutEngine(model, { precision: pair.rollout });
+  using training = new TrainingEngine(model, {
+    precision: pair.training,
+    schedule: { kind: 'constant', learningRate: 0 },
+  });
+  const sample = await sampleResponses(subject, {
+    precision: pair.rollout,
+    count: samples,
+    groupSize: GROUP,
+    seed,
+  });
+  const { sequences, completions, rewards } = sample;
+  const pi = await training.score(sequences);
+  const mu = new Float64Array(pi.logprobs.length);
+  completions.forEach(({ logprobs }, s) => {
+    mu.set(logprobs, pi.offsets[s]!);
+  });
+  const metrics = mismatchMetrics({
+    offsets: pi.offsets,
+    rolloutLogprobs: mu,
+    logprobs: pi.logprobs,
+    mask: new Uint8Array(mu.length).fill(1),
+  });
+  const divergence = meanDivergence(
+    await rollout.distributions(sequences),
+    await training.distributions(sequences),
+    decoderConfig(config).vocabSize,
+  );
+  const responses = sequences.map(({ response }, s): ResponsePoint => {
+    let [sum, absolute, k3Sum] = [0, 0, 0];
+    for (let t = pi.offsets[s]!; t < pi.offsets[s + 1]!; t++) {
+      const d = mu[t]! - pi.logprobs[t]!;
+      sum -= d;
+      absolute += Math.abs(d);
+      k3Sum += k3(d);
+    }
+    return [response.length, sum, absolute, k3Sum];
+  });
+  const stride = Math.max(1, Math.floor(mu.length / TOKENS_KEPT));
+  const tokens: [number, number][] = [];
+  for (let t = 0; t < mu.length; t += stride) tokens.push([Math.exp(mu[t]!), Math.exp(pi.logprobs[t]!)]);
+  return {
+    ...pair,
+    task: config.task,
+    baseSeed: config.baseSeed,
+    step,
+    accuracy: rewards.reduce((sum, x) => sum + x, 0) / rewards.length,
+    entropy: pi.entropy.reduce((sum, x) => sum + x, 0) / pi.entropy.length,
+    metrics,
+    divergence,
+    deployment: await deploymentGap(subject, {
+      training: { precision: pair.training },
+      rollout: { precision: pair.rollout },
+      count: samples,
+      seed: seed + 1,
+    }),
+    gradient: await gradientBias(
+      training,
+      sample,
+      GROUP,
+      createAlgorithm('reinforce', { constantLength: subject.task.responseLength }),
+      (['pg-seq-is', 'pg-seq-tis', 'pg-seq-mis', 'pg-token-is'] as const).map((name) =>
+        createAlgorithm(name, { constantLength: subject.task.responseLength }),
+      ),
+    ),
+    responses,
+    tokens,
+  };
+}
+
+function groupOf(pair: Pair, points: readonly ProfilePoint[], seed: number): ProfileGroup {
+  const all = points.flatMap(({ responses }) => responses);
+  const sums = (indices: Int32Array, column: 0 | 1 | 2 | 3) => {
+    let sum = 0;
+    for (const i of indices) sum += all[i]![column];
+    return sum;
+  };
+  const perToken = (column: 1 | 2 | 3, factor: number) =>
+    bootstrap(all.length, (indices) => (factor * sums(indices, column)) / sums(indices, 0), seed);
+  return {
+    ...pair,
+    responses: all.length,
+    tokens: all.reduce((sum, [tokens]) => sum + tokens, 0),
+    slopePer1k: bootstrap(
+      all.length,
+      (indices) => {
+        const line = new LeastSquares();
+        for (const i of indices) line.add(all[i]![0], all[i]![1]);
+        return 1000 * line.slope;
+      },
+      seed,
+    ),
+    driftPer1k: perToken(1, 1000),
+    sequenceKlMuPi: bootstrap(all.length, (indices) => 0 - sums(indices, 1) / indices.length, seed),
+    klMuPiK3: perToken(3, 1),
+    meanAbsLogRatio: perToken(2, 1),
+  };
+}
+
+/** bf16 over fp16: responses to the same prompts with the same draws are resampled together. */
+function ratiosOf(points: readonly ProfilePoint[], { seed, pairs }: ProfileConfig): ProfileRatio[] {
+  const of = pairs.find((pair) => same(pair, { training: 'bf16', rollout: 'bf16' }));
+  const over = pairs.find((pair) => same(pair, { training: 'fp16', rollout: 'fp16' }));
+  if (!of || !over) return [];
+  const [a, b] = [of, over].map((pair) => points.filter((p) => same(p, pair)).flatMap((p) => p.responses));
+  const count = Math.min(a!.length, b!.length);
+  if (count === 0) return [];
+  const ratio = (column: 2 | 3) =>
+    bootstrap(
+      count,
+      (indices) => {
+        let [x, xTokens, y, yTokens] = [0, 0, 0, 0];
+        for (const i of indices) {
+          x += a![i]![column];
+          xTokens += a![i]![0];
+          y += b![i]![column];
+          yTokens += b![i]![0];
+        }
+        return x / xTokens / (y / yTokens);
+      },
+      seed,
+    );
+  return [{ of, over, klMuPiK3: ratio(3), meanAbsLogRatio: ratio(2) }];
+}
+
+function same(a: Pair, b: Pair): boolean {
+  return a.training === b.training && a.rollout === b.rollout;
+}

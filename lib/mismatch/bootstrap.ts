@@ -1,0 +1,31 @@
+import { checkInteger } from '../errors.js';
+import { CounterRandom } from '../random.js';
+
+/** An estimate with the interval that holds 95 % of the resampled ones. */
+export interface Interval {
+  readonly value: number;
+  readonly low: number;
+  readonly high: number;
+}
+
+const STREAM = 0x626f6f74;
+const RESAMPLES = 1000;
+
+/**
+ * A bootstrap interval (Efron 1979): the statistic of `count` independent items, and its 2.5 % and 97.5 % quantiles over
+ * 1,000 draws of as many items with replacement. `statistic` gets the indices of the items, some of them more than once.
+ */
+export function bootstrap(count: number, statistic: (indices: Int32Array) => number, seed: number): Interval {
+  checkInteger('bootstrap', 'count', count, 1);
+  const all = Int32Array.from({ length: count }, (_, i) => i);
+  const drawn = new Float64Array(RESAMPLES);
+  const indices = new Int32Array(count);
+  for (let k = 0; k < RESAMPLES; k++) {
+    const random = new CounterRandom(seed, STREAM, k);
+    for (let i = 0; i < count; i++) indices[i] = random.integer(count);
+    drawn[k] = statistic(indices);
+  }
+  drawn.sort();
+  const at = (q: number) => drawn[Math.round(q * (RESAMPLES - 1))]!;
+  return { value: statistic(all), low: at(0.025), high: at(0.975) };
+}

@@ -1,0 +1,48 @@
+/** Divergences over whole distributions, where logits are at hand. */
+
+/** Means over tokens, in nats. */
+export interface Divergence {
+  /** KL[mu || pi] = sum_v mu_v (log mu_v - log pi_v). */
+  readonly klMuPi: number;
+  /** KL[pi || mu]. */
+  readonly klPiMu: number;
+  /** Jensen-Shannon: the mean of KL[mu || m] and KL[pi || m] with m = (mu + pi) / 2; at most log 2. */
+  readonly js: number;
+  /** Total variation, sum_v |mu_v - pi_v| / 2; a share. */
+  readonly tv: number;
+}
+
+/**
+ * The divergence between both engines' distributions, each row a token's log-probs over the vocabulary. Sums are taken
+ * in fp64 of the differences of the logs, so that engines that agree have exactly 0.
+ *
+ * @param mu log-probs of the rollout engine, an array [tokens, vocabSize] a sequence
+ * @param pi those of the training engine, of the same shape
+ */
+export function meanDivergence(
+  mu: readonly Float32Array[],
+  pi: readonly Float32Array[],
+  vocabSize: number,
+): Divergence {
+  let tokens = 0;
+  let [klMuPi, klPiMu, js, tv] = [0, 0, 0, 0];
+  for (const [s, muOf] of mu.entries()) {
+    const piOf = pi[s]!;
+    for (let at = 0; at < muOf.length; at += vocabSize) {
+      tokens++;
+      for (let v = at; v < at + vocabSize; v++) {
+        const d = muOf[v]! - piOf[v]!;
+        if (d === 0 || Number.isNaN(d)) continue;
+        const p = Math.exp(muOf[v]!);
+        const q = Math.exp(piOf[v]!);
+        klMuPi += p * d;
+        klPiMu -= q * d;
+        // log m - log mu = log((1 + q / p) / 2) = log1p(expm1(-d) / 2), and the same from pi.
+        if (p > 0) js -= (p * Math.log1p(Math.expm1(-d) / 2)) / 2;
+        if (q > 0) js -= (q * Math.log1p(Math.expm1(d) / 2)) / 2;
+        tv += Math.abs(p - q) / 2;
+      }
+    }
+  }
+  return { klMuPi: klMuPi / tokens, klPiMu: klPiMu / tokens, js: js / tokens, tv: tv / tokens };
+}

@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, describe, it } from 'node:test';
+import { compareGradients } from '../../lib/instruments/gradientBias.js';
+import { type ProfileConfig, profileMismatch } from '../../lib/instruments/profile.js';
+import { RunDirectory } from '../../lib/io/runDirectory.js';
+import { numerics } from '../../lib/numerics.js';
+import { RolloutEngine } from '../../lib/rollout/engine.js';
+import { memory } from '../../lib/runtime.js';
+import { baseConfigOf } from '../../lib/sanity/baseConfig.js';
+import { openSubject, sampleResponses } from '../../lib/sanity/subject.js';
+import { TrainingEngine } from '../../lib/training/engine.js';
+import { tinyConfig } from '../sanity/tiny.js';
+import { assertSameBits } from '../support/compare.js';
+
+const root = mkdtempSync(path.join(tmpdir(), 'isopolicy-profile-'));
+after(() => rmSync(root, { recursive: true }));
+
+const base = baseConfigOf(tinyConfig());
+const config: ProfileConfig = {
+  subjects: [{ base }, { base: { ...base, task: 'sort:3:4' } }],
+  pairs: [
+    { training: 'bf16', rollout: 'bf16' },
+    { training: 'fp16', rollout: 'fp16' },
+    { training: 'bf16', rollout: 'fp32' },
+  ],
+  samples: 48,
+  seed: 1,
+};
+
+describe('profileMismatch', () => {
+  it('measures every pair, and resumes to the same numbers', async () => {
+    const { tensors } = memory();
+    const keep = (own: { task: string }) => path.join(root, own.task.replaceAll(':', '-'));
+    const whole = await RunDirectory.create(path.join(root, 'whole'), { command: 'mismatch', config });
+    const summary = await profileMismatch(config, { directory: whole, base: keep });
+    assert.equal(memory().tensors, tensors, 'tensors left');
+    assert.equal(summary.points.length, 6);
+    assert.deepEqual(
+      summary.groups.map((group) => `${group.training}:${group.rollout}`),
+      ['bf16:bf16', 'fp16:fp16', 'bf16:fp32'],
+    );
+    const [bf16, fp16] = summary.groups;
+    assert.equal(bf16!.responses, 96);
+    assert.ok(bf16!.meanAbsLogRatio.low > fp16!.meanAbsLogRatio.high);
+    for (const { value, low, high } of [bf16!.slopePer1k, bf16!.klMuPiK3, bf16!.sequenceKlMuPi]) {
+      assert.ok(low <= value && value <= high);
+    }
+    const [ratio] = summary.ratios;
+    assert.ok(ratio!.meanAbsLogRatio.low > 3 && ratio!.meanAbsLogRatio.high < 20);
+    assert.ok(ratio!.klMuPiK3.value > 16);
+    for (const point of summary.points) {
+      const { metrics, divergence, deployment, gradient } = point;
+      assert.equal(metrics.sequences, 48);
+      assert.ok(divergence.klMuPi > 0 && divergence.klPiMu > 0 && divergence.js < divergence.klMuPi);
+      assert.ok(
+        Math.abs(deployment.gap.value - (deployment.trainingAccuracy - deployment.rolloutAccuracy)) < 1e-12,
+      );
+      for (const { cosine, relativeNorm } of gradient) {
+        assert.ok(cosine > 0.98 && cosine <= 1 + 1e-9, `${cosine}`);
+        assert.ok(Math.abs(relativeNorm - 1) < 0.2);
+      }
+    }
+    const lines = readFileSync(path.join(whole.path, 'points.jsonl'), 'utf8').trim().split('\n');
+    const { value } = JSON.parse(lines[0]!);
+    assert.equal(value.responses.length, 48);
+    const sums = (column: number) =>
+      value.responses.reduce((sum: number, r: number[]) => sum + r[column]!, 0);
+    assert.ok(Math.abs(sums(3) / sums(0) - value.metrics.klMuPiK3) < 1e-12);
+    assert.ok(Math.abs(sums(2) / sums(0) - value.metrics.meanAbsLogRatio) < 1e-12);
+
+    const directory = await RunDirectory.create(path.join(root, 'stopped'), { command: 'mismatch', config });
+    const controller = new AbortController();
+    const stopped = await profileMismatch(config, {
+      directory,
+      base: keep,
+      signal: controller.signal,
+      report: ({ done }) => done === 2 && controller.abort(),
+    });
+    assert.ok(stopped.interrupted && stopped.points.length >= 2 && stopped.points.length < 6);
+    assert.deepEqual(await profileMismatch(config, { directory, base: keep }), summary);
+  });
+});
+
+describe('sampling from pi', () => {
+  it('is sampling from the training engine: its log-probs to the bit', async () => {
+    const subject = (await openSubject({ base }))!;
+    const { model } = subject;
+    for (const precision of ['bf16', 'fp16'] as const) {
+      const own = numerics('training');
+      const drawn = await sampleResponses(subject, {
+        precision,
+        numerics: own,
+        count: 16,
+        groupSize: 4,
+        seed: 2,
+      });
+      using training = new TrainingEngine(model, {
+        precision,
+        schedule: { kind: 'constant', learningRate: 0 },
+      });
+      const { logprobs } = await training.score(drawn.sequences);
+      assertSameBits(
+        drawn.completions.flatMap((completion) => [...completion.logprobs]),
+        logprobs,
+        precision,
+      );
+      // Groups stand together.
+      const prompts = drawn.sequences.map(({ prompt }) => Array.from(prompt).join());
+      assert.equal(new Set(prompts.slice(0, 4)).size, 1);
+      using rollout = new RolloutEngine(model, { precision });
+      assert.notDeepEqual((await rollout.score(drawn.sequences)).logprobs, logprobs);
+    }
+    model.dispose();
+  });
+});
+
+describe('compareGradients', () => {
+  it('is cosine and ratio of norms over all parameters as one vector', () => {
+    const of = (a: number[], b: number[]) =>
+      new Map([
+        ['a', Float32Array.from(a)],
+        ['b', Float32Array.from(b)],
+      ]);
+    const { cosine, relativeNorm } = compareGradients(of([1, 2], [2]), of([2, 0], [-1]));
+    assert.ok(Math.abs(cosine - 0 / Math.sqrt(9 * 5)) < 1e-12);
+    assert.ok(Math.abs(relativeNorm - 3 / Math.sqrt(5)) < 1e-12);
+    assert.equal(compareGradients(of([1], [2]), of([2], [4])).cosine, 1);
+  });
+});
