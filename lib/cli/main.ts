@@ -13,6 +13,7 @@ import { infoCommand } from './info.js';
 import { ladderCommand } from './ladder.js';
 import { mismatchCommand } from './mismatch.js';
 import { sanityCommand } from './sanity.js';
+import { simulateCommand } from './simulate.js';
 import { version } from './version.js';
 
 const program = new Command('isopolicy')
@@ -44,6 +45,7 @@ for (const command of [
   gridCommand(),
   mismatchCommand(),
   ladderCommand(),
+  simulateCommand(),
   algorithmsCommand(),
   infoCommand(),
 ]) {

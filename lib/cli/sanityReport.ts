@@ -22,6 +22,18 @@ export function sanityReport(
   color = false,
 ): string {
   const lines = [verdictLine(summary, directory, color), settingsLine(config), outcomeLine(summary, config)];
+  const { warning, collapsedAtStep } = summary;
+  if (warning !== null) {
+    const lead =
+      collapsedAtStep === null
+        ? 'no collapse followed'
+        : `${collapsedAtStep - warning.step} steps before the collapse`;
+    const what =
+      warning.signal === 'growth'
+        ? `the mismatch was ${formatNumber(warning.value, 2)} times what it was at the start`
+        : `single tokens differed by ${formatNumber(warning.value, 2)} in probability`;
+    lines.push(...wrap(`early warning at step ${warning.step + 1}: ${what}; ${lead}`));
+  }
   const table = effectTable(summary);
   if (table !== undefined) lines.push('', table);
   lines.push('', `run directory: ${directory}`);

@@ -1,3 +1,4 @@
+import type { WarningInput } from '../mismatch/earlyWarning.js';
 import type { MismatchMetrics } from '../mismatch/metrics.js';
 import type { TrainerStep } from '../rl/trainer.js';
 import { memory } from '../runtime.js';
@@ -33,7 +34,7 @@ export function summarizeMismatch(metrics: MismatchMetrics): MismatchSummary {
 /** One flat record of a step, under `group/name` keys. Times and memory are the only values that differ between runs. */
 export function recordOf(
   { step, reward, mismatch, entropy, updates, trajectories, seconds }: TrainerStep,
-  run: { window: number; overflows: number; lossScale: number; totalSeconds: number },
+  run: { window: number; overflows: number; lossScale: number; warned: boolean; totalSeconds: number },
 ): StepRecord {
   const last = updates.at(-1)!;
   const tokens = trajectories.reduce((sum, { completion }) => sum + completion.tokens.length, 0);
@@ -54,6 +55,7 @@ export function recordOf(
     'train/saved_updates': updates.filter(({ skipped, retries }) => !skipped && retries > 0).length,
     'scaler/scale': run.lossScale,
     'scaler/overflows': run.overflows,
+    'warning/fired': run.warned ? 1 : 0,
     'memory/peak_bytes': memory().peakBytes,
     'time/rollout_s': seconds.rollout,
     'time/score_s': seconds.score,
@@ -69,6 +71,16 @@ export function recordOf(
   // Of the last update, where the policy has moved furthest from the one that sampled.
   for (const [name, value] of Object.entries(last.metrics)) record[`algorithm/${name}`] = value;
   return record;
+}
+
+/** What the early warning reads of a step, from its record. */
+export function warningInput(record: StepRecord): WarningInput {
+  const value = (name: keyof WarningInput) => record[`mismatch/${name}`] ?? Number.NaN;
+  return {
+    maxProbDiff: value('maxProbDiff'),
+    minProbDiff: value('minProbDiff'),
+    meanAbsLogRatio: value('meanAbsLogRatio'),
+  };
 }
 
 /** Means over steps; of the greatest probability difference, the greatest. */

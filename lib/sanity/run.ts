@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { type RunDirectory, readMetrics } from '../io/runDirectory.js';
+import { EarlyWarning, type Warning } from '../mismatch/earlyWarning.js';
 import { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Algorithm } from '../rl/batch.js';
@@ -24,6 +25,7 @@ import {
   recordOf,
   type StepRecord,
   summarizeMismatch,
+  warningInput,
 } from './record.js';
 import { writeRecording } from './recording.js';
 import { judge, type Verdict, WINDOW, windowMean } from './verdict.js';
@@ -48,6 +50,8 @@ export interface SanitySummary extends Verdict {
     readonly lostUpdates: number;
     readonly savedUpdates: number;
   };
+  /** The first warning of a growing mismatch, or null; beside `collapsedAtStep` it tells how long before. */
+  readonly warning: Warning | null;
   /** Problems in the set, problems tried, and the base's accuracy on those. */
   readonly set: { readonly problems: number; readonly tried: number; readonly baseAccuracy: number };
   /** The final weights on the same tokens in other settings; empty when interrupted. */
@@ -136,6 +140,8 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
 
   const responsesPerStep = config.promptsPerStep * config.groupSize;
   const rewards = records.map((record) => record['train/reward']!);
+  const watch = new EarlyWarning();
+  for (const record of records) watch.add(warningInput(record));
   let step = checkpoint?.step ?? 0;
   if (!signal?.aborted || checkpoint) {
     const prompts = set.indices.map((index) => task.problem(config.baseSeed, index));
@@ -149,6 +155,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
         window: windowMean(rewards, step),
         overflows: training.scaler.state().overflows,
         lossScale: training.scaler.scale,
+        warned: watch.add(result.mismatch) !== null,
         totalSeconds: secondsBefore + (performance.now() - started) / 1e3,
       });
       records.push(record);
@@ -204,6 +211,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
       lostUpdates: total(records, 'train/skipped_updates'),
       savedUpdates: total(records, 'train/saved_updates'),
     },
+    warning: watch.warning,
     set: { problems: set.indices.length, tried: set.tried, baseAccuracy: set.accuracy },
     effect,
   };

@@ -27,6 +27,7 @@ const passed: SanitySummary = {
   interrupted: false,
   mismatch,
   lossScale: { final: 65536, overflows: 1, lostUpdates: 0, savedUpdates: 0 },
+  warning: null,
   set: { problems: 163, tried: 400, baseAccuracy: 0.5514 },
   effect: [
     { precision: 'bf16', numerics: 'default', ...mismatch, meanAbsLogRatio: 3.6e-3 },
@@ -64,6 +65,18 @@ numerics they agree to the bit.
 
 run directory: runs/one`,
   );
+});
+
+test('an early warning stands beside the collapse', () => {
+  const warned = { ...passed, warning: { step: 40, signal: 'growth', value: 1.83 } as const };
+  assert.match(
+    sanityReport(warned, config, 'runs/one'),
+    /\nearly warning at step 41: the mismatch was 1\.8 times what it was at the start;\nno collapse followed\n/,
+  );
+  const collapsed = { ...warned, passed: false, collapsedAtStep: 70 };
+  assert.match(sanityReport(collapsed, config, 'runs/one'), /30 steps before the collapse/);
+  const saturated = { ...warned, warning: { step: 40, signal: 'saturation', value: 0.97 } as const };
+  assert.match(sanityReport(saturated, config, 'x'), /single tokens differed by 0\.97 in probability/);
 });
 
 test('a run that did not pass tells of its collapse and both precisions', () => {

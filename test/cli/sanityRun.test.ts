@@ -83,6 +83,7 @@ test('--json prints the summary alone; progress is plain lines', () => {
     'set',
     'steps',
     'task',
+    'warning',
   ]);
   const { directory, ...stored } = summary;
   assert.equal(directory, reference);
