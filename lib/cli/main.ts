@@ -7,6 +7,7 @@
 import { Command, CommanderError } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import { algorithmsCommand } from './algorithms.js';
+import { dialCommand } from './dial.js';
 import { exitCodes } from './exitCodes.js';
 import { gridCommand } from './grid.js';
 import { infoCommand } from './info.js';
@@ -45,6 +46,7 @@ for (const command of [
   gridCommand(),
   mismatchCommand(),
   ladderCommand(),
+  dialCommand(),
   simulateCommand(),
   algorithmsCommand(),
   infoCommand(),
