@@ -10,6 +10,7 @@ import { algorithmsCommand } from './algorithms.js';
 import { dialCommand } from './dial.js';
 import { exitCodes } from './exitCodes.js';
 import { gridCommand } from './grid.js';
+import { headroomCommand } from './headroom.js';
 import { infoCommand } from './info.js';
 import { ladderCommand } from './ladder.js';
 import { mismatchCommand } from './mismatch.js';
@@ -47,6 +48,7 @@ for (const command of [
   mismatchCommand(),
   ladderCommand(),
   dialCommand(),
+  headroomCommand(),
   simulateCommand(),
   algorithmsCommand(),
   infoCommand(),
