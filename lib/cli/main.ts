@@ -14,6 +14,7 @@ import { headroomCommand } from './headroom.js';
 import { infoCommand } from './info.js';
 import { ladderCommand } from './ladder.js';
 import { mismatchCommand } from './mismatch.js';
+import { reportCommand } from './report.js';
 import { sanityCommand } from './sanity.js';
 import { simulateCommand } from './simulate.js';
 import { version } from './version.js';
@@ -49,6 +50,7 @@ for (const command of [
   ladderCommand(),
   dialCommand(),
   headroomCommand(),
+  reportCommand(),
   simulateCommand(),
   algorithmsCommand(),
   infoCommand(),

@@ -51,7 +51,7 @@ export function mismatchTable(
 function rangeOf(healthy: { low?: number; high?: number } | undefined): string {
   if (healthy === undefined) return '';
   const { low, high } = healthy;
-  if (low === undefined) return `<= ${formatNumber(high!, 2)}`;
-  if (high === undefined) return `>= ${formatNumber(low, 2)}`;
-  return `${formatNumber(low, 2)} to ${formatNumber(high, 2)}`;
+  if (low === undefined) return `<= ${formatNumber(high!)}`;
+  if (high === undefined) return `>= ${formatNumber(low)}`;
+  return `${formatNumber(low)} to ${formatNumber(high)}`;
 }

@@ -20,6 +20,7 @@ interface Flags
     ExperimentFlags {
   readonly precision?: FloatDType;
   readonly base?: string;
+  readonly tensorboard?: string;
 }
 
 /** `isopolicy sanity`: the sanity test of arXiv 2510.26788. */
@@ -49,6 +50,7 @@ export function sanityCommand(): Command {
     .addOption(
       pathOption('--base <dir>', 'a folder that keeps the base: taken from there, or made and left there'),
     );
+  command.addOption(pathOption('--tensorboard <dir>', 'also write TensorBoard event files into this folder'));
   experimentOptions(baseOptions(trainingOptions(command))).addHelpText(
     'after',
     `
@@ -88,13 +90,14 @@ async function sanity(flags: Flags, command: Command): Promise<void> {
           directory,
           signal,
           ...(flags.base !== undefined && { base: flags.base }),
+          ...(flags.tensorboard !== undefined && { tensorboard: flags.tensorboard }),
           report: (event) => show(progress.line(event)),
         });
       },
       text: sanityReport,
       exitCode: exitCodeOf,
     },
-    ['base'],
+    ['base', 'tensorboard'],
   );
 }
 

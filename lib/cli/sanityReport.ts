@@ -23,7 +23,8 @@ export function sanityReport(
 ): string {
   const lines = [verdictLine(summary, directory, color), settingsLine(config), outcomeLine(summary, config)];
   const { warning, collapsedAtStep } = summary;
-  if (warning !== null) {
+  // Undefined in runs of before there were warnings.
+  if (warning) {
     const lead =
       collapsedAtStep === null
         ? 'no collapse followed'

@@ -48,6 +48,11 @@ export class PointLog<T> {
     return this.#points.get(key);
   }
 
+  /** All values, in the order in which they were measured. */
+  values(): T[] {
+    return [...this.#points.values()];
+  }
+
   get size(): number {
     return this.#points.size;
   }

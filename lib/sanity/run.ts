@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { type RunDirectory, readMetrics } from '../io/runDirectory.js';
+import { TensorBoardWriter } from '../io/tensorboard.js';
 import { EarlyWarning, type Warning } from '../mismatch/earlyWarning.js';
 import { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
@@ -67,7 +68,9 @@ export type SanityEvent =
 
 export interface RunOptions {
   readonly directory: RunDirectory;
-  /** A folder that keeps bases' results; see {@link prepareBase}. */
+  /** A folder for TensorBoard event files, beside metrics.jsonl. */
+  readonly tensorboard?: string;
+  /** A folder that keeps the base; see {@link prepareBase}. */
   readonly base?: string;
   /** Aborting it ends the run after the step that is running, with a checkpoint. */
   readonly signal?: AbortSignal;
@@ -148,6 +151,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     const trainer = new Trainer(rollout, training, task, prompts, { ...config, algorithm });
     const passed = () => config.stopWhenPassed && judge(rewards, responsesPerStep).passed;
     let saved = step;
+    let tracker: TensorBoardWriter | undefined;
     while (step < config.steps && !signal?.aborted && !passed()) {
       const result = await trainer.step(step);
       rewards.push(result.reward);
@@ -160,6 +164,11 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
       });
       records.push(record);
       await directory.appendMetrics(record);
+      if (options.tensorboard !== undefined) {
+        tracker ??= await TensorBoardWriter.open(options.tensorboard);
+        const { step: _, ...scalars } = record;
+        await tracker.scalars(step, scalars);
+      }
       for (const { prompt, completion, reward } of result.trajectories.slice(0, SAMPLES_SHOWN)) {
         await directory.appendSample({
           step,
@@ -181,6 +190,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
       }
     }
     if (saved !== step) await save(step);
+    await tracker?.close();
   }
 
   const verdict = judge(rewards, responsesPerStep);

@@ -1,0 +1,76 @@
+import { checkChoice, InvalidArgumentError } from '../errors.js';
+import { figuresOfDial } from './charts/dial.js';
+import { figuresOfGrid } from './charts/grid.js';
+import { figuresOfHeadroom } from './charts/headroom.js';
+import { figuresOfLadder } from './charts/ladder.js';
+import { figuresOfMismatch } from './charts/mismatch.js';
+import { figuresOfSanity, runLabel } from './charts/sanity.js';
+import type { Figure, ReportRun } from './figure.js';
+import type { Section } from './html.js';
+import { loadRun } from './load.js';
+
+/** Charts by the command that made a run. */
+const figuresOf = {
+  sanity: (run: ReportRun) => figuresOfSanity([run]),
+  grid: figuresOfGrid,
+  mismatch: figuresOfMismatch,
+  ladder: figuresOfLadder,
+  dial: figuresOfDial,
+  headroom: figuresOfHeadroom,
+} as const satisfies Record<string, (run: ReportRun) => Figure[] | Promise<Figure[]>>;
+
+export type ReportCommand = keyof typeof figuresOf;
+export const reportCommands = Object.keys(figuresOf) as readonly ReportCommand[];
+
+/** The text that a command prints for a finished run; given by the command line, which has it. */
+export type RunText = (run: ReportRun) => string | undefined | Promise<string | undefined>;
+
+/**
+ * The sections of a report: sanity runs of one task in charts together, every other run by itself.
+ *
+ * @throws InvalidArgumentError on a folder that can't be read, a command that has no charts, or sanity runs of different
+ * tasks, whose curves can't share a chart
+ */
+export async function buildSections(directories: readonly string[], text: RunText): Promise<Section[]> {
+  if (directories.length === 0) {
+    throw new InvalidArgumentError('[report] expected at least one run directory, got none');
+  }
+  const runs: ReportRun[] = [];
+  for (const directory of directories) {
+    const run = await loadRun(directory);
+    checkChoice('report', `the command of ${directory}`, run.command as ReportCommand, reportCommands);
+    runs.push(run);
+  }
+  const sections: Section[] = [];
+  const sanity = runs.filter(({ command }) => command === 'sanity');
+  checkOneTask(sanity);
+  if (sanity.length > 1) {
+    sections.push({
+      title: `${sanity.length} sanity runs`,
+      lines: sanity.flatMap((run) => [`${run.name}: ${runLabel(run)}`, ...run.notes]),
+      command: sanity.map(({ name }) => name).join(' '),
+      figures: figuresOfSanity(sanity),
+    });
+  }
+  for (const run of runs) {
+    if (run.command === 'sanity' && sanity.length > 1) continue;
+    const printed = run.summary === null ? undefined : await text(run);
+    sections.push({
+      title: `${run.command}: ${run.name}`,
+      lines: [`isopolicy ${run.version}`, ...run.notes],
+      ...(printed !== undefined && { text: printed }),
+      command: `isopolicy ${run.command} (${run.directory}/config.json has every setting)`,
+      figures: await figuresOf[run.command as ReportCommand](run),
+    });
+  }
+  return sections;
+}
+
+function checkOneTask(runs: readonly ReportRun[]): void {
+  const tasks = new Map(runs.map((run) => [String(run.config.task), run.directory]));
+  if (tasks.size <= 1) return;
+  const list = [...tasks].map(([task, directory]) => `${task} in ${directory}`).join(', ');
+  throw new InvalidArgumentError(
+    `[report] expected sanity runs of one task in a chart, got ${list}: make a report of each`,
+  );
+}

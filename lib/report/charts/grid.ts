@@ -1,0 +1,143 @@
+import { join } from 'node:path';
+import type { GridSummary } from '../../grid/summary.js';
+import { readMetrics } from '../../io/runDirectory.js';
+import { type Figure, inline, palette, type ReportRun, thin, thinned } from '../figure.js';
+import { pairLabel } from './sanity.js';
+
+interface Row {
+  readonly algorithm: string;
+  readonly precision: string;
+  readonly seed: number;
+  readonly step: number;
+  readonly reward: number;
+  readonly mismatch: number;
+}
+
+/** Algorithms against precisions: figures 1, 3, 4 and 5 of arXiv 2510.26788. */
+export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
+  const summary = run.summary as unknown as GridSummary | null;
+  if (summary === null) return [];
+  const rows: Row[] = [];
+  for (const cell of summary.cells) {
+    if (cell.status === 'missing') continue;
+    const metrics = await readMetrics(join(run.directory, cell.directory)).catch(() => []);
+    for (const record of thin(metrics)) {
+      rows.push({
+        algorithm: cell.algorithm,
+        precision: pairLabel(cell.training, cell.rollout),
+        seed: cell.seed,
+        step: record.step + 1,
+        reward: Number(record['train/reward_window']),
+        mismatch: Number(record['mismatch/meanAbsLogRatio']),
+      });
+    }
+  }
+  if (rows.length === 0) return [];
+  const precisions = [...new Set(rows.map(({ precision }) => precision))];
+  const curves = (id: string, title: string, caption: string, field: 'reward' | 'mismatch'): Figure => ({
+    id,
+    title,
+    caption: `${caption} Thin lines are seeds, thick lines their mean. ${thinned}`,
+    spec: {
+      $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
+      data: inline(
+        rows.filter((row) => Number.isFinite(row[field]) && (field === 'reward' || row[field] > 0)),
+      ),
+      facet: { field: 'algorithm', type: 'nominal', title: null, sort: null },
+      columns: 2,
+      spec: {
+        width: 280,
+        height: 170,
+        encoding: {
+          x: { field: 'step', type: 'quantitative', title: 'step' },
+          color: {
+            field: 'precision',
+            type: 'nominal',
+            title: null,
+            sort: precisions,
+            scale: { domain: precisions, range: palette },
+          },
+        },
+        layer: [
+          {
+            mark: { type: 'line', strokeWidth: 0.8, opacity: 0.45, tooltip: true },
+            encoding: {
+              y: yOf(field),
+              detail: { field: 'seed', type: 'nominal' },
+            },
+          },
+          {
+            mark: { type: 'line', strokeWidth: 2.4 },
+            encoding: { y: { ...yOf(field), aggregate: 'mean' } },
+          },
+        ],
+      },
+    },
+  });
+  const bars: Figure = {
+    id: 'accuracy',
+    title: 'Final and peak accuracy',
+    caption:
+      'Means over the seeds of the last ten steps, and of the best ten; lines from the least to the greatest seed.',
+    spec: {
+      $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
+      width: 'container',
+      height: 18 * summary.groups.length,
+      data: inline(
+        summary.groups.map((group) => ({
+          group: `${group.algorithm}, ${pairLabel(group.training, group.rollout)}`,
+          precision: pairLabel(group.training, group.rollout),
+          final: group.finalAccuracy.mean,
+          low: group.finalAccuracy.min,
+          high: group.finalAccuracy.max,
+          peak: group.peakAccuracy.mean,
+          collapsed: `${group.collapsedAt.length} of ${group.seeds.length}`,
+        })),
+      ),
+      encoding: {
+        y: { field: 'group', type: 'nominal', title: null, sort: null, axis: { labelLimit: 320 } },
+      },
+      layer: [
+        {
+          mark: { type: 'bar', height: 10, tooltip: { content: 'data' } },
+          encoding: {
+            x: {
+              field: 'final',
+              type: 'quantitative',
+              title: 'training accuracy',
+              scale: { domain: [0, 1] },
+            },
+            color: {
+              field: 'precision',
+              type: 'nominal',
+              title: null,
+              scale: { domain: precisions, range: palette },
+            },
+          },
+        },
+        {
+          mark: { type: 'rule' },
+          encoding: {
+            x: { field: 'low', type: 'quantitative' },
+            x2: { field: 'high' },
+          },
+        },
+        {
+          mark: { type: 'tick', thickness: 2, size: 12 },
+          encoding: { x: { field: 'peak', type: 'quantitative' } },
+        },
+      ],
+    },
+  };
+  return [
+    curves('grid-reward', 'Training accuracy by algorithm', 'Mean reward over ten steps.', 'reward'),
+    curves('grid-mismatch', 'Mismatch by algorithm', 'Mean |log pi - log mu| of a token.', 'mismatch'),
+    ...(summary.groups.length > 0 ? [bars] : []),
+  ];
+}
+
+function yOf(field: 'reward' | 'mismatch') {
+  return field === 'reward'
+    ? { field, type: 'quantitative', title: 'training accuracy', scale: { domain: [0, 1] } }
+    : { field, type: 'quantitative', title: 'nats per token', scale: { type: 'log' } };
+}

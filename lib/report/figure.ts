@@ -1,0 +1,61 @@
+import type { MetricsRecord } from '../io/runDirectory.js';
+
+/** A Vega-Lite spec. (Its own types need a browser's, which this package has not.) */
+export type ChartSpec = Readonly<Record<string, unknown>>;
+
+/** A chart: one Vega-Lite spec with its data, from which both the SVG and the page are drawn. */
+export interface Figure {
+  /** A file name without its ending, unique within a report. */
+  readonly id: string;
+  readonly title: string;
+  readonly caption: string;
+  readonly spec: ChartSpec;
+}
+
+/** A run directory as charts read it. */
+export interface ReportRun {
+  readonly directory: string;
+  /** The folder's name. */
+  readonly name: string;
+  readonly command: string;
+  readonly version: string;
+  readonly config: Readonly<Record<string, unknown>>;
+  /** Null where the run has not come to its end. */
+  readonly summary: Readonly<Record<string, unknown>> | null;
+  readonly metrics: readonly MetricsRecord[];
+  /** What the reader should know: no summary yet, a torn line. */
+  readonly notes: readonly string[];
+}
+
+/** Colours that people with any kind of colour vision tell apart (Okabe and Ito 2008), on light and on dark. */
+export const palette = [
+  '#0072b2',
+  '#d55e00',
+  '#009e73',
+  '#cc79a7',
+  '#e69f00',
+  '#56b4e9',
+  '#8c6bb1',
+  '#999999',
+];
+
+/** The data of a spec, inline. */
+export function inline(values: readonly object[]): { values: object[] } {
+  return { values: [...values] };
+}
+
+/** Pan and wheel on charts whose axes are both numbers; a double click resets. */
+export const zoom = { name: 'zoom', select: 'interval', bind: 'scales' } as const;
+
+/** Points of one series that a page carries. */
+const MOST_POINTS = 300;
+
+/** At most 300 of a series' points, evenly spread, the last one among them. */
+export function thin<T>(series: readonly T[]): readonly T[] {
+  if (series.length <= MOST_POINTS) return series;
+  const stride = Math.ceil(series.length / MOST_POINTS);
+  return series.filter((_, i) => (series.length - 1 - i) % stride === 0);
+}
+
+/** What {@link thin} did, for captions. */
+export const thinned = `Long runs are shown at no more than ${MOST_POINTS} of their steps.`;

@@ -1,0 +1,183 @@
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { before, describe, it } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { isopolicy, temporaryFolder } from '../cli/command.js';
+import { Browser, browserName } from './browser.js';
+import { makeRuns, runNames } from './runs.js';
+
+const root = temporaryFolder();
+before(() => makeRuns(root));
+const dir = (name: string) => path.join(root, name);
+const page = (name: string) => fs.readFileSync(path.join(dir(name), 'report.html'), 'utf8');
+
+/** A copy of a run, to be damaged. */
+function copyOf(name: string, as: string): string {
+  fs.cpSync(dir(name), dir(as), { recursive: true });
+  fs.rmSync(path.join(dir(as), 'report.html'), { force: true });
+  return dir(as);
+}
+
+describe('isopolicy report', () => {
+  it('makes one page and the SVGs of every kind of run', () => {
+    for (const name of runNames) {
+      const svg = path.join(root, `svg-${name}`);
+      const { status, stdout, stderr } = isopolicy(['report', dir(name), '--svg', svg, '--json']);
+      assert.equal(status, 0, stderr);
+      const { page: file, figures, svgs } = JSON.parse(stdout);
+      assert.equal(file, path.join(dir(name), 'report.html'));
+      assert.ok(figures >= 2 && svgs.length === figures, name);
+      for (const drawn of svgs) {
+        const text = fs.readFileSync(drawn, 'utf8');
+        assert.match(text, /^<svg .*<\/svg>\s*$/s);
+        assert.ok(!text.includes('NaN'), drawn);
+      }
+      const html = page(name);
+      assert.equal(html.match(/<figure /g)?.length, figures);
+      assert.ok(!/<(script|link|img)[^>]+(src|href)=/.test(html), 'nothing is fetched');
+      assert.ok(html.includes('KL[mu||pi], k3'), 'definitions');
+      assert.equal(isopolicy(['report', dir(name)]).status, 0, 'a report is written over');
+    }
+    assert.ok(page('grid').includes('e8m4 (emulated)'));
+  });
+
+  it('shows sanity runs of one task together, and refuses to mix tasks', () => {
+    const other = copyOf('sanity', 'sanity-2');
+    const config = JSON.parse(fs.readFileSync(path.join(other, 'config.json'), 'utf8'));
+    config.config.seed = 6;
+    fs.writeFileSync(path.join(other, 'config.json'), JSON.stringify(config));
+    const out = path.join(root, 'both.html');
+    const both = isopolicy(['report', dir('sanity'), other, '--out', out]);
+    assert.equal(both.status, 0, both.stderr);
+    const html = fs.readFileSync(out, 'utf8');
+    assert.ok(html.includes('2 sanity runs') && html.includes('seed 5') && html.includes('seed 6'));
+    config.config.task = 'sort:3:4';
+    fs.writeFileSync(path.join(other, 'config.json'), JSON.stringify(config));
+    const mixed = isopolicy(['report', dir('sanity'), other, '--out', path.join(root, 'mixed.html')]);
+    assert.equal(mixed.status, 2);
+    assert.match(
+      mixed.stderr,
+      /^isopolicy: \[report\] expected sanity runs of one task .*sort:2:4.*sort:3:4[^\n]+\n$/,
+    );
+    assert.ok(!fs.existsSync(path.join(root, 'mixed.html')));
+  });
+
+  it('shows a half-written run as far as it goes, without a torn line', () => {
+    const half = copyOf('sanity', 'half');
+    fs.rmSync(path.join(half, 'summary.json'));
+    fs.appendFileSync(path.join(half, 'metrics.jsonl'), '{"step":12,"train/rew');
+    const before = fs.readFileSync(path.join(half, 'metrics.jsonl'));
+    const { status, stderr } = isopolicy(['report', half]);
+    assert.equal(status, 0, stderr);
+    assert.match(page('half'), /no summary yet/);
+    assert.match(page('half'), /last line of metrics\.jsonl is torn/);
+    assert.deepEqual(fs.readFileSync(path.join(half, 'metrics.jsonl')), before, 'left as it is');
+  });
+
+  it('names what it cannot use, and overwrites nothing', () => {
+    const future = copyOf('sanity', 'future');
+    fs.writeFileSync(path.join(future, 'config.json'), '{"formatVersion":99}');
+    const strange = copyOf('sanity', 'strange');
+    fs.writeFileSync(
+      path.join(strange, 'config.json'),
+      '{"formatVersion":1,"command":"sanitty","config":{}}',
+    );
+    const torn = copyOf('sanity', 'torn');
+    fs.writeFileSync(path.join(torn, 'metrics.jsonl'), '{"step":0}\nnonsense\n{"step":2}\n');
+    const broken = copyOf('sanity', 'broken');
+    fs.writeFileSync(path.join(broken, 'summary.json'), '{"pass');
+    fs.mkdirSync(dir('empty'));
+    for (const [name, message] of [
+      ['missing', /the folder of a run/],
+      ['empty', /the folder of a run/],
+      ['future', /format version 1 .*99/],
+      ['strange', /one of sanity, grid.*"sanitty" \(did you mean sanity\?\)/],
+      ['torn', /metrics\.jsonl/],
+      ['broken', /summary\.json to be readable JSON/],
+    ] as const) {
+      const { status, stdout, stderr } = isopolicy(['report', dir(name)]);
+      assert.equal(status, 2, `${name}: ${stderr}`);
+      assert.equal(stdout, '');
+      assert.match(stderr, /^isopolicy: [^\n]+\n$/);
+      assert.match(stderr, message);
+      assert.ok(!fs.existsSync(path.join(dir(name), 'report.html')), name);
+    }
+    const mine = path.join(root, 'mine.html');
+    fs.writeFileSync(mine, 'precious');
+    const refused = isopolicy(['report', dir('ladder'), '--out', mine]);
+    assert.equal(refused.status, 2);
+    assert.match(refused.stderr, /to be missing or a report, got another file \(--force/);
+    assert.equal(fs.readFileSync(mine, 'utf8'), 'precious');
+    assert.equal(isopolicy(['report', dir('ladder'), '--out', mine, '--force']).status, 0);
+  });
+});
+
+describe('the page in a browser', () => {
+  const name = browserName();
+  const skip = name === undefined && 'no browser (chromium, google-chrome) is installed';
+
+  it('draws every chart offline, in light and dark, at 1280 and at 360 columns, and answers a pointer', {
+    skip,
+  }, async () => {
+    for (const run of runNames) assert.equal(isopolicy(['report', dir(run)]).status, 0);
+    const browser = await Browser.start(name!);
+    try {
+      for (const run of runNames) {
+        const url = pathToFileURL(path.join(dir(run), 'report.html')).href;
+        for (const [width, dark] of [
+          [1280, false],
+          [360, true],
+        ] as const) {
+          await browser.open(url, { width, height: 800 }, dark);
+          const state = await browser.evaluate<{
+            drawn: string;
+            figures: number;
+            marks: number[];
+            theme: string;
+            wide: boolean;
+          }>(`({
+            drawn: document.documentElement.dataset.drawn,
+            figures: document.querySelectorAll('figure').length,
+            marks: [...document.querySelectorAll('.chart svg')].map((svg) => svg.querySelectorAll('path').length),
+            theme: document.documentElement.dataset.theme,
+            wide: document.documentElement.scrollWidth > innerWidth,
+          })`);
+          assert.equal(Number(state.drawn), state.figures, run);
+          assert.ok(state.marks.length === state.figures && state.marks.every((count) => count > 3), run);
+          assert.equal(state.theme, dark ? 'dark' : 'light');
+          assert.equal(state.wide, false, `${run} scrolls sideways at ${width}`);
+        }
+        await browser.evaluate("document.getElementById('theme').click(); drawing");
+        assert.equal(await browser.evaluate('document.documentElement.dataset.theme'), 'light');
+      }
+      assert.deepEqual(browser.complaints(), []);
+
+      // A pointer on a bar of the ladder.
+      await browser.open(
+        pathToFileURL(path.join(dir('ladder'), 'report.html')).href,
+        { width: 1280, height: 900 },
+        false,
+      );
+      const at = await browser.evaluate<{ x: number; y: number }>(`(() => {
+        const bars = [...document.querySelectorAll('.chart svg .mark-rect path')];
+        const bar = bars.reduce((a, b) => (a.getBoundingClientRect().width > b.getBoundingClientRect().width ? a : b));
+        bar.scrollIntoView({ block: 'center' });
+        const { left, top, width, height } = bar.getBoundingClientRect();
+        return { x: left + width / 2, y: top + height / 2 };
+      })()`);
+      await browser.send('Input.dispatchMouseEvent', { type: 'mouseMoved', ...at });
+      let tip = '';
+      for (let i = 0; i < 40 && tip === ''; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        tip = await browser.evaluate<string>(
+          "document.getElementById('tip').style.display === 'block' ? document.getElementById('tip').textContent : ''",
+        );
+      }
+      assert.match(tip, /nats per token/);
+      assert.deepEqual(browser.complaints(), []);
+    } finally {
+      await browser.close();
+    }
+  });
+});
