@@ -7,8 +7,10 @@
 import { Command, CommanderError } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import { algorithmsCommand } from './algorithms.js';
+import { dialCommand } from './dial.js';
 import { exitCodes } from './exitCodes.js';
 import { gridCommand } from './grid.js';
+import { headroomCommand } from './headroom.js';
 import { infoCommand } from './info.js';
 import { ladderCommand } from './ladder.js';
 import { mismatchCommand } from './mismatch.js';
@@ -45,6 +47,8 @@ for (const command of [
   gridCommand(),
   mismatchCommand(),
   ladderCommand(),
+  dialCommand(),
+  headroomCommand(),
   simulateCommand(),
   algorithmsCommand(),
   infoCommand(),

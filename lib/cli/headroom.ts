@@ -1,0 +1,173 @@
+import { Command } from 'commander';
+import { invalid } from '../errors.js';
+import type { Headroom, HeadroomConfig, HeadroomSummary } from '../instruments/headroom.js';
+import type { BaseOptions } from '../sanity/baseConfig.js';
+import { checkFloatDtype, type FloatDType, precisionLabel } from '../tensor/dtype.js';
+import { createLossScaler } from '../training/lossScaler.js';
+import { baseOptionsOf, checkSubjectFlags, type SubjectFlags, subjectOptions } from './baseOptions.js';
+import { exitCodes } from './exitCodes.js';
+import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
+import { formatNumber, formatScale, formatShare, formatTable, wrap } from './format.js';
+import { checkedOption, integerOption, precisionOption } from './options.js';
+
+interface Flags extends SubjectFlags, ExperimentFlags {
+  readonly precision?: FloatDType;
+  readonly lossScaler?: string;
+  readonly samples?: number;
+  readonly seed?: number;
+}
+
+interface Options {
+  readonly run?: string;
+  readonly base?: BaseOptions;
+  readonly precision?: FloatDType;
+  readonly lossScaler?: string;
+  readonly samples?: number;
+  readonly seed?: number;
+}
+
+/** What a measurement that was stopped before it began leaves. */
+const nothing = { places: [], scales: [], timeline: [], interrupted: true } as const;
+
+/** `isopolicy headroom`: the room that the format leaves, layer by layer. */
+export function headroomCommand(): Command {
+  const command = new Command('headroom')
+    .summary('show how much of the format’s range each layer leaves, forward and backward')
+    .description(
+      'Pass one batch forward and backward in the training precision and in fp32: bits left to the largest number, ' +
+        'gradients that underflow at the present loss scale, and the scale to begin with.',
+    )
+    .addOption(precisionOption('--precision <type>', 'precision of training (default: fp16)'))
+    .addOption(
+      checkedOption(
+        '--loss-scaler <spec>',
+        'torch, verl, deepspeed, none or static:N (default: verl)',
+        createLossScaler,
+      ),
+    )
+    .addOption(integerOption('--samples <n>', 'responses of the batch, a multiple of 8 (default: 64)', 8))
+    .addOption(integerOption('--seed <n>', 'seed of the responses (default: 1)', 0));
+  experimentOptions(subjectOptions(command)).addHelpText(
+    'after',
+    `
+Example:
+  $ isopolicy headroom --run runs/my-sanity-run`,
+  );
+  return command.action((flags: Flags) => headroom(flags, command));
+}
+
+async function headroom(flags: Flags, command: Command): Promise<void> {
+  checkSubjectFlags('headroom', flags);
+  const { precision, lossScaler, samples, seed, run } = flags;
+  const options: Options = {
+    ...(precision && { precision }),
+    ...(lossScaler !== undefined && { lossScaler }),
+    ...(samples !== undefined && { samples }),
+    ...(seed !== undefined && { seed }),
+    ...(run === undefined ? { base: baseOptionsOf(flags) } : { run }),
+  };
+  await runExperiment<Options | HeadroomConfig, HeadroomConfig, HeadroomSummary>(
+    command,
+    flags,
+    {
+      options,
+      resolve: async (given) => ('subject' in given ? given : resolve(given)),
+      name: () => 'headroom',
+      run: async (config, { directory, signal, progress }) => {
+        const { measureHeadroom } = await import('../instruments/headroom.js');
+        const summary = await measureHeadroom(config, {
+          directory,
+          signal,
+          ...(flags.base !== undefined && { base: flags.base }),
+          report: (what) => progress({ phase: 'headroom', parts: [{ text: what, importance: 1 }] }),
+        });
+        const { precision } = config;
+        return summary ?? { ...nothing, precision, scale: 1, step: 0, suggestedScale: 1, overflowed: null };
+      },
+      text: (summary, _config, path) => headroomReport(summary, path),
+      exitCode: ({ interrupted }) => (interrupted ? exitCodes.interrupted : exitCodes.success),
+    },
+    ['base'],
+  );
+}
+
+async function resolve(given: Options): Promise<HeadroomConfig> {
+  const { resolveBaseOptions } = await import('../sanity/baseConfig.js');
+  const samples = given.samples ?? 64;
+  if (samples % 8 !== 0) invalid('headroom', 'samples to be a multiple of 8', samples);
+  return {
+    subject:
+      given.run === undefined ? { base: resolveBaseOptions('headroom', given.base) } : { run: given.run },
+    precision: checkFloatDtype('headroom', 'precision', given.precision ?? 'fp16'),
+    lossScaler: given.lossScaler ?? 'verl',
+    samples,
+    seed: given.seed ?? 1,
+  };
+}
+
+/** A row a layer, and what follows for the scale. */
+export function headroomReport(summary: HeadroomSummary, directory: string): string {
+  if (summary.interrupted) return `INTERRUPTED  resume with: isopolicy headroom --resume ${directory}`;
+  const { precision, scale, places, scales, suggestedScale, overflowed, timeline } = summary;
+  const right = { align: 'right' } as const;
+  const layers = [...new Set(places.map(({ layer }) => layer))];
+  const worst = (own: readonly Headroom[], of: (place: Headroom) => number) =>
+    own.reduce((least, place) => (of(place) < of(least) ? place : least));
+  const table = formatTable(
+    [
+      { heading: 'layer' },
+      { heading: 'bits left\nforward', ...right },
+      { heading: 'at' },
+      { heading: 'bits left\nbackward', ...right },
+      { heading: 'at' },
+      { heading: 'underflow', ...right },
+      { heading: 'subnormal', ...right },
+    ],
+    layers.map((layer) => {
+      const own = places.filter((place) => place.layer === layer);
+      const forward = worst(own, (place) => place.forwardBits);
+      const backward = worst(own, (place) => place.backwardBits);
+      return [
+        layer < 0 ? 'outside' : String(layer),
+        formatNumber(forward.forwardBits),
+        forward.point,
+        formatNumber(backward.backwardBits),
+        backward.point,
+        formatShare(Math.max(...own.map(({ underflow }) => underflow))),
+        formatShare(Math.max(...own.map(({ subnormal }) => subnormal))),
+      ];
+    }),
+  );
+  const now = scales.find(({ log2Scale }) => 2 ** log2Scale === scale);
+  const then = scales.find(({ log2Scale }) => 2 ** log2Scale === suggestedScale);
+  const forward = worst(places, (place) => place.forwardBits);
+  const backward = worst(places, (place) => place.backwardBits);
+  const place = ({ point, layer }: Headroom) => (layer < 0 ? point : `${point} of layer ${layer}`);
+  const share = (value: number | undefined) =>
+    value === undefined ? 'an unknown share' : `${formatNumber(100 * value, 2)} %`;
+  const skipped = timeline.reduce((sum, point) => sum + point.skippedUpdates, 0);
+  const saved = timeline.reduce((sum, point) => sum + point.savedUpdates, 0);
+  return [
+    `${precisionLabel(precision)}, loss scale ${formatScale(scale)}`,
+    '',
+    table,
+    '',
+    ...wrap(
+      `Nearest to the top: forward ${place(forward)} with ${formatNumber(forward.forwardBits)} bits, backward ` +
+        `${place(backward)} with ${formatNumber(backward.backwardBits)} bits.` +
+        (overflowed === null ? '' : ` OVERFLOW at this scale: ${overflowed}.`),
+    ),
+    ...wrap(
+      `Of the activation gradients ${share(now?.underflow)} underflow at this scale. Suggested initial scale: ` +
+        `${formatScale(suggestedScale)}, where ${share(then?.underflow)} do and ${formatNumber(then?.bits ?? Number.NaN)} bits are left above the largest.`,
+    ),
+    ...(timeline.length === 0
+      ? []
+      : wrap(
+          `In the run the scale went from ${formatScale(timeline[0]!.scale)} to ${formatScale(timeline.at(-1)!.scale)} over ` +
+            `${timeline.length} steps; ${skipped} updates were skipped, ${saved} saved by a retry.`,
+        )),
+    '',
+    `run directory: ${directory}`,
+  ].join('\n');
+}

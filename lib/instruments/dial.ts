@@ -1,0 +1,197 @@
+import { join } from 'node:path';
+import { PointLog } from '../io/pointLog.js';
+import type { RunDirectory } from '../io/runDirectory.js';
+import { mismatchMetrics } from '../mismatch/metrics.js';
+import { type Base, prepareBase } from '../sanity/base.js';
+import type { BaseConfig } from '../sanity/baseConfig.js';
+import { sampleResponses } from '../sanity/subject.js';
+import { type FloatDType, floatBits } from '../tensor/dtype.js';
+import { TrainingEngine } from '../training/engine.js';
+import { fitLaw, type LinearLaw } from './law.js';
+
+export interface DialConfig {
+  readonly bases: readonly BaseConfig[];
+  /** Formats of both engines. */
+  readonly formats: readonly FloatDType[];
+  /** Responses to each base in each format. */
+  readonly samples: number;
+  readonly seed: number;
+  /** Formats of fewer mantissa bits are measured, but not fitted: they break the policy itself. */
+  readonly fitFrom: number;
+}
+
+/** One base in one format. */
+export interface DialPoint {
+  readonly format: FloatDType;
+  readonly exponentBits: number;
+  readonly mantissaBits: number;
+  readonly task: string;
+  readonly hiddenSize: number;
+  readonly numLayers: number;
+  readonly baseAccuracy: number;
+  readonly baseSeed: number;
+  /** Mean tokens of a response. */
+  readonly length: number;
+  readonly accuracy: number;
+  /** Mean entropy of a token under the training engine, in nats. */
+  readonly entropy: number;
+  readonly meanAbsLogRatio: number;
+  readonly klMuPiK3: number;
+  readonly seqLogRatioStd: number;
+  readonly ess: number;
+  readonly maxProbDiff: number;
+}
+
+/** What the law explains: log2 of these. */
+export const lawTargets = ['meanAbsLogRatio', 'klMuPiK3', 'seqLogRatioStd'] as const;
+export type LawTarget = (typeof lawTargets)[number];
+
+export interface DialSummary {
+  readonly points: readonly DialPoint[];
+  /**
+   * log2 of each target, linear in the mantissa bits, log2 of length, width and depth, and the entropy of a token,
+   * where they vary; null where there are too few points.
+   */
+  readonly laws: Readonly<Record<LawTarget, LinearLaw | null>>;
+  readonly fitFrom: number;
+  readonly interrupted: boolean;
+}
+
+export interface DialOptions {
+  readonly directory: RunDirectory;
+  /** The folder that keeps a base. */
+  readonly base: (config: BaseConfig) => string;
+  readonly signal?: AbortSignal;
+  readonly report?: (progress: { done: number; points: number; what: string }) => void;
+}
+
+/**
+ * The format dial: any split of exponent and mantissa bits in both engines, emulated where there are no kernels of its
+ * own, and the law that the mismatch follows over several bases. Each format samples for itself, as a run in it would.
+ */
+export async function turnDial(config: DialConfig, options: DialOptions): Promise<DialSummary> {
+  const { directory, signal, report } = options;
+  const log = await PointLog.open<DialPoint>(join(directory.path, 'points.jsonl'));
+  const total = config.bases.length * config.formats.length;
+  const points: DialPoint[] = [];
+  let interrupted = false;
+  for (const own of config.bases) {
+    const name = options.base(own);
+    const keys = config.formats.map((format) => `${name} ${format}`);
+    const tell = (what: string) => report?.({ done: points.length, points: total, what });
+    const missing = keys.some((key) => log.get(key) === undefined);
+    const base = missing
+      ? await prepareBase(own, {
+          directory: name,
+          ...(signal && { signal }),
+          report: (event) =>
+            tell(
+              event.kind === 'teach'
+                ? `${own.task}: teaching step ${event.step}, accuracy ${event.accuracy.toFixed(3)}`
+                : `${own.task}: selecting ${event.tried}/${event.candidates}`,
+            ),
+        })
+      : null;
+    try {
+      for (const [f, format] of config.formats.entries()) {
+        if (missing && (base === null || signal?.aborted)) {
+          interrupted = true;
+          break;
+        }
+        tell(`${own.task} seed ${own.baseSeed} ${format}`);
+        points.push(await log.measured(keys[f]!, () => measurePoint(base!, format, config)));
+      }
+    } finally {
+      base?.model.dispose();
+    }
+    if (interrupted) break;
+  }
+  const summary: DialSummary = {
+    points,
+    laws: fitLaws(points, config.fitFrom, config.seed),
+    fitFrom: config.fitFrom,
+    interrupted,
+  };
+  await directory.writeSummary(summary);
+  return summary;
+}
+
+/** The laws of formats with at least `fitFrom` mantissa bits. */
+export function fitLaws(
+  points: readonly DialPoint[],
+  fitFrom: number,
+  seed: number,
+): Record<LawTarget, LinearLaw | null> {
+  const fitted = points.filter(({ mantissaBits }) => mantissaBits >= fitFrom);
+  const law = (target: LawTarget) =>
+    fitLaw(
+      fitted
+        .filter((point) => point[target] > 0)
+        .map((point) => ({
+          group: `${point.task} ${point.hiddenSize} ${point.numLayers} ${point.baseAccuracy} ${point.baseSeed}`,
+          y: Math.log2(point[target]),
+          x: {
+            mantissaBits: point.mantissaBits,
+            log2Length: Math.log2(point.length),
+            log2Width: Math.log2(point.hiddenSize),
+            log2Depth: Math.log2(point.numLayers),
+            entropy: point.entropy,
+          },
+        })),
+      seed,
+    );
+  return {
+    meanAbsLogRatio: law('meanAbsLogRatio'),
+    klMuPiK3: law('klMuPiK3'),
+    seqLogRatioStd: law('seqLogRatioStd'),
+  };
+}
+
+async function measurePoint(
+  base: Base,
+  format: FloatDType,
+  { samples, seed }: DialConfig,
+): Promise<DialPoint> {
+  const { model, config } = base;
+  const { sequences, completions, rewards } = await sampleResponses(base, {
+    precision: format,
+    count: samples,
+    seed,
+  });
+  using training = new TrainingEngine(model, {
+    precision: format,
+    schedule: { kind: 'constant', learningRate: 0 },
+  });
+  const pi = await training.score(sequences);
+  const mu = new Float64Array(pi.logprobs.length);
+  completions.forEach(({ logprobs }, s) => {
+    mu.set(logprobs, pi.offsets[s]!);
+  });
+  const metrics = mismatchMetrics({
+    offsets: pi.offsets,
+    rolloutLogprobs: mu,
+    logprobs: pi.logprobs,
+    mask: new Uint8Array(mu.length).fill(1),
+  });
+  const { exponent, mantissa } = floatBits(format)!;
+  const { meanAbsLogRatio, klMuPiK3, seqLogRatioStd, ess, maxProbDiff, minProbDiff } = metrics;
+  const mean = (values: Float64Array) => values.reduce((sum, x) => sum + x, 0) / values.length;
+  return {
+    format,
+    exponentBits: exponent,
+    mantissaBits: mantissa,
+    task: config.task,
+    hiddenSize: config.hiddenSize,
+    numLayers: config.numLayers,
+    baseAccuracy: config.baseAccuracy,
+    baseSeed: config.baseSeed,
+    length: mu.length / sequences.length,
+    accuracy: mean(rewards),
+    entropy: mean(pi.entropy),
+    meanAbsLogRatio,
+    klMuPiK3,
+    seqLogRatioStd,
+    ess,
+    maxProbDiff: Math.max(maxProbDiff, -minProbDiff),
+  };
+}
