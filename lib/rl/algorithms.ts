@@ -8,10 +8,12 @@ import {
   isWhole,
   type MiniBatch,
   type PolicyBatch,
+  type PolicyLoss,
   type Preparation,
 } from './batch.js';
-import { type AlgorithmConfig, checkAlgorithmConfig, parameterNames } from './config.js';
+import { type AlgorithmConfig, checkAlgorithmConfig, isRecord, parameterNames } from './config.js';
 import { type Correction, correct, corrects } from './corrections/correct.js';
+import type { ImportanceOptions } from './corrections/importance.js';
 import { losses } from './losses/index.js';
 import { type PresetName, presetNames, presets } from './presets.js';
 
@@ -21,6 +23,8 @@ import { type PresetName, presetNames, presets } from './presets.js';
  *
  * With `decoupled` corrections weights and rejection are of pi_old / mu (arXiv 2510.26788 and verl's rollout
  * correction); `reinforce`, and `bypass`, have them of pi / mu, taken anew at each update.
+ *
+ * Metrics are the loss's and the correction's (see {@link correct}).
  *
  * @throws InvalidArgumentError that lists everything that is wrong with the configuration
  */
@@ -72,19 +76,22 @@ export function composeAlgorithm(name: string, config: AlgorithmConfig): Algorit
     return { ...batch, ...made, preparedMetrics: metrics };
   };
 
+  const run = (batch: PolicyBatch): PolicyLoss => {
+    const whole = entry.needsOld && !ofOld ? { ...batch, oldLogprobs: batch.rolloutLogprobs } : batch;
+    // Before corrections read it.
+    checkBatch(name, whole, entry.needsOld);
+    const full = ready(whole);
+    const { loss, gradient, metrics } = entry.run(full, options);
+    return { loss, gradient, metrics: { ...metrics, ...full.preparedMetrics } };
+  };
+
   return {
     name,
     needsOldLogprobs: ofOld,
     advantages: (rewards, groupSize) => groupAdvantages(rewards, groupSize, advantageOptions),
     ...(dependsOnMiniBatch && { prepare, prepareNeedsLogprobs: !ofOld }),
-    loss: (batch) => {
-      const whole = entry.needsOld && !ofOld ? { ...batch, oldLogprobs: batch.rolloutLogprobs } : batch;
-      // Before corrections read it.
-      checkBatch(name, whole, entry.needsOld);
-      const full = ready(whole);
-      const { loss, gradient, metrics } = entry.run(full, options);
-      return { loss, gradient, metrics: { ...metrics, ...full.preparedMetrics } };
-    },
+    loss: run,
+    metrics: (batch) => run(batch).metrics,
   };
 }
 
@@ -118,6 +125,11 @@ export function presetConfig(name: PresetName, parameters: AlgorithmParameters =
     checkChoice(name, 'each parameter', key, parameterNames(config.loss));
   const { importance } = parameters;
   // Part of the importance sampling is changed, not all of it.
-  const merged = importance && 'importance' in config ? { ...config.importance, ...importance } : importance;
-  return { ...config, ...parameters, ...(importance !== undefined && { importance: merged ?? null }) };
+  const merged =
+    isRecord(importance) && 'importance' in config ? { ...config.importance, ...importance } : importance;
+  return {
+    ...config,
+    ...parameters,
+    ...(importance !== undefined && { importance: merged as ImportanceOptions }),
+  };
 }

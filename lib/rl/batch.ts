@@ -72,7 +72,46 @@ export interface Algorithm {
   prepare?(batch: MiniBatch): Preparation;
   /** Whether `prepare` reads `logprobs`, which costs one more forward pass. */
   readonly prepareNeedsLogprobs?: boolean;
+  /** The metrics of a micro-batch become means weighted by sequences, unless there is `metrics`. */
   loss(batch: PolicyBatch): PolicyLoss;
+  /**
+   * Metrics of a whole mini-batch, where those of its micro-batches do not add up to it, as a maximum or an effective
+   * sample size.
+   */
+  metrics?(batch: PolicyBatch): Record<string, number>;
+}
+
+/**
+ * Checks what the `loss` of an algorithm of one's own returned for `tokens` tokens, before it reaches an engine.
+ *
+ * @throws InvalidArgumentError naming what is missing or of another shape
+ */
+export function checkPolicyLoss(where: string, value: PolicyLoss, tokens: number): PolicyLoss {
+  const { loss, gradient, metrics } = value ?? {};
+  if (typeof loss !== 'number') invalid(where, 'loss() to return a number as loss', loss);
+  if (!(gradient instanceof Float64Array)) {
+    invalid(where, 'loss() to return a Float64Array as gradient', gradient);
+  }
+  if (gradient.length !== tokens) {
+    invalid(where, `loss() to return a gradient of ${tokens} (one per token)`, gradient.length);
+  }
+  if (typeof metrics !== 'object' || metrics === null) {
+    invalid(where, 'loss() to return an object as metrics, {} if there are none', metrics);
+  }
+  return value;
+}
+
+/** Checks advantages that an algorithm of one's own returned: [sequences], finite. */
+export function checkAdvantages(where: string, advantages: Float64Array, sequences: number): Float64Array {
+  if (!(advantages instanceof Float64Array)) {
+    invalid(where, 'advantages() to return a Float64Array', advantages);
+  }
+  if (advantages.length !== sequences) {
+    invalid(where, `advantages() to return ${sequences} numbers (one per response)`, advantages.length);
+  }
+  const bad = advantages.findIndex((advantage) => !Number.isFinite(advantage));
+  if (bad >= 0) invalid(where, `advantages()[${bad}] to be finite`, advantages[bad]);
+  return advantages;
 }
 
 /** The number of counted tokens of each sequence, [sequences]. */

@@ -66,6 +66,7 @@ export function parameterNames(loss: LossName): readonly string[] {
  */
 export function checkAlgorithmConfig(where: string, config: AlgorithmConfig): void {
   const problems: string[] = [];
+  if (!isRecord(config)) fail(where, [`an algorithm's configuration to be an object, got ${String(config)}`]);
   const choice = (name: string, value: unknown, choices: readonly string[]) => {
     if (value === undefined || choices.includes(value as string)) return true;
     const near = typeof value === 'string' ? nearest(value, choices) : undefined;
@@ -90,17 +91,25 @@ export function checkAlgorithmConfig(where: string, config: AlgorithmConfig): vo
   const entry = losses[config.loss];
   const known = ['loss', ...parameterNames(config.loss)];
   for (const name of Object.keys(config)) choice('each parameter', name, known);
-  check(() => resolveAdvantageOptions(where, config));
-  if (choice('aggregation', config.aggregation, aggregations)) {
-    check(() => resolveAggregation(where, config, 'token-mean'));
-  }
-  // The aggregation has been checked: its error would hide those of the loss.
-  const { aggregation, constantLength, ...own } = config;
-  check(() => entry.check(where, own));
+  choice('aggregation', config.aggregation, aggregations);
+  // One at a time: a check stops at the first that is wrong.
+  const each = (names: readonly (keyof AlgorithmConfig)[], body: (option: object) => unknown) => {
+    for (const name of names) {
+      if (config[name] !== undefined) check(() => body({ [name]: config[name] }));
+    }
+  };
+  each(['constantLength'], (option) => resolveAggregation(where, option, 'token-mean'));
+  each(['baseline', 'normalizeStd', 'epsilon'], (option) => resolveAdvantageOptions(where, option));
+  each(entry.options, (option) => entry.check(where, option));
   choice('mode', config.mode, modes);
   choice('denominator', config.denominator, denominators);
   checkCorrection(config, problems, choice);
   fail(where, problems);
+}
+
+/** Whether a value is an object with names, as JSON has them. */
+export function isRecord(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function fail(where: string, problems: readonly string[]): void {
@@ -129,7 +138,9 @@ function checkCorrection(
     return both;
   };
   positive('logClamp', logClamp);
-  if (importance != null) {
+  if (importance != null && !isRecord(importance)) {
+    problems.push(`importance to be an object or null, got ${String(importance)}`);
+  } else if (importance != null) {
     const { level, rule = 'plain', low, high, batchNormalize } = importance;
     names('importance', importance, ['level', 'rule', 'low', 'high', 'batchNormalize'], choice);
     if (level === undefined) problems.push('importance.level to be token or sequence, got undefined');
@@ -158,6 +169,10 @@ function checkCorrection(
   else {
     rejections.forEach((rejection, i) => {
       const name = `rejections[${i}]`;
+      if (!isRecord(rejection)) {
+        problems.push(`${name} to be an object, got ${String(rejection)}`);
+        return;
+      }
       names(name, rejection, ['level', 'measure', 'low', 'high'], choice);
       for (const [key, choices] of [
         ['level', rejectionLevels],
@@ -173,6 +188,12 @@ function checkCorrection(
         problems.push(`${name}.low with measure ratio alone, got ${rejection.low}`);
       if (rejection.low == null && rejection.high == null) {
         problems.push(`${name}.low or ${name}.high, got neither`);
+      }
+      // The lower bound of a greatest ratio would pass a response with one good token: vetoBelow looks at the least.
+      if (rejection.level === 'sequence-max' && rejection.measure === 'ratio' && rejection.low != null) {
+        problems.push(
+          `${name} at level sequence-max without low (vetoBelow bounds the least ratio), got ${rejection.low}`,
+        );
       }
     });
   }

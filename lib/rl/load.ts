@@ -1,12 +1,12 @@
 /** Algorithms by name or from a user's own file. */
-import { access } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { InvalidArgumentError, invalid, nearest } from '../errors.js';
+import { InvalidArgumentError, IsopolicyError, invalid, nearest } from '../errors.js';
 import { type AlgorithmParameters, createAlgorithm } from './algorithms.js';
 import type { Algorithm } from './batch.js';
 import { type PresetName, presetNames } from './presets.js';
-import { enableTypeScript } from './typescript.js';
+import { enableTypeScript, stripTypes } from './typescript.js';
 
 const FILE = /\.(ts|mts|js|mjs)$/;
 
@@ -37,31 +37,78 @@ export function resolveAlgorithmSpec(where: string, spec: unknown, name = 'algor
  * The algorithm that a spec names. A file's default export is an {@link Algorithm}, or a function from the parameters
  * to one. TypeScript is stripped of its types, not checked; the file may import 'isopolicy'.
  *
+ * @param parameters what was asked for; an export that takes no parameters refuses them
+ * @param defaults parameters where none was asked for, such as the task's length norm
  * @throws InvalidArgumentError on an unknown name, a file that is missing or does not run, or an export of another shape
  */
-export async function loadAlgorithm(spec: string, parameters: AlgorithmParameters = {}): Promise<Algorithm> {
+export async function loadAlgorithm(
+  spec: string,
+  parameters: AlgorithmParameters = {},
+  defaults: AlgorithmParameters = {},
+): Promise<Algorithm> {
+  const all = { ...defaults, ...parameters };
   if (!isAlgorithmFile(spec)) {
-    return createAlgorithm(resolveAlgorithmSpec('algorithm', spec) as PresetName, parameters);
+    return createAlgorithm(resolveAlgorithmSpec('algorithm', spec) as PresetName, all);
   }
   const path = resolve(spec);
-  try {
-    await access(path);
-  } catch (cause) {
-    throw new InvalidArgumentError(`[algorithm] expected a file that can be read, got ${path}`, { cause });
-  }
+  const isFile = await stat(path).then(
+    (found) => found.isFile(),
+    () => false,
+  );
+  if (!isFile) throw new InvalidArgumentError(`[algorithm] expected a file that can be read, got ${path}`);
   enableTypeScript();
   let module: { default?: unknown };
   try {
     module = await import(pathToFileURL(path).href);
   } catch (cause) {
-    const message = (cause as Error).message.split('\n')[0];
-    throw new InvalidArgumentError(`[algorithm] expected ${path} to run, got ${message}`, { cause });
+    throw new InvalidArgumentError(
+      `[algorithm] expected ${path} to run, got ${firstLine(locate(path, cause))}`,
+      {
+        cause,
+      },
+    );
   }
   const exported = module.default;
   if (exported === undefined) {
     throw new InvalidArgumentError(`[algorithm] expected ${path} to have a default export, got none`);
   }
-  return checkAlgorithm(path, typeof exported === 'function' ? exported(parameters) : exported);
+  if (typeof exported === 'function') return checkAlgorithm(path, await callFactory(path, exported, all));
+  const [name] = Object.keys(parameters);
+  if (name !== undefined) {
+    throw new InvalidArgumentError(
+      `[algorithm] expected no parameters for ${path}, whose default export is no function of them, got ${name}`,
+    );
+  }
+  return checkAlgorithm(path, exported);
+}
+
+/** What a default export that is a function makes of the parameters. */
+async function callFactory(path: string, factory: unknown, parameters: object): Promise<unknown> {
+  try {
+    return await (factory as (parameters: object) => unknown)(parameters);
+  } catch (cause) {
+    // Such as composeAlgorithm's, which says what is wrong better.
+    if (cause instanceof IsopolicyError) throw cause;
+    throw new InvalidArgumentError(
+      `[algorithm] expected the default export of ${path} to return an algorithm, got ${firstLine(cause)}`,
+      { cause },
+    );
+  }
+}
+
+/** Node does not say in which line of a module a syntax error is; the transformer does. */
+function locate(path: string, error: unknown): unknown {
+  if (!(error instanceof SyntaxError) || /\.m?ts$/.test(path)) return error;
+  try {
+    stripTypes(path);
+  } catch (located) {
+    return located;
+  }
+  return error;
+}
+
+function firstLine(error: unknown): string {
+  return String(error instanceof Error ? error.message : error).split('\n')[0]!;
 }
 
 /** Expects an object of the shape of an algorithm. */

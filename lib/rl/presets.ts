@@ -114,6 +114,10 @@ export const presets = {
     config: { ...policyGradient, importance: truncate('token', 3) },
     about: 'a weight pi / mu a token, at most 3',
   },
+  'pg-token-mis': {
+    config: { ...policyGradient, importance: mask('token', 3) },
+    about: 'tokens with pi / mu above 3 are left out',
+  },
   'dr-grpo': { config: drGrpo, about: 'Dr.GRPO, the curves that the paper labels GRPO' },
   grpo: {
     config: { ...drGrpo, normalizeStd: true, epsilon: 1e-8, aggregation: 'seq-mean-token-mean' },

@@ -33,6 +33,25 @@ export function effectiveSampleSize(logWeights: ArrayLike<number>): number {
   return ((sum / n) * sum) / squares;
 }
 
+/**
+ * {@link effectiveSampleSize} of the weights exp(sum_t (log to - log from)) of whole responses, over those with a counted
+ * token; NaN for none.
+ */
+export function sequenceEss(
+  batch: { readonly offsets: Int32Array; readonly mask: Uint8Array },
+  to: Float64Array,
+  from: Float64Array,
+): number {
+  const logs: number[] = [];
+  let current = -1;
+  eachLogRatio(batch, to, from, (logRatio, _, s) => {
+    if (s === current) logs[logs.length - 1]! += logRatio;
+    else logs.push(logRatio);
+    current = s;
+  });
+  return effectiveSampleSize(logs);
+}
+
 /** `value` held within [-limit, limit]. */
 export function clampLog(value: number, limit: number): number {
   return Math.min(Math.max(value, -limit), limit);

@@ -6,7 +6,16 @@ import type { RolloutEngine } from '../rollout/engine.js';
 import type { Completion } from '../rollout/generation.js';
 import type { Task } from '../tasks/task.js';
 import type { StepResult, TrainingEngine } from '../training/engine.js';
-import { type Algorithm, batchTotals, type MiniBatch, type PolicyBatch, type Preparation } from './batch.js';
+import {
+  type Algorithm,
+  batchTotals,
+  checkAdvantages,
+  checkPolicyLoss,
+  type MiniBatch,
+  type PolicyBatch,
+  type Preparation,
+} from './batch.js';
+import { sequenceEss } from './ratios.js';
 
 export interface TrainerOptions {
   readonly algorithm: Algorithm;
@@ -27,6 +36,8 @@ export type TruncatedMode = (typeof truncatedModes)[number];
 
 export interface Trajectory {
   readonly prompt: Int32Array;
+  /** Number of the draw of this prompt in the run; the responses of a group share it. */
+  readonly promptId: number;
   readonly completion: Completion;
   /** 1 or 0; a response that was cut off at the length limit gets 0. */
   readonly reward: number;
@@ -120,7 +131,8 @@ export class Trainer {
     const scored = performance.now();
 
     const rewards = Float64Array.from(trajectories, ({ reward }) => reward);
-    logprobs.advantages.set(algorithm.advantages(rewards, groupSize));
+    const advantages = algorithm.advantages(rewards, groupSize);
+    logprobs.advantages.set(checkAdvantages(algorithm.name, advantages, rewards.length));
     const updates: StepResult[] = [];
     for (const [u, members] of this.#batches(step, trajectories.length).entries()) {
       for (const i of members) logprobs.update[i] = u;
@@ -163,7 +175,11 @@ export class Trainer {
     };
   }
 
-  /** One optimizer update on the responses `members`; notes log pi of their tokens. */
+  /**
+   * One optimizer update on the responses `members`; notes log pi of their tokens. Beside the algorithm's metrics there is
+   * `updateEss`, whatever the algorithm: the effective sample size of the raw weights pi(y) / mu(y) of whole responses as
+   * this update saw them, as a share. It falls as pi moves within a step and as the engines part.
+   */
   async #update(
     sequences: readonly TokenSequence[],
     step: StepLogprobs,
@@ -179,15 +195,12 @@ export class Trainer {
       prepared = algorithm.prepare({ ...part, ...(scores && { logprobs: scores.logprobs }) });
     }
     const totals = prepared?.totals ?? batchTotals(offsets, part.mask);
-    return this.#training.step(batch, ({ offsets: own, logprobs }, begin, end) => {
+    const current = new Float64Array(part.mask.length).fill(Number.NaN);
+    const microBatch = (begin: number, end: number, logprobs: Float64Array): PolicyBatch => {
       const of = <A extends Float64Array | Uint8Array>(values: A): A =>
         values.subarray(offsets[begin]!, offsets[end]!) as A;
-      for (let s = begin; s < end; s++) {
-        const values = logprobs.subarray(own[s - begin]!, own[s - begin + 1]!);
-        step.current.set(values, step.offsets[members[s]!]!);
-      }
-      const micro: PolicyBatch = {
-        offsets: own,
+      return {
+        offsets: offsets.subarray(begin, end + 1).map((offset) => offset - offsets[begin]!),
         logprobs,
         rolloutLogprobs: of(part.rolloutLogprobs),
         oldLogprobs: of(part.oldLogprobs!),
@@ -197,8 +210,28 @@ export class Trainer {
         ...(prepared && { kept: of(prepared.kept), preparedMetrics: prepared.metrics }),
         ...(prepared?.weights && { weights: of(prepared.weights) }),
       };
-      return algorithm.loss(micro);
+    };
+    let passes = 0;
+    const result = await this.#training.step(batch, ({ logprobs }, begin, end) => {
+      passes++;
+      current.set(logprobs, offsets[begin]!);
+      return checkPolicyLoss(
+        algorithm.name,
+        algorithm.loss(microBatch(begin, end, logprobs)),
+        logprobs.length,
+      );
     });
+    members.forEach((i, s) => {
+      step.current.set(current.subarray(offsets[s]!, offsets[s + 1]!), step.offsets[i]!);
+    });
+    // Where the forward pass overflowed there is nothing to measure.
+    if (!current.every(Number.isFinite)) return result;
+    const exact = passes > 1 ? algorithm.metrics?.(microBatch(0, members.length, current)) : undefined;
+    const updateEss = sequenceEss(part, current, part.rolloutLogprobs);
+    return {
+      ...result,
+      metrics: { ...result.metrics, ...exact, ...(!Number.isNaN(updateEss) && { updateEss }) },
+    };
   }
 
   async #sample(step: number): Promise<Trajectory[]> {
@@ -218,10 +251,10 @@ export class Trainer {
       stopTokens: stopToken === undefined ? [] : [stopToken],
     });
     return completions.map((completion, i) => {
-      const { prompt } = requests[i]!;
+      const { prompt, promptId } = requests[i]!;
       const cut = stopToken !== undefined && completion.finishReason === 'length';
       const reward = cut ? 0 : this.#task.verify(prompt, completion.tokens);
-      return { prompt, completion, reward, truncated: cut };
+      return { prompt, promptId, completion, reward, truncated: cut };
     });
   }
 

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import module from 'node:module';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 interface Hooks {
@@ -38,12 +39,21 @@ export function resolve(
 /** The source of a TypeScript file without its types. */
 export function load(url: string, context: object, next: (url: string, context: object) => unknown): unknown {
   if (!/\.m?ts$/.test(url)) return next(url, context);
-  const path = fileURLToPath(url);
+  return { format: 'module', source: stripTypes(fileURLToPath(url)), shortCircuit: true };
+}
+
+/**
+ * The source of a TypeScript or JavaScript file without types.
+ *
+ * @throws SyntaxError with the file's name and the line, which Node's own lacks for modules
+ */
+export function stripTypes(path: string): string {
   const { transformSync } = module.createRequire(import.meta.url)('@swc/wasm-typescript');
-  const { code } = transformSync(readFileSync(path, 'utf8'), {
-    mode: 'strip-only',
-    module: true,
-    filename: path,
-  });
-  return { format: 'module', source: code, shortCircuit: true };
+  try {
+    return transformSync(readFileSync(path, 'utf8'), { mode: 'strip-only', module: true, filename: path })
+      .code;
+  } catch (error) {
+    const { message, startLine } = error as { message: string; startLine?: number };
+    throw new SyntaxError(`${basename(path)}:${startLine}: ${message}`, { cause: error });
+  }
 }

@@ -243,7 +243,7 @@ export async function configuredAlgorithm({
   algorithmParameters,
 }: SanityConfig): Promise<Algorithm> {
   const { responseLength } = createTask(task);
-  return loadAlgorithm(algorithm, { constantLength: responseLength, ...algorithmParameters });
+  return loadAlgorithm(algorithm, algorithmParameters, { constantLength: responseLength });
 }
 
 /** The base of a run that begins, and where it was interrupted a set without problems. */

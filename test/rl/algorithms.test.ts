@@ -352,11 +352,50 @@ describe('checkAlgorithmConfig', () => {
     refused({ ...ppo, denominator: 'kept' }, /denominator fixed where nothing is rejected/);
     refused({ ...ppo, logClamp: -1 }, /logClamp to be a finite number above 0 or null/);
     refused({ loss: 'reinforce', clipLow: 0.2 }, /"clipLow"/);
+    refused(
+      { ...ppo, rejections: [{ level: 'sequence-max', measure: 'ratio', low: 0.5 }] },
+      /sequence-max without low \(vetoBelow bounds the least ratio\), got 0\.5/,
+    );
+  });
+
+  it('lists every option of one loss, of the advantages and of the aggregation', () => {
+    refused(
+      { loss: 'ppo-clip', clipLow: 9, clipHigh: -1, dualClip: 1, epsilon: 0, normalizeStd: 1, baseline: 'x' },
+      /clipLow to be .*got 9/,
+      /clipHigh to be .*got -1/,
+      /dualClip above 1, got 1/,
+      /epsilon to be .*got 0/,
+      /normalizeStd to be a boolean, got 1/,
+      /baseline to be one of/,
+    );
+    refused(
+      { loss: 'dppo-tv', deltaLow: 3, deltaHigh: -3, maxRatio: 0, aggregation: 'x', constantLength: 0 },
+      /deltaLow .*got 3/,
+      /deltaHigh .*got -3/,
+      /maxRatio .*got 0/,
+      /aggregation to be one of/,
+      /constantLength to be .*got 0/,
+    );
+  });
+
+  it('takes whatever JSON may hold', () => {
+    const ppo = { loss: 'ppo-clip' };
+    refused(null as unknown as object, /configuration to be an object, got null/);
+    refused({ ...ppo, importance: 'token' }, /importance to be an object or null, got token/);
+    refused({ ...ppo, rejections: [null] }, /rejections\[0\] to be an object, got null/);
+    refused({ ...ppo, rejections: null }, /rejections to be an array, got null/);
   });
 
   it('takes the parameters of a preset', () => {
     assert.equal(presetConfig('dr-grpo', { clipHigh: 0.28 }).clipHigh, 0.28);
     assert.equal(presetConfig('dr-grpo').clipHigh, 0.2);
+    // A part of the importance sampling, or none of it.
+    assert.deepEqual(presetConfig('pg-seq-tis', { importance: { level: 'sequence', high: 5 } }).importance, {
+      level: 'sequence',
+      rule: 'truncate',
+      high: 5,
+    });
+    assert.equal(presetConfig('pg-seq-tis', { importance: null }).importance, null);
   });
 });
 

@@ -66,10 +66,44 @@ describe('loadAlgorithm', () => {
     assert.equal(algorithm.loss(batch).loss, 7);
   });
 
+  it('refuses parameters that an export without parameters would ignore; defaults are no such', async () => {
+    const text = `export default { name: 'x', needsOldLogprobs: false, advantages() {}, loss() {} };`;
+    const spec = file('plain.mjs', text);
+    assert.equal((await loadAlgorithm(spec, {}, { constantLength: 7 })).name, 'x');
+    await assert.rejects(
+      loadAlgorithm(spec, { clipLow: 0.1 }, { constantLength: 7 }),
+      /no parameters for .*plain\.mjs, whose default export is no function of them, got clipLow/,
+    );
+    const { gradient } = (
+      await loadAlgorithm('reinforce', { aggregation: 'token-sum' }, { aggregation: 'token-mean' })
+    ).loss(toBatch([{ tokens: [token(-1, -1, -1), token(-1, -1, -1)], advantage: 1 }]));
+    assert.deepEqual([...gradient], [-1, -1], 'what was asked for stands above the defaults');
+  });
+
+  it('passes on what composeAlgorithm finds wrong', async () => {
+    const spec = file(
+      'composed.ts',
+      `import { composeAlgorithm, type AlgorithmConfig } from 'isopolicy';
+       export default (p: Partial<AlgorithmConfig>) => composeAlgorithm('mine', { loss: 'ppo-clip', ...p });`,
+    );
+    assert.equal((await loadAlgorithm(spec, { clipHigh: 0.3 })).name, 'mine');
+    await assert.rejects(
+      loadAlgorithm(spec, { clipHigh: -3 }),
+      /^InvalidArgumentError: \[mine\] expected clipHigh/,
+    );
+  });
+
   it('says in a line what is wrong with a file', async () => {
     const shape = `name: 'x', needsOldLogprobs: false, advantages() {}`;
     for (const [name, text, message] of [
-      ['syntax.ts', 'export default {', /expected .*syntax\.ts to run, got /],
+      ['syntax.ts', '\nexport default { a( };', /expected .*syntax\.ts to run, got syntax\.ts:2: /],
+      ['syntax.mjs', '\n\nexport default { a( };', /to run, got syntax\.mjs:3: /],
+      [
+        'factory.mjs',
+        'export default () => { throw new Error("no\\nway"); };',
+        /the default export of .*factory\.mjs to return an algorithm, got no$/,
+      ],
+      ['promise.mjs', 'export default async () => 3;', /to be an algorithm, or a function that .*got 3/],
       ['throws.mjs', 'throw new Error("at once")', /to run, got at once$/],
       ['enum.ts', 'enum A { B }\nexport default {}', /enum\.ts to run, got .*enum/i],
       ['none.mjs', 'export const a = 1;', /to have a default export, got none/],

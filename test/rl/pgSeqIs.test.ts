@@ -37,6 +37,20 @@ describe('pg-seq-is', () => {
     assert.ok(near(metrics.seqLogRatioMean!, 0));
   });
 
+  it('multiplies weight, advantage and norm before log pi, so that recorded losses keep their bits', () => {
+    fc.assert(
+      fc.property(sequencesArbitrary, (sequences) => {
+        const batch = toBatch(sequences);
+        const { loss, gradient } = pgSeqIsLoss(batch);
+        let expected = 0;
+        gradient.forEach((g, t) => {
+          if (g !== 0) expected += g * batch.logprobs[t]!;
+        });
+        assert.equal(loss, expected);
+      }),
+    );
+  });
+
   it('defaults to the constant length of the authors, 8192', () => {
     assert.ok(near(pgSeqIsLoss(pair()).gradient[0]!, (-2 * 3) / (2 * 8192), 1e-15));
   });

@@ -2,138 +2,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { mismatchMetrics } from '../../lib/mismatch/metrics.js';
-import { Decoder } from '../../lib/models/decoder.js';
-import { numerics } from '../../lib/numerics.js';
 import { createAlgorithm } from '../../lib/rl/algorithms.js';
-import type { Algorithm, PolicyBatch } from '../../lib/rl/batch.js';
 import { Trainer, type TrainerOptions, type TrainerStep } from '../../lib/rl/trainer.js';
-import { RolloutEngine } from '../../lib/rollout/engine.js';
-import { memory } from '../../lib/runtime.js';
-import type { Task } from '../../lib/tasks/task.js';
-import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
-import { TrainingEngine } from '../../lib/training/engine.js';
 import { assertSameBits } from '../support/compare.js';
-import { randomTokens } from '../support/models.js';
-
-const STOP = 10;
-const GROUP = 4;
-
-/** Right is a response whose first token is even, whether it stops or not: so a cut one would earn 1 too. */
-const task: Task = {
-  name: 'even',
-  vocabSize: 11,
-  symbols: [...'0123456789', '<eos>'],
-  promptLength: 3,
-  responseLength: 9,
-  stopToken: STOP,
-  problem: (seed, index) => randomTokens(3, 10, seed * 1000 + index),
-  solution: () => Int32Array.of(2, STOP),
-  verify: (_prompt, response) => (response[0]! % 2 === 0 ? 1 : 0),
-  format: (tokens) => Array.from(tokens).join(' '),
-};
-
-const options: Omit<TrainerOptions, 'algorithm'> = {
-  promptsPerStep: 6,
-  groupSize: GROUP,
-  updatesPerStep: 3,
-  seed: 9,
-};
-
-interface SetupOptions {
-  precision?: NativeFloatDType;
-  preset?: 'matched';
-  learningRate?: number;
-  microBatchTokens?: number;
-  modelSeed?: number;
-}
-
-function setup(setupOptions: SetupOptions = {}) {
-  const {
-    precision = 'bf16',
-    preset,
-    learningRate = 3e-3,
-    microBatchTokens = 4096,
-    modelSeed = 1,
-  } = setupOptions;
-  const model = new Decoder(
-    {
-      vocabSize: task.vocabSize,
-      hiddenSize: 16,
-      intermediateSize: 24,
-      numLayers: 2,
-      numHeads: 2,
-      maxPositionEmbeddings: task.promptLength + task.responseLength,
-    },
-    { seed: modelSeed },
-  );
-  const rollout = new RolloutEngine(model, {
-    precision,
-    maxBatch: 16,
-    ...(preset && { numerics: numerics(preset) }),
-  });
-  const training = new TrainingEngine(model, {
-    precision,
-    microBatchTokens,
-    schedule: { kind: 'constant', learningRate },
-    ...(preset && { numerics: numerics(preset) }),
-  });
-  return {
-    model,
-    rollout,
-    training,
-    [Symbol.dispose]() {
-      training[Symbol.dispose]();
-      rollout[Symbol.dispose]();
-      model[Symbol.dispose]();
-    },
-  };
-}
-
-/** Distinct prompts. */
-function prompts(count: number): Int32Array[] {
-  return Array.from({ length: count }, (_, i) => Int32Array.of(i % 10, Math.floor(i / 10), 7));
-}
-
-/** Plain REINFORCE: what a user would write. */
-const reinforce: Algorithm = {
-  name: 'reinforce',
-  needsOldLogprobs: false,
-  advantages: (rewards) => rewards.map((reward) => reward - 0.5),
-  loss: ({ offsets, logprobs, advantages, totals }) => {
-    const gradient = new Float64Array(logprobs.length);
-    for (let s = 0; s < advantages.length; s++)
-      gradient.fill(-advantages[s]! / totals.sequences, offsets[s], offsets[s + 1]);
-    return {
-      loss: gradient.reduce((sum, g, t) => sum + g * logprobs[t]!, 0),
-      gradient,
-      metrics: { seen: 1 },
-    };
-  },
-};
-
-/** The same, keeping every batch and every vector of rewards. */
-function spy() {
-  const batches: PolicyBatch[] = [];
-  const rewards: Float64Array[] = [];
-  const algorithm: Algorithm = {
-    ...reinforce,
-    advantages: (values, groupSize) => {
-      assert.equal(groupSize, GROUP);
-      rewards.push(values);
-      return values.map((reward, i) => reward - 0.5 + i / 1024);
-    },
-    loss: (batch) => {
-      batches.push(batch);
-      return reinforce.loss(batch);
-    },
-  };
-  return { algorithm, batches, rewards };
-}
-
-/** The sequence that {@link spy} gave this advantage. */
-function sequenceOf(advantage: number): number {
-  return ((advantage + 0.5) * 1024) % 1024;
-}
+import { GROUP, options, prompts, reinforce, STOP, sequenceOf, setup, spy, task } from './trainerSetup.js';
 
 /** What a step did, without how long it took. */
 function outcomeOf({ seconds, ...rest }: TrainerStep) {
@@ -155,7 +27,8 @@ describe('Trainer', () => {
     assert.equal(step.step, 0);
     assert.equal(step.trajectories.length, 6 * GROUP);
     let cutButRight = 0;
-    step.trajectories.forEach(({ prompt, completion, reward }, i) => {
+    step.trajectories.forEach(({ prompt, promptId, completion, reward }, i) => {
+      assert.equal(promptId, Math.floor(i / GROUP));
       const { tokens, finishReason, logprobs } = completion;
       const stops = tokens.at(-1) === STOP;
       assert.equal(finishReason, stops ? 'stop' : 'length');
@@ -446,48 +319,6 @@ describe('Trainer', () => {
     const [zero, one, again] = [await trainer.step(0), await trainer.step(1), await trainer.step(0)];
     assert.notDeepEqual(logprobsOf(zero), logprobsOf(one));
     assertSameBits(logprobsOf(zero), logprobsOf(again), 'step 0 again');
-  });
-
-  it('an algorithm of ten lines is learned with', async () => {
-    using engines = setup({ precision: 'fp16', learningRate: 1e-2 });
-    const trainer = new Trainer(engines.rollout, engines.training, task, prompts(8), {
-      ...options,
-      groupSize: 8,
-      algorithm: reinforce,
-    });
-    const rewards: number[] = [];
-    let settled = 0;
-    for (let s = 0; s < 40; s++) {
-      const step = await trainer.step(s);
-      rewards.push(step.reward);
-      assert.ok(step.updates.every(({ loss, metrics }) => Number.isFinite(loss) && metrics.seen === 1));
-      if (s === 5) settled = memory().tensors;
-      if (s > 5) assert.equal(memory().tensors, settled, 'a step leaves no tensor behind');
-    }
-    const mean = (part: readonly number[]) => part.reduce((a, b) => a + b) / part.length;
-    assert.ok(
-      mean(rewards.slice(-5)) > 0.9 && mean(rewards.slice(0, 2)) < 0.6,
-      `rewards ${rewards.map((r) => r.toFixed(2)).join(' ')}`,
-    );
-  });
-
-  it('an algorithm that throws ends the step, and the next one can be run', async () => {
-    using engines = setup({ learningRate: 0 });
-    let broken = true;
-    const algorithm: Algorithm = {
-      ...reinforce,
-      loss: (batch) => {
-        if (broken) throw new Error('mine');
-        return reinforce.loss(batch);
-      },
-    };
-    const trainer = new Trainer(engines.rollout, engines.training, task, prompts(6), {
-      ...options,
-      algorithm,
-    });
-    await assert.rejects(trainer.step(0), /^Error: mine$/);
-    broken = false;
-    assert.equal((await trainer.step(0)).updates.length, 3);
   });
 
   it('names what is wrong', async () => {

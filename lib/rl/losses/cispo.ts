@@ -42,7 +42,8 @@ export function cispoLoss(batch: PolicyBatch, options: CispoOptions = {}): Polic
     const weight = Math.min(Math.max(ratio, 1 - clipLow), 1 + clipHigh);
     if (weight !== ratio) clipped++;
     out.slope = -advantage * weight;
-    out.loss = out.slope * logprobs[t]!;
+    out.loss = out.slope;
+    out.value = logprobs[t]!;
   });
   return { loss, gradient, metrics: driftMetrics(batch, clipped) };
 }

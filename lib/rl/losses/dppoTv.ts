@@ -50,7 +50,8 @@ export function dppoTvLoss(batch: PolicyBatch, options: DppoTvOptions = {}): Pol
       return;
     }
     out.slope = -advantage * Math.min(Math.exp(logprobs[t]! - oldLogprobs[t]!), maxRatio);
-    out.loss = out.slope * logprobs[t]!;
+    out.loss = out.slope;
+    out.value = logprobs[t]!;
   });
   return { loss, gradient, metrics: driftMetrics(batch, stopped) };
 }

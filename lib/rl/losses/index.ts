@@ -7,9 +7,12 @@ import { gspoLoss, resolveGspo } from './gspo.js';
 import { ppoClipLoss, resolvePpoClip } from './ppoClip.js';
 import { reinforceLoss } from './reinforce.js';
 
+/** Options of the losses' own. */
+export type LossOption = 'clipLow' | 'clipHigh' | 'dualClip' | 'deltaLow' | 'deltaHigh' | 'maxRatio';
+
 interface LossEntry {
   /** Names of its own options, beside those of the aggregation. */
-  readonly options: readonly string[];
+  readonly options: readonly LossOption[];
   /** Whether it reads pi_old. */
   readonly needsOld: boolean;
   /** Checks the options, throwing the first that is wrong. */

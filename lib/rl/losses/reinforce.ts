@@ -23,6 +23,7 @@ export function reinforceLoss(batch: PolicyBatch, options: AggregationOptions = 
   const { logprobs } = batch;
   return sumTokenLosses(batch, aggregation, (t, advantage, out) => {
     out.slope = -advantage;
-    out.loss = -advantage * logprobs[t]!;
+    out.loss = out.slope;
+    out.value = logprobs[t]!;
   });
 }
