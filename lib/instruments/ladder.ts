@@ -224,7 +224,8 @@ async function scoresOfTraining(
 ): Promise<{ offsets: Int32Array; logprobs: Float64Array }> {
   const schedule = { kind: 'constant', learningRate: 0 } as const;
   using training = new TrainingEngine(model, { precision, schedule });
-  return training.score(sequences);
+  // Awaited here: the engine is disposed of at the end of this function.
+  return await training.score(sequences);
 }
 
 async function measureRung(

@@ -16,6 +16,18 @@ const base = baseConfigOf(tinyConfig({ numLayers: 2 }));
 const config: LadderConfig = { subject: { base }, precisions: ['bf16', 'fp32'], samples: 24, seed: 1 };
 
 describe('climbLadder', () => {
+  it('scores more tokens than one pass takes', async () => {
+    const many: LadderConfig = { ...config, subject: { base: { ...base, numLayers: 1 } }, samples: 1600 };
+    const directory = await RunDirectory.create(path.join(root, 'many'), { command: 'ladder', config: many });
+    const controller = new AbortController();
+    const { interrupted } = await climbLadder(many, {
+      directory,
+      signal: controller.signal,
+      report: ({ done }) => done === 2 && controller.abort(),
+    });
+    assert.equal(interrupted, true, 'stopped after two rungs, which were measured');
+  });
+
   it('goes from all to exactly nothing and back, and resumes to the same numbers', async () => {
     const kept = path.join(root, 'base');
     const whole = await RunDirectory.create(path.join(root, 'whole'), { command: 'ladder', config });
