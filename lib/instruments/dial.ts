@@ -5,6 +5,7 @@ import { mismatchMetrics } from '../mismatch/metrics.js';
 import { type Base, prepareBase } from '../sanity/base.js';
 import type { BaseConfig } from '../sanity/baseConfig.js';
 import { sampleResponses } from '../sanity/subject.js';
+import { createTask } from '../tasks/index.js';
 import { type FloatDType, floatBits } from '../tensor/dtype.js';
 import { TrainingEngine } from '../training/engine.js';
 import { fitLaw, type LinearLaw } from './law.js';
@@ -19,6 +20,9 @@ export interface DialConfig {
   /** Formats of fewer mantissa bits are measured, but not fitted: they break the policy itself. */
   readonly fitFrom: number;
 }
+
+/** Bases that it takes before the entropy is a predictor. */
+const BASES_FOR_ENTROPY = 8;
 
 /** One base in one format. */
 export interface DialPoint {
@@ -49,8 +53,8 @@ export type LawTarget = (typeof lawTargets)[number];
 export interface DialSummary {
   readonly points: readonly DialPoint[];
   /**
-   * log2 of each target, linear in the mantissa bits, log2 of length, width and depth, and the entropy of a token,
-   * where they vary; null where there are too few points.
+   * log2 of each target, linear in the mantissa bits, log2 of length, width and depth where they vary, and with eight
+   * bases or more the entropy of a token; null where there are too few points.
    */
   readonly laws: Readonly<Record<LawTarget, LinearLaw | null>>;
   readonly fitFrom: number;
@@ -123,19 +127,24 @@ export function fitLaws(
   seed: number,
 ): Record<LawTarget, LinearLaw | null> {
   const fitted = points.filter(({ mantissaBits }) => mantissaBits >= fitFrom);
+  const groupOf = (point: DialPoint) =>
+    `${point.task} ${point.hiddenSize} ${point.numLayers} ${point.baseAccuracy} ${point.baseSeed}`;
+  // Entropy differs by chance from base to base: few of them do not tell what it does.
+  const withEntropy = new Set(fitted.map(groupOf)).size >= BASES_FOR_ENTROPY;
   const law = (target: LawTarget) =>
     fitLaw(
       fitted
         .filter((point) => point[target] > 0)
         .map((point) => ({
-          group: `${point.task} ${point.hiddenSize} ${point.numLayers} ${point.baseAccuracy} ${point.baseSeed}`,
+          group: groupOf(point),
           y: Math.log2(point[target]),
           x: {
             mantissaBits: point.mantissaBits,
-            log2Length: Math.log2(point.length),
+            // The longest there can be: what was sampled varies by chance.
+            log2Length: Math.log2(createTask(point.task).responseLength),
             log2Width: Math.log2(point.hiddenSize),
             log2Depth: Math.log2(point.numLayers),
-            entropy: point.entropy,
+            ...(withEntropy && { entropy: point.entropy }),
           },
         })),
       seed,

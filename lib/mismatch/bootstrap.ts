@@ -25,7 +25,9 @@ export function bootstrap(count: number, statistic: (indices: Int32Array) => num
     for (let i = 0; i < count; i++) indices[i] = random.integer(count);
     drawn[k] = statistic(indices);
   }
-  drawn.sort();
-  const at = (q: number) => drawn[Math.round(q * (RESAMPLES - 1))]!;
+  // A draw that leaves the statistic undefined says nothing.
+  const defined = drawn.filter((value) => !Number.isNaN(value)).sort();
+  const at = (q: number) =>
+    defined.length === 0 ? Number.NaN : defined[Math.round(q * (defined.length - 1))]!;
   return { value: statistic(all), low: at(0.025), high: at(0.975) };
 }

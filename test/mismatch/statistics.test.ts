@@ -33,6 +33,13 @@ describe('bootstrap', () => {
     assert.ok(held > 175 && held < 200, `${held} of 200`);
   });
 
+  it('leaves out draws without a value', () => {
+    const some = (indices: Int32Array) => (indices[0] === 0 ? Number.NaN : indices[0]!);
+    const { low, high } = bootstrap(4, some, 1);
+    assert.ok(low === 1 && high === 3);
+    assert.ok(Number.isNaN(bootstrap(3, () => Number.NaN, 1).low));
+  });
+
   it('is a function of the seed', () => {
     const items = normals(20, 1);
     const max = (indices: Int32Array) => Math.max(...Array.from(indices, (i) => items[i]!));
