@@ -131,6 +131,9 @@ async function resolve(given: Options): Promise<ProfileConfig> {
   };
 }
 
+/** Spread of lengths from which on a slope is shown. */
+const LENGTH_SPREAD = 0.1;
+
 const label = ({ training, rollout }: { training: string; rollout: string }) =>
   training === rollout ? training : `${training}:${rollout}`;
 
@@ -175,15 +178,16 @@ function groupTable(groups: readonly ProfileGroup[]): string {
   return formatTable(
     [
       { heading: 'train:roll' },
+      { heading: 'drift per 1k tokens', ...right },
       { heading: 'slope per 1k tokens', ...right },
       { heading: 'KL of responses', ...right },
-      { heading: 'KL of tokens, k3', ...right },
     ],
     groups.map((group) => [
       label(group),
-      interval(group.slopePer1k),
+      interval(group.driftPer1k),
+      // Of answers of one length a slope is noise.
+      group.lengthSpread < LENGTH_SPREAD ? '-' : interval(group.slopePer1k),
       interval(group.sequenceKlMuPi),
-      interval(group.klMuPiK3),
     ]),
   );
 }

@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { PointLog } from '../io/pointLog.js';
 import type { RunDirectory } from '../io/runDirectory.js';
 import { mismatchMetrics } from '../mismatch/metrics.js';
@@ -81,7 +81,7 @@ export async function turnDial(config: DialConfig, options: DialOptions): Promis
   let interrupted = false;
   for (const own of config.bases) {
     const name = options.base(own);
-    const keys = config.formats.map((format) => `${name} ${format}`);
+    const keys = config.formats.map((format) => `${basename(name)} ${format}`);
     const tell = (what: string) => report?.({ done: points.length, points: total, what });
     const missing = keys.some((key) => log.get(key) === undefined);
     const base = missing

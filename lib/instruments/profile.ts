@@ -56,6 +56,8 @@ export interface ProfilePoint extends Pair {
 export interface ProfileGroup extends Pair {
   readonly responses: number;
   readonly tokens: number;
+  /** Standard deviation of the responses' lengths over their mean: below a tenth a slope says nothing. */
+  readonly lengthSpread: number;
   /** Least-squares slope of L on length, in nats per 1,000 tokens, with its interval; NaN where lengths do not vary. */
   readonly slopePer1k: Interval;
   /** Mean of log pi - log mu over all tokens, per 1,000. */
@@ -241,6 +243,7 @@ function groupOf(pair: Pair, points: readonly ProfilePoint[], seed: number): Pro
     ...pair,
     responses: all.length,
     tokens: all.reduce((sum, [tokens]) => sum + tokens, 0),
+    lengthSpread: spreadOf(all.map(([tokens]) => tokens)),
     slopePer1k: bootstrap(
       all.length,
       (indices) => {
@@ -255,6 +258,11 @@ function groupOf(pair: Pair, points: readonly ProfilePoint[], seed: number): Pro
     klMuPiK3: perToken(3, 1),
     meanAbsLogRatio: perToken(2, 1),
   };
+}
+
+function spreadOf(values: readonly number[]): number {
+  const mean = values.reduce((sum, x) => sum + x, 0) / values.length;
+  return Math.sqrt(values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / values.length) / mean;
 }
 
 /** bf16 over fp16: responses to the same prompts with the same draws are resampled together. */

@@ -19,7 +19,14 @@ export const baseConfig = {
   background: null,
   font: 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif',
   axis: { labelFontSize: 12, titleFontSize: 13, titleFontWeight: 'normal', gridOpacity: 0.35, tickSize: 4 },
-  legend: { labelFontSize: 12, titleFontSize: 12, titleFontWeight: 'normal', orient: 'top', columns: 3 },
+  legend: {
+    labelFontSize: 12,
+    titleFontSize: 12,
+    titleFontWeight: 'normal',
+    orient: 'top',
+    columns: 3,
+    labelLimit: 360,
+  },
   header: { labelFontSize: 13, titleFontSize: 13 },
   view: { stroke: null },
 } as const;
