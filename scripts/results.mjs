@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /**
- * Draws every figure of docs/results.md anew: node scripts/results.mjs
+ * Draws every figure of docs/results.md and README.md anew: node scripts/results.mjs
  *
- * Each folder of docs/results that holds a run (see collect-run.mjs) becomes SVGs in docs/charts/<its name>/, drawn by
- * `isopolicy report`. The same data give the same bytes.
+ * A figure is docs/charts/<name>/<id>.svg, drawn by `isopolicy report` from the run that docs/results/<name> holds (see
+ * collect-run.mjs). The same data give the same bytes.
  */
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -11,16 +11,23 @@ import os from 'node:os';
 import path from 'node:path';
 import { root } from './stale.mjs';
 
-const results = path.join(root, 'docs/results');
-const page = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'isopolicy-results-')), 'report.html');
-for (const name of fs.readdirSync(results).sort()) {
-  const run = path.join(results, name);
-  if (!fs.existsSync(path.join(run, 'config.json'))) continue;
-  const svg = path.join(root, 'docs/charts', name);
+const pages = ['README.md', 'docs/results.md'].map((file) => fs.readFileSync(path.join(root, file), 'utf8'));
+const figures = new Set(pages.flatMap((text) => text.match(/charts\/[\w.-]+\/[\w.-]+\.svg/g) ?? []));
+const temporary = fs.mkdtempSync(path.join(os.tmpdir(), 'isopolicy-results-'));
+for (const name of new Set([...figures].map((figure) => figure.split('/')[1]))) {
+  const svg = path.join(temporary, name);
   const command = path.join(root, 'dist/lib/cli/main.js');
-  const { status } = spawnSync(process.execPath, [command, 'report', run, '--out', page, '--svg', svg], {
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
+  const run = path.join(root, 'docs/results', name);
+  const args = [command, 'report', run, '--out', path.join(temporary, `${name}.html`), '--svg', svg];
+  const { status } = spawnSync(process.execPath, args, { stdio: ['ignore', 'ignore', 'inherit'] });
   if (status !== 0) process.exit(status ?? 1);
+  for (const figure of figures) {
+    const [, folder, file] = figure.split('/');
+    if (folder !== name) continue;
+    const target = path.join(root, 'docs', figure);
+    fs.mkdirSync(path.dirname(target), { recursive: true });
+    fs.copyFileSync(path.join(svg, file), target);
+    console.log(`docs/${figure}`);
+  }
 }
-fs.rmSync(path.dirname(page), { recursive: true });
+fs.rmSync(temporary, { recursive: true });
