@@ -1,0 +1,165 @@
+/** The commands of experiments: bad input before any work, output in 80 columns, interruption and resumption. */
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { isopolicy, start, temporaryFolder, withoutAddon } from './command.js';
+
+const folder = temporaryFolder();
+const out = (name: string) => path.join(folder, name);
+const base = [
+  ...['--task', 'sort:2:4', '--hidden-size', '32', '--layers', '1', '--base-accuracy', '0.15'],
+  ...['--candidates', '20', '--samples-per-problem', '10'],
+];
+const bases = out('bases');
+
+test('what is unknown or contradicts itself is one line, and makes no folder', () => {
+  for (const [args, message] of [
+    [['ladder', '--precisions', 'bf61'], /did you mean bf16\?/],
+    [['ladder', '--run', 'x', '--task', 'sort:4:4'], /no --task beside --run/],
+    [['mismatch', '--run', 'x', '--layers', '2', '--base', 'y'], /no --layers, --base beside --run/],
+    [['mismatch', '--samples', '12'], /samples to be a multiple of 8, got 12/],
+    [['mismatch', '--precisions', 'bf16:fp16:fp32'], /training:rollout, got "bf16:fp16:fp32"/],
+    [['mismatch', '--base-seeds', '1,x'], /--base-seeds to be whole numbers, got "x"/],
+    [['dial', '--formats', 'e9m3'], /e9m3|eXmY/],
+    [['dial', '--lengths', '3,,4'], /--lengths to be values between commas/],
+    [['dial', '--widths', '33'], /hiddenSize to be a multiple of 32/],
+    [['headroom', '--samples', '9'], /multiple of 8/],
+    [['headroom', '--loss-scaler', 'tourch'], /did you mean torch\?/],
+    [['grid', '--algorithms', 'gsop'], /did you mean gspo\?/],
+    [['grid', '--precisions', 'fp16:bf61'], /did you mean bf16\?/],
+    [['grid', '--seeds', '1,-2'], /--seeds to be whole numbers/],
+    [['grid', '--set', 'clipHigh'], /--set to be name=value/],
+    [['grid', '--algorithms', 'dr-grpo', '--set', 'clipHihg=0.3'], /did you mean clipHigh\?/],
+    [
+      ['sanity', '--algorithm', 'grpo-token-tis', '--set', 'importance.high=0.5', '--set', 'clipLow=2'],
+      /clipLow .*got 2.*importance\.high of at least 1/,
+    ],
+    [['sanity', '--algorithm', './nowhere.ts'], /a file that can be read/],
+    [['simulate', 'nowhere'], /the folder of a run/],
+    [['simulate', 'nowhere', '--algorithms', 'gsop'], /did you mean gspo\?/],
+  ] as const) {
+    const run = out('unmade');
+    const where = ['simulate'].includes(args[0]) ? [] : ['--out', run];
+    const { status, stdout, stderr } = isopolicy([...args, ...where]);
+    assert.equal(status, 2, `${args.join(' ')}: ${stderr}`);
+    assert.equal(stdout, '');
+    assert.match(stderr, /^isopolicy: [^\n]+\n$/);
+    assert.match(stderr, message);
+    assert.ok(!fs.existsSync(run), args.join(' '));
+  }
+});
+
+test('every command has help without the addon, in 80 columns', () => {
+  for (const command of ['grid', 'mismatch', 'ladder', 'dial', 'simulate', 'headroom', 'report']) {
+    const { status, stdout } = isopolicy([command, '--help'], withoutAddon);
+    assert.equal(status, 0, command);
+    for (const line of stdout.split('\n')) assert.ok(line.length <= 80, `${command}: ${line}`);
+    assert.match(stdout, /Example/);
+  }
+});
+
+test('results are text of 80 columns on stdout, or one JSON object', () => {
+  for (const [name, args] of [
+    ['mismatch', ['mismatch', ...base, '--samples', '16', '--lengths', '2,3', '--base', bases]],
+    ['ladder', ['ladder', ...base, '--samples', '16', '--precisions', 'bf16']],
+    [
+      'dial',
+      [
+        'dial',
+        ...base,
+        '--samples',
+        '16',
+        '--formats',
+        'e8m7,e8m6,fp16',
+        '--base-seeds',
+        '1,2',
+        '--bases',
+        bases,
+      ],
+    ],
+    ['headroom', ['headroom', ...base, '--samples', '16']],
+    [
+      'grid',
+      [
+        'grid',
+        ...base,
+        '--steps',
+        '3',
+        '--seeds',
+        '1',
+        '--prompts-per-step',
+        '4',
+        '--group-size',
+        '4',
+        '--bases',
+        bases,
+      ],
+    ],
+  ] as const) {
+    const text = isopolicy([...args, '--out', out(name), '--threads', '1']);
+    assert.equal(text.status, 0, text.stderr);
+    assert.ok(text.stdout.endsWith(`run directory: ${out(name)}\n`));
+    for (const line of text.stdout.split('\n')) {
+      assert.ok(line.length <= 80 || line.includes(folder), `${name}: ${line}`);
+      assert.ok(!line.includes('\x1b'), 'no colour into a pipe');
+    }
+    // What is finished is not done again, and says the same.
+    const json = isopolicy([args[0], '--resume', out(name), '--json']);
+    assert.equal(json.status, 0, json.stderr);
+    const { directory, ...summary } = JSON.parse(json.stdout);
+    assert.equal(directory, out(name));
+    assert.deepEqual(JSON.parse(fs.readFileSync(path.join(out(name), 'summary.json'), 'utf8')), summary);
+    const other = isopolicy(['sanity', '--resume', out(name)]);
+    assert.equal(other.status, 2);
+    assert.match(other.stderr, /--resume to be the folder of a sanity run/);
+  }
+  const cell = path.join(out('grid'), 'runs', fs.readdirSync(path.join(out('grid'), 'runs'))[0]!);
+  const kept = out('simulated.json');
+  const simulated = isopolicy(['simulate', cell, '--out', kept]);
+  assert.equal(simulated.status, 0, simulated.stderr);
+  for (const line of simulated.stdout.split('\n').slice(1)) assert.ok(line.length <= 80, line);
+  assert.ok(JSON.parse(fs.readFileSync(kept, 'utf8')).simulations.length > 10);
+});
+
+test('a grid that is interrupted ends its runs with a step, and goes on to the same results', async () => {
+  const args = ['grid', ...base, '--steps', '30', '--seeds', '1,2', '--precisions', 'fp16', '--bases', bases];
+  const small = ['--prompts-per-step', '4', '--group-size', '4', '--updates-per-step', '1', '--jobs', '2'];
+  const whole = isopolicy([...args, ...small, '--out', out('whole'), '--json']);
+  assert.equal(whole.status, 0, whole.stderr);
+  let sent = false;
+  const stopped = await start([...args, ...small, '--out', out('stopped')], (line, child) => {
+    if (!sent && /step [5-9]\/30/.test(line)) {
+      sent = true;
+      child.kill('SIGINT');
+    }
+  });
+  assert.equal(stopped.status, 130, stopped.stderr);
+  assert.match(stopped.stdout, /^INTERRUPTED {2}resume with: isopolicy grid --resume/);
+  const resumed = isopolicy(['grid', '--resume', out('stopped'), '--json']);
+  assert.equal(resumed.status, 0, resumed.stderr);
+  const outcome = (text: string) =>
+    JSON.parse(text).cells.map(
+      ({ summary: { seconds, ...summary } }: { summary: { seconds: number } }) => summary,
+    );
+  assert.deepEqual(outcome(resumed.stdout), outcome(whole.stdout));
+});
+
+test('sanity writes TensorBoard files on request', () => {
+  const board = out('board');
+  const small = ['--steps', '2', '--prompts-per-step', '4', '--group-size', '4', '--updates-per-step', '1'];
+  const { status, stderr } = isopolicy([
+    'sanity',
+    ...base,
+    ...small,
+    '--out',
+    out('tb'),
+    '--tensorboard',
+    board,
+  ]);
+  assert.equal(status, 3, stderr);
+  const [file] = fs.readdirSync(board);
+  assert.match(file!, /^events\.out\.tfevents\./);
+  const text = fs.readFileSync(path.join(board, file!), 'latin1');
+  for (const tag of ['train/reward', 'mismatch/klMuPiK3', 'scaler/scale']) assert.ok(text.includes(tag), tag);
+});
