@@ -46,7 +46,8 @@ export function gridCommand(): Command {
   experimentOptions(baseOptions(trainingOptions(command))).addHelpText(
     'after',
     `
-The first Ctrl-C lets every run finish its step and save, the second stops at once.
+The first Ctrl-C lets every run finish its step and save, the second stops at
+once.
 
 Exit codes: ${exitCodes.success} all runs done, ${exitCodes.failure} a run failed, ${exitCodes.usage} bad usage, ${
       exitCodes.interrupted
