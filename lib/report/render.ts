@@ -26,6 +26,8 @@ export const baseConfig = {
     orient: 'top',
     columns: 3,
     labelLimit: 360,
+    // Vega's own limit of 30 would leave lines without a name.
+    symbolLimit: 1000,
   },
   header: { labelFontSize: 13, titleFontSize: 13 },
   view: { stroke: null },
