@@ -35,6 +35,11 @@ test('what is unknown or contradicts itself is one line, and makes no folder', (
       ['sanity', '--algorithm', 'grpo-token-tis', '--set', 'importance.high=0.5', '--set', 'clipLow=2'],
       /clipLow .*got 2.*importance\.high of at least 1/,
     ],
+    [
+      ['sanity', '--tensorboard', import.meta.filename],
+      /--tensorboard to be a folder, not \(in\) a file, got/,
+    ],
+    [['grid', '--tensorboard', path.join(import.meta.filename, 'x')], /--tensorboard to be a folder, not/],
     [['sanity', '--algorithm', './nowhere.ts'], /a file that can be read/],
     [['simulate'], /expected <run>, the folder of a sanity run, got none/],
     [['simulate', 'nowhere'], /the folder of a run/],
@@ -170,13 +175,25 @@ test('a grid that is interrupted ends its runs with a step, and goes on to the s
   });
   assert.equal(stopped.status, 130, stopped.stderr);
   assert.match(stopped.stdout, /^INTERRUPTED {2}resume with: isopolicy grid --resume/);
-  const resumed = isopolicy(['grid', '--resume', out('stopped'), '--json']);
+  const board = out('grid-board');
+  const resumed = isopolicy(['grid', '--resume', out('stopped'), '--tensorboard', board, '--json']);
   assert.equal(resumed.status, 0, resumed.stderr);
   const outcome = (text: string) =>
     JSON.parse(text).cells.map(
       ({ summary: { seconds, ...summary } }: { summary: { seconds: number } }) => summary,
     );
   assert.deepEqual(outcome(resumed.stdout), outcome(whole.stdout));
+  // Event files of the runs that went on, each in a folder that is named as the run's.
+  const boards = fs.readdirSync(board).sort();
+  assert.ok(boards.length > 0);
+  for (const run of boards) {
+    assert.ok(fs.existsSync(path.join(out('stopped'), 'runs', run, 'summary.json')), run);
+    const [file, ...others] = fs.readdirSync(path.join(board, run));
+    assert.deepEqual(others, []);
+    assert.match(file!, /^events\.out\.tfevents\./);
+    const text = fs.readFileSync(path.join(board, run, file!), 'latin1');
+    for (const tag of ['train/reward', 'mismatch/klMuPiK3']) assert.ok(text.includes(tag), tag);
+  }
 });
 
 test('sanity writes TensorBoard files on request', () => {
