@@ -37,8 +37,11 @@ export async function renderPage({ title, sections, footer }: Page): Promise<str
   for (const section of sections) {
     const figures: string[] = [];
     for (const figure of section.figures) figures.push(await figureHtml(figure, number++));
+    // The title of the page stands right above its only section: not the same words twice.
+    const repeated = sections.length === 1 && section.title === title;
     body.push(
-      `<section>\n<h2>${escapeHtml(section.title)}</h2>`,
+      '<section>',
+      ...(repeated ? [] : [`<h2>${escapeHtml(section.title)}</h2>`]),
       ...section.lines.map((line) => `<p>${escapeHtml(line)}</p>`),
       `<p class="command"><code>${escapeHtml(section.command)}</code></p>`,
       ...(section.text === undefined ? [] : [`<pre>${escapeHtml(section.text)}</pre>`]),
