@@ -1,5 +1,5 @@
 import { InternalError } from '../errors.js';
-import type { ChartSpec } from './figure.js';
+import { type ChartSpec, onPhone } from './figure.js';
 
 /** What is used of vega and vega-lite; their own types need a browser's. */
 interface Vega {
@@ -24,7 +24,8 @@ export const baseConfig = {
     titleFontSize: 12,
     titleFontWeight: 'normal',
     orient: 'top',
-    columns: 3,
+    // A chart as wide as a phone would cut off further columns.
+    columns: onPhone(1, 3),
     labelLimit: 360,
     // Vega's own limit of 30 would leave lines without a name.
     symbolLimit: 1000,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { describe, it } from 'node:test';
 import type { Simulation, SimulationSummary } from '../../lib/instruments/simulate.js';
 import { correctingPresets } from '../../lib/instruments/simulate.js';
@@ -108,5 +109,23 @@ describe('figuresOfSimulation', () => {
     const one = figures([simulation('pg-seq-is', [0.5], [0.5])]);
     assert.equal(one.length, 3);
     for (const { spec } of one) assert.match(await renderSvg(spec), /^<svg /);
+  });
+
+  it('has one column of names on a phone, so that none is cut off', () => {
+    const [ess] = figures(['pg-seq-is', 'pg-seq-mis'].map((name, i) => simulation(name, [i / 2], [1])));
+    // Vega looks for a window when it is loaded.
+    const height = (width?: number): number => {
+      const phone = `globalThis.window = { innerWidth: ${width}, addEventListener() {}, removeEventListener() {} };`;
+      const program = `${width === undefined ? '' : phone}
+        const { renderSvg } = await import(${JSON.stringify(new URL('../../lib/report/render.js', import.meta.url))});
+        console.log(await renderSvg(${JSON.stringify(ess!.spec)}));`;
+      const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+        encoding: 'utf8',
+      });
+      return Number(/^<svg [^>]*height="(\d+)"/.exec(stdout)?.[1] ?? assert.fail(stderr));
+    };
+    // A line more for the second name.
+    assert.ok(height(390) > height(1280) + 10);
+    assert.equal(height(), height(1280), 'a drawing is wide');
   });
 });

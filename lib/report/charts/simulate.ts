@@ -1,5 +1,5 @@
 import { FROZEN_SHARE, type SimulatedStep, type SimulationSummary } from '../../instruments/simulate.js';
-import { type Figure, inline, palette, type ReportRun, thin, thinned } from '../figure.js';
+import { type Figure, inline, onPhone, palette, type ReportRun, thin, thinned } from '../figure.js';
 
 const SCHEMA = 'https://vega.github.io/schema/vega-lite/v6.json';
 const DASHES = [
@@ -57,7 +57,7 @@ export function figuresOfSimulation(run: ReportRun): Figure[] {
             type: 'nominal',
             title: null,
             sort: null,
-            axis: { labelLimit: 320 },
+            axis: { labelLimit: onPhone(190, 320) },
             scale: { paddingInner: 0.25 },
           },
           yOffset: { field: 'what', type: 'nominal', sort: null },
@@ -106,7 +106,13 @@ function overSteps(
   // There are more lines than colours: each round of the palette has a dash of its own.
   const turn = (range: readonly unknown[], each: number) =>
     labels.map((_, i) => range[Math.floor(i / each) % range.length]);
-  const legend = { columns: 2, labelLimit: 330, symbolType: 'stroke', symbolSize: 320, symbolStrokeWidth: 2 };
+  const legend = {
+    columns: onPhone(1, 2),
+    labelLimit: 330,
+    symbolType: 'stroke',
+    symbolSize: 320,
+    symbolStrokeWidth: 2,
+  };
   const encoding = {
     x: { field: 'step', type: 'quantitative', title: 'step', axis: { tickMinStep: 1 } },
     y: { field: 'share', type: 'quantitative', title: axis, scale: { domain: [0, 1] } },
