@@ -7,9 +7,8 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
-import { parse, View, Warn } from 'vega';
-import { compile } from 'vega-lite';
 import { listFiles, root } from './stale.mjs';
 
 function fail(line) {
@@ -25,37 +24,37 @@ function readJson(file, why) {
   }
 }
 
-/** What vega and vega-lite warn of (a field that is missing, an infinite extent) is a mistake in a spec or in its data. */
-function strictLogger(file) {
-  const logger = {
-    level: () => logger,
-    error: (...messages) => fail(`${file}: ${messages.join(' ')}`),
-    warn: (...messages) => fail(`${file}: ${messages.join(' ')}`),
-    info: () => logger,
-    debug: () => logger,
-  };
-  return logger;
-}
-
+/** Draws as reports do: what vega and vega-lite warn of is a mistake in a spec or in its data. */
 async function draw(file, folder) {
   const spec = readJson(file, `cannot read ${file}`);
   const { url, ...data } = spec.data ?? {};
   if (url === undefined) fail(`${file}: expected data.url to name a JSON file`);
   const values = readJson(path.resolve(path.dirname(file), url), `${file}: cannot read its data`);
-  const logger = strictLogger(file);
-  const compiled = compile({ ...spec, data: { ...data, values } }, { logger }).spec;
-  const view = new View(parse(compiled), { renderer: 'none', logLevel: Warn, logger });
-  const svg = await view.toSVG();
-  view.finalize();
+  const svg = await drawSvg({ ...spec, data: { ...data, values } }).catch((error) =>
+    fail(`${file}: ${error.message.replaceAll('\n', ' ')}`),
+  );
   const out = path.join(folder ?? path.dirname(file), `${path.basename(file, '.vl.json')}.svg`);
-  fs.writeFileSync(out, `${svg}\n`);
+  try {
+    fs.writeFileSync(out, `${svg}\n`);
+  } catch (error) {
+    fail(`cannot write ${out}: ${error.message}`);
+  }
   console.log(path.relative(process.cwd(), out));
 }
 
-const { values: options, positionals } = parseArgs({
-  options: { out: { type: 'string' } },
-  allowPositionals: true,
-});
+/** The command line, or one line of what is wrong with it. */
+function readArguments() {
+  try {
+    return parseArgs({ options: { out: { type: 'string' } }, allowPositionals: true });
+  } catch (error) {
+    return fail(error.message.replaceAll('\n', ' '));
+  }
+}
+
+const { values: options, positionals } = readArguments();
+const renderer = path.join(root, 'dist/lib/report/render.js');
+if (!fs.existsSync(renderer)) fail(`expected ${renderer}, got none: npm run build:ts makes it`);
+const { drawSvg } = await import(pathToFileURL(renderer));
 const specs =
   positionals.length > 0
     ? positionals

@@ -57,8 +57,8 @@ export function dialCommand(): Command {
   experimentOptions(baseOptions(command)).addHelpText(
     'after',
     `
-Emulated formats have IEEE 754's rules and are kept in fp32; they stand in for
-no hardware.
+Emulated formats have IEEE 754's rules and are kept in fp32; they stand
+in for no hardware.
 
 Examples:
   $ isopolicy dial --task interleave:32:10

@@ -33,6 +33,8 @@ export interface Experiment<Options extends object, Config extends object, Summa
   /** The results as text of at most 80 columns. */
   text(summary: Summary, config: Config, directory: string, color: boolean): string;
   exitCode(summary: Summary): number;
+  /** False where nothing is computed on the device, so that the addon need not be there; default true. */
+  readonly native?: boolean;
 }
 
 export interface ExperimentContext {
@@ -47,10 +49,18 @@ export interface ExperimentContext {
 /** Options that may stand beside --resume: they don't change the run. */
 const RESUME_OPTIONS = ['resume', 'threads', 'json'];
 
-/** Adds the options that every experiment has. */
+/** Adds the options of every experiment that computes on the device. */
 export function experimentOptions(command: Command): Command {
+  return directoryOptions(
+    command.addOption(
+      integerOption('--threads <n>', 'native threads; results are the same at any number', 1, 256),
+    ),
+  );
+}
+
+/** Adds the options that every experiment has. */
+export function directoryOptions(command: Command): Command {
   return command
-    .addOption(integerOption('--threads <n>', 'native threads; results are the same at any number', 1, 256))
     .addOption(pathOption('--out <dir>', 'folder of the run (default: a new one in runs/)'))
     .addOption(pathOption('--resume <dir>', 'go on with the run in this folder, as it was configured'))
     .option('--json', 'print the summary as one JSON object');
@@ -71,7 +81,7 @@ export async function runExperiment<Options extends object, Config extends objec
   if (flags.resume !== undefined) {
     await checkResume(flags.resume, command, [...RESUME_OPTIONS, ...alsoBesideResume]);
   }
-  const { setThreads } = await import('../runtime.js');
+  const runtime = experiment.native === false ? undefined : await import('../runtime.js');
 
   let config: Config;
   let directory: RunDirectory;
@@ -83,7 +93,7 @@ export async function runExperiment<Options extends object, Config extends objec
     directory = await RunDirectory.open(flags.resume);
     config = await experiment.resolve(storedOptions(where, directory) as Options);
   }
-  if (flags.threads !== undefined) setThreads(flags.threads);
+  if (flags.threads !== undefined) runtime?.setThreads(flags.threads);
 
   const writer = new ProgressWriter();
   if (flags.resume !== undefined && directory.config.version !== version) {

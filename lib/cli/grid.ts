@@ -7,7 +7,7 @@ import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { GridProgress } from './gridProgress.js';
 import { gridReport } from './gridReport.js';
-import { integerOption, listOption, pathOption } from './options.js';
+import { checkTensorboard, integerOption, listOption, pathOption } from './options.js';
 import { type TrainingFlags, trainingOptions, trainingOptionsOf } from './trainingOptions.js';
 import { version } from './version.js';
 
@@ -17,10 +17,11 @@ interface Flags extends TrainingFlags, Omit<BaseFlags, 'baseSeed'>, ExperimentFl
   readonly seeds?: readonly string[];
   readonly jobs?: number;
   readonly bases?: string;
+  readonly tensorboard?: string;
 }
 
 /** What may stand beside --resume: it adds to the grid, or does not change results. */
-const ALSO_BESIDE_RESUME = ['algorithms', 'precisions', 'seeds', 'steps', 'jobs', 'bases'];
+const ALSO_BESIDE_RESUME = ['algorithms', 'precisions', 'seeds', 'steps', 'jobs', 'bases', 'tensorboard'];
 
 /** `isopolicy grid`: figures 1, 3, 4 and 5 of arXiv 2510.26788. */
 export function gridCommand(): Command {
@@ -42,7 +43,10 @@ export function gridCommand(): Command {
     .addOption(
       pathOption('--bases <dir>', 'a folder that keeps the bases, for several grids (default: in the grid)'),
     )
-    .option('--stop-when-passed', 'end each run as soon as it has passed');
+    .option('--stop-when-passed', 'end each run as soon as it has passed')
+    .addOption(
+      pathOption('--tensorboard <dir>', 'also write TensorBoard event files here, a folder for each run'),
+    );
   experimentOptions(baseOptions(trainingOptions(command))).addHelpText(
     'after',
     `
@@ -69,6 +73,7 @@ async function grid(flags: Flags, command: Command): Promise<void> {
     {
       options,
       resolve: async (given) => {
+        await checkTensorboard('grid', flags.tensorboard);
         const { cellConfig, extendGrid, resolveGridOptions } = await import('../grid/config.js');
         const { configuredAlgorithm } = await import('../sanity/run.js');
         const config = 'cells' in given ? extendGrid(given, options) : resolveGridOptions(given);
@@ -86,6 +91,7 @@ async function grid(flags: Flags, command: Command): Promise<void> {
           ...(flags.jobs !== undefined && { jobs: flags.jobs }),
           ...(flags.threads !== undefined && { threads: flags.threads }),
           ...(flags.bases !== undefined && { bases: flags.bases }),
+          ...(flags.tensorboard !== undefined && { tensorboard: flags.tensorboard }),
           report: (event) => show(progress.line(event)),
         });
       },

@@ -9,6 +9,7 @@ import type { DialSummary } from '../instruments/dial.js';
 import type { HeadroomSummary } from '../instruments/headroom.js';
 import type { LadderSummary } from '../instruments/ladder.js';
 import type { ProfileSummary } from '../instruments/profile.js';
+import type { SimulationSummary } from '../instruments/simulate.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import type { ReportRun } from '../report/figure.js';
 import type { SanityConfig } from '../sanity/config.js';
@@ -21,6 +22,7 @@ import { ladderReport } from './ladder.js';
 import { mismatchReport } from './mismatch.js';
 import { pathOption } from './options.js';
 import { sanityReport } from './sanityReport.js';
+import { simulationReport } from './simulate.js';
 import { version } from './version.js';
 
 interface Flags {
@@ -36,8 +38,8 @@ export function reportCommand(): Command {
   return new Command('report')
     .summary('make one self-contained HTML page, and SVGs, of run directories')
     .description(
-      'Turn the folders of runs (sanity, grid, mismatch, ladder, dial, headroom) into one page that needs no network: ' +
-        'charts with tooltips and zoom, in light and dark.',
+      'Turn the folders of runs (sanity, grid, mismatch, ladder, dial, headroom, simulate) into one page that needs no ' +
+        'network: charts with tooltips and zoom, in light and dark.',
     )
     .addArgument(new Argument('<dirs...>', 'folders of runs'))
     .addOption(
@@ -112,6 +114,8 @@ function textOf({ command, summary, config, directory }: ReportRun): string | un
       return dialReport(s as DialSummary, directory);
     case 'headroom':
       return headroomReport(s as HeadroomSummary, directory);
+    case 'simulate':
+      return simulationReport(s as SimulationSummary, directory);
     default:
       return undefined;
   }

@@ -7,7 +7,7 @@ import type { FloatDType } from '../tensor/dtype.js';
 import { type BaseFlags, baseOptions, baseOptionsOf } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { integerOption, pathOption, precisionOption } from './options.js';
+import { checkTensorboard, integerOption, pathOption, precisionOption } from './options.js';
 import { SanityProgress } from './sanityProgress.js';
 import { sanityReport } from './sanityReport.js';
 import { type TrainingFlags, trainingOptions, trainingOptionsOf } from './trainingOptions.js';
@@ -77,6 +77,7 @@ async function sanity(flags: Flags, command: Command): Promise<void> {
     {
       options,
       resolve: async (given) => {
+        await checkTensorboard('sanity', flags.tensorboard);
         const { resolveSanityOptions } = await import('../sanity/config.js');
         const config = resolveSanityOptions(given);
         // A file that does not run, or a parameter that is wrong, shows before a folder is made.

@@ -1,68 +1,76 @@
 import { Argument, Command } from 'commander';
-import { checkChoice } from '../errors.js';
-import type { SimulationSummary } from '../instruments/simulate.js';
-import { atomicWriteFile } from '../io/atomicWrite.js';
-import { type PresetName, presetNames } from '../rl/presets.js';
-import { formatNumber, formatShare, formatTable, toJson, wrap } from './format.js';
-import { listOption, pathOption } from './options.js';
-import { ProgressWriter } from './progress.js';
+import { InvalidArgumentError } from '../errors.js';
+import type { SimulateConfig, SimulateOptions, SimulationSummary } from '../instruments/simulate.js';
+import { exitCodes } from './exitCodes.js';
+import { directoryOptions, type ExperimentFlags, runExperiment } from './experiment.js';
+import { formatNumber, formatShare, formatTable, wrap } from './format.js';
+import { listOption } from './options.js';
 
-interface Flags {
+interface Flags extends ExperimentFlags {
   readonly algorithms?: readonly string[];
-  readonly out?: string;
-  readonly json?: boolean;
 }
 
 /** `isopolicy simulate`: corrections tried on a recorded run. */
 export function simulateCommand(): Command {
-  return new Command('simulate')
+  const command = new Command('simulate')
     .summary('try every correction on the recorded log-probs of a run')
     .description(
       'From one recorded run: what each correction would have kept, its effective sample size, and whether it would have ' +
         'frozen the policy, without spending a run.',
     )
-    .addArgument(new Argument('<run>', 'the folder of a sanity run'))
+    .addArgument(new Argument('[run]', 'the folder of a sanity run'))
     .addOption(
       listOption('--algorithms <names>', 'comma-separated presets (default: all that correct something)'),
-    )
-    .addOption(pathOption('--out <file>', 'also write the result, step by step, to this JSON file'))
-    .option('--json', 'print the result as one JSON object')
-    .addHelpText(
-      'after',
-      '\nExample:\n  $ isopolicy simulate runs/my-run --algorithms grpo-seq-mis,grpo-token-tis',
-    )
-    .action(simulate);
+    );
+  directoryOptions(command).addHelpText(
+    'after',
+    `
+Example:
+  $ isopolicy simulate runs/my-run --algorithms grpo-seq-mis,grpo-token-tis`,
+  );
+  return command.action((run: string | undefined, flags: Flags) => simulate(run, flags, command));
 }
 
-async function simulate(run: string, flags: Flags): Promise<void> {
-  const names = flags.algorithms?.map((name) =>
-    checkChoice('simulate', 'each algorithm', name as PresetName, presetNames),
-  );
-  const { simulateCorrections } = await import('../instruments/simulate.js');
-  const writer = new ProgressWriter();
-  try {
-    const summary = await simulateCorrections(run, names, ({ done, steps }) =>
-      writer.update({
-        phase: 'simulate',
-        parts: [{ text: `${done}/${steps} recorded steps`, importance: 1 }],
-      }),
-    );
-    writer.end();
-    if (flags.out !== undefined) await atomicWriteFile(flags.out, `${toJson(summary)}\n`);
-    process.stdout.write(`${flags.json ? toJson(summary) : simulationReport(summary)}\n`);
-  } finally {
-    writer.end();
+async function simulate(run: string | undefined, flags: Flags, command: Command): Promise<void> {
+  if (run === undefined && flags.resume === undefined) {
+    throw new InvalidArgumentError('[simulate] expected <run>, the folder of a sanity run, got none');
   }
+  if (run !== undefined && flags.resume !== undefined) {
+    throw new InvalidArgumentError(
+      `[simulate] expected no <run> beside --resume, which goes on with the run as it was configured, got ${JSON.stringify(run)}`,
+    );
+  }
+  const options: SimulateOptions = {
+    // With --resume, those of the folder are taken instead.
+    run: run ?? '',
+    ...(flags.algorithms && { algorithms: flags.algorithms }),
+  };
+  await runExperiment<SimulateOptions, SimulateConfig, SimulationSummary>(command, flags, {
+    options,
+    native: false,
+    resolve: async (given) => (await import('../instruments/simulate.js')).resolveSimulateOptions(given),
+    name: () => 'simulate',
+    run: async (config, { directory, signal, progress }) => {
+      const { simulateCorrections } = await import('../instruments/simulate.js');
+      return simulateCorrections(config, {
+        directory,
+        signal,
+        report: ({ done, steps }) =>
+          progress({
+            phase: 'simulate',
+            parts: [{ text: `${done}/${steps} recorded steps`, importance: 1 }],
+          }),
+      });
+    },
+    text: (summary, _config, path) => simulationReport(summary, path),
+    exitCode: ({ interrupted }) => (interrupted ? exitCodes.interrupted : exitCodes.success),
+  });
 }
 
 /** A row an algorithm, those that freeze the policy named below. */
-export function simulationReport({
-  run,
-  algorithm,
-  precision,
-  recordedSteps,
-  simulations,
-}: SimulationSummary): string {
+export function simulationReport(summary: SimulationSummary, directory: string): string {
+  if (summary.interrupted) return `INTERRUPTED  resume with: isopolicy simulate --resume ${directory}`;
+  const { run, algorithm, precision, recordedSteps, simulations } = summary;
   const right = { align: 'right' } as const;
   const table = formatTable(
     [
@@ -76,7 +84,7 @@ export function simulationReport({
       s.algorithm,
       formatShare(s.keptShare),
       formatShare(s.droppedSequences),
-      formatShare(s.signalShare),
+      Number.isNaN(s.signalShare) ? '-' : formatShare(s.signalShare),
       Number.isNaN(s.ess) ? '-' : formatNumber(s.ess),
     ]),
   );
@@ -90,7 +98,10 @@ export function simulationReport({
             .join(', ')}: less than 5 % of the signal is left.`,
         );
   return [
-    `${run}: ${algorithm}, ${precision.training} training, ${precision.rollout} rollout, ${recordedSteps.length} recorded steps`,
+    ...wrap(
+      `${algorithm}, ${precision.training} training, ${precision.rollout} rollout, ${recordedSteps.length} recorded steps`,
+    ),
+    `recorded run: ${run}`,
     '',
     table,
     '',
@@ -98,5 +109,7 @@ export function simulationReport({
     ...wrap(
       'The samples are those of the recorded run; a run under another correction would soon have sampled others.',
     ),
+    '',
+    `run directory: ${directory}`,
   ].join('\n');
 }

@@ -20,6 +20,8 @@ export interface GridRunOptions {
   readonly threads?: number;
   /** A folder that keeps the bases, for other grids to share; default `bases` in the grid's own. */
   readonly bases?: string;
+  /** A folder for TensorBoard event files, each run's in a folder of its own with the run's name. */
+  readonly tensorboard?: string;
   /** Aborting it lets every run finish its step and save. */
   readonly signal?: AbortSignal;
   readonly report?: (event: GridEvent) => void;
@@ -47,7 +49,7 @@ export function cellDirectory(cell: Cell): string {
  * the others.
  */
 export async function runGrid(config: GridConfig, options: GridRunOptions): Promise<GridSummary> {
-  const { directory, signal, report } = options;
+  const { directory, signal, report, tensorboard } = options;
   const jobs = checkInteger('grid', 'jobs', options.jobs ?? defaultJobs(), 1, 4096);
   const threads = checkInteger(
     'grid',
@@ -88,7 +90,14 @@ export async function runGrid(config: GridConfig, options: GridRunOptions): Prom
         after: baseName(sanity),
         job: async () => {
           await openRun(run, { command: 'sanity', version: options.version, config: sanity });
-          return { kind: 'run', threads, config: sanity, base: baseOf(cell), directory: run };
+          return {
+            kind: 'run',
+            threads,
+            config: sanity,
+            base: baseOf(cell),
+            directory: run,
+            ...(tensorboard !== undefined && { tensorboard: join(tensorboard, cellName(cell)) }),
+          };
         },
       };
     }),

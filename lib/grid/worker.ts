@@ -18,6 +18,8 @@ export type Job =
       readonly config: SanityConfig;
       readonly base: string;
       readonly directory: string;
+      /** A folder for TensorBoard event files. */
+      readonly tensorboard?: string;
     };
 
 /** What a job tells the scheduler. */
@@ -57,7 +59,14 @@ async function runJob(job: Job): Promise<boolean> {
     return base === null;
   }
   const directory = await RunDirectory.open(job.directory);
-  const { interrupted } = await runSanity(job.config, { directory, base: job.base, signal, report });
+  const { base, tensorboard } = job;
+  const { interrupted } = await runSanity(job.config, {
+    directory,
+    base,
+    signal,
+    report,
+    ...(tensorboard !== undefined && { tensorboard }),
+  });
   return interrupted;
 }
 

@@ -1,4 +1,6 @@
-import { InvalidArgumentError } from '../errors.js';
+import { join } from 'node:path';
+import { checkChoice, InvalidArgumentError } from '../errors.js';
+import { PointLog } from '../io/pointLog.js';
 import { RunDirectory } from '../io/runDirectory.js';
 import { presetConfig } from '../rl/algorithms.js';
 import { batchTotals } from '../rl/batch.js';
@@ -35,12 +37,26 @@ export interface Simulation {
   readonly frozenAtStep: number | null;
 }
 
+/** What is asked for. */
+export interface SimulateOptions {
+  /** The folder of a sanity run. */
+  readonly run: string;
+  /** Default {@link correctingPresets}. */
+  readonly algorithms?: readonly string[];
+}
+
+export interface SimulateConfig {
+  readonly run: string;
+  readonly algorithms: readonly PresetName[];
+}
+
 export interface SimulationSummary {
   readonly run: string;
   readonly algorithm: string;
   readonly precision: { readonly training: string; readonly rollout: string };
   readonly recordedSteps: readonly number[];
   readonly simulations: readonly Simulation[];
+  readonly interrupted: boolean;
 }
 
 /** Below this share of the signal, in every step from some step on, a policy counts as frozen. */
@@ -52,20 +68,24 @@ export const correctingPresets: readonly PresetName[] = presetNames.filter((name
 );
 
 /**
- * What each correction would have kept of a recorded run, without spending another: log mu, log pi_old and log pi of its
- * recorded steps, as they were. It says what a correction does to these samples; a run under it would soon have sampled
- * others.
+ * Checks options and fills in the default, each algorithm once.
  *
- * @throws InvalidArgumentError on a folder without a sanity run or without recorded log-probs
+ * @throws InvalidArgumentError on an unknown algorithm (naming the nearest), or a folder without a sanity run or without
+ * recorded log-probs
  */
-export async function simulateCorrections(
-  run: string,
-  algorithms: readonly PresetName[] = correctingPresets,
-  report?: (progress: { done: number; steps: number }) => void,
-): Promise<SimulationSummary> {
+export async function resolveSimulateOptions({ run, algorithms }: SimulateOptions): Promise<SimulateConfig> {
+  const names = (algorithms ?? correctingPresets).map((name) =>
+    checkChoice('simulate', 'each algorithm', name as PresetName, presetNames),
+  );
+  await openRecorded(run);
+  return { run, algorithms: [...new Set(names)] };
+}
+
+/** What a sanity run was and which of its steps are recorded. */
+async function openRecorded(run: string): Promise<{ of: Record<string, unknown>; steps: number[] }> {
   const { config } = await RunDirectory.open(run);
-  const stored = config.config as Record<string, unknown> | undefined;
-  if (config.command !== 'sanity' || stored === undefined) {
+  const of = config.config as Record<string, unknown> | undefined;
+  if (config.command !== 'sanity' || of === undefined) {
     throw new InvalidArgumentError(
       `[simulate] expected the folder of a sanity run, got one of ${JSON.stringify(config.command)}: ${run}`,
     );
@@ -76,19 +96,52 @@ export async function simulateCorrections(
       `[simulate] expected recorded log-probs in ${run}/logprobs, got none: run sanity with --record-every 1 or more`,
     );
   }
-  const bySteps = new Map<PresetName, SimulatedStep[]>(algorithms.map((name) => [name, []]));
-  for (const [i, step] of steps.entries()) {
-    report?.({ done: i, steps: steps.length });
-    const recording = await readRecording(run, step);
-    for (const [name, list] of bySteps) list.push(simulateStep(recording, presetConfig(name)));
+  return { of, steps };
+}
+
+/**
+ * What each correction would have kept of a recorded run, without spending another: log mu, log pi_old and log pi of its
+ * recorded steps, as they were. It says what a correction does to these samples; a run under it would soon have sampled
+ * others. Steps that the directory has already are not looked at again.
+ *
+ * @throws InvalidArgumentError on a folder without a sanity run or without recorded log-probs
+ */
+export async function simulateCorrections(
+  { run, algorithms }: SimulateConfig,
+  options: {
+    readonly directory: RunDirectory;
+    readonly signal?: AbortSignal;
+    readonly report?: (progress: { done: number; steps: number }) => void;
+  },
+): Promise<SimulationSummary> {
+  const { directory, signal, report } = options;
+  const { of, steps } = await openRecorded(run);
+  const log = await PointLog.open<SimulatedStep[]>(join(directory.path, 'points.jsonl'));
+  const points: SimulatedStep[][] = [];
+  for (const step of steps) {
+    if (signal?.aborted) break;
+    report?.({ done: points.length, steps: steps.length });
+    const point = await log.measured(`step ${step}`, async () => {
+      const recording = await readRecording(run, step);
+      return algorithms.map((name) => simulateStep(recording, presetConfig(name)));
+    });
+    points.push(point);
   }
-  return {
+  const summary: SimulationSummary = {
     run,
-    algorithm: String(stored.algorithm),
-    precision: { training: String(stored.trainingPrecision), rollout: String(stored.rolloutPrecision) },
-    recordedSteps: steps,
-    simulations: [...bySteps].map(([algorithm, list]) => summarize(algorithm, list)),
+    algorithm: String(of.algorithm),
+    precision: { training: String(of.trainingPrecision), rollout: String(of.rolloutPrecision) },
+    recordedSteps: steps.slice(0, points.length),
+    simulations: algorithms.map((algorithm, a) =>
+      summarize(
+        algorithm,
+        points.map((point) => point[a]!),
+      ),
+    ),
+    interrupted: points.length < steps.length,
   };
+  if (!summary.interrupted) await directory.writeSummary(summary);
+  return summary;
 }
 
 /** The correction of a configuration on one recorded step: of pi_old / mu, or of pi / mu as each update saw it. */
@@ -138,8 +191,9 @@ function summarize(algorithm: PresetName, steps: readonly SimulatedStep[]): Simu
     const values = steps.map(of).filter((value) => !Number.isNaN(value));
     return values.reduce((sum, x) => sum + x, 0) / values.length;
   };
-  const live = steps.findLastIndex(({ signalShare }) => signalShare >= FROZEN_SHARE);
-  const measurable = steps.some(({ signalShare }) => !Number.isNaN(signalShare));
+  // A step in which no response had an advantage has nothing to keep: it says nothing of a correction.
+  const measurable = steps.filter(({ signalShare }) => !Number.isNaN(signalShare));
+  const live = measurable.findLastIndex(({ signalShare }) => signalShare >= FROZEN_SHARE);
   return {
     algorithm,
     steps,
@@ -147,6 +201,6 @@ function summarize(algorithm: PresetName, steps: readonly SimulatedStep[]): Simu
     ess: mean(({ ess }) => ess),
     droppedSequences: mean(({ droppedSequences }) => droppedSequences),
     signalShare: mean(({ signalShare }) => signalShare),
-    frozenAtStep: measurable && live + 1 < steps.length ? steps[live + 1]!.step : null,
+    frozenAtStep: measurable[live + 1]?.step ?? null,
   };
 }

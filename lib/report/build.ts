@@ -5,6 +5,7 @@ import { figuresOfHeadroom } from './charts/headroom.js';
 import { figuresOfLadder } from './charts/ladder.js';
 import { figuresOfMismatch } from './charts/mismatch.js';
 import { figuresOfSanity, runLabel } from './charts/sanity.js';
+import { figuresOfSimulation } from './charts/simulate.js';
 import type { Figure, ReportRun } from './figure.js';
 import type { Section } from './html.js';
 import { loadRun } from './load.js';
@@ -17,6 +18,7 @@ const figuresOf = {
   ladder: figuresOfLadder,
   dial: figuresOfDial,
   headroom: figuresOfHeadroom,
+  simulate: figuresOfSimulation,
 } as const satisfies Record<string, (run: ReportRun) => Figure[] | Promise<Figure[]>>;
 
 export type ReportCommand = keyof typeof figuresOf;

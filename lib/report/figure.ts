@@ -47,6 +47,11 @@ export function inline(values: readonly object[]): { values: object[] } {
 /** Pan and wheel on charts whose axes are both numbers; a double click resets. */
 export const zoom = { name: 'zoom', select: 'interval', bind: 'scales' } as const;
 
+/** A number of a spec that is another on a phone; drawings without a window are wide. */
+export function onPhone(narrow: number, wide: number): { expr: string } {
+  return { expr: `windowSize()[0] < 600 ? ${narrow} : ${wide}` };
+}
+
 /** Points of one series that a page carries. */
 const MOST_POINTS = 300;
 

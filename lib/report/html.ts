@@ -37,8 +37,11 @@ export async function renderPage({ title, sections, footer }: Page): Promise<str
   for (const section of sections) {
     const figures: string[] = [];
     for (const figure of section.figures) figures.push(await figureHtml(figure, number++));
+    // The title of the page stands right above its only section: not the same words twice.
+    const repeated = sections.length === 1 && section.title === title;
     body.push(
-      `<section>\n<h2>${escapeHtml(section.title)}</h2>`,
+      '<section>',
+      ...(repeated ? [] : [`<h2>${escapeHtml(section.title)}</h2>`]),
       ...section.lines.map((line) => `<p>${escapeHtml(line)}</p>`),
       `<p class="command"><code>${escapeHtml(section.command)}</code></p>`,
       ...(section.text === undefined ? [] : [`<pre>${escapeHtml(section.text)}</pre>`]),
@@ -145,7 +148,7 @@ th, td { text-align: left; vertical-align: top; padding: 3px 10px 3px 0; border-
 summary { cursor: pointer; }
 footer { color: var(--faint); font-size: 0.85rem; padding-top: 2rem; padding-bottom: 2rem; }
 button { font: inherit; font-size: 0.8rem; color: var(--text); background: var(--block); border: 1px solid var(--line); border-radius: 6px; padding: 4px 10px; cursor: pointer; white-space: nowrap; }
-#tip { position: fixed; display: none; pointer-events: none; z-index: 9; background: var(--block); color: var(--text); border: 1px solid var(--line); border-radius: 6px; padding: 6px 9px; font-size: 12.5px; white-space: pre; box-shadow: 0 2px 8px rgba(0, 0, 0, 0.2); }`;
+#tip { position: fixed; display: none; pointer-events: none; z-index: 9; background: var(--block); color: var(--text); border: 1px solid var(--line); border-radius: 6px; padding: 6px 9px; font-size: 12.5px; max-width: min(420px, calc(100vw - 8px)); white-space: pre-wrap; overflow-wrap: anywhere; box-shadow: 0 2px 8px rgba(0, 0, 0, 0.2); }`;
 
 const SCRIPT = `'use strict';
 const root = document.documentElement;

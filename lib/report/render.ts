@@ -1,5 +1,5 @@
 import { InternalError } from '../errors.js';
-import type { ChartSpec } from './figure.js';
+import { type ChartSpec, onPhone } from './figure.js';
 
 /** What is used of vega and vega-lite; their own types need a browser's. */
 interface Vega {
@@ -24,31 +24,47 @@ export const baseConfig = {
     titleFontSize: 12,
     titleFontWeight: 'normal',
     orient: 'top',
-    columns: 3,
+    // A chart as wide as a phone would cut off further columns.
+    columns: onPhone(1, 3),
     labelLimit: 360,
+    // Vega's own limit of 30 would leave lines without a name.
+    symbolLimit: 1000,
   },
   header: { labelFontSize: 13, titleFontSize: 13 },
   view: { stroke: null },
 } as const;
 
+/** A spec of ours as Vega, in {@link baseConfig}'s looks. */
+export function compileSpec(spec: ChartSpec): Promise<object> {
+  return compile({ ...spec, config: { ...baseConfig, ...(spec.config as object | undefined) } });
+}
+
+/** A chart of ours as SVG text, on white: the same spec and data give the same bytes. */
+export async function renderSvg(spec: ChartSpec): Promise<string> {
+  const still = withoutParams(spec) as ChartSpec;
+  const sized = still.width === 'container' ? { ...still, width: WIDTH } : still;
+  return draw({ ...(await compileSpec(sized)), background: '#ffffff' });
+}
+
+/** Any Vega-Lite spec, its data within it, as SVG text in its own looks: the same spec and data give the same bytes. */
+export async function drawSvg(spec: ChartSpec): Promise<string> {
+  return draw(await compile(spec));
+}
+
 /**
- * A Vega-Lite spec as Vega. What the compiler warns of (a field that is missing) is a mistake in a spec or its data.
+ * Vega-Lite as Vega. What the compiler warns of (a field that is missing) is a mistake in a spec or its data.
  *
  * @throws InternalError with the first warning
  */
-export async function compileSpec(spec: ChartSpec): Promise<object> {
+async function compile(spec: ChartSpec): Promise<object> {
   const { compile } = (await import('vega-lite' as string)) as VegaLite;
-  const config = { ...baseConfig, ...(spec.config as object | undefined) };
-  return compile({ ...spec, config }, { logger: strictLogger() }).spec;
+  return compile(spec, { logger: strictLogger() }).spec;
 }
 
-/** A chart as SVG text: the same spec and data give the same bytes. */
-export async function renderSvg(spec: ChartSpec): Promise<string> {
+/** @throws InternalError with the first warning (an infinite extent, say) */
+async function draw(compiled: object): Promise<string> {
   const { parse, View, Warn } = (await import('vega' as string)) as Vega;
-  const still = withoutParams(spec) as ChartSpec;
-  const compiled = await compileSpec(still.width === 'container' ? { ...still, width: WIDTH } : still);
-  const options = { renderer: 'none', logLevel: Warn, logger: strictLogger() };
-  const view = new View(parse({ ...compiled, background: '#ffffff' }), options);
+  const view = new View(parse(compiled), { renderer: 'none', logLevel: Warn, logger: strictLogger() });
   try {
     return await view.toSVG();
   } finally {
@@ -70,6 +86,9 @@ function withoutParams(value: unknown): unknown {
 
 function strictLogger(): object {
   const fail = (...messages: readonly unknown[]): never => {
+    // Vega tells of what is thrown while it draws once more, as an error.
+    const known = messages.find((message) => message instanceof InternalError);
+    if (known !== undefined) throw known;
     throw new InternalError(`[report] a chart's spec does not fit its data: ${messages.join(' ')}`);
   };
   const logger = {

@@ -35,13 +35,18 @@ test('what is unknown or contradicts itself is one line, and makes no folder', (
       ['sanity', '--algorithm', 'grpo-token-tis', '--set', 'importance.high=0.5', '--set', 'clipLow=2'],
       /clipLow .*got 2.*importance\.high of at least 1/,
     ],
+    [
+      ['sanity', '--tensorboard', import.meta.filename],
+      /--tensorboard to be a folder, not \(in\) a file, got/,
+    ],
+    [['grid', '--tensorboard', path.join(import.meta.filename, 'x')], /--tensorboard to be a folder, not/],
     [['sanity', '--algorithm', './nowhere.ts'], /a file that can be read/],
+    [['simulate'], /expected <run>, the folder of a sanity run, got none/],
     [['simulate', 'nowhere'], /the folder of a run/],
     [['simulate', 'nowhere', '--algorithms', 'gsop'], /did you mean gspo\?/],
   ] as const) {
     const run = out('unmade');
-    const where = ['simulate'].includes(args[0]) ? [] : ['--out', run];
-    const { status, stdout, stderr } = isopolicy([...args, ...where]);
+    const { status, stdout, stderr } = isopolicy([...args, '--out', run]);
     assert.equal(status, 2, `${args.join(' ')}: ${stderr}`);
     assert.equal(stdout, '');
     assert.match(stderr, /^isopolicy: [^\n]+\n$/);
@@ -114,12 +119,46 @@ test('results are text of 80 columns on stdout, or one JSON object', () => {
     assert.equal(other.status, 2);
     assert.match(other.stderr, /--resume to be the folder of a sanity run/);
   }
-  const cell = path.join(out('grid'), 'runs', fs.readdirSync(path.join(out('grid'), 'runs'))[0]!);
-  const kept = out('simulated.json');
-  const simulated = isopolicy(['simulate', cell, '--out', kept]);
-  assert.equal(simulated.status, 0, simulated.stderr);
-  for (const line of simulated.stdout.split('\n').slice(1)) assert.ok(line.length <= 80, line);
-  assert.ok(JSON.parse(fs.readFileSync(kept, 'utf8')).simulations.length > 10);
+});
+
+test('simulate makes a run directory like the others, without the addon', () => {
+  const run = out('recorded');
+  const small = ['--steps', '3', '--prompts-per-step', '4', '--group-size', '4', '--base', out('base')];
+  const recorded = isopolicy(['sanity', ...base, ...small, '--record-every', '1', '--out', run]);
+  assert.equal(recorded.status, 3, recorded.stderr);
+  const kept = out('simulated');
+  const text = isopolicy(['simulate', run, '--out', kept], withoutAddon);
+  assert.equal(text.status, 0, text.stderr);
+  assert.ok(text.stdout.endsWith(`run directory: ${kept}\n`));
+  for (const line of text.stdout.split('\n'))
+    assert.ok(line.length <= 80 || line.includes(folder), `too wide: ${line}`);
+  assert.equal(JSON.parse(fs.readFileSync(path.join(kept, 'config.json'), 'utf8')).command, 'simulate');
+  const json = isopolicy(['simulate', '--resume', kept, '--json'], withoutAddon);
+  assert.equal(json.status, 0, json.stderr);
+  const { directory, ...summary } = JSON.parse(json.stdout);
+  assert.equal(directory, kept);
+  assert.ok(summary.simulations.length > 10);
+  assert.deepEqual(JSON.parse(fs.readFileSync(path.join(kept, 'summary.json'), 'utf8')), summary);
+  const page = out('simulated.html');
+  assert.equal(isopolicy(['report', kept, '--out', page], withoutAddon).status, 0);
+  // The same text, which has nothing that HTML escapes.
+  assert.ok(fs.readFileSync(page, 'utf8').includes(`<pre>${text.stdout.trimEnd()}</pre>`));
+
+  const file = out('taken.json');
+  fs.writeFileSync(file, '{}');
+  for (const [args, message] of [
+    [[run, '--out', kept], /expected out to be a folder without a run \(it has config\.json; resume it/],
+    [[run, '--out', file], /expected out to be a folder, not \(in\) a file .*taken\.json/],
+    [[run, '--resume', kept], /expected no <run> beside --resume, .*, got /],
+    [['--resume', kept, '--algorithms', 'pg-seq-is'], /no --algorithms beside --resume/],
+    [['--resume', run], /--resume to be the folder of a simulate run/],
+  ] as const) {
+    const refused = isopolicy(['simulate', ...args]);
+    assert.equal(refused.status, 2, refused.stderr);
+    assert.match(refused.stderr, /^isopolicy: [^\n]+\n$/);
+    assert.match(refused.stderr, message);
+  }
+  assert.equal(fs.readFileSync(file, 'utf8'), '{}');
 });
 
 test('a grid that is interrupted ends its runs with a step, and goes on to the same results', async () => {
@@ -136,13 +175,25 @@ test('a grid that is interrupted ends its runs with a step, and goes on to the s
   });
   assert.equal(stopped.status, 130, stopped.stderr);
   assert.match(stopped.stdout, /^INTERRUPTED {2}resume with: isopolicy grid --resume/);
-  const resumed = isopolicy(['grid', '--resume', out('stopped'), '--json']);
+  const board = out('grid-board');
+  const resumed = isopolicy(['grid', '--resume', out('stopped'), '--tensorboard', board, '--json']);
   assert.equal(resumed.status, 0, resumed.stderr);
   const outcome = (text: string) =>
     JSON.parse(text).cells.map(
       ({ summary: { seconds, ...summary } }: { summary: { seconds: number } }) => summary,
     );
   assert.deepEqual(outcome(resumed.stdout), outcome(whole.stdout));
+  // Event files of the runs that went on, each in a folder that is named as the run's.
+  const boards = fs.readdirSync(board).sort();
+  assert.ok(boards.length > 0);
+  for (const run of boards) {
+    assert.ok(fs.existsSync(path.join(out('stopped'), 'runs', run, 'summary.json')), run);
+    const [file, ...others] = fs.readdirSync(path.join(board, run));
+    assert.deepEqual(others, []);
+    assert.match(file!, /^events\.out\.tfevents\./);
+    const text = fs.readFileSync(path.join(board, run, file!), 'latin1');
+    for (const tag of ['train/reward', 'mismatch/klMuPiK3']) assert.ok(text.includes(tag), tag);
+  }
 });
 
 test('sanity writes TensorBoard files on request', () => {

@@ -160,4 +160,22 @@ describe('charts', () => {
     assert.equal(status, 1);
     assert.match(stderr, /sanity\.vl\.json: cannot read its data: ENOENT/);
   });
+
+  it('tells in one line of a spec that does not fit its data, and draws nothing', () => {
+    const file = path.join(folder, 'wrong.vl.json');
+    const encoding = { x: { field: 'a', type: 'quantitative', scale: { type: 'log' } } };
+    const spec = { data: { url: 'wrong.json' }, width: { step: 4 }, autosize: 'fit', mark: 'bar', encoding };
+    fs.writeFileSync(file, JSON.stringify(spec));
+    fs.writeFileSync(path.join(folder, 'wrong.json'), '[{"a":1}]');
+    for (const [args, message] of [
+      [[file], /^charts: .*wrong\.vl\.json: .*a chart's spec does not fit its data: [^\n]+\n$/],
+      [['--nowhere', file], /^charts: Unknown option '--nowhere'[^\n]*\n$/],
+    ] as const) {
+      const { status, stdout, stderr } = script('charts.mjs', '--out', folder, ...args);
+      assert.equal(status, 1);
+      assert.equal(stdout, '');
+      assert.match(stderr, message);
+    }
+    assert.equal(fs.existsSync(path.join(folder, 'wrong.svg')), false);
+  });
 });

@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { after, describe, it } from 'node:test';
-import { correctingPresets, simulateCorrections, simulateStep } from '../../lib/instruments/simulate.js';
+import { after, before, describe, it } from 'node:test';
+import {
+  correctingPresets,
+  resolveSimulateOptions,
+  simulateCorrections,
+  simulateStep,
+} from '../../lib/instruments/simulate.js';
 import { RunDirectory, readMetrics } from '../../lib/io/runDirectory.js';
 import { presetConfig } from '../../lib/rl/algorithms.js';
 import type { StepRecording } from '../../lib/sanity/recording.js';
@@ -54,24 +59,33 @@ describe('simulateStep', () => {
 });
 
 describe('simulateCorrections', () => {
-  it('agrees with the metrics of the run that was recorded', async () => {
-    const config = tinyConfig({
-      steps: 6,
-      recordEvery: 2,
-      trainingPrecision: 'bf16',
-      rolloutPrecision: 'bf16',
-      updatesPerStep: 1,
-      learningRate: 1e-3,
-    });
-    const directory = await RunDirectory.create(path.join(root, 'run'), { command: 'sanity', config });
+  const config = tinyConfig({
+    steps: 6,
+    recordEvery: 2,
+    trainingPrecision: 'bf16',
+    rolloutPrecision: 'bf16',
+    updatesPerStep: 1,
+    learningRate: 1e-3,
+  });
+  const run = path.join(root, 'run');
+  let made = 0;
+  const open = (command: string, of: object) =>
+    RunDirectory.create(path.join(root, `${command}-${made++}`), { command, config: of });
+  before(async () => {
+    const directory = await RunDirectory.create(run, { command: 'sanity', config });
     await runSanity(config, { directory });
-    const summary = await simulateCorrections(directory.path);
+  });
+
+  it('agrees with the metrics of the run that was recorded', async () => {
+    const all = await resolveSimulateOptions({ run });
+    const directory = await open('simulate', all);
+    const summary = await simulateCorrections(all, { directory });
     assert.deepEqual(summary.recordedSteps, [0, 2, 4]);
     assert.deepEqual(
       summary.simulations.map(({ algorithm }) => algorithm),
       [...correctingPresets],
     );
-    const metrics = await readMetrics(directory.path);
+    const metrics = await readMetrics(run);
     const own = summary.simulations.find(({ algorithm }) => algorithm === 'pg-seq-is')!;
     for (const { step, ess, weightMax } of own.steps) {
       assert.ok(Math.abs(ess - Number(metrics[step]!['algorithm/ess'])) < 1e-6);
@@ -79,17 +93,59 @@ describe('simulateCorrections', () => {
     }
     assert.equal(own.frozenAtStep, null);
     assert.ok(own.signalShare > 0.9);
+    // Differences of 1e-3 a token are beyond 0.999 to 1.001 in many responses, yet not in all.
+    const strict = summary.simulations.find(({ algorithm }) => algorithm === 'verl:decoupled_geo_rs')!;
+    assert.ok(strict.keptShare < 1);
   });
 
-  it('warns where nothing would have been left', async () => {
-    const run = path.join(root, 'run');
-    const [geometric] = (await simulateCorrections(run, ['verl:decoupled_geo_rs'])).simulations;
-    // Differences of 1e-3 a token are beyond 0.999 to 1.001 in many responses, yet not in all.
-    assert.ok(geometric!.keptShare < 1);
-    await assert.rejects(simulateCorrections(path.join(root, 'missing')), /the folder of a run/);
-    const none = await RunDirectory.create(path.join(root, 'none'), { command: 'sanity', config: {} });
-    await assert.rejects(simulateCorrections(none.path), /recorded log-probs in .*--record-every/);
-    const grid = await RunDirectory.create(path.join(root, 'grid'), { command: 'grid', config: {} });
-    await assert.rejects(simulateCorrections(grid.path), /a sanity run, got one of "grid"/);
+  it('goes on with what was interrupted, to the same numbers', async () => {
+    const some = await resolveSimulateOptions({
+      run,
+      algorithms: ['pg-seq-is', 'grpo-seq-mis', 'pg-seq-is'],
+    });
+    assert.deepEqual(some.algorithms, ['pg-seq-is', 'grpo-seq-mis'], 'each once');
+    const whole = await simulateCorrections(some, { directory: await open('simulate', some) });
+    const directory = await open('simulate', some);
+    const controller = new AbortController();
+    const stopped = await simulateCorrections(some, {
+      directory,
+      signal: controller.signal,
+      report: ({ done }) => done === 1 && controller.abort(),
+    });
+    assert.deepEqual([stopped.interrupted, stopped.recordedSteps], [true, [0, 2]]);
+    assert.ok(!existsSync(path.join(directory.path, 'summary.json')));
+    assert.deepEqual(await simulateCorrections(some, { directory }), whole);
+    const written = readFileSync(path.join(directory.path, 'summary.json'), 'utf8');
+    assert.deepEqual(JSON.parse(written), whole);
+  });
+
+  it('calls a policy frozen where too little of a signal is left, not where there was none', async () => {
+    const directory = await open('simulate', {});
+    const step = (at: number, signalShare: number) => ({
+      key: `step ${at}`,
+      value: [{ step: at, keptShare: 0, ess: 1, weightMax: 1, droppedSequences: 0, signalShare }],
+    });
+    const frozenAt = async (shares: readonly number[]) => {
+      const lines = shares.map((share, i) => JSON.stringify(step(2 * i, share)).replace('null', '"NaN"'));
+      writeFileSync(path.join(directory.path, 'points.jsonl'), `${lines.join('\n')}\n`);
+      const summary = await simulateCorrections({ run, algorithms: ['pg-seq-is'] }, { directory });
+      return summary.simulations[0]!.frozenAtStep;
+    };
+    assert.equal(await frozenAt([0.9, 0.01, 0]), 2);
+    assert.equal(await frozenAt([0.01, Number.NaN, 0.05]), null);
+    assert.equal(await frozenAt([0.9, Number.NaN, Number.NaN]), null);
+    assert.equal(await frozenAt([Number.NaN, 0.9, 0.02]), 4);
+    assert.equal(await frozenAt([Number.NaN, Number.NaN, Number.NaN]), null);
+  });
+
+  it('names what it cannot use', async () => {
+    const resolve = (of: string, algorithms?: readonly string[]) =>
+      resolveSimulateOptions({ run: of, ...(algorithms && { algorithms }) });
+    await assert.rejects(resolve(path.join(root, 'missing')), /the folder of a run/);
+    const none = await open('sanity', {});
+    await assert.rejects(resolve(none.path), /recorded log-probs in .*--record-every/);
+    const grid = await open('grid', {});
+    await assert.rejects(resolve(grid.path), /a sanity run, got one of "grid"/);
+    await assert.rejects(resolve(run, ['gsop']), /each algorithm .*did you mean gspo\?/);
   });
 });

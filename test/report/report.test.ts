@@ -63,6 +63,24 @@ describe('isopolicy report', () => {
     assert.ok(!fs.existsSync(path.join(root, 'mixed.html')));
   });
 
+  it('says a title once where there is one section', () => {
+    const titled = (...args: string[]) => {
+      const out = path.join(root, 'titled.html');
+      const { status, stderr } = isopolicy(['report', ...args, '--out', out]);
+      assert.equal(status, 0, stderr);
+      return [...fs.readFileSync(out, 'utf8').matchAll(/<h([12])>([^<]*)<\/h\1>/g)].map(
+        ([, n, text]) => `${n} ${text}`,
+      );
+    };
+    assert.deepEqual(titled(dir('headroom')), ['1 headroom: headroom']);
+    assert.deepEqual(titled(dir('headroom'), '--title', 'Room'), ['1 Room', '2 headroom: headroom']);
+    assert.deepEqual(titled(dir('headroom'), dir('dial')), [
+      '1 2 runs',
+      '2 headroom: headroom',
+      '2 dial: dial',
+    ]);
+  });
+
   it('shows a half-written run as far as it goes, without a torn line', () => {
     const half = copyOf('sanity', 'half');
     fs.rmSync(path.join(half, 'summary.json'));

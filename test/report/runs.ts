@@ -6,6 +6,7 @@ import { turnDial } from '../../lib/instruments/dial.js';
 import { measureHeadroom } from '../../lib/instruments/headroom.js';
 import { climbLadder } from '../../lib/instruments/ladder.js';
 import { profileMismatch } from '../../lib/instruments/profile.js';
+import { resolveSimulateOptions, simulateCorrections } from '../../lib/instruments/simulate.js';
 import { RunDirectory } from '../../lib/io/runDirectory.js';
 import { baseConfigOf } from '../../lib/sanity/baseConfig.js';
 import { runSanity } from '../../lib/sanity/run.js';
@@ -47,6 +48,9 @@ export async function makeRuns(root: string): Promise<void> {
   const run = path.join(root, 'sanity');
   const headroom = { subject: { run }, precision: 'fp16', lossScaler: 'verl', samples: 16, seed: 1 } as const;
   await measureHeadroom(headroom, { directory: await open('headroom', headroom) });
+
+  const simulate = await resolveSimulateOptions({ run });
+  await simulateCorrections(simulate, { directory: await open('simulate', simulate) });
 }
 
-export const runNames = ['sanity', 'grid', 'mismatch', 'ladder', 'dial', 'headroom'] as const;
+export const runNames = ['sanity', 'grid', 'mismatch', 'ladder', 'dial', 'headroom', 'simulate'] as const;

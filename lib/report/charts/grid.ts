@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { GridSummary } from '../../grid/summary.js';
 import { readMetrics } from '../../io/runDirectory.js';
-import { type Figure, inline, palette, type ReportRun, thin, thinned } from '../figure.js';
+import { type Figure, inline, onPhone, palette, type ReportRun, thin, thinned } from '../figure.js';
 import { pairLabel } from './sanity.js';
 
 interface Row {
@@ -95,7 +95,13 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
         })),
       ),
       encoding: {
-        y: { field: 'group', type: 'nominal', title: null, sort: null, axis: { labelLimit: 320 } },
+        y: {
+          field: 'group',
+          type: 'nominal',
+          title: null,
+          sort: null,
+          axis: { labelLimit: onPhone(190, 320) },
+        },
       },
       layer: [
         {
@@ -116,14 +122,15 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
           },
         },
         {
-          mark: { type: 'rule' },
+          // Seen on light and on dark.
+          mark: { type: 'rule', strokeWidth: 1.5, color: '#888888' },
           encoding: {
             x: { field: 'low', type: 'quantitative' },
             x2: { field: 'high' },
           },
         },
         {
-          mark: { type: 'tick', thickness: 2, size: 12 },
+          mark: { type: 'tick', thickness: 2, size: 14, color: '#888888' },
           encoding: { x: { field: 'peak', type: 'quantitative' } },
         },
       ],
