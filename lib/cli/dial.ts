@@ -22,6 +22,7 @@ interface Sweep {
   readonly samples?: number;
   readonly seed?: number;
   readonly fitFrom?: number;
+  readonly spreads?: readonly string[];
 }
 
 interface Flags extends Sweep, BaseFlags, ExperimentFlags {
@@ -53,6 +54,7 @@ export function dialCommand(): Command {
     .addOption(integerOption('--samples <n>', 'responses in each setting (default: 512)', 2))
     .addOption(integerOption('--seed <n>', 'seed of the responses (default: 1)', 0))
     .addOption(integerOption('--fit-from <bits>', 'least mantissa bits of the fit (default: 5)', 1))
+    .addOption(listOption('--spreads <list>', 'nats of spread whose length is predicted (default: 1,2)'))
     .addOption(pathOption('--bases <dir>', 'a folder that keeps the bases (default: in the run)'));
   experimentOptions(baseOptions(command)).addHelpText(
     'after',
@@ -68,8 +70,12 @@ Examples:
 }
 
 async function dial(flags: Flags, command: Command): Promise<void> {
-  const { formats, lengths, widths, depths, baseAccuracies, baseSeeds, samples, seed, fitFrom } = flags;
-  const sweep = { formats, lengths, widths, depths, baseAccuracies, baseSeeds, samples, seed, fitFrom };
+  const { formats, lengths, widths, depths, baseAccuracies, baseSeeds, samples, seed } = flags;
+  const { fitFrom, spreads } = flags;
+  const sweep = {
+    ...{ formats, lengths, widths, depths, baseAccuracies, baseSeeds },
+    ...{ samples, seed, fitFrom, spreads },
+  };
   const options: Options = {
     ...Object.fromEntries(Object.entries(sweep).filter(([, value]) => value !== undefined)),
     base: baseOptionsOf(flags),
@@ -133,11 +139,17 @@ async function resolve(given: Options): Promise<DialConfig> {
     samples: given.samples ?? 512,
     seed: given.seed ?? 1,
     fitFrom: given.fitFrom ?? 5,
+    spreads: (given.spreads ?? ['1', '2']).map((text) =>
+      Number(text) > 0 ? Number(text) : invalid(where, '--spreads to be numbers above 0', text),
+    ),
   };
 }
 
 /** A row a format, means over the bases, and the laws. */
-export function dialReport({ points, laws, fitFrom, interrupted }: DialSummary, directory: string): string {
+export function dialReport(
+  { points, laws, predictions, fitFrom, interrupted }: DialSummary,
+  directory: string,
+): string {
   const lines: string[] = [];
   if (interrupted) lines.push(`INTERRUPTED  resume with: isopolicy dial --resume ${directory}`, '');
   if (points.length > 0) lines.push(formatsTable(points), '');
@@ -149,6 +161,7 @@ export function dialReport({ points, laws, fitFrom, interrupted }: DialSummary, 
   })) {
     if (law !== null) lines.push(...lawLines(name, law, fitFrom), '');
   }
+  if (predictions.length > 0) lines.push(...predictionLines(predictions), '');
   lines.push(`run directory: ${directory}`);
   return lines.join('\n');
 }
@@ -192,6 +205,7 @@ function lawLines(
     log2Length: 'twice the length',
     log2Width: 'twice the width',
     log2Depth: 'twice the depth',
+    baseAccuracy: 'teaching to 1 rather than 0',
     entropy: 'a nat of entropy more',
   };
   const terms = Object.entries(coefficients).map(
@@ -200,5 +214,15 @@ function lawLines(
   );
   return wrap(
     `${name}: ${terms.join(', ')}; R2 ${formatNumber(r2)} of ${observations} points on ${groups} bases with at least ${fitFrom} mantissa bits.`,
+  );
+}
+
+function predictionLines(predictions: DialSummary['predictions']): string[] {
+  const lengths = predictions.map(
+    ({ format, spread, length: { value, low, high } }) =>
+      `${formatNumber(spread)} nats at ${formatNumber(value)} tokens (${formatNumber(low)} to ${formatNumber(high)}) in ${format}`,
+  );
+  return wrap(
+    `Prediction of the last law, beyond what was measured: the responses' log-ratio has a standard deviation of ${lengths.join(', ')}.`,
   );
 }

@@ -22,6 +22,7 @@ export function gridReport(
     `${task}, at most ${steps} steps a run, ${count('finished')} of ${cells.length} runs finished`,
   ];
   if (groups.length > 0) lines.push('', groupTable(groups), '', ...wrap(verdict(groups)));
+  if (summary.thresholds.length > 0) lines.push('', thresholdTable(summary.thresholds));
   for (const { failure, directory: run } of cells) {
     if (failure !== undefined) lines.push(...wrap(`${run}: ${failure}`));
   }
@@ -53,6 +54,26 @@ function groupTable(groups: readonly GridGroup[]): string {
       formatShare(group.peakAccuracy.mean),
       `${group.collapsedAt.length} of ${group.seeds.length}`,
       formatNumber(group.meanAbsLogRatio.mean, 2),
+    ]),
+  );
+}
+
+/** The spread of responses at the start of a run that each algorithm bore, and what slowed or broke it. */
+function thresholdTable(thresholds: GridSummary['thresholds']): string {
+  const right = { align: 'right' } as const;
+  const nats = (value: number | null) => (value === null ? '-' : formatNumber(value, 2));
+  return formatTable(
+    [
+      { heading: 'std of log pi(y) - log mu(y)\nat the start, in nats' },
+      { heading: 'unharmed\nup to', ...right },
+      { heading: 'slowed\nfrom', ...right },
+      { heading: 'collapsed\nfrom', ...right },
+    ],
+    thresholds.map(({ algorithm, unharmedUpTo, slowedFrom, collapsedFrom }) => [
+      algorithm,
+      nats(unharmedUpTo),
+      nats(slowedFrom),
+      nats(collapsedFrom),
     ]),
   );
 }

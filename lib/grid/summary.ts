@@ -3,6 +3,7 @@ import { type MetricsRecord, readMetrics } from '../io/runDirectory.js';
 import { resolveSanityOptions } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
 import type { Cell, GridConfig, PrecisionPair } from './config.js';
+import { type SpreadThreshold, spreadThresholds } from './thresholds.js';
 
 export type CellStatus = 'finished' | 'interrupted' | 'failed' | 'missing';
 
@@ -37,6 +38,10 @@ export interface GridGroup extends PrecisionPair {
   readonly collapsedAt: readonly number[];
   /** Mean |log pi - log mu| per token at the end, in nats. */
   readonly meanAbsLogRatio: Spread;
+  /** Standard deviation over responses of log pi(y) - log mu(y), in nats, mean of the first five steps. */
+  readonly startSpread: Spread;
+  /** Accuracy of a step's responses, mean of the steps that every run of the grid with a step took. */
+  readonly meanAccuracy: Spread;
 }
 
 /** What a step costs, as medians over all steps of the grid. */
@@ -60,6 +65,8 @@ export interface GridSummary {
   readonly cells: readonly CellResult[];
   readonly groups: readonly GridGroup[];
   readonly costs: GridCosts;
+  /** What mismatch each algorithm bore, where it was run in several pairs of precisions. */
+  readonly thresholds: readonly SpreadThreshold[];
   /** Whether cells are left because the grid was stopped; it can be resumed. */
   readonly interrupted: boolean;
   readonly failed: number;
@@ -73,35 +80,55 @@ export async function summarizeGrid(
   stopped: boolean,
 ): Promise<GridSummary> {
   const { task, steps } = resolveSanityOptions(config.common);
-  const groups = new Map<string, CellResult[]>();
-  for (const cell of cells) {
-    if (cell.summary === null || cell.summary.steps === 0) continue;
-    const key = `${cell.algorithm} ${cell.training} ${cell.rollout}`;
-    groups.set(key, [...(groups.get(key) ?? []), cell]);
-  }
-  const records = await Promise.all(
-    cells.map(async (cell) => {
+  const runs = await Promise.all(
+    cells.map(async (cell): Promise<CellRun> => {
       try {
-        return { cell, steps: await readMetrics(join(directory, cell.directory)) };
+        return { cell, records: await readMetrics(join(directory, cell.directory)) };
       } catch {
-        return { cell, steps: [] };
+        return { cell, records: [] };
       }
     }),
   );
+  const begun = runs.filter(({ cell, records }) => cell.summary !== null && records.length > 0);
+  const commonSteps = Math.min(...begun.map(({ records }) => records.length));
+  const byPair = new Map<string, CellRun[]>();
+  for (const run of begun) {
+    const key = `${run.cell.algorithm} ${run.cell.training} ${run.cell.rollout}`;
+    byPair.set(key, [...(byPair.get(key) ?? []), run]);
+  }
+  const groups = [...byPair.values()].map((own) => groupOf(own, commonSteps));
   return {
     task,
     steps,
     cells,
-    groups: [...groups.values()].map(groupOf),
-    costs: costsOf(records),
+    groups,
+    costs: costsOf(runs),
+    thresholds: spreadThresholds(groups),
     interrupted: stopped && cells.some(({ status }) => status === 'interrupted' || status === 'missing'),
     failed: cells.filter(({ status }) => status === 'failed').length,
   };
 }
 
-function groupOf(cells: readonly CellResult[]): GridGroup {
+/** A cell and what its run logged of each step. */
+interface CellRun {
+  readonly cell: CellResult;
+  readonly records: readonly MetricsRecord[];
+}
+
+/** Steps at the start of a run whose mismatch training has hardly moved. */
+const START_STEPS = 5;
+
+function groupOf(runs: readonly CellRun[], commonSteps: number): GridGroup {
+  const cells = runs.map(({ cell }) => cell);
   const { algorithm, training, rollout } = cells[0]!;
   const summaries = cells.map(({ summary }) => summary!);
+  const meanOf = (name: string, steps: number) =>
+    spread(
+      runs.map(({ records }) => {
+        const values = records.slice(0, steps).map((record) => Number(record[name]));
+        return values.reduce((sum, x) => sum + x, 0) / values.length;
+      }),
+    );
   return {
     algorithm,
     training,
@@ -114,15 +141,17 @@ function groupOf(cells: readonly CellResult[]): GridGroup {
     passed: summaries.filter((s) => s.passed).length,
     collapsedAt: summaries.flatMap((s) => (s.collapsedAtStep === null ? [] : [s.collapsedAtStep])),
     meanAbsLogRatio: spread(summaries.map((s) => s.mismatch?.meanAbsLogRatio ?? Number.NaN)),
+    startSpread: meanOf('mismatch/seqLogRatioStd', START_STEPS),
+    meanAccuracy: meanOf('train/reward', commonSteps),
   };
 }
 
-function costsOf(runs: readonly { cell: CellResult; steps: readonly MetricsRecord[] }[]): GridCosts {
+function costsOf(runs: readonly CellRun[]): GridCosts {
   const shares: number[] = [];
   const sharesOfStep: number[] = [];
   const perToken = new Map<string, number[]>();
-  for (const { cell, steps } of runs) {
-    for (const record of steps) {
+  for (const { cell, records } of runs) {
+    for (const record of records) {
       const [rollout, score, train] = ['rollout', 'score', 'train'].map((name) =>
         Number(record[`time/${name}_s`]),
       ) as [number, number, number];

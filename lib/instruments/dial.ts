@@ -1,6 +1,7 @@
 import { basename, join } from 'node:path';
 import { PointLog } from '../io/pointLog.js';
 import type { RunDirectory } from '../io/runDirectory.js';
+import type { Interval } from '../mismatch/bootstrap.js';
 import { mismatchMetrics } from '../mismatch/metrics.js';
 import { type Base, prepareBase } from '../sanity/base.js';
 import type { BaseConfig } from '../sanity/baseConfig.js';
@@ -8,7 +9,7 @@ import { sampleResponses } from '../sanity/subject.js';
 import { createTask } from '../tasks/index.js';
 import { type FloatDType, floatBits } from '../tensor/dtype.js';
 import { TrainingEngine } from '../training/engine.js';
-import { fitLaw, type LinearLaw } from './law.js';
+import { fitLaw, type LinearLaw, type Observation, solveLaw } from './law.js';
 
 export interface DialConfig {
   readonly bases: readonly BaseConfig[];
@@ -19,6 +20,17 @@ export interface DialConfig {
   readonly seed: number;
   /** Formats of fewer mantissa bits are measured, but not fitted: they break the policy itself. */
   readonly fitFrom: number;
+  /** Spreads, in nats, whose length the law is asked for. */
+  readonly spreads: readonly number[];
+}
+
+/** The length at which the law has the responses' log-ratio spread so far. */
+export interface SpreadPrediction {
+  readonly format: 'bf16' | 'fp16';
+  /** Standard deviation over responses of log pi(y) - log mu(y), in nats. */
+  readonly spread: number;
+  /** Tokens of a response. */
+  readonly length: Interval;
 }
 
 /** Bases that it takes before the entropy is a predictor. */
@@ -53,10 +65,13 @@ export type LawTarget = (typeof lawTargets)[number];
 export interface DialSummary {
   readonly points: readonly DialPoint[];
   /**
-   * log2 of each target, linear in the mantissa bits, log2 of length, width and depth where they vary, and with eight
-   * bases or more the entropy of a token; null where there are too few points.
+   * log2 of each target, linear in the mantissa bits, log2 of length, width and depth where they vary, the accuracy at
+   * which teaching stopped where it varies between bases that are otherwise alike, and with eight bases or more the
+   * entropy of a token; null where there are too few points.
    */
   readonly laws: Readonly<Record<LawTarget, LinearLaw | null>>;
+  /** Extrapolations of the law, at the mean of everything but format and length; none where length does not vary. */
+  readonly predictions: readonly SpreadPrediction[];
   readonly fitFrom: number;
   readonly interrupted: boolean;
 }
@@ -113,6 +128,7 @@ export async function turnDial(config: DialConfig, options: DialOptions): Promis
   const summary: DialSummary = {
     points,
     laws: fitLaws(points, config.fitFrom, config.seed),
+    predictions: predictLengths(points, config),
     fitFrom: config.fitFrom,
     interrupted,
   };
@@ -126,34 +142,62 @@ export function fitLaws(
   fitFrom: number,
   seed: number,
 ): Record<LawTarget, LinearLaw | null> {
-  const fitted = points.filter(({ mantissaBits }) => mantissaBits >= fitFrom);
-  const groupOf = (point: DialPoint) =>
-    `${point.task} ${point.hiddenSize} ${point.numLayers} ${point.baseAccuracy} ${point.baseSeed}`;
-  // Entropy differs by chance from base to base: few of them do not tell what it does.
-  const withEntropy = new Set(fitted.map(groupOf)).size >= BASES_FOR_ENTROPY;
-  const law = (target: LawTarget) =>
-    fitLaw(
-      fitted
-        .filter((point) => point[target] > 0)
-        .map((point) => ({
-          group: groupOf(point),
-          y: Math.log2(point[target]),
-          x: {
-            mantissaBits: point.mantissaBits,
-            // The longest there can be: what was sampled varies by chance.
-            log2Length: Math.log2(createTask(point.task).responseLength),
-            log2Width: Math.log2(point.hiddenSize),
-            log2Depth: Math.log2(point.numLayers),
-            ...(withEntropy && { entropy: point.entropy }),
-          },
-        })),
-      seed,
-    );
   return {
-    meanAbsLogRatio: law('meanAbsLogRatio'),
-    klMuPiK3: law('klMuPiK3'),
-    seqLogRatioStd: law('seqLogRatioStd'),
+    meanAbsLogRatio: fitLaw(observe(points, 'meanAbsLogRatio', fitFrom), seed),
+    klMuPiK3: fitLaw(observe(points, 'klMuPiK3', fitFrom), seed),
+    seqLogRatioStd: fitLaw(observe(points, 'seqLogRatioStd', fitFrom), seed),
   };
+}
+
+/** log2 of a target and its predictors, of the formats that are fitted. */
+function observe(points: readonly DialPoint[], target: LawTarget, fitFrom: number): Observation[] {
+  const fitted = points.filter(({ mantissaBits }) => mantissaBits >= fitFrom);
+  const setting = (point: DialPoint) => `${point.task} ${point.hiddenSize} ${point.numLayers}`;
+  const groupOf = (point: DialPoint) => `${setting(point)} ${point.baseAccuracy} ${point.baseSeed}`;
+  const distinct = (of: (point: DialPoint) => string) => new Set(fitted.map(of)).size;
+  // Entropy differs by chance from base to base: few of them do not tell what it does.
+  const withEntropy = distinct(groupOf) >= BASES_FOR_ENTROPY;
+  // Where each setting has an accuracy of its own, the two can't be told apart.
+  const withAccuracy = distinct((point) => `${setting(point)} ${point.baseAccuracy}`) > distinct(setting);
+  return fitted
+    .filter((point) => point[target] > 0)
+    .map((point) => ({
+      group: groupOf(point),
+      y: Math.log2(point[target]),
+      x: {
+        mantissaBits: point.mantissaBits,
+        // The longest there can be: what was sampled varies by chance.
+        log2Length: Math.log2(createTask(point.task).responseLength),
+        log2Width: Math.log2(point.hiddenSize),
+        log2Depth: Math.log2(point.numLayers),
+        ...(withAccuracy && { baseAccuracy: point.baseAccuracy }),
+        ...(withEntropy && { entropy: point.entropy }),
+      },
+    }));
+}
+
+/** The lengths at which bf16 and fp16 reach each spread. */
+function predictLengths(
+  points: readonly DialPoint[],
+  { fitFrom, seed, spreads }: DialConfig,
+): SpreadPrediction[] {
+  const observations = observe(points, 'seqLogRatioStd', fitFrom);
+  const mean = Object.fromEntries(
+    Object.keys(observations[0]?.x ?? {}).map((name) => [
+      name,
+      observations.reduce((sum, { x }) => sum + x[name]!, 0) / observations.length,
+    ]),
+  );
+  return spreads.flatMap((spread) =>
+    (['bf16', 'fp16'] as const).flatMap((format) => {
+      const at = { ...mean, mantissaBits: floatBits(format)!.mantissa };
+      const found = solveLaw(observations, 'log2Length', Math.log2(spread), at, seed);
+      if (found === null) return [];
+      return [
+        { format, spread, length: { value: 2 ** found.value, low: 2 ** found.low, high: 2 ** found.high } },
+      ];
+    }),
+  );
 }
 
 async function measurePoint(

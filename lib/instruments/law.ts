@@ -18,11 +18,8 @@ export interface LinearLaw {
   readonly groups: number;
 }
 
-/**
- * Least squares of y on the predictors that vary, with 95 % bootstrap intervals over groups: whole groups are drawn, since
- * what was measured on one base is not independent. Null with fewer observations than coefficients.
- */
-export function fitLaw(observations: readonly Observation[], seed: number): LinearLaw | null {
+/** The predictors that vary, whole groups of observations, and the fit of some of those groups. */
+function design(observations: readonly Observation[]) {
   const names = Object.keys(observations[0]?.x ?? {}).filter(
     (name) => new Set(observations.map(({ x }) => x[name])).size > 1,
   );
@@ -33,6 +30,39 @@ export function fitLaw(observations: readonly Observation[], seed: number): Line
       Array.from(indices).flatMap((i) => members[i]!),
       names,
     );
+  return { names, groups, fit };
+}
+
+/**
+ * The value of one predictor at which the law reaches y, the others being as `at` has them: a prediction, with a 95 %
+ * bootstrap interval over groups. Null where that predictor does not vary or there is too little to fit.
+ */
+export function solveLaw(
+  observations: readonly Observation[],
+  predictor: string,
+  y: number,
+  at: Readonly<Record<string, number>>,
+  seed: number,
+): Interval | null {
+  const { names, groups, fit } = design(observations);
+  const own = names.indexOf(predictor);
+  if (own < 0 || observations.length <= names.length + 1) return null;
+  const solved = (indices: ArrayLike<number>) => {
+    const b = fit(indices);
+    if (b === null) return Number.NaN;
+    const others = names.reduce((sum, name, k) => (k === own ? sum : sum + b[k + 1]! * at[name]!), b[0]!);
+    return (y - others) / b[own + 1]!;
+  };
+  const interval = bootstrap(groups.length, solved, seed);
+  return Number.isFinite(interval.value) ? interval : null;
+}
+
+/**
+ * Least squares of y on the predictors that vary, with 95 % bootstrap intervals over groups: whole groups are drawn, since
+ * what was measured on one base is not independent. Null with fewer observations than coefficients.
+ */
+export function fitLaw(observations: readonly Observation[], seed: number): LinearLaw | null {
+  const { names, groups, fit } = design(observations);
   const all = fit(groups.map((_, i) => i));
   if (observations.length <= names.length + 1 || all === null) return null;
   const interval = (k: number) =>

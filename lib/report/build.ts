@@ -56,16 +56,30 @@ export async function buildSections(directories: readonly string[], text: RunTex
   }
   for (const run of runs) {
     if (run.command === 'sanity' && sanity.length > 1) continue;
-    const printed = run.summary === null ? undefined : await text(run);
+    const printed = run.summary === null ? undefined : await ofThisVersion(run, () => text(run));
     sections.push({
       title: `${run.command}: ${run.name}`,
       lines: [`isopolicy ${run.version}`, ...run.notes],
       ...(printed !== undefined && { text: printed }),
       command: `isopolicy ${run.command} (${run.directory}/config.json has every setting)`,
-      figures: await figuresOf[run.command as ReportCommand](run),
+      figures: await ofThisVersion(run, () => figuresOf[run.command as ReportCommand](run)),
     });
   }
   return sections;
+}
+
+/** A summary that lacks what this version reads is the reader's to know of, not a bug of the charts. */
+async function ofThisVersion<T>(run: ReportRun, make: () => T | Promise<T>): Promise<T> {
+  try {
+    return await make();
+  } catch (cause) {
+    if (!(cause instanceof TypeError)) throw cause;
+    throw new InvalidArgumentError(
+      `[report] expected ${run.directory}/summary.json to have the fields that this version writes, got one of ` +
+        `isopolicy ${run.version} without (${cause.message}); resume the run with this version to write it anew`,
+      { cause },
+    );
+  }
 }
 
 function checkOneTask(runs: readonly ReportRun[]): void {

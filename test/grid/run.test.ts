@@ -67,6 +67,17 @@ describe('runGrid', () => {
       metricsOf(alone.path),
     );
 
+    const records = metricsOf(alone.path);
+    const meanOf = (name: string) =>
+      records.reduce((sum, record) => sum + Number(record[name]), 0) / records.length;
+    // All four steps are the start, and every run took them.
+    assert.equal(summary.groups[1]!.startSpread.mean, meanOf('mismatch/seqLogRatioStd'));
+    assert.equal(summary.groups[1]!.meanAccuracy.max, meanOf('train/reward'));
+    assert.deepEqual(
+      summary.thresholds.map(({ algorithm }) => algorithm),
+      ['grpo', 'pg-seq-is'],
+    );
+
     // Nothing is left to do.
     const again: GridEvent[] = [];
     const repeated = await runGrid(grid, { directory, version: 'test', report: (e) => again.push(e) });

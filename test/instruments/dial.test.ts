@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, it } from 'node:test';
 import { type DialConfig, turnDial } from '../../lib/instruments/dial.js';
-import { fitLaw } from '../../lib/instruments/law.js';
+import { fitLaw, solveLaw } from '../../lib/instruments/law.js';
 import { RunDirectory } from '../../lib/io/runDirectory.js';
 import { memory } from '../../lib/runtime.js';
 import { baseConfigOf } from '../../lib/sanity/baseConfig.js';
@@ -21,6 +21,7 @@ const config: DialConfig = {
   samples: 32,
   seed: 1,
   fitFrom: 5,
+  spreads: [0.5],
 };
 const keep = (own: { task: string; baseSeed: number }) =>
   path.join(root, `${own.task}-${own.baseSeed}`.replaceAll(':', '-'));
@@ -45,6 +46,14 @@ describe('turnDial', () => {
     assert.ok(Math.abs(law.coefficients.mantissaBits!.value + 1) < 0.25, JSON.stringify(law.coefficients));
     assert.ok(Math.abs(summary.laws.klMuPiK3!.coefficients.mantissaBits!.value + 2) < 0.5);
     assert.equal(law.coefficients.log2Width, undefined, 'what does not vary explains nothing');
+    assert.equal(law.coefficients.baseAccuracy, undefined, 'each length has an accuracy of its own');
+    assert.deepEqual(
+      summary.predictions.map(({ format, spread }) => [format, spread]),
+      [
+        ['bf16', 0.5],
+        ['fp16', 0.5],
+      ],
+    );
 
     const directory = await RunDirectory.create(path.join(root, 'stopped'), { command: 'dial', config });
     const controller = new AbortController();
@@ -77,6 +86,19 @@ describe('fitLaw', () => {
       assert.ok(found.low - 0.02 < planted && planted < found.high + 0.02 && found.high - found.low < 0.1);
     }
     assert.ok(r2 > 0.99 && groups === 20);
+  });
+
+  it('is solved for a predictor, the others given', () => {
+    const noise = normals(400, 3, 0.1);
+    const observations = Array.from({ length: 400 }, (_, i) => {
+      const x = { bits: i % 7, length: Math.floor(i / 7) % 5 };
+      return { group: `${i % 20}`, y: 4 - x.bits + 0.5 * x.length + noise[i]!, x };
+    });
+    // 4 - 3 + 0.5 length = 8 at 14, far beyond what was observed.
+    const { value, low, high } = solveLaw(observations, 'length', 8, { bits: 3 }, 1)!;
+    assert.ok(Math.abs(value - 14) < 0.5 && low < 14 && 14 < high && high - low < 1);
+    assert.equal(solveLaw(observations, 'width', 8, { bits: 3 }, 1), null);
+    assert.equal(solveLaw([], 'length', 8, {}, 1), null);
   });
 
   it('is null where there is too little to fit', () => {

@@ -105,6 +105,11 @@ describe('isopolicy report', () => {
     fs.writeFileSync(path.join(torn, 'metrics.jsonl'), '{"step":0}\nnonsense\n{"step":2}\n');
     const broken = copyOf('sanity', 'broken');
     fs.writeFileSync(path.join(broken, 'summary.json'), '{"pass');
+    const { thresholds, ...earlier } = JSON.parse(
+      fs.readFileSync(path.join(copyOf('grid', 'earlier'), 'summary.json'), 'utf8'),
+    );
+    assert.ok(Array.isArray(thresholds));
+    fs.writeFileSync(path.join(dir('earlier'), 'summary.json'), JSON.stringify(earlier));
     fs.mkdirSync(dir('empty'));
     for (const [name, message] of [
       ['missing', /the folder of a run/],
@@ -113,6 +118,7 @@ describe('isopolicy report', () => {
       ['strange', /one of sanity, grid.*"sanitty" \(did you mean sanity\?\)/],
       ['torn', /metrics\.jsonl/],
       ['broken', /summary\.json to be readable JSON/],
+      ['earlier', /summary\.json to have the fields that this version writes/],
     ] as const) {
       const { status, stdout, stderr } = isopolicy(['report', dir(name)]);
       assert.equal(status, 2, `${name}: ${stderr}`);

@@ -42,6 +42,7 @@ export async function makeRuns(root: string): Promise<void> {
     samples: 16,
     seed: 1,
     fitFrom: 5,
+    spreads: [1],
   };
   await turnDial(dial, { directory: await open('dial', dial), base: () => path.join(root, 'base') });
 

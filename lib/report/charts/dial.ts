@@ -1,4 +1,4 @@
-import type { DialSummary } from '../../instruments/dial.js';
+import type { DialPoint, DialSummary, LawTarget } from '../../instruments/dial.js';
 import { precisionLabel } from '../../tensor/dtype.js';
 import { type Figure, inline, palette, type ReportRun, zoom } from '../figure.js';
 
@@ -19,10 +19,10 @@ export function figuresOfDial(run: ReportRun): Figure[] {
     ess: point.ess,
     length: point.length,
   }));
-  const chart = (id: string, title: string, field: string, axis: string, caption: string): Figure => ({
+  const chart = (id: string, title: string, target: LawTarget, field: string, axis: string): Figure => ({
     id,
     title,
-    caption,
+    caption: `${EMULATED}${summary.laws[target] === null ? '' : ' Dashed: the law, at the mean of all bases.'}`,
     spec: {
       $schema: SCHEMA,
       width: 'container',
@@ -42,13 +42,46 @@ export function figuresOfDial(run: ReportRun): Figure[] {
           mark: { type: 'line', strokeWidth: 1.2, opacity: 0.7 },
           encoding: { y: { field, type: 'quantitative', aggregate: 'mean' } },
         },
+        {
+          data: inline(lawLine(summary, target)),
+          mark: { type: 'line', strokeWidth: 2, strokeDash: [5, 4] },
+          encoding: { y: { field: 'law', type: 'quantitative' }, color: { value: '#888888' } },
+        },
       ],
     },
   });
-  const emulated = 'Formats without kernels of their own are emulated. Lines join the means over base seeds.';
   return [
-    chart('bits', 'Mismatch against mantissa bits', 'mismatch', 'mean |log pi - log mu|, nats', emulated),
-    chart('spread', 'Spread of whole responses', 'spread', 'std of log pi(y) - log mu(y), nats', emulated),
-    chart('kl', 'KL[mu||pi] per token', 'kl', 'k3, nats', emulated),
+    chart(
+      'bits',
+      'Mismatch against mantissa bits',
+      'meanAbsLogRatio',
+      'mismatch',
+      'mean |log pi - log mu|, nats',
+    ),
+    chart(
+      'spread',
+      'Spread of whole responses',
+      'seqLogRatioStd',
+      'spread',
+      'std of log pi(y) - log mu(y), nats',
+    ),
+    chart('kl', 'KL[mu||pi] per token', 'klMuPiK3', 'kl', 'k3, nats'),
   ];
+}
+
+const EMULATED = 'Formats without kernels of their own are emulated. Lines join the means over base seeds.';
+
+/** Least squares with an intercept goes through the mean of what was fitted: two points make the line. */
+function lawLine({ points, laws, fitFrom }: DialSummary, target: LawTarget): { bits: number; law: number }[] {
+  const slope = laws[target]?.coefficients.mantissaBits?.value;
+  const fitted = points.filter((point) => point.mantissaBits >= fitFrom && point[target] > 0);
+  if (slope === undefined) return [];
+  const mean = (of: (point: DialPoint) => number) =>
+    fitted.reduce((sum, point) => sum + of(point), 0) / fitted.length;
+  const [bits, y] = [mean((point) => point.mantissaBits), mean((point) => Math.log2(point[target]))];
+  const ends = fitted.map(({ mantissaBits }) => mantissaBits);
+  return [Math.min(...ends), Math.max(...ends)].map((end) => ({
+    bits: end,
+    law: 2 ** (y + slope * (end - bits)),
+  }));
 }
