@@ -1,4 +1,4 @@
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { arch, cpus } from 'node:os';
 import { join } from 'node:path';
 import { Argument, Command } from 'commander';
@@ -10,6 +10,7 @@ import type { HeadroomSummary } from '../instruments/headroom.js';
 import type { LadderSummary } from '../instruments/ladder.js';
 import type { ProfileSummary } from '../instruments/profile.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
+import { makeWritableFolder } from '../io/folder.js';
 import type { ReportRun } from '../report/figure.js';
 import type { SanityConfig } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
@@ -76,7 +77,7 @@ async function report(directories: readonly string[], flags: Flags): Promise<voi
   });
   const svgs: string[] = [];
   if (flags.svg !== undefined) {
-    await mkdir(flags.svg, { recursive: true });
+    await makeWritableFolder('report', '--svg', flags.svg);
     let number = 0;
     for (const { figures } of sections) {
       number++;

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
+import { makeWritableFolder } from '../io/folder.js';
 import { type RunDirectory, readMetrics } from '../io/runDirectory.js';
 import { TensorBoardWriter } from '../io/tensorboard.js';
 import { EarlyWarning, type Warning } from '../mismatch/earlyWarning.js';
@@ -95,6 +96,9 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   const started = performance.now();
   const task = createTask(config.task);
   const algorithm = await configuredAlgorithm(config);
+  if (options.tensorboard !== undefined) {
+    await makeWritableFolder('sanity', 'tensorboard', options.tensorboard);
+  }
   const checkpoint = await directory.latestCheckpoint();
   if (!checkpoint) await directory.truncateMetrics(0);
   const start = checkpoint
