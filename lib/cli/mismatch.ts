@@ -3,7 +3,13 @@ import { invalid } from '../errors.js';
 import type { ProfileConfig, ProfileGroup, ProfileSummary } from '../instruments/profile.js';
 import type { Interval } from '../mismatch/bootstrap.js';
 import type { BaseOptions } from '../sanity/baseConfig.js';
-import { baseOptionsOf, checkSubjectFlags, type SubjectFlags, subjectOptions } from './baseOptions.js';
+import {
+  baseOptionsOf,
+  checkSubjectFlags,
+  resolveSubject,
+  type SubjectFlags,
+  subjectOptions,
+} from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { formatNumber, formatTable, wrap } from './format.js';
@@ -115,7 +121,7 @@ async function resolve(given: Options): Promise<ProfileConfig> {
   if (given.run !== undefined) {
     if (given.lengths || given.baseSeeds)
       invalid('mismatch', 'no --lengths or --base-seeds beside --run', given.run);
-    return { subjects: [{ run: given.run }], ...common };
+    return { subjects: [await resolveSubject('mismatch', given)], ...common };
   }
   const base = resolveBaseOptions('mismatch', given.base);
   const [name, own, ...rest] = base.task.split(':') as [string, string, ...string[]];

@@ -157,6 +157,18 @@ export function baseName(config: BaseConfig): string {
   return [...parts, set, `seed${config.baseSeed}`].join('-').replaceAll(':', '-');
 }
 
+/** Cells that are the same once; others that would share a folder are refused, as of files of one name. */
 function uniqueCells(cells: readonly Cell[]): Cell[] {
-  return [...new Map(cells.map((cell) => [cellName(cell), cell])).values()];
+  const unique = new Map<string, Cell>();
+  for (const cell of cells) {
+    const name = cellName(cell);
+    const other = unique.get(name);
+    if (other !== undefined && other.algorithm !== cell.algorithm) {
+      throw new InvalidArgumentError(
+        `[grid] expected algorithms with names of their own, got ${other.algorithm} and ${cell.algorithm}: their runs would share a folder`,
+      );
+    }
+    unique.set(name, cell);
+  }
+  return [...unique.values()];
 }
