@@ -136,10 +136,18 @@ async function resolve(given: Options): Promise<DialConfig> {
 }
 
 /** A row a format, means over the bases, and the laws. */
-export function dialReport({ points, laws, fitFrom, interrupted }: DialSummary, directory: string): string {
+export function dialReport(summary: DialSummary, directory: string): string {
+  const { points, failures = [], laws, fitFrom, interrupted } = summary;
   const lines: string[] = [];
   if (interrupted) lines.push(`INTERRUPTED  resume with: isopolicy dial --resume ${directory}`, '');
   if (points.length > 0) lines.push(formatsTable(points), '');
+  for (const format of new Set(failures.map((failure) => failure.format))) {
+    const own = failures.filter((failure) => failure.format === format);
+    lines.push(
+      ...wrap(`${precisionLabel(format)} is too narrow for ${own.length} of the bases: ${own[0]!.failure}`),
+      '',
+    );
+  }
   const { seqLogRatioStd, meanAbsLogRatio, klMuPiK3 } = laws;
   for (const [name, law] of Object.entries({
     'mean |log pi - log mu|': meanAbsLogRatio,
