@@ -51,6 +51,8 @@ export interface SanitySummary extends Verdict {
     /** Mini-batches that were lost to overflow, and those that a retry at a lower scale saved. */
     readonly lostUpdates: number;
     readonly savedUpdates: number;
+    /** Responses of the saved mini-batches; undefined in runs of before they were counted. */
+    readonly savedResponses?: number;
   };
   /** The first warning of a growing mismatch, or null; beside `collapsedAtStep` it tells how long before. */
   readonly warning: Warning | null;
@@ -224,6 +226,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
       overflows: training.scaler.state().overflows,
       lostUpdates: total(records, 'train/skipped_updates'),
       savedUpdates: total(records, 'train/saved_updates'),
+      savedResponses: total(records, 'train/saved_responses'),
     },
     warning: watch.warning,
     set: { problems: set.indices.length, tried: set.tried, baseAccuracy: set.accuracy },
