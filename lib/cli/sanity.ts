@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
 import { Command, Option } from 'commander';
-import { InvalidArgumentError } from '../errors.js';
+import { attempt, InvalidArgumentError, throwTogether } from '../errors.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
 import type { SanityConfig, SanityOptions } from '../sanity/config.js';
 import type { FloatDType } from '../tensor/dtype.js';
@@ -78,10 +78,20 @@ async function sanity(flags: Flags, command: Command): Promise<void> {
       options,
       resolve: async (given) => {
         const { resolveSanityOptions } = await import('../sanity/config.js');
-        const config = resolveSanityOptions(given);
-        // A file that does not run, or a parameter that is wrong, shows before a folder is made.
-        await (await import('../sanity/run.js')).configuredAlgorithm(config);
-        return config;
+        const { configuredAlgorithm } = await import('../sanity/run.js');
+        const errors: unknown[] = [];
+        const config = attempt(errors, () => resolveSanityOptions(given));
+        // A file that does not run, or a parameter that is wrong, shows before a folder is made, and beside what else is.
+        const { task, algorithm, algorithmParameters } = resolveSanityOptions({
+          ...(given.task !== undefined && { task: given.task }),
+          ...(given.algorithm !== undefined && { algorithm: given.algorithm }),
+          ...(given.algorithmParameters && { algorithmParameters: given.algorithmParameters }),
+        });
+        await configuredAlgorithm({ task, algorithm, algorithmParameters }).catch((error) =>
+          errors.push(error),
+        );
+        throwTogether('sanity', errors);
+        return config!;
       },
       name: runName,
       run: async (config, { directory, signal, progress: show }) => {

@@ -248,7 +248,7 @@ export async function configuredAlgorithm({
   task,
   algorithm,
   algorithmParameters,
-}: SanityConfig): Promise<Algorithm> {
+}: Pick<SanityConfig, 'task' | 'algorithm' | 'algorithmParameters'>): Promise<Algorithm> {
   const { responseLength } = createTask(task);
   return loadAlgorithm(algorithm, algorithmParameters, { constantLength: responseLength });
 }

@@ -51,6 +51,14 @@ test('what is unknown or contradicts itself is one line, and makes no folder', (
       ['sanity', '--algorithm', 'grpo', '--set', 'rejections=[{"level":"token","measure":"k1","high":2}]'],
       /measure ratio for k1, with bounds of r itself/,
     ],
+    [
+      [
+        ...['sanity', '--solved-at-least', '0.9', '--solved-at-most', '0.1', '--numerics', 'matched'],
+        ...['--rollout-precision', 'bf16', '--prompts-per-step', '1', '--updates-per-step', '9'],
+        ...['--algorithm', 'grpo-seq-mis', '--set', 'importance.low=5'],
+      ],
+      /solvedAtLeast .*; and one precision .*; and updatesPerStep .*; and importance\.low of at most 1/,
+    ],
     [['sanity', '--algorithm', 'grpo', '--set', 'loss=gspo'], /each parameter .*got "loss"/],
     [['sanity', '--algorithm', './nowhere.ts'], /a file that can be read/],
     [['simulate', 'nowhere'], /the folder of a run/],
