@@ -1,4 +1,4 @@
-import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
+import { access, mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 
@@ -39,8 +39,8 @@ export async function makeWritableFolder(where: string, name: string, path: stri
   }
 }
 
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
+export async function exists(path: string): Promise<boolean> {
+  return access(path).then(
     () => true,
     () => false,
   );

@@ -13,12 +13,11 @@
  * "-Infinity". Steps count from 0, so the checkpoint of step N holds the state before step N runs.
  */
 import { createReadStream } from 'node:fs';
-import { access, appendFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { appendFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-
 import { checkInteger, InvalidArgumentError, invalid } from '../errors.js';
 import { atomicWrite, atomicWriteFile, syncFolder } from './atomicWrite.js';
-import { makeFolder, makeWritableFolder } from './folder.js';
+import { exists, makeFolder, makeWritableFolder } from './folder.js';
 
 /** Version of the folder's layout and of config.json; another one is refused. */
 export const RUN_FORMAT_VERSION = 1;
@@ -335,15 +334,6 @@ async function syncFile(path: string): Promise<void> {
     await file.sync();
   } finally {
     await file.close();
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
   }
 }
 

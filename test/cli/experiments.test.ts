@@ -188,3 +188,21 @@ test('sanity writes TensorBoard files on request', () => {
   const text = fs.readFileSync(path.join(board, file!), 'latin1');
   for (const tag of ['train/reward', 'mismatch/klMuPiK3', 'scaler/scale']) assert.ok(text.includes(tag), tag);
 });
+
+test('a page that cannot be written ends before it is drawn, by its own name', (t) => {
+  if (process.platform !== 'linux') return t.skip('of /proc');
+  const run = out('for-a-page');
+  fs.mkdirSync(run);
+  fs.writeFileSync(
+    path.join(run, 'config.json'),
+    JSON.stringify({ formatVersion: 1, command: 'ladder', config: {} }),
+  );
+  for (const [place, message] of [
+    ['/proc/x/page.html', /the folder of --out to be a folder that can be written \(ENOENT\)/],
+    [folder, /expected --out to be a file/],
+  ] as const) {
+    const { status, stderr } = isopolicy(['report', run, '--out', place]);
+    assert.equal(status, 2, stderr);
+    assert.match(stderr, message);
+  }
+});
