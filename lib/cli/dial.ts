@@ -57,11 +57,12 @@ export function dialCommand(): Command {
   experimentOptions(baseOptions(command)).addHelpText(
     'after',
     `
-Emulated formats have IEEE 754's rules and are kept in fp32; they stand in for no hardware.
+Emulated formats have IEEE 754's rules and are kept in fp32; they stand in for
+no hardware.
 
 Examples:
   $ isopolicy dial --task interleave:32:10
-  $ isopolicy dial --task interleave:32:10 --lengths 16,32,64 --base-seeds 1,2,3,4`,
+  $ isopolicy dial --lengths 16,32,64 --base-seeds 1,2,3,4`,
   );
   return command.action((flags: Flags) => dial(flags, command));
 }

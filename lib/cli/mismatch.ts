@@ -59,7 +59,7 @@ export function mismatchCommand(): Command {
     `
 Examples:
   $ isopolicy mismatch --task interleave:32:10
-  $ isopolicy mismatch --task interleave:32:10 --lengths 16,32,64 --precisions bf16,fp16,bf16:fp32
+  $ isopolicy mismatch --lengths 16,32,64 --precisions bf16,fp16,bf16:fp32
   $ isopolicy mismatch --run runs/my-sanity-run`,
   );
   return command.action((flags: Flags) => mismatch(flags, command));
