@@ -41,6 +41,25 @@ export function invalid(where: string, expected: string, got: unknown): never {
   throw new InvalidArgumentError(`[${where}] expected ${expected}, got ${describe(got)}`);
 }
 
+/** What `body` returns; what it throws is kept in `errors`, for {@link throwTogether} to tell with the others. */
+export function attempt<T>(errors: unknown[], body: () => T): T | undefined {
+  try {
+    return body();
+  } catch (error) {
+    errors.push(error);
+    return undefined;
+  }
+}
+
+/** Throws what checks found, all bad arguments as one error, so that nobody mends them one by one; nothing for none. */
+export function throwTogether(where: string, errors: readonly unknown[]): void {
+  if (errors.length === 0) return;
+  const other = errors.find((error) => !(error instanceof InvalidArgumentError));
+  if (other !== undefined || errors.length === 1) throw other ?? errors[0];
+  const problems = errors.map((error) => (error as Error).message.replace(/^\[[^\]]*\] expected /, ''));
+  throw new InvalidArgumentError(`[${where}] expected ${problems.join('; and ')}`, { cause: errors });
+}
+
 function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value);
   if (typeof value === 'number' || value === null || value === undefined) return String(value);

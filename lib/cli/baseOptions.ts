@@ -1,7 +1,8 @@
 /** The options of the model that an experiment starts from or measures. */
 import type { Command } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
-import { type BaseOptions, baseKeys } from '../sanity/baseConfig.js';
+import { type BaseOptions, baseKeys, resolveBaseOptions } from '../sanity/baseConfig.js';
+import type { SubjectSource } from '../sanity/subject.js';
 import { createTask, taskForms } from '../tasks/index.js';
 import { checkedOption, integerOption, numberOption, pathOption } from './options.js';
 
@@ -66,4 +67,19 @@ export function checkSubjectFlags(where: string, flags: SubjectFlags): void {
       `[${where}] expected no ${names.join(', ').replace('--num-layers', '--layers')} beside --run, whose model is measured as it is`,
     );
   }
+}
+
+/**
+ * The model to measure, from options whose base is not yet filled in.
+ *
+ * @throws InvalidArgumentError where the run is none to measure, before a folder is made for what is measured of it
+ */
+export async function resolveSubject(
+  where: string,
+  { run, base }: { readonly run?: string; readonly base?: BaseOptions },
+): Promise<SubjectSource> {
+  if (run === undefined) return { base: resolveBaseOptions(where, base) };
+  const { readSubjectRun } = await import('../sanity/subject.js');
+  await readSubjectRun(run);
+  return { run };
 }

@@ -59,12 +59,12 @@ export function dialCommand(): Command {
   experimentOptions(baseOptions(command)).addHelpText(
     'after',
     `
-Emulated formats have IEEE 754's rules and are kept in fp32; they stand
-in for no hardware.
+Emulated formats have IEEE 754's rules and are kept in fp32; they stand in for
+no hardware.
 
 Examples:
   $ isopolicy dial --task interleave:32:10
-  $ isopolicy dial --task interleave:32:10 --lengths 16,32,64 --base-seeds 1,2,3`,
+  $ isopolicy dial --lengths 16,32,64 --base-seeds 1,2,3`,
   );
   return command.action((flags: Flags) => dial(flags, command));
 }
@@ -86,6 +86,7 @@ async function dial(flags: Flags, command: Command): Promise<void> {
     {
       options,
       resolve: async (given) => ('bases' in given ? given : resolve(given)),
+      folders: { '--bases': flags.bases },
       name: (config) => `dial-${config.bases[0]!.task}`,
       run: async (config, { directory, signal, progress }) => {
         const { turnDial } = await import('../instruments/dial.js');
@@ -146,13 +147,18 @@ async function resolve(given: Options): Promise<DialConfig> {
 }
 
 /** A row a format, means over the bases, and the laws. */
-export function dialReport(
-  { points, laws, predictions, fitFrom, interrupted }: DialSummary,
-  directory: string,
-): string {
+export function dialReport(summary: DialSummary, directory: string): string {
+  const { points, failures = [], laws, predictions, fitFrom, interrupted } = summary;
   const lines: string[] = [];
   if (interrupted) lines.push(`INTERRUPTED  resume with: isopolicy dial --resume ${directory}`, '');
   if (points.length > 0) lines.push(formatsTable(points), '');
+  for (const format of new Set(failures.map((failure) => failure.format))) {
+    const own = failures.filter((failure) => failure.format === format);
+    lines.push(
+      ...wrap(`${precisionLabel(format)} is too narrow for ${own.length} of the bases: ${own[0]!.failure}`),
+      '',
+    );
+  }
   const { seqLogRatioStd, meanAbsLogRatio, klMuPiK3 } = laws;
   for (const [name, law] of Object.entries({
     'mean |log pi - log mu|': meanAbsLogRatio,

@@ -7,6 +7,7 @@ import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { InvalidArgumentError, invalid } from '../errors.js';
+import { makeWritableFolder } from '../io/folder.js';
 import { RunDirectory } from '../io/runDirectory.js';
 import { exitCodes } from './exitCodes.js';
 import { toJson, wantsColor } from './format.js';
@@ -35,6 +36,8 @@ export interface Experiment<Options extends object, Config extends object, Summa
   exitCode(summary: Summary): number;
   /** False where nothing is computed on the device, so that the addon need not be there; default true. */
   readonly native?: boolean;
+  /** Folders beside the run's own that it writes to, by the option that names them. */
+  readonly folders?: Readonly<Record<string, string | undefined>>;
 }
 
 export interface ExperimentContext {
@@ -83,15 +86,22 @@ export async function runExperiment<Options extends object, Config extends objec
   }
   const runtime = experiment.native === false ? undefined : await import('../runtime.js');
 
+  const makeFolders = async () => {
+    for (const [name, path] of Object.entries(experiment.folders ?? {})) {
+      if (path !== undefined) await makeWritableFolder(where, name, path);
+    }
+  };
   let config: Config;
   let directory: RunDirectory;
   if (flags.resume === undefined) {
     config = await experiment.resolve(experiment.options);
+    await makeFolders();
     const out = flags.out ?? defaultDirectory(experiment.name(config), new Date());
     directory = await RunDirectory.create(out, { command: where, version, config });
   } else {
     directory = await RunDirectory.open(flags.resume);
     config = await experiment.resolve(storedOptions(where, directory) as Options);
+    await makeFolders();
   }
   if (flags.threads !== undefined) runtime?.setThreads(flags.threads);
 

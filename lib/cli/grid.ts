@@ -7,7 +7,7 @@ import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { GridProgress } from './gridProgress.js';
 import { gridReport } from './gridReport.js';
-import { checkTensorboard, integerOption, listOption, pathOption } from './options.js';
+import { integerOption, listOption, pathOption } from './options.js';
 import { type TrainingFlags, trainingOptions, trainingOptionsOf } from './trainingOptions.js';
 import { version } from './version.js';
 
@@ -73,13 +73,13 @@ async function grid(flags: Flags, command: Command): Promise<void> {
     {
       options,
       resolve: async (given) => {
-        await checkTensorboard('grid', flags.tensorboard);
         const { cellConfig, extendGrid, resolveGridOptions } = await import('../grid/config.js');
         const { configuredAlgorithm } = await import('../sanity/run.js');
         const config = 'cells' in given ? extendGrid(given, options) : resolveGridOptions(given);
         for (const cell of config.cells) await configuredAlgorithm(cellConfig(config, cell));
         return config;
       },
+      folders: { '--bases': flags.bases, '--tensorboard': flags.tensorboard },
       name: (config) => `grid-${config.common.task ?? 'sort:16:10'}`,
       run: async (config, { directory, signal, progress: show }) => {
         const { runGrid } = await import('../grid/run.js');

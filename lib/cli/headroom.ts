@@ -4,7 +4,13 @@ import type { Headroom, HeadroomConfig, HeadroomSummary } from '../instruments/h
 import type { BaseOptions } from '../sanity/baseConfig.js';
 import { checkFloatDtype, type FloatDType, precisionLabel } from '../tensor/dtype.js';
 import { createLossScaler } from '../training/lossScaler.js';
-import { baseOptionsOf, checkSubjectFlags, type SubjectFlags, subjectOptions } from './baseOptions.js';
+import {
+  baseOptionsOf,
+  checkSubjectFlags,
+  resolveSubject,
+  type SubjectFlags,
+  subjectOptions,
+} from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { formatNumber, formatScale, formatShare, formatTable, wrap } from './format.js';
@@ -72,6 +78,7 @@ async function headroom(flags: Flags, command: Command): Promise<void> {
     {
       options,
       resolve: async (given) => ('subject' in given ? given : resolve(given)),
+      folders: { '--base': flags.base },
       name: () => 'headroom',
       run: async (config, { directory, signal, progress }) => {
         const { measureHeadroom } = await import('../instruments/headroom.js');
@@ -92,12 +99,10 @@ async function headroom(flags: Flags, command: Command): Promise<void> {
 }
 
 async function resolve(given: Options): Promise<HeadroomConfig> {
-  const { resolveBaseOptions } = await import('../sanity/baseConfig.js');
   const samples = given.samples ?? 64;
   if (samples % 8 !== 0) invalid('headroom', 'samples to be a multiple of 8', samples);
   return {
-    subject:
-      given.run === undefined ? { base: resolveBaseOptions('headroom', given.base) } : { run: given.run },
+    subject: await resolveSubject('headroom', given),
     precision: checkFloatDtype('headroom', 'precision', given.precision ?? 'fp16'),
     lossScaler: given.lossScaler ?? 'verl',
     samples,

@@ -2,7 +2,13 @@ import { Command } from 'commander';
 import type { LadderConfig, LadderResult, LadderSummary } from '../instruments/ladder.js';
 import type { BaseOptions } from '../sanity/baseConfig.js';
 import { checkFloatDtype, type FloatDType, precisionLabel } from '../tensor/dtype.js';
-import { baseOptionsOf, checkSubjectFlags, type SubjectFlags, subjectOptions } from './baseOptions.js';
+import {
+  baseOptionsOf,
+  checkSubjectFlags,
+  resolveSubject,
+  type SubjectFlags,
+  subjectOptions,
+} from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { formatNumber, formatTable, wrap } from './format.js';
@@ -60,10 +66,8 @@ async function ladder(flags: Flags, command: Command): Promise<void> {
       resolve: async (given) => {
         // What a run was started with has its subject already.
         if ('subject' in given) return given as unknown as LadderConfig;
-        const { resolveBaseOptions } = await import('../sanity/baseConfig.js');
         return {
-          subject:
-            given.run === undefined ? { base: resolveBaseOptions('ladder', given.base) } : { run: given.run },
+          subject: await resolveSubject('ladder', given),
           precisions: (given.precisions ?? ['bf16', 'fp16']).map(
             (text): FloatDType => checkFloatDtype('ladder', 'each precision', text),
           ),
@@ -71,6 +75,7 @@ async function ladder(flags: Flags, command: Command): Promise<void> {
           seed: given.seed ?? 1,
         };
       },
+      folders: { '--base': flags.base },
       name: () => 'ladder',
       run: async (config, { directory, signal, progress }) => {
         const { climbLadder } = await import('../instruments/ladder.js');

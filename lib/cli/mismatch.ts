@@ -3,7 +3,13 @@ import { invalid } from '../errors.js';
 import type { ProfileConfig, ProfileGroup, ProfileSummary } from '../instruments/profile.js';
 import type { Interval } from '../mismatch/bootstrap.js';
 import type { BaseOptions } from '../sanity/baseConfig.js';
-import { baseOptionsOf, checkSubjectFlags, type SubjectFlags, subjectOptions } from './baseOptions.js';
+import {
+  baseOptionsOf,
+  checkSubjectFlags,
+  resolveSubject,
+  type SubjectFlags,
+  subjectOptions,
+} from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { formatNumber, formatTable, wrap } from './format.js';
@@ -76,6 +82,7 @@ async function mismatch(flags: Flags, command: Command): Promise<void> {
     {
       options,
       resolve: async (given) => ('subjects' in given ? (given as unknown as ProfileConfig) : resolve(given)),
+      folders: { '--base': flags.base },
       name: () => 'mismatch',
       run: async (config, { directory, signal, progress }) => {
         const { profileMismatch } = await import('../instruments/profile.js');
@@ -115,7 +122,7 @@ async function resolve(given: Options): Promise<ProfileConfig> {
   if (given.run !== undefined) {
     if (given.lengths || given.baseSeeds)
       invalid('mismatch', 'no --lengths or --base-seeds beside --run', given.run);
-    return { subjects: [{ run: given.run }], ...common };
+    return { subjects: [await resolveSubject('mismatch', given)], ...common };
   }
   const base = resolveBaseOptions('mismatch', given.base);
   const [name, own, ...rest] = base.task.split(':') as [string, string, ...string[]];

@@ -1,5 +1,4 @@
 /** Options that check their value as they are parsed, before the addon is loaded. */
-import { stat } from 'node:fs/promises';
 import { Option } from 'commander';
 import { checkChoice, checkInteger, checkNumber, InvalidArgumentError, invalid } from '../errors.js';
 import { checkFloatDtype } from '../tensor/dtype.js';
@@ -54,18 +53,6 @@ export function pathOption(flags: string, description: string): Option {
   return option.argParser((text) =>
     text === '' ? invalid('cli', `${option.long} to be a path`, text) : text,
   );
-}
-
-/**
- * The folder for event files that `sanity` and `grid` take, checked before there is work to lose.
- *
- * @throws InvalidArgumentError where a file is in its place
- */
-export async function checkTensorboard(where: string, dir: string | undefined): Promise<void> {
-  if (dir === undefined) return;
-  const found = await stat(dir).catch((error: NodeJS.ErrnoException) => error);
-  const fileInTheWay = found instanceof Error ? found.code === 'ENOTDIR' : !found.isDirectory();
-  if (fileInTheWay) invalid(where, '--tensorboard to be a folder, not (in) a file', dir);
 }
 
 /** Values between commas, each of some length. */

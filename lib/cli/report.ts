@@ -1,6 +1,6 @@
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { arch, cpus } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Argument, Command } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import type { GridConfig } from '../grid/config.js';
@@ -11,6 +11,7 @@ import type { LadderSummary } from '../instruments/ladder.js';
 import type { ProfileSummary } from '../instruments/profile.js';
 import type { SimulationSummary } from '../instruments/simulate.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
+import { makeWritableFolder } from '../io/folder.js';
 import type { ReportRun } from '../report/figure.js';
 import type { SanityConfig } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
@@ -55,21 +56,11 @@ export function reportCommand(): Command {
 
 async function report(directories: readonly string[], flags: Flags): Promise<void> {
   const { buildSections } = await import('../report/build.js');
-  const { PAGE_MARK, renderPage } = await import('../report/html.js');
+  const { renderPage } = await import('../report/html.js');
   const { renderSvg } = await import('../report/render.js');
   const sections = await buildSections(directories, textOf);
   const out = flags.out ?? join(directories.length === 1 ? directories[0]! : '.', 'report.html');
-  const present = await readFile(out, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined;
-    throw new InvalidArgumentError(
-      `[report] expected --out to be a file that can be written (${error.code}), got ${out}`,
-    );
-  });
-  if (present !== undefined && !present.includes(PAGE_MARK) && !flags.force) {
-    throw new InvalidArgumentError(
-      `[report] expected ${out} to be missing or a report, got another file (--force writes over it)`,
-    );
-  }
+  await checkOut(out, flags.force === true);
   const title = flags.title ?? (sections.length === 1 ? sections[0]!.title : `${sections.length} runs`);
   const page = await renderPage({
     title,
@@ -78,7 +69,7 @@ async function report(directories: readonly string[], flags: Flags): Promise<voi
   });
   const svgs: string[] = [];
   if (flags.svg !== undefined) {
-    await mkdir(flags.svg, { recursive: true });
+    await makeWritableFolder('report', '--svg', flags.svg);
     let number = 0;
     for (const { figures } of sections) {
       number++;
@@ -96,6 +87,21 @@ async function report(directories: readonly string[], flags: Flags): Promise<voi
       ? `${toJson({ page: out, figures, svgs })}\n`
       : `${out}: ${figures} charts${svgs.length > 0 ? `, ${svgs.length} SVGs in ${flags.svg}` : ''}\n`,
   );
+}
+
+/** Refuses, before charts are drawn, a place that cannot be written and a file that is no report. */
+async function checkOut(out: string, force: boolean): Promise<void> {
+  const { PAGE_MARK } = await import('../report/html.js');
+  await makeWritableFolder('report', 'the folder of --out', dirname(out));
+  const present = await stat(out).catch(() => undefined);
+  if (present === undefined) return;
+  // A device or a pipe may never come to the end of its text.
+  if (!present.isFile()) throw new InvalidArgumentError(`[report] expected --out to be a file, got ${out}`);
+  if (!force && !(await readFile(out, 'utf8')).includes(PAGE_MARK)) {
+    throw new InvalidArgumentError(
+      `[report] expected ${out} to be missing or a report, got another file (--force writes over it)`,
+    );
+  }
 }
 
 /** What the command of a finished run printed. */

@@ -1,13 +1,13 @@
 import { basename } from 'node:path';
 import { Command, Option } from 'commander';
-import { InvalidArgumentError } from '../errors.js';
+import { attempt, InvalidArgumentError, throwTogether } from '../errors.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
 import type { SanityConfig, SanityOptions } from '../sanity/config.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { type BaseFlags, baseOptions, baseOptionsOf } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { checkTensorboard, integerOption, pathOption, precisionOption } from './options.js';
+import { integerOption, pathOption, precisionOption } from './options.js';
 import { SanityProgress } from './sanityProgress.js';
 import { sanityReport } from './sanityReport.js';
 import { type TrainingFlags, trainingOptions, trainingOptionsOf } from './trainingOptions.js';
@@ -77,13 +77,23 @@ async function sanity(flags: Flags, command: Command): Promise<void> {
     {
       options,
       resolve: async (given) => {
-        await checkTensorboard('sanity', flags.tensorboard);
         const { resolveSanityOptions } = await import('../sanity/config.js');
-        const config = resolveSanityOptions(given);
-        // A file that does not run, or a parameter that is wrong, shows before a folder is made.
-        await (await import('../sanity/run.js')).configuredAlgorithm(config);
-        return config;
+        const { configuredAlgorithm } = await import('../sanity/run.js');
+        const errors: unknown[] = [];
+        const config = attempt(errors, () => resolveSanityOptions(given));
+        // A file that does not run, or a parameter that is wrong, shows before a folder is made, and beside what else is.
+        const { task, algorithm, algorithmParameters } = resolveSanityOptions({
+          ...(given.task !== undefined && { task: given.task }),
+          ...(given.algorithm !== undefined && { algorithm: given.algorithm }),
+          ...(given.algorithmParameters && { algorithmParameters: given.algorithmParameters }),
+        });
+        await configuredAlgorithm({ task, algorithm, algorithmParameters }).catch((error) =>
+          errors.push(error),
+        );
+        throwTogether('sanity', errors);
+        return config!;
       },
+      folders: { '--base': flags.base, '--tensorboard': flags.tensorboard },
       name: runName,
       run: async (config, { directory, signal, progress: show }) => {
         const { runSanity } = await import('../sanity/run.js');

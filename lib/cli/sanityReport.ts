@@ -66,9 +66,13 @@ function settingsLine(config: SanityConfig): string {
 }
 
 function outcomeLine({ set, lossScale }: SanitySummary, { lossScaler }: SanityConfig): string {
-  const { final, overflows, savedUpdates, lostUpdates } = lossScale;
+  const { final, overflows, savedUpdates, savedResponses, lostUpdates } = lossScale;
   const fate = [
-    ...(savedUpdates > 0 ? [`${savedUpdates} saved by a retry`] : []),
+    ...(savedUpdates > 0
+      ? [
+          `${savedUpdates} saved by a retry${savedResponses === undefined ? '' : `, with ${count(savedResponses, 'rollout')}`}`,
+        ]
+      : []),
     ...(lostUpdates > 0 ? [`${lostUpdates} lost`] : []),
   ];
   const updates = fate.length === 0 ? '' : ` (updates: ${fate.join(', ')})`;

@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import { checkInteger, InvalidArgumentError, invalid } from '../errors.js';
+import { attempt, checkInteger, InvalidArgumentError, invalid, throwTogether } from '../errors.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
 import { type BaseConfig, baseConfigOf } from '../sanity/baseConfig.js';
 import { resolveSanityOptions, type SanityConfig, type SanityOptions } from '../sanity/config.js';
@@ -61,17 +61,15 @@ export function resolveGridOptions(options: GridOptions): GridConfig {
   for (const [name, list] of Object.entries({ algorithms, precisions, seeds })) {
     if (list.length === 0) invalid(where, `at least one of ${name}`, 'none');
   }
-  const pairs = precisions.map((text) => parsePrecisionPair(where, text));
-  const cells = algorithms.flatMap((algorithm) =>
-    pairs.flatMap((pair) =>
-      seeds.map(
-        (seed): Cell => ({
-          algorithm: resolveAlgorithmSpec(where, algorithm),
-          ...pair,
-          seed: checkInteger(where, 'each seed', seed, 0, 2 ** 31 - 1),
-        }),
-      ),
-    ),
+  const errors: unknown[] = [];
+  const checked = <T, U>(list: readonly T[], check: (value: T) => U): U[] =>
+    list.flatMap((value) => attempt(errors, () => [check(value)]) ?? []);
+  const specs = checked(algorithms, (algorithm) => resolveAlgorithmSpec(where, algorithm));
+  const pairs = checked(precisions, (text) => parsePrecisionPair(where, text));
+  const whole = checked(seeds, (seed) => checkInteger(where, 'each seed', seed, 0, 2 ** 31 - 1));
+  throwTogether(where, errors);
+  const cells = specs.flatMap((algorithm) =>
+    pairs.flatMap((pair) => whole.map((seed): Cell => ({ algorithm, ...pair, seed }))),
   );
   const config = { cells: uniqueCells(cells), common: options.common ?? {} };
   for (const cell of config.cells) cellConfig(config, cell);
@@ -157,6 +155,18 @@ export function baseName(config: BaseConfig): string {
   return [...parts, set, `seed${config.baseSeed}`].join('-').replaceAll(':', '-');
 }
 
+/** Cells that are the same once; others that would share a folder are refused, as of files of one name. */
 function uniqueCells(cells: readonly Cell[]): Cell[] {
-  return [...new Map(cells.map((cell) => [cellName(cell), cell])).values()];
+  const unique = new Map<string, Cell>();
+  for (const cell of cells) {
+    const name = cellName(cell);
+    const other = unique.get(name);
+    if (other !== undefined && other.algorithm !== cell.algorithm) {
+      throw new InvalidArgumentError(
+        `[grid] expected algorithms with names of their own, got ${other.algorithm} and ${cell.algorithm}: their runs would share a folder`,
+      );
+    }
+    unique.set(name, cell);
+  }
+  return [...unique.values()];
 }

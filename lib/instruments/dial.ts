@@ -1,4 +1,5 @@
 import { basename, join } from 'node:path';
+import { DeviceError } from '../errors.js';
 import { PointLog } from '../io/pointLog.js';
 import type { RunDirectory } from '../io/runDirectory.js';
 import type { Interval } from '../mismatch/bootstrap.js';
@@ -62,8 +63,15 @@ export interface DialPoint {
 export const lawTargets = ['meanAbsLogRatio', 'klMuPiK3', 'seqLogRatioStd'] as const;
 export type LawTarget = (typeof lawTargets)[number];
 
+/** A base that a format can't hold: its activations or logits overflow, so that there is nothing to sample from. */
+export interface DialFailure extends Pick<DialPoint, 'format' | 'task' | 'baseSeed'> {
+  readonly failure: string;
+}
+
 export interface DialSummary {
   readonly points: readonly DialPoint[];
+  /** Undefined in runs of before they were told apart. */
+  readonly failures?: readonly DialFailure[];
   /**
    * log2 of each target, linear in the mantissa bits, log2 of length, width and depth where they vary, the accuracy at
    * which teaching stopped where it varies between bases that are otherwise alike, and with eight bases or more the
@@ -90,14 +98,15 @@ export interface DialOptions {
  */
 export async function turnDial(config: DialConfig, options: DialOptions): Promise<DialSummary> {
   const { directory, signal, report } = options;
-  const log = await PointLog.open<DialPoint>(join(directory.path, 'points.jsonl'));
+  const log = await PointLog.open<DialPoint | DialFailure>(join(directory.path, 'points.jsonl'));
   const total = config.bases.length * config.formats.length;
   const points: DialPoint[] = [];
+  const failures: DialFailure[] = [];
   let interrupted = false;
   for (const own of config.bases) {
     const name = options.base(own);
     const keys = config.formats.map((format) => `${basename(name)} ${format}`);
-    const tell = (what: string) => report?.({ done: points.length, points: total, what });
+    const tell = (what: string) => report?.({ done: points.length + failures.length, points: total, what });
     const missing = keys.some((key) => log.get(key) === undefined);
     const base = missing
       ? await prepareBase(own, {
@@ -118,7 +127,9 @@ export async function turnDial(config: DialConfig, options: DialOptions): Promis
           break;
         }
         tell(`${own.task} seed ${own.baseSeed} ${format}`);
-        points.push(await log.measured(keys[f]!, () => measurePoint(base!, format, config)));
+        const point = await log.measured(keys[f]!, () => measureOrFail(base!, format, config));
+        if ('failure' in point) failures.push(point);
+        else points.push(point);
       }
     } finally {
       base?.model.dispose();
@@ -127,6 +138,7 @@ export async function turnDial(config: DialConfig, options: DialOptions): Promis
   }
   const summary: DialSummary = {
     points,
+    failures,
     laws: fitLaws(points, config.fitFrom, config.seed),
     predictions: predictLengths(points, config),
     fitFrom: config.fitFrom,
@@ -198,6 +210,21 @@ function predictLengths(
       ];
     }),
   );
+}
+
+/** A format too narrow for the model is a result like any other, and no reason to lose the formats after it. */
+async function measureOrFail(
+  base: Base,
+  format: FloatDType,
+  config: DialConfig,
+): Promise<DialPoint | DialFailure> {
+  try {
+    return await measurePoint(base, format, config);
+  } catch (error) {
+    if (!(error instanceof DeviceError)) throw error;
+    const { task, baseSeed } = base.config;
+    return { format, task, baseSeed, failure: error.message };
+  }
 }
 
 async function measurePoint(

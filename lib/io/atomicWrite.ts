@@ -3,14 +3,21 @@
  * renamed into it.
  */
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { InvalidArgumentError } from '../errors.js';
 
 /**
  * Replaces the file at `path` with what `write` puts into a fresh file. When `write` or the disk fails, the old
  * file stays as it was and the temporary one is removed. A symbolic link at `path` is replaced, not followed.
+ *
+ * @throws InvalidArgumentError where `path` is a device, pipe or socket, which a rename would put out of the system
  */
 export async function atomicWrite(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
+  const present = await stat(path).catch(() => undefined);
+  if (present && !present.isFile() && !present.isDirectory()) {
+    throw new InvalidArgumentError(`[write] expected a file, not a device or a pipe, got ${path}`);
+  }
   const folder = dirname(path);
   const temporary = join(folder, `.tmp-${process.pid}-${randomBytes(6).toString('hex')}`);
   const file = await open(temporary, 'wx');

@@ -13,22 +13,11 @@
  * "-Infinity". Steps count from 0, so the checkpoint of step N holds the state before step N runs.
  */
 import { createReadStream } from 'node:fs';
-import {
-  access,
-  appendFile,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  writeFile,
-} from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-
+import { appendFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { checkInteger, InvalidArgumentError, invalid } from '../errors.js';
 import { atomicWrite, atomicWriteFile, syncFolder } from './atomicWrite.js';
+import { exists, makeFolder, makeWritableFolder } from './folder.js';
 
 /** Version of the folder's layout and of config.json; another one is refused. */
 export const RUN_FORMAT_VERSION = 1;
@@ -88,20 +77,12 @@ export class RunDirectory {
    */
   static async create(dir: string, config: Readonly<Record<string, unknown>>): Promise<RunDirectory> {
     const text = encodeConfig(config);
-    try {
-      await makeFolder(dir);
-      const probe = join(dir, `.tmp-probe-${process.pid}`);
-      await writeFile(probe, 'probe');
-      await rm(probe);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === undefined) throw error;
-      const fileInTheWay = code === 'EEXIST' || code === 'ENOTDIR';
-      throw unusable(dir, fileInTheWay ? 'a folder, not (in) a file' : 'a folder that can be written', error);
-    }
+    await makeWritableFolder('run', 'out', dir);
     const taken = (await readdir(dir)).find((entry) => RUN_ENTRIES.includes(entry));
     if (taken !== undefined) {
-      throw unusable(dir, `a folder without a run (it has ${taken}; resume it or choose another)`);
+      throw new InvalidArgumentError(
+        `[run] expected out to be a folder without a run (it has ${taken}; resume it or choose another), got ${JSON.stringify(dir)}`,
+      );
     }
     await atomicWriteFile(join(dir, CONFIG), text);
     return new RunDirectory(dir, decodeConfig(dir, text));
@@ -118,7 +99,7 @@ export class RunDirectory {
     try {
       text = await readFile(join(dir, CONFIG), 'utf8');
     } catch (error) {
-      throw unusable(dir, `the folder of a run, with a ${CONFIG} that can be read`, error);
+      throw unreadable(dir, `the folder of a run, with a ${CONFIG} that can be read`, error);
     }
     return new RunDirectory(dir, decodeConfig(dir, text));
   }
@@ -269,12 +250,12 @@ function decodeConfig(dir: string, text: string): Record<string, unknown> {
   try {
     stored = JSON.parse(text);
   } catch (error) {
-    throw unusable(dir, `the folder of a run, with a ${CONFIG} of valid JSON`, error);
+    throw unreadable(dir, `the folder of a run, with a ${CONFIG} of valid JSON`, error);
   }
-  if (!isObject(stored)) throw unusable(dir, `the folder of a run, with an object in ${CONFIG}`);
+  if (!isObject(stored)) throw unreadable(dir, `the folder of a run, with an object in ${CONFIG}`);
   const { formatVersion, ...config } = stored;
   if (formatVersion !== RUN_FORMAT_VERSION) {
-    throw unusable(
+    throw unreadable(
       dir,
       `a run of format version ${RUN_FORMAT_VERSION} (${CONFIG} has ${String(formatVersion)})`,
     );
@@ -282,30 +263,13 @@ function decodeConfig(dir: string, text: string): Record<string, unknown> {
   return config;
 }
 
-/** Makes a folder and those above it. (Node's own recursive mkdir never ends where the system answers ENOENT.) */
-async function makeFolder(path: string): Promise<void> {
-  try {
-    await mkdir(path);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST' && (await stat(path)).isDirectory()) return;
-    const parent = dirname(path);
-    if (code !== 'ENOENT' || parent === path || (await exists(parent))) throw error;
-    await makeFolder(parent);
-    await mkdir(path);
-  }
-}
-
-/** The error about the option `out`, with the system's reason where it gave one. */
-function unusable(dir: string, expected: string, cause?: unknown): InvalidArgumentError {
+/** The error about a folder that is no run to be read, with the system's reason where it gave one. */
+function unreadable(dir: string, expected: string, cause?: unknown): InvalidArgumentError {
   const { code, message } = (cause ?? {}) as { code?: string; message?: string };
   const reason = cause === undefined ? '' : ` (${code ?? message})`;
-  return new InvalidArgumentError(
-    `[run] expected out to be ${expected}${reason}, got ${JSON.stringify(dir)}`,
-    {
-      cause,
-    },
-  );
+  return new InvalidArgumentError(`[run] expected ${expected}${reason}, got ${JSON.stringify(dir)}`, {
+    cause,
+  });
 }
 
 function checkStep(where: string, step: unknown): number {
@@ -370,15 +334,6 @@ async function syncFile(path: string): Promise<void> {
     await file.sync();
   } finally {
     await file.close();
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
   }
 }
 

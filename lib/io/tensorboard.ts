@@ -2,9 +2,10 @@
  * TensorBoard event files: records of TFRecord framing, each an Event message with scalar summaries, in the little of
  * protocol buffers that it takes.
  */
-import { type FileHandle, mkdir, open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { makeFolder } from './folder.js';
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   let c = n;
@@ -40,7 +41,7 @@ export class TensorBoardWriter {
   }
 
   static async open(folder: string, wallTime = Date.now() / 1e3): Promise<TensorBoardWriter> {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     const name = `events.out.tfevents.${Math.floor(wallTime)}.${hostname()}.${process.pid}`;
     const path = join(folder, name);
     const writer = new TensorBoardWriter(path, await open(path, 'a'));

@@ -14,7 +14,8 @@ export interface Divergence {
 
 /**
  * The divergence between both engines' distributions, each row a token's log-probs over the vocabulary. Sums are taken
- * in fp64 of the differences of the logs, so that engines that agree have exactly 0.
+ * in fp64 of the differences of the logs, so that engines that agree have exactly 0. A token with NaN on either side is
+ * left out; where one engine gives a probability of exactly 0 to what the other may draw, that KL is infinite.
  *
  * @param mu log-probs of the rollout engine, an array [tokens, vocabSize] a sequence
  * @param pi those of the training engine, of the same shape
@@ -29,14 +30,17 @@ export function meanDivergence(
   for (const [s, muOf] of mu.entries()) {
     const piOf = pi[s]!;
     for (let at = 0; at < muOf.length; at += vocabSize) {
+      if (hasNaN(muOf, at, vocabSize) || hasNaN(piOf, at, vocabSize)) continue;
       tokens++;
       for (let v = at; v < at + vocabSize; v++) {
         const d = muOf[v]! - piOf[v]!;
+        // NaN: both are impossible.
         if (d === 0 || Number.isNaN(d)) continue;
         const p = Math.exp(muOf[v]!);
         const q = Math.exp(piOf[v]!);
-        klMuPi += p * d;
-        klPiMu -= q * d;
+        // 0 times the logarithm of 0 counts as 0.
+        if (p > 0) klMuPi += p * d;
+        if (q > 0) klPiMu -= q * d;
         // log m - log mu = log((1 + q / p) / 2) = log1p(expm1(-d) / 2), and the same from pi.
         if (p > 0) js -= (p * Math.log1p(Math.expm1(-d) / 2)) / 2;
         if (q > 0) js -= (q * Math.log1p(Math.expm1(d) / 2)) / 2;
@@ -45,4 +49,9 @@ export function meanDivergence(
     }
   }
   return { klMuPi: klMuPi / tokens, klPiMu: klPiMu / tokens, js: js / tokens, tv: tv / tokens };
+}
+
+function hasNaN(values: Float32Array, at: number, count: number): boolean {
+  for (let i = at; i < at + count; i++) if (Number.isNaN(values[i])) return true;
+  return false;
 }

@@ -117,12 +117,13 @@ export function createAlgorithm(name: PresetName, parameters: AlgorithmParameter
   return composeAlgorithm(name, presetConfig(name, parameters));
 }
 
-/** The configuration of a preset with some of its parameters changed. */
+/** The configuration of a preset with some of its parameters changed, which are not checked here. */
 export function presetConfig(name: PresetName, parameters: AlgorithmParameters = {}): AlgorithmConfig {
   checkChoice('createAlgorithm', 'name', name, presetNames);
   const { config } = presets[name];
-  for (const key of Object.keys(parameters))
-    checkChoice(name, 'each parameter', key, parameterNames(config.loss));
+  // The loss is the preset. Other names that it has not are told by composeAlgorithm, with all else that is wrong.
+  if (Object.hasOwn(parameters, 'loss'))
+    checkChoice(name, 'each parameter', 'loss', parameterNames(config.loss));
   const { importance } = parameters;
   // Part of the importance sampling is changed, not all of it.
   const merged =

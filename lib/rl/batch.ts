@@ -95,8 +95,16 @@ export function checkPolicyLoss(where: string, value: PolicyLoss, tokens: number
   if (gradient.length !== tokens) {
     invalid(where, `loss() to return a gradient of ${tokens} (one per token)`, gradient.length);
   }
+  // An infinite one is an overflow, which a weight without bound can bring about; NaN is a mistake, which the loss
+  // scaler would take for one overflow after another.
+  const bad = gradient.findIndex(Number.isNaN);
+  if (bad >= 0) invalid(where, `loss() to return a gradient of numbers at token ${bad}`, Number.NaN);
   if (typeof metrics !== 'object' || metrics === null) {
     invalid(where, 'loss() to return an object as metrics, {} if there are none', metrics);
+  }
+  for (const [name, metric] of Object.entries(metrics)) {
+    if (!/^[^\s/]+$/.test(name)) invalid(where, 'loss() to name metrics without spaces and slashes', name);
+    if (typeof metric !== 'number') invalid(where, `loss() to return a number as metric ${name}`, metric);
   }
   return value;
 }

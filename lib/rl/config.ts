@@ -180,7 +180,9 @@ function checkCorrection(
       ] as const) {
         if (rejection[key] === undefined)
           problems.push(`${name}.${key} to be one of ${choices.join(', ')}, got none`);
-        choice(`${name}.${key}`, rejection[key], choices);
+        if (key === 'measure' && (rejection[key] as string) === 'k1') {
+          problems.push(`${name}.measure ratio for k1, with bounds of r itself, got k1`);
+        } else choice(`${name}.${key}`, rejection[key], choices);
       }
       bounds(name, rejection.low, rejection.high);
       if (rejection.measure === 'ratio') excludesOne(name, true, rejection.low, rejection.high, problems);

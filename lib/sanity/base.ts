@@ -1,7 +1,8 @@
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
+import { makeWritableFolder } from '../io/folder.js';
 import { Decoder } from '../models/decoder.js';
 import { createTask } from '../tasks/index.js';
 import type { Task } from '../tasks/task.js';
@@ -70,10 +71,14 @@ export async function prepareBase(config: BaseConfig, options: PrepareOptions = 
       }
       return loadBase(directory);
     }
+    await makeWritableFolder('base', 'base', directory);
   }
   const base = await makeBase(own, options);
+  if (directory !== undefined && base === null) {
+    // Made before the teaching, to know that it can be; with anything in it it stays.
+    await rmdir(directory).catch(() => {});
+  }
   if (base !== null && directory !== undefined) {
-    await mkdir(directory, { recursive: true });
     // base.json comes last: a folder that has it has everything.
     await saveWeights(join(directory, WEIGHTS_FILE), base.model);
     const file: BaseFile = { formatVersion: BASE_FORMAT_VERSION, config: own, set: base.set };

@@ -1,4 +1,4 @@
-import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
+import { attempt, checkChoice, checkInteger, checkNumber, invalid, throwTogether } from '../errors.js';
 import { type Numerics, type NumericsPreset, numerics } from '../numerics.js';
 import type { AlgorithmParameters } from '../rl/algorithms.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
@@ -58,12 +58,40 @@ export const PASS_ACCURACY = 0.95;
 /**
  * Fills in the defaults and checks everything.
  *
- * @throws InvalidArgumentError naming the option
+ * @throws InvalidArgumentError naming the option, or every one of the base, the engines and the batch that is wrong
  */
 export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig {
   const where = 'sanity';
   const seed = checkInteger(where, 'seed', options.seed ?? 1, 0, 2 ** 31 - 1);
-  const base = resolveBaseOptions(where, { ...options, baseSeed: options.baseSeed ?? seed });
+  const errors: unknown[] = [];
+  const base = attempt(errors, () =>
+    resolveBaseOptions(where, { ...options, baseSeed: options.baseSeed ?? seed }),
+  );
+  const engines = attempt(errors, () => resolveEngines(where, options));
+  const batch = attempt(errors, () => resolveBatch(where, options));
+  throwTogether(where, errors);
+  const stopWhenPassed = options.stopWhenPassed ?? true;
+  if (typeof stopWhenPassed !== 'boolean') invalid(where, 'stopWhenPassed to be a boolean', stopWhenPassed);
+  return {
+    ...base!,
+    ...engines!,
+    ...batch!,
+    algorithm: resolveAlgorithmSpec(where, options.algorithm ?? 'pg-seq-is'),
+    algorithmParameters: options.algorithmParameters ?? {},
+    truncated: checkChoice(where, 'truncated', options.truncated ?? 'train', truncatedModes),
+    seed,
+    steps: checkInteger(where, 'steps', options.steps ?? 160, 1, 1e6),
+    learningRate: checkNumber(where, 'learningRate', options.learningRate ?? 1e-4, 0),
+    warmupSteps: checkInteger(where, 'warmupSteps', options.warmupSteps ?? 5, 0, 1e6),
+    schedule: checkChoice(where, 'schedule', options.schedule ?? 'linear', sanitySchedules),
+    stopWhenPassed,
+    overflow: checkChoice(where, 'overflow', options.overflow ?? 'skip', overflowModes),
+    checkpointEvery: checkInteger(where, 'checkpointEvery', options.checkpointEvery ?? 10, 1, 1e6),
+    recordEvery: checkInteger(where, 'recordEvery', options.recordEvery ?? 10, 0, 1e6),
+  };
+}
+
+function resolveEngines(where: string, options: SanityOptions) {
   const trainingPrecision = checkFloatDtype(where, 'trainingPrecision', options.trainingPrecision ?? 'fp16');
   const rolloutPrecision = checkFloatDtype(
     where,
@@ -78,40 +106,17 @@ export function resolveSanityOptions(options: SanityOptions = {}): SanityConfig 
       `${trainingPrecision} and ${rolloutPrecision}`,
     );
   }
-  const promptsPerStep = checkInteger(where, 'promptsPerStep', options.promptsPerStep ?? 32, 1, 65536);
-  const groupSize = checkInteger(where, 'groupSize', options.groupSize ?? 8, 2, 65536);
-  const stopWhenPassed = options.stopWhenPassed ?? true;
-  if (typeof stopWhenPassed !== 'boolean') invalid(where, 'stopWhenPassed to be a boolean', stopWhenPassed);
   const lossScaler = options.lossScaler ?? defaultLossScaler(trainingPrecision);
   createLossScaler(lossScaler);
-  return {
-    ...base,
-    trainingPrecision,
-    rolloutPrecision,
-    algorithm: resolveAlgorithmSpec(where, options.algorithm ?? 'pg-seq-is'),
-    algorithmParameters: options.algorithmParameters ?? {},
-    truncated: checkChoice(where, 'truncated', options.truncated ?? 'train', truncatedModes),
-    numerics: mode,
-    seed,
-    steps: checkInteger(where, 'steps', options.steps ?? 160, 1, 1e6),
-    promptsPerStep,
-    groupSize,
-    updatesPerStep: checkInteger(
-      where,
-      'updatesPerStep',
-      options.updatesPerStep ?? 4,
-      1,
-      promptsPerStep * groupSize,
-    ),
-    learningRate: checkNumber(where, 'learningRate', options.learningRate ?? 1e-4, 0),
-    warmupSteps: checkInteger(where, 'warmupSteps', options.warmupSteps ?? 5, 0, 1e6),
-    schedule: checkChoice(where, 'schedule', options.schedule ?? 'linear', sanitySchedules),
-    stopWhenPassed,
-    lossScaler,
-    overflow: checkChoice(where, 'overflow', options.overflow ?? 'skip', overflowModes),
-    checkpointEvery: checkInteger(where, 'checkpointEvery', options.checkpointEvery ?? 10, 1, 1e6),
-    recordEvery: checkInteger(where, 'recordEvery', options.recordEvery ?? 10, 0, 1e6),
-  };
+  return { trainingPrecision, rolloutPrecision, numerics: mode, lossScaler };
+}
+
+function resolveBatch(where: string, options: SanityOptions) {
+  const promptsPerStep = checkInteger(where, 'promptsPerStep', options.promptsPerStep ?? 32, 1, 65536);
+  const groupSize = checkInteger(where, 'groupSize', options.groupSize ?? 8, 2, 65536);
+  const responses = promptsPerStep * groupSize;
+  const updatesPerStep = checkInteger(where, 'updatesPerStep', options.updatesPerStep ?? 4, 1, responses);
+  return { promptsPerStep, groupSize, updatesPerStep };
 }
 
 /** The numeric choices of both engines in a mode. */

@@ -2,6 +2,7 @@ import type { WarningInput } from '../mismatch/earlyWarning.js';
 import type { MismatchMetrics } from '../mismatch/metrics.js';
 import type { TrainerStep } from '../rl/trainer.js';
 import { memory } from '../runtime.js';
+import type { StepResult } from '../training/engine.js';
 
 /** A line of metrics.jsonl. */
 export type StepRecord = { readonly step: number } & Readonly<Record<string, number>>;
@@ -33,7 +34,7 @@ export function summarizeMismatch(metrics: MismatchMetrics): MismatchSummary {
 
 /** One flat record of a step, under `group/name` keys. Times and memory are the only values that differ between runs. */
 export function recordOf(
-  { step, reward, mismatch, entropy, updates, trajectories, seconds }: TrainerStep,
+  { step, reward, mismatch, entropy, updates, logprobs, trajectories, seconds }: TrainerStep,
   run: { window: number; overflows: number; lossScale: number; warned: boolean; totalSeconds: number },
 ): StepRecord {
   const last = updates.at(-1)!;
@@ -52,7 +53,8 @@ export function recordOf(
       trajectories.filter(({ completion }) => completion.finishReason === 'length').length /
       trajectories.length,
     'train/skipped_updates': updates.filter(({ skipped }) => skipped).length,
-    'train/saved_updates': updates.filter(({ skipped, retries }) => !skipped && retries > 0).length,
+    'train/saved_updates': updates.filter(saved).length,
+    'train/saved_responses': logprobs.update.filter((u) => saved(updates[u]!)).length,
     'scaler/scale': run.lossScale,
     'scaler/overflows': run.overflows,
     'warning/fired': run.warned ? 1 : 0,
@@ -71,6 +73,11 @@ export function recordOf(
   // Of the last update, where the policy has moved furthest from the one that sampled.
   for (const [name, value] of Object.entries(last.metrics)) record[`algorithm/${name}`] = value;
   return record;
+}
+
+/** Whether an update overflowed, and a retry at a lower scale saved its responses. */
+function saved({ skipped, retries }: StepResult): boolean {
+  return !skipped && retries > 0;
 }
 
 /** What the early warning reads of a step, from its record. */

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
+import { makeWritableFolder } from '../io/folder.js';
 import { type RunDirectory, readMetrics } from '../io/runDirectory.js';
 import { TensorBoardWriter } from '../io/tensorboard.js';
 import { EarlyWarning, type Warning } from '../mismatch/earlyWarning.js';
@@ -50,6 +51,8 @@ export interface SanitySummary extends Verdict {
     /** Mini-batches that were lost to overflow, and those that a retry at a lower scale saved. */
     readonly lostUpdates: number;
     readonly savedUpdates: number;
+    /** Responses of the saved mini-batches; undefined in runs of before they were counted. */
+    readonly savedResponses?: number;
   };
   /** The first warning of a growing mismatch, or null; beside `collapsedAtStep` it tells how long before. */
   readonly warning: Warning | null;
@@ -95,6 +98,9 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   const started = performance.now();
   const task = createTask(config.task);
   const algorithm = await configuredAlgorithm(config);
+  if (options.tensorboard !== undefined) {
+    await makeWritableFolder('sanity', 'tensorboard', options.tensorboard);
+  }
   const checkpoint = await directory.latestCheckpoint();
   if (!checkpoint) await directory.truncateMetrics(0);
   const start = checkpoint
@@ -220,6 +226,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
       overflows: training.scaler.state().overflows,
       lostUpdates: total(records, 'train/skipped_updates'),
       savedUpdates: total(records, 'train/saved_updates'),
+      savedResponses: total(records, 'train/saved_responses'),
     },
     warning: watch.warning,
     set: { problems: set.indices.length, tried: set.tried, baseAccuracy: set.accuracy },
@@ -241,7 +248,7 @@ export async function configuredAlgorithm({
   task,
   algorithm,
   algorithmParameters,
-}: SanityConfig): Promise<Algorithm> {
+}: Pick<SanityConfig, 'task' | 'algorithm' | 'algorithmParameters'>): Promise<Algorithm> {
   const { responseLength } = createTask(task);
   return loadAlgorithm(algorithm, algorithmParameters, { constantLength: responseLength });
 }

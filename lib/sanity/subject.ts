@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
-import { RunDirectory } from '../io/runDirectory.js';
+import { type Checkpoint, RunDirectory } from '../io/runDirectory.js';
 import { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Numerics } from '../numerics.js';
@@ -12,6 +12,7 @@ import { loadWeights } from '../training/checkpoint.js';
 import { type Base, type PrepareOptions, prepareBase } from './base.js';
 import { type BaseConfig, baseConfigOf, decoderConfig } from './baseConfig.js';
 import { resolveSanityOptions } from './config.js';
+import type { PerfectibleSet } from './perfectible.js';
 import { readSet } from './run.js';
 
 /** The model that an instrument measures: the newest weights of a sanity run, or a base. */
@@ -37,19 +38,7 @@ export async function openSubject(
     const base = await prepareBase(source.base, options);
     return base && { ...base, step: 0 };
   }
-  const directory = await RunDirectory.open(source.run);
-  const { command, config: stored } = directory.config;
-  if (command !== 'sanity' || typeof stored !== 'object' || stored === null) {
-    throw new InvalidArgumentError(
-      `[subject] expected the folder of a sanity run, got one of ${JSON.stringify(command)}: ${source.run}`,
-    );
-  }
-  const config = baseConfigOf(resolveSanityOptions(stored));
-  const checkpoint = await directory.latestCheckpoint();
-  if (checkpoint === undefined) {
-    throw new InvalidArgumentError(`[subject] expected a run with a checkpoint, got none in ${source.run}`);
-  }
-  const set = await readSet(source.run);
+  const { config, checkpoint, set } = await readSubjectRun(source.run);
   const model = new Decoder(decoderConfig(config), { seed: config.baseSeed });
   try {
     await loadWeights(join(checkpoint.path, 'model.safetensors'), model);
@@ -58,6 +47,29 @@ export async function openSubject(
     throw error;
   }
   return { config, model, task: createTask(config.task), set, step: checkpoint.step };
+}
+
+/**
+ * What a run holds of a subject beside its weights; also a check, before a folder is made for what is measured.
+ *
+ * @throws InvalidArgumentError when the folder has no sanity run, or none with a checkpoint
+ */
+export async function readSubjectRun(
+  run: string,
+): Promise<{ config: BaseConfig; checkpoint: Checkpoint; set: PerfectibleSet }> {
+  const directory = await RunDirectory.open(run);
+  const { command, config: stored } = directory.config;
+  if (command !== 'sanity' || typeof stored !== 'object' || stored === null) {
+    throw new InvalidArgumentError(
+      `[subject] expected the folder of a sanity run, got one of ${JSON.stringify(command)}: ${run}`,
+    );
+  }
+  const config = baseConfigOf(resolveSanityOptions(stored));
+  const checkpoint = await directory.latestCheckpoint();
+  if (checkpoint === undefined) {
+    throw new InvalidArgumentError(`[subject] expected a run with a checkpoint, got none in ${run}`);
+  }
+  return { config, checkpoint, set: await readSet(run) };
 }
 
 /** The prompts of a subject's perfectible set. */

@@ -24,6 +24,18 @@ const MOST_MANTISSA_BITS = 23;
 /** Other names of formats. */
 const aliases: Readonly<Record<string, EmulatedDType>> = { tf32: 'e8m10' };
 
+/** What other libraries call them: not taken, but understood. */
+const foreignNames: Readonly<Record<string, FloatDType>> = {
+  half: 'fp16',
+  float16: 'fp16',
+  f16: 'fp16',
+  bfloat16: 'bf16',
+  float: 'fp32',
+  float32: 'fp32',
+  f32: 'fp32',
+  fp8: 'e4m3',
+};
+
 /** Exponent and mantissa bits that are stored, of any float type. */
 export interface FloatBits {
   readonly exponent: number;
@@ -63,13 +75,23 @@ export function checkFloatDtype(where: string, name: string, value: unknown): Fl
     if (Object.hasOwn(aliases, value)) return aliases[value]!;
     if (floatBits(value)) return value as FloatDType;
   }
-  const near =
-    typeof value === 'string' ? nearest(value, [...floatDtypes, ...Object.keys(aliases)]) : undefined;
+  const near = typeof value === 'string' ? nearestFloat(value) : undefined;
   throw new InvalidArgumentError(
     `[${where}] expected ${name} to be fp16, bf16, fp32, tf32 or an emulated eXmY with ${LEAST_EXPONENT_BITS} to ` +
       `${MOST_EXPONENT_BITS} exponent and 1 to ${MOST_MANTISSA_BITS} mantissa bits, got ${JSON.stringify(value)}` +
       (near === undefined ? '' : ` (did you mean ${near}?)`),
   );
+}
+
+/** The type that was most likely meant: another library's name, a split that is out of range, or a slip of the pen. */
+function nearestFloat(text: string): string | undefined {
+  const name = text.toLowerCase();
+  if (Object.hasOwn(foreignNames, name)) return foreignNames[name];
+  const split = /^e(\d+)m(\d+)$/.exec(name);
+  if (split === null) return nearest(text, [...floatDtypes, ...Object.keys(aliases)]);
+  const within = (digits: string, low: number, high: number) => Math.min(Math.max(Number(digits), low), high);
+  const exponent = within(split[1]!, LEAST_EXPONENT_BITS, MOST_EXPONENT_BITS);
+  return `e${exponent}m${within(split[2]!, 1, MOST_MANTISSA_BITS)}`;
 }
 
 /** The number by which native/core/dtype.h knows a type. */

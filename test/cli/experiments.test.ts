@@ -21,13 +21,27 @@ test('what is unknown or contradicts itself is one line, and makes no folder', (
     [['mismatch', '--samples', '12'], /samples to be a multiple of 8, got 12/],
     [['mismatch', '--precisions', 'bf16:fp16:fp32'], /training:rollout, got "bf16:fp16:fp32"/],
     [['mismatch', '--base-seeds', '1,x'], /--base-seeds to be whole numbers, got "x"/],
-    [['dial', '--formats', 'e9m3'], /e9m3|eXmY/],
+    [['dial', '--formats', 'e9m3'], /got "e9m3" \(did you mean e8m3\?\)/],
+    [['ladder', '--precisions', 'bfloat16'], /did you mean bf16\?/],
+    [['ladder', '--run', 'nowhere'], /\[run\] expected the folder of a run/],
+    [['mismatch', '--run', 'nowhere'], /\[run\] expected the folder of a run/],
+    [['headroom', '--run', 'nowhere'], /\[run\] expected the folder of a run/],
+    [
+      ['grid', '--algorithms', './a/own.ts,./b/own.ts'],
+      /names of their own, got .*a\/own\.ts and .*b\/own\.ts/,
+    ],
     [['dial', '--lengths', '3,,4'], /--lengths to be values between commas/],
     [['dial', '--widths', '33'], /hiddenSize to be a multiple of 32/],
     [['headroom', '--samples', '9'], /multiple of 8/],
     [['headroom', '--loss-scaler', 'tourch'], /did you mean torch\?/],
     [['grid', '--algorithms', 'gsop'], /did you mean gspo\?/],
     [['grid', '--precisions', 'fp16:bf61'], /did you mean bf16\?/],
+    [
+      ['grid', '--algorithms', 'gsop,grpo', '--precisions', 'bf61', '--seeds', '1'],
+      /did you mean gspo\?.*; and .*did you mean bf16\?/,
+    ],
+    [['grid', '--bases', '/proc/none'], /--bases to be a folder that can be written/],
+    [['dial', '--bases', import.meta.filename], /--bases to be a folder, not \(in\) a file/],
     [['grid', '--seeds', '1,-2'], /--seeds to be whole numbers/],
     [['grid', '--set', 'clipHigh'], /--set to be name=value/],
     [['grid', '--algorithms', 'dr-grpo', '--set', 'clipHihg=0.3'], /did you mean clipHigh\?/],
@@ -37,9 +51,26 @@ test('what is unknown or contradicts itself is one line, and makes no folder', (
     ],
     [
       ['sanity', '--tensorboard', import.meta.filename],
-      /--tensorboard to be a folder, not \(in\) a file, got/,
+      /--tensorboard to be a folder, not \(in\) a file \(EEXIST\)/,
     ],
     [['grid', '--tensorboard', path.join(import.meta.filename, 'x')], /--tensorboard to be a folder, not/],
+    [
+      ['sanity', '--algorithm', 'grpo', '--set', 'clipHihg=1', '--set', 'clipLwo=1', '--set', 'vetoBelow=2'],
+      /clipHihg.*mean clipHigh\?.*clipLwo.*mean clipLow\?.*vetoBelow below 1/,
+    ],
+    [
+      ['sanity', '--algorithm', 'grpo', '--set', 'rejections=[{"level":"token","measure":"k1","high":2}]'],
+      /measure ratio for k1, with bounds of r itself/,
+    ],
+    [
+      [
+        ...['sanity', '--solved-at-least', '0.9', '--solved-at-most', '0.1', '--numerics', 'matched'],
+        ...['--rollout-precision', 'bf16', '--prompts-per-step', '1', '--updates-per-step', '9'],
+        ...['--algorithm', 'grpo-seq-mis', '--set', 'importance.low=5'],
+      ],
+      /solvedAtLeast .*; and one precision .*; and updatesPerStep .*; and importance\.low of at most 1/,
+    ],
+    [['sanity', '--algorithm', 'grpo', '--set', 'loss=gspo'], /each parameter .*got "loss"/],
     [['sanity', '--algorithm', './nowhere.ts'], /a file that can be read/],
     [['simulate'], /expected <run>, the folder of a sanity run, got none/],
     [['simulate', 'nowhere'], /the folder of a run/],
@@ -213,4 +244,22 @@ test('sanity writes TensorBoard files on request', () => {
   assert.match(file!, /^events\.out\.tfevents\./);
   const text = fs.readFileSync(path.join(board, file!), 'latin1');
   for (const tag of ['train/reward', 'mismatch/klMuPiK3', 'scaler/scale']) assert.ok(text.includes(tag), tag);
+});
+
+test('a page that cannot be written ends before it is drawn, by its own name', (t) => {
+  if (process.platform !== 'linux') return t.skip('of /proc');
+  const run = out('for-a-page');
+  fs.mkdirSync(run);
+  fs.writeFileSync(
+    path.join(run, 'config.json'),
+    JSON.stringify({ formatVersion: 1, command: 'ladder', config: {} }),
+  );
+  for (const [place, message] of [
+    ['/proc/x/page.html', /the folder of --out to be a folder that can be written \(ENOENT\)/],
+    [folder, /expected --out to be a file/],
+  ] as const) {
+    const { status, stderr } = isopolicy(['report', run, '--out', place]);
+    assert.equal(status, 2, stderr);
+    assert.match(stderr, message);
+  }
 });

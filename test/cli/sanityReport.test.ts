@@ -148,3 +148,11 @@ test('the verdict is green, red or plain', () => {
   assert.equal(report(passed, true).split('\x1b').length, 3, 'nothing else has a colour');
   assert.ok(!report(passed, false).includes('\x1b'));
 });
+
+test('updates that a retry saved stand with their rollouts', () => {
+  const lossScale = { final: 4096, overflows: 4, lostUpdates: 1, savedUpdates: 2, savedResponses: 32 };
+  assert.match(
+    sanityReport({ ...passed, lossScale }, config, 'runs/one').replaceAll('\n', ' '),
+    /4 overflows \(updates: 2 saved by a retry, with 32 rollouts, 1 lost\)/,
+  );
+});

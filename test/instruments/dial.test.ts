@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, it } from 'node:test';
+import { dialReport } from '../../lib/cli/dial.js';
 import { type DialConfig, turnDial } from '../../lib/instruments/dial.js';
 import { fitLaw, solveLaw } from '../../lib/instruments/law.js';
 import { RunDirectory } from '../../lib/io/runDirectory.js';
@@ -27,6 +28,24 @@ const keep = (own: { task: string; baseSeed: number }) =>
   path.join(root, `${own.task}-${own.baseSeed}`.replaceAll(':', '-'));
 
 describe('turnDial', () => {
+  it('a format that cannot hold the model is told, and the others are measured', async () => {
+    const { tensors } = memory();
+    const narrow = { ...config, bases: [base], formats: ['e2m1', 'bf16'] } as const;
+    const directory = await RunDirectory.create(path.join(root, 'narrow'), { command: 'dial' });
+    const summary = await turnDial(narrow, { directory, base: keep });
+    assert.equal(memory().tensors, tensors, 'tensors left');
+    assert.deepEqual(
+      summary.points.map(({ format }) => format),
+      ['bf16'],
+    );
+    const [failure] = summary.failures!;
+    assert.deepEqual([failure!.format, failure!.baseSeed], ['e2m1', base.baseSeed]);
+    assert.match(failure!.failure, /logits/);
+    assert.match(dialReport(summary, 'there'), /e2m1 \(emulated\) is too narrow for 1 of the bases/);
+    const again = await turnDial(narrow, { directory, base: () => path.join(root, 'not looked for') });
+    assert.deepEqual(again, summary);
+  });
+
   it('measures each format on each base, fits the law, and resumes to the same numbers', async () => {
     const { tensors } = memory();
     const whole = await RunDirectory.create(path.join(root, 'whole'), { command: 'dial', config });

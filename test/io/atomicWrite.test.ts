@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
@@ -47,6 +48,21 @@ describe('atomicWriteFile', () => {
     await mkdir(path);
     await assert.rejects(atomicWriteFile(path, 'text'), { code: 'EISDIR' });
     assert.deepEqual(await readdir(folder), ['taken']);
+  });
+
+  it('refuses a device or a pipe, also behind a link, and leaves it', async (t) => {
+    const path = join(folder, 'pipe');
+    if (spawnSync('mkfifo', [path]).status !== 0) return t.skip('no mkfifo here');
+    const link = join(folder, 'link');
+    await symlink(path, link);
+    for (const target of [path, link]) {
+      await assert.rejects(
+        atomicWriteFile(target, 'text'),
+        /\[write\] expected a file, not a device or a pipe/,
+      );
+    }
+    assert.ok((await stat(path)).isFIFO());
+    assert.deepEqual((await readdir(folder)).sort(), ['link', 'pipe']);
   });
 
   it('reports a missing folder, and leaves nothing', async () => {

@@ -105,6 +105,17 @@ describe('meanDivergence', () => {
     const apart = meanDivergence([Float32Array.of(0, -2000)], [Float32Array.of(-2000, 0)], 2);
     assert.ok(Math.abs(apart.js - Math.LN2) < 1e-12 && apart.tv === 1);
   });
+
+  it('takes exact zeros for what they are, and leaves out tokens with NaN', () => {
+    const half = Math.fround(Math.log(0.5));
+    const mu = [Float32Array.of(0, -Infinity, half, half, Number.NaN, 0)];
+    const pi = [Float32Array.of(half, half, half, half, half, half)];
+    const { klMuPi, klPiMu, js, tv } = meanDivergence(mu, pi, 2);
+    assert.ok(Math.abs(klMuPi - Math.log(2) / 2) < 1e-6, `${klMuPi}`);
+    assert.equal(klPiMu, Infinity);
+    assert.ok(Math.abs(tv - 0.25) < 1e-6 && js > 0 && js < Math.log(2));
+    assert.equal(meanDivergence(pi, mu, 2).klMuPi, Infinity);
+  });
 });
 
 describe('metricDefinitions', () => {

@@ -119,6 +119,14 @@ describe('Trainer and algorithm', () => {
     );
     await refuses({ loss: () => undefined }, /loss\(\) to return a number as loss, got undefined/);
     await refuses({ loss: () => ({ loss: 0, gradient: [0], metrics }) }, /a Float64Array as gradient/);
+    const lossOf = (value: number, named: object) => (batch: PolicyBatch) => ({
+      loss: 0,
+      gradient: new Float64Array(batch.logprobs.length).fill(value),
+      metrics: named,
+    });
+    await refuses({ loss: lossOf(Number.NaN, {}) }, /a gradient of numbers at token 0, got NaN/);
+    await refuses({ loss: lossOf(0, { 'a b': 1 }) }, /metrics without spaces and slashes, got "a b"/);
+    await refuses({ loss: lossOf(0, { kind: 'x' }) }, /a number as metric kind, got "x"/);
     await refuses(
       { loss: () => ({ loss: 0, gradient: new Float64Array(1), metrics }) },
       /gradient of \d+ \(one per token\), got 1/,

@@ -74,10 +74,18 @@ describe('overflow', () => {
     assert.deepEqual([lost.lostUpdates, lost.savedUpdates], [8, 0]);
     // A static scale is not lowered, so that a retry can't help, either.
     assert.equal((await scaled('retry')).summary.lossScale.lostUpdates, 8);
-    const { directory, summary } = await run({ ...settings, overflow: 'retry' });
+    const { config, directory, summary } = await run({
+      ...settings,
+      trainingPrecision: 'e4m3',
+      rolloutPrecision: 'fp16',
+      overflow: 'retry',
+    });
     assert.equal(summary.lossScale.lostUpdates, 0);
+    assert.ok(summary.lossScale.savedUpdates > 0, 'e4m3 overflows at the first scale');
     const saved = lines(directory, 'metrics.jsonl').reduce((sum, r) => sum + r['train/saved_updates']!, 0);
     assert.equal(summary.lossScale.savedUpdates, saved);
+    const responses = (config.promptsPerStep * config.groupSize) / config.updatesPerStep;
+    assert.equal(summary.lossScale.savedResponses, saved * responses);
   });
 });
 

@@ -1,0 +1,47 @@
+import { access, mkdir, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { InvalidArgumentError } from '../errors.js';
+
+/** Makes a folder and those above it. (Node's own recursive mkdir never ends where the system answers ENOENT.) */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && (await stat(path)).isDirectory()) return;
+    const parent = dirname(path);
+    if (code !== 'ENOENT' || parent === path || (await exists(parent))) throw error;
+    await makeFolder(parent);
+    await mkdir(path);
+  }
+}
+
+/**
+ * Makes a folder where it is missing and writes to it on trial, before work is done whose results belong there.
+ *
+ * @throws InvalidArgumentError naming the option `name`, with the system's reason
+ */
+export async function makeWritableFolder(where: string, name: string, path: string): Promise<void> {
+  try {
+    await makeFolder(path);
+    const probe = join(path, `.tmp-probe-${process.pid}`);
+    await writeFile(probe, 'probe');
+    await rm(probe);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === undefined) throw cause;
+    const what =
+      code === 'EEXIST' || code === 'ENOTDIR' ? 'a folder, not (in) a file' : 'a folder that can be written';
+    throw new InvalidArgumentError(
+      `[${where}] expected ${name} to be ${what} (${code}), got ${JSON.stringify(path)}`,
+      { cause },
+    );
+  }
+}
+
+export async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
