@@ -21,7 +21,11 @@ export function sanityReport(
   directory: string,
   color = false,
 ): string {
-  const lines = [verdictLine(summary, directory, color), settingsLine(config), outcomeLine(summary, config)];
+  const lines = [
+    ...verdictLines(summary, directory, color),
+    ...wrap(settingsLine(config)),
+    ...wrap(outcomeLine(summary, config)),
+  ];
   const { warning, collapsedAtStep } = summary;
   // Undefined in runs of before there were warnings.
   if (warning) {
@@ -41,18 +45,25 @@ export function sanityReport(
   return lines.join('\n');
 }
 
-function verdictLine(summary: SanitySummary, directory: string, color: boolean): string {
-  const { passed, finalAccuracy, peakAccuracy, collapsedAtStep, steps, seconds, interrupted } = summary;
+function verdictLines(summary: SanitySummary, directory: string, color: boolean): string[] {
+  const { passed, finalAccuracy, peakAccuracy, collapsedAtStep, steps, seconds, interrupted, divergence } =
+    summary;
+  const verdict = interrupted ? 'INTERRUPTED' : divergence ? 'DIVERGED' : passed ? 'PASSED' : 'NOT PASSED';
   const after = `after ${count(steps, 'step')}, ${formatDuration(seconds)}`;
-  if (interrupted) {
-    const verdict = colored('INTERRUPTED', 'red', color);
-    return `${verdict}  ${after}; resume with: isopolicy sanity --resume ${quoted(directory)}`;
-  }
-  const verdict = passed ? colored('PASSED', 'green', color) : colored('NOT PASSED', 'red', color);
-  const collapse = collapsedAtStep === null ? '' : `; collapsed at step ${collapsedAtStep + 1}`;
-  return (
-    `${verdict}  training accuracy ${formatShare(finalAccuracy)} over the last ${Math.min(WINDOW, steps)} ` +
-    `${steps === 1 ? 'step' : 'steps'} (peak ${formatShare(peakAccuracy)}) ${after}${collapse}`
+  const accuracy =
+    `training accuracy ${formatShare(finalAccuracy)} over the last ${Math.min(WINDOW, steps)} ` +
+    `${steps === 1 ? 'step' : 'steps'} (peak ${formatShare(peakAccuracy)}) ${after}`;
+  const tail = divergence
+    ? `; then there was nothing to sample from: ${divergence}`
+    : collapsedAtStep === null
+      ? ''
+      : `; collapsed at step ${collapsedAtStep + 1}`;
+  // A command stays on a line, to be copied.
+  const lines = interrupted
+    ? [`${verdict}  ${after}; resume with:`, `isopolicy sanity --resume ${quoted(directory)}`]
+    : wrap(`${verdict}  ${accuracy}${tail}`);
+  return lines.map((line, i) =>
+    i === 0 ? line.replace(verdict, colored(verdict, passed ? 'green' : 'red', color)) : line,
   );
 }
 

@@ -152,7 +152,8 @@ async function readCell(
 
 /** Whether a run reached its last step, or passed where it was to stop then. */
 function isFinished(summary: SanitySummary | null, { steps, stopWhenPassed }: SanityConfig): boolean {
-  return summary !== null && (summary.steps >= steps || (stopWhenPassed && summary.passed));
+  if (summary === null) return false;
+  return summary.steps >= steps || summary.divergence !== undefined || (stopWhenPassed && summary.passed);
 }
 
 async function readSummary(run: string): Promise<SanitySummary | null> {

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { InvalidArgumentError } from '../errors.js';
+import { DeviceError, InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
 import { type RunDirectory, readMetrics } from '../io/runDirectory.js';
@@ -42,6 +42,11 @@ export interface SanitySummary extends Verdict {
   readonly seed: number;
   /** Whether it was stopped before its end; such a run can be resumed. */
   readonly interrupted: boolean;
+  /**
+   * Why nothing could be sampled in the step after the last: logits that are not finite. Such a run counts as collapsed in
+   * that step. Undefined where that did not happen.
+   */
+  readonly divergence?: string;
   /** Means over the last window of steps (maxProbDiff: the greatest over it); null before the first step. */
   readonly mismatch: MismatchSummary | null;
   readonly lossScale: {
@@ -152,6 +157,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   const watch = new EarlyWarning();
   for (const record of records) watch.add(warningInput(record));
   let step = checkpoint?.step ?? 0;
+  let divergence: string | undefined;
   if (!signal?.aborted || checkpoint) {
     const prompts = set.indices.map((index) => task.problem(config.baseSeed, index));
     const trainer = new Trainer(rollout, training, task, prompts, { ...config, algorithm });
@@ -159,7 +165,11 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     let saved = step;
     let tracker: TensorBoardWriter | undefined;
     while (step < config.steps && !signal?.aborted && !passed()) {
-      const result = await trainer.step(step);
+      const result = await trainer.step(step).catch((error: unknown) => {
+        divergence = divergenceOf(error);
+        return null;
+      });
+      if (result === null) break;
       rewards.push(result.reward);
       const record = recordOf(result, {
         window: windowMean(rewards, step),
@@ -199,11 +209,15 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     await tracker?.close();
   }
 
-  const verdict = judge(rewards, responsesPerStep);
-  const ended = step >= config.steps || (config.stopWhenPassed && verdict.passed);
+  const judged = judge(rewards, responsesPerStep);
+  const verdict =
+    divergence === undefined
+      ? judged
+      : { ...judged, passed: false, collapsedAtStep: judged.collapsedAtStep ?? step };
+  const ended = step >= config.steps || divergence !== undefined || (config.stopWhenPassed && verdict.passed);
   const interrupted = signal?.aborted === true && !ended;
   const effect: (Setting & MismatchSummary)[] = [];
-  if (!interrupted) {
+  if (!interrupted && divergence === undefined) {
     const sequences = await sampleSequences(rollout, task, set.indices, config);
     for (const setting of effectSettings) {
       report?.({ kind: 'effect', setting });
@@ -220,6 +234,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     task: config.task,
     seed: config.seed,
     interrupted,
+    ...(divergence !== undefined && { divergence }),
     mismatch: records.length === 0 ? null : meanMismatch(records.slice(-WINDOW)),
     lossScale: {
       final: training.scaler.scale,
@@ -234,6 +249,13 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   };
   await directory.writeSummary(summary);
   return summary;
+}
+
+/** What an error tells of a policy whose logits are not finite; any other error is thrown on. */
+function divergenceOf(error: unknown): string {
+  if (error instanceof DeviceError && error.message.startsWith('[sample] expected logits'))
+    return error.message;
+  throw error;
 }
 
 function total(records: readonly StepRecord[], key: string): number {

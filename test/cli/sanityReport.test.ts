@@ -48,9 +48,11 @@ const config = resolveSanityOptions();
 test('the report of a run that passed', () => {
   assert.equal(
     sanityReport(passed, config, 'runs/one'),
-    `PASSED  training accuracy 0.963 over the last 10 steps (peak 0.967) after 112 steps, 58 s
+    `PASSED  training accuracy 0.963 over the last 10 steps (peak 0.967) after 112
+steps, 58 s
 sort:16:10, pg-seq-is, fp16, default numerics, seed 1
-163 of 400 problems kept (base accuracy 0.551), verl loss scale 65536, 1 overflow
+163 of 400 problems kept (base accuracy 0.551), verl loss scale 65536, 1
+overflow
 
 The final weights on the same tokens, scored by both engines:
 setting                    mean  KL[mu||pi]        max      nats per  times
@@ -89,30 +91,38 @@ test('a run that did not pass tells of its collapse and both precisions', () => 
     seconds: 4000,
   };
   const mixed = resolveSanityOptions({ trainingPrecision: 'bf16', rolloutPrecision: 'fp32' });
-  const [verdict, settings, outcome] = sanityReport(summary, mixed, 'x').split('\n');
-  assert.equal(
-    verdict,
-    'NOT PASSED  training accuracy 0.100 over the last 10 steps (peak 0.967) after 30 steps, 1 h 7 min; ' +
-      'collapsed at step 25',
-  );
+  const [verdict, more, settings, ...outcome] = sanityReport(summary, mixed, 'x').split('\n');
+  assert.equal(verdict, 'NOT PASSED  training accuracy 0.100 over the last 10 steps (peak 0.967) after 30');
+  assert.equal(more, 'steps, 1 h 7 min; collapsed at step 25');
   assert.equal(settings, 'sort:16:10, pg-seq-is, bf16 training, fp32 rollout, default numerics, seed 1');
-  assert.match(outcome!, /none loss scale 65536, 1 overflow$/);
+  assert.match(outcome.join(' '), /none loss scale 65536, 1 overflow /);
+});
+
+test('a run whose logits overflowed has diverged', () => {
+  const text = sanityReport(
+    { ...passed, passed: false, collapsedAtStep: 112, divergence: '[sample] expected logits below infinity' },
+    config,
+    'x',
+  );
+  assert.match(
+    text,
+    /^DIVERGED {2}training accuracy 0\.963 .*\nsteps, 58 s; then there was nothing to sample from: /,
+  );
+  for (const line of text.split('\n')) assert.ok(line.length <= 80, line);
 });
 
 test('one step is a step', () => {
-  const [verdict] = sanityReport({ ...passed, passed: false, steps: 1, seconds: 0.5 }, config, 'x').split(
-    '\n',
-  );
-  assert.match(verdict!, /over the last 1 step \(peak 0.967\) after 1 step, 0.50 s$/);
+  const text = sanityReport({ ...passed, passed: false, steps: 1, seconds: 0.5 }, config, 'x');
+  assert.match(text, /over the last 1 step \(peak 0.967\) after 1\nstep, 0.50 s\n/);
 });
 
 test('an interrupted run says how to go on, as a shell takes it, and has no table', () => {
   const summary = { ...passed, passed: false, interrupted: true, effect: [] };
   const text = sanityReport(summary, config, "runs/my run's");
-  assert.equal(
-    text.split('\n')[0],
-    "INTERRUPTED  after 112 steps, 58 s; resume with: isopolicy sanity --resume 'runs/my run'\\''s'",
-  );
+  assert.deepEqual(text.split('\n').slice(0, 2), [
+    'INTERRUPTED  after 112 steps, 58 s; resume with:',
+    "isopolicy sanity --resume 'runs/my run'\\''s'",
+  ]);
   assert.doesNotMatch(text, /setting/);
 });
 

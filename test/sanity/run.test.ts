@@ -256,6 +256,19 @@ describe('runSanity', () => {
     assert.equal(record!['train/learning_rate'], 1e-6);
   });
 
+  it('ends as diverged where logits are not finite, has a summary, and resumes to the same', async () => {
+    const config = tinyConfig({ learningRate: 1000, warmupSteps: 0 });
+    const directory = await newRun(config);
+    const summary = await runSanity(config, { directory });
+    assert.match(summary.divergence!, /^\[sample\] expected logits below infinity/);
+    assert.ok(summary.steps < config.steps && !summary.passed && !summary.interrupted);
+    assert.equal(summary.collapsedAtStep, summary.steps);
+    assert.deepEqual(summary.effect, []);
+    const { seconds, ...again } = await runSanity(config, { directory });
+    const { seconds: before, ...first } = summary;
+    assert.deepEqual(again, first);
+  });
+
   it('a set without a problem is an error that says why, before any step', async () => {
     const config = tinyConfig({ task: 'sort:12:20', baseAccuracy: 0 });
     const directory = await newRun(config);
