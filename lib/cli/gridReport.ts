@@ -1,4 +1,5 @@
 /** The end of a grid as text on stdout. */
+import { basename } from 'node:path';
 import type { GridConfig } from '../grid/config.js';
 import type { GridGroup, GridSummary } from '../grid/summary.js';
 import { colored, formatNumber, formatShare, formatTable, wrap } from './format.js';
@@ -32,13 +33,16 @@ export function gridReport(
   return lines.join('\n');
 }
 
+/** A row a pair of precisions below the name of its algorithm, which may be long. */
 function groupTable(groups: readonly GridGroup[]): string {
   const right = { align: 'right' } as const;
   const range = ({ mean, min, max }: { mean: number; min: number; max: number }) =>
     min === max ? formatShare(mean) : `${formatShare(mean)} (${formatShare(min)}-${formatShare(max)})`;
-  return formatTable(
+  const byAlgorithm = [...new Set(groups.map(({ algorithm }) => algorithm))].map((algorithm) =>
+    groups.filter((group) => group.algorithm === algorithm),
+  );
+  const table = formatTable(
     [
-      { heading: 'algorithm' },
       { heading: 'train:roll' },
       { heading: 'seeds', ...right },
       { heading: 'final accuracy', ...right },
@@ -46,16 +50,21 @@ function groupTable(groups: readonly GridGroup[]): string {
       { heading: 'collapsed', ...right },
       { heading: 'nats per\ntoken', ...right },
     ],
-    groups.map((group) => [
-      group.algorithm,
-      `${group.training}:${group.rollout}`,
-      String(group.seeds.length),
-      range(group.finalAccuracy),
-      formatShare(group.peakAccuracy.mean),
-      `${group.collapsedAt.length} of ${group.seeds.length}`,
-      formatNumber(group.meanAbsLogRatio.mean, 2),
-    ]),
+    byAlgorithm
+      .flat()
+      .map((group) => [
+        `${group.training}:${group.rollout}`,
+        String(group.seeds.length),
+        range(group.finalAccuracy),
+        formatShare(group.peakAccuracy.mean),
+        `${group.collapsedAt.length} of ${group.seeds.length}`,
+        formatNumber(group.meanAbsLogRatio.mean, 2),
+      ]),
   );
+  const lines = table.split('\n');
+  const rows = lines.splice(lines.length - groups.length);
+  const sections = byAlgorithm.flatMap((own) => [basename(own[0]!.algorithm), ...rows.splice(0, own.length)]);
+  return [...lines, ...sections].join('\n');
 }
 
 /** The spread of responses at the start of a run that each algorithm bore, and what slowed or broke it. */
@@ -70,7 +79,7 @@ function thresholdTable(thresholds: GridSummary['thresholds']): string {
       { heading: 'collapsed\nfrom', ...right },
     ],
     thresholds.map(({ algorithm, unharmedUpTo, slowedFrom, collapsedFrom }) => [
-      algorithm,
+      basename(algorithm),
       nats(unharmedUpTo),
       nats(slowedFrom),
       nats(collapsedFrom),
@@ -80,13 +89,27 @@ function thresholdTable(thresholds: GridSummary['thresholds']): string {
 
 /** What the grid shows and no more: which groups collapsed, and what limits the comparison. */
 function verdict(groups: readonly GridGroup[]): string {
-  const name = (group: GridGroup) => `${group.algorithm} in ${group.training}:${group.rollout}`;
+  const name = (group: GridGroup) => `${basename(group.algorithm)} in ${group.training}:${group.rollout}`;
   const collapsed = groups.filter((group) => group.collapsedAt.length > 0);
   const sentences = [
     collapsed.length === 0
       ? 'No run collapsed.'
       : `Collapsed: ${collapsed.map((group) => `${name(group)} (${group.collapsedAt.length} of ${group.seeds.length})`).join(', ')}.`,
   ];
+  for (const algorithm of new Set(collapsed.map((group) => group.algorithm))) {
+    const [least, ...others] = groups
+      .filter((group) => group.algorithm === algorithm)
+      .sort((a, b) => a.startSpread.mean - b.startSpread.mean);
+    if (others.length === 0) {
+      sentences.push(
+        `${basename(algorithm)} has no twin in another precision: the learning rate may be to blame.`,
+      );
+    } else if (least!.collapsedAt.length > 0) {
+      sentences.push(
+        `${name(least!)}, its least mismatch, collapsed too: the learning rate may be to blame.`,
+      );
+    }
+  }
   const open = groups.filter((group) => group.finished < group.seeds.length);
   if (open.length > 0) sentences.push(`Not at their last step: ${open.map(name).join(', ')}.`);
   const few = groups.filter((group) => group.seeds.length < 3);
