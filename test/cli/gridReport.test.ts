@@ -68,7 +68,7 @@ test('a collapse is put down to precision only where the twin holds', () => {
   assert.doesNotMatch(held, blame);
   const both = report([group('grpo', 'bf16', [4]), group('grpo', 'fp16', [5, 6])]);
   assert.match(both, blame);
-  assert.match(both, /grpo in fp16:fp16, its least\s+mismatch/);
+  assert.match(both, /grpo in\s+fp16:fp16, its least\s+mismatch/);
   assert.match(report([group('grpo', 'bf16', [4])]), /no twin/);
   assert.match(report([group('grpo', 'bf16', [])]), /No run collapsed\./);
 });
