@@ -214,7 +214,11 @@ export class MismatchAccumulator {
       probCorrelation: tokens > 0 && this.#differing === 0 ? 1 : this.#probs.correlation,
       tokenMultProbError: this.#multError / tokens,
       tokenRatioMean: 1 + excess,
-      tokenRatioStd: Math.sqrt(Math.max(0, this.#excessSquares / tokens - excess * excess)),
+      // Ratios beyond fp64 are spread without bound: not the NaN of their difference.
+      tokenRatioStd:
+        this.#excessSquares === Infinity
+          ? Infinity
+          : Math.sqrt(Math.max(0, this.#excessSquares / tokens - excess * excess)),
       tokenRatioMax: measured(Math.exp(this.#maxLogRatio)),
       tokenRatioHighShare: this.#high / tokens,
       tokenRatioLowShare: this.#low / tokens,

@@ -34,6 +34,18 @@ const pairs = fc.array(fc.array(fc.option(fc.tuple(logprob, logprob), { freq: 4 
 });
 
 describe('mismatchMetrics', () => {
+  it('has a spread without bound where a ratio is beyond fp64', () => {
+    const { tokenRatioStd, tokenRatioMean, essToken } = mismatchMetrics(
+      toBatch([
+        [
+          [-800, -0.1],
+          [-1, -1],
+        ],
+      ]),
+    );
+    assert.deepEqual([tokenRatioStd, tokenRatioMean, essToken], [Infinity, Infinity, 0.5]);
+  });
+
   it('gives the values worked out by hand', () => {
     // Probabilities (mu, pi): (1/2, 1/4), (1/4, 1/2), (1/2, 1/2) | (1/8, 1/4).
     const [eighth, quarter, half] = [Math.log(1 / 8), Math.log(1 / 4), Math.log(1 / 2)];

@@ -104,6 +104,39 @@ describe('meanDivergence', () => {
     assert.deepEqual(meanDivergence(same, same, 3), { klMuPi: 0, klPiMu: 0, js: 0, tv: 0 });
     const apart = meanDivergence([Float32Array.of(0, -2000)], [Float32Array.of(-2000, 0)], 2);
     assert.ok(Math.abs(apart.js - Math.LN2) < 1e-12 && apart.tv === 1);
+    // exp(730) is beyond fp64, exp(-730) is not.
+    const almost = meanDivergence([Float32Array.of(0, -730)], [Float32Array.of(-730, 0)], 2);
+    assert.ok(Math.abs(almost.js - Math.LN2) < 1e-12, `${almost.js}`);
+  });
+
+  it('has the digits of engines that differ by little more than the rounding of fp32', () => {
+    const V = 11;
+    const [mu, noise] = [rows(5, 200, V), normals(200 * V, 6, 1e-6)];
+    const pi = mu.map((row, t) => {
+      const logits = row.map((x, v) => x + noise[t * V + v]!);
+      const lse = Math.log(logits.reduce((sum, x) => sum + Math.exp(x), 0));
+      return logits.map((x) => Math.fround(x - lse));
+    });
+    const exact = (from: number[][], to: number[][]) => {
+      // Made to sum to 1 in fp64, which the fp32 log-probs do not.
+      const shares = (row: number[]) => {
+        const total = row.reduce((sum, x) => sum + Math.exp(x), 0);
+        return row.map((x) => Math.exp(x) / total);
+      };
+      return from.reduce((sum, row, t) => {
+        const [p, q] = [shares(row), shares(to[t]!)];
+        return sum + p.reduce((s, x, v) => s + x * Math.log1p((x - q[v]!) / q[v]!), 0) / from.length;
+      }, 0);
+    };
+    const found = meanDivergence([Float32Array.from(mu.flat())], [Float32Array.from(pi.flat())], V);
+    const [muPi, piMu] = [exact(mu, pi), exact(pi, mu)];
+    assert.ok(muPi > 0 && muPi < 1e-11, `${muPi}`);
+    for (const [kl, expected] of [
+      [found.klMuPi, muPi],
+      [found.klPiMu, piMu],
+    ] as const) {
+      assert.ok(Math.abs(kl / expected - 1) < 0.05, `${kl}, not ${expected}`);
+    }
   });
 
   it('takes exact zeros for what they are, and leaves out tokens with NaN', () => {
