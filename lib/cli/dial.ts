@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { invalid } from '../errors.js';
 import type { DialConfig, DialPoint, DialSummary } from '../instruments/dial.js';
+import { distinct } from '../instruments/distinct.js';
 import type { LinearLaw } from '../instruments/law.js';
 import type { BaseOptions } from '../sanity/baseConfig.js';
 import { checkFloatDtype, precisionLabel } from '../tensor/dtype.js';
@@ -44,7 +45,10 @@ export function dialCommand(): Command {
         'several bases, and fit how it follows mantissa bits, length, width, depth and entropy.',
     )
     .addOption(
-      listOption('--formats <list>', 'comma-separated eXmY, fp16, bf16 (default: e8m10 to e8m3, e5m10)'),
+      listOption(
+        '--formats <list>',
+        'comma-separated eXmY, tf32, fp16, bf16, fp32 (default: e8m10 to e8m3, e5m10)',
+      ),
     )
     .addOption(listOption('--lengths <list>', 'lengths of answers (default: that of --task)'))
     .addOption(listOption('--widths <list>', 'widths of the model (default: --hidden-size)'))
@@ -59,8 +63,11 @@ export function dialCommand(): Command {
   experimentOptions(baseOptions(command)).addHelpText(
     'after',
     `
-Emulated formats have IEEE 754's rules and are kept in fp32; they stand in for
-no hardware.
+eXmY has X exponent bits (2 to 8) and Y stored mantissa bits (1 to 23): e8m7 is
+bf16's split, e5m10 fp16's; tf32 is e8m10. Emulated formats have IEEE 754's
+rules, subnormals and infinities included, so e4m3 ends at 240 and e5m2 at 57344
+(OCP's e4m3fn goes to 448 and has no infinity). They are kept in fp32 and stand
+in for no hardware.
 
 Examples:
   $ isopolicy dial --task interleave:32:10
@@ -135,13 +142,15 @@ async function resolve(given: Options): Promise<DialConfig> {
     ),
   );
   return {
-    bases,
-    formats: (given.formats ?? FORMATS).map((text) => checkFloatDtype(where, 'each format', text)),
+    bases: distinct(bases),
+    formats: distinct((given.formats ?? FORMATS).map((text) => checkFloatDtype(where, 'each format', text))),
     samples: given.samples ?? 512,
     seed: given.seed ?? 1,
     fitFrom: given.fitFrom ?? 5,
-    spreads: (given.spreads ?? ['1', '2']).map((text) =>
-      Number(text) > 0 ? Number(text) : invalid(where, '--spreads to be numbers above 0', text),
+    spreads: distinct(
+      (given.spreads ?? ['1', '2']).map((text) =>
+        Number(text) > 0 ? Number(text) : invalid(where, '--spreads to be numbers above 0', text),
+      ),
     ),
   };
 }

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { distinct } from '../instruments/distinct.js';
 import type { LadderConfig, LadderResult, LadderSummary } from '../instruments/ladder.js';
 import type { BaseOptions } from '../sanity/baseConfig.js';
 import { checkFloatDtype, type FloatDType, precisionLabel } from '../tensor/dtype.js';
@@ -68,8 +69,10 @@ async function ladder(flags: Flags, command: Command): Promise<void> {
         if ('subject' in given) return given as unknown as LadderConfig;
         return {
           subject: await resolveSubject('ladder', given),
-          precisions: (given.precisions ?? ['bf16', 'fp16']).map(
-            (text): FloatDType => checkFloatDtype('ladder', 'each precision', text),
+          precisions: distinct(
+            (given.precisions ?? ['bf16', 'fp16']).map(
+              (text): FloatDType => checkFloatDtype('ladder', 'each precision', text),
+            ),
           ),
           samples: given.samples ?? 256,
           seed: given.seed ?? 1,
@@ -145,8 +148,12 @@ function resultLines(result: LadderResult, numLayers: number): string[] {
     knobTable,
     '',
     ...wrap(
-      `"going down" starts with all apart and makes one after another equal; "going up" the reverse. Alone, the knobs sum ` +
-        `to ${nats(sum)}: ${formatNumber(sum / apart.meanAbsLogRatio, 2)} times what all make together, since roundings act on one another.`,
+      '"going down" starts with all apart and makes one after another equal; "going up" the reverse.' +
+        // Of nothing there are no parts.
+        (apart.meanAbsLogRatio === 0
+          ? ''
+          : ` Alone, the knobs sum to ${nats(sum)}: ${formatNumber(sum / apart.meanAbsLogRatio, 2)} times what all make ` +
+            'together, since roundings act on one another.'),
     ),
     '',
     layerTable,

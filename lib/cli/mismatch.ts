@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { invalid } from '../errors.js';
+import { distinct } from '../instruments/distinct.js';
 import type { ProfileConfig, ProfileGroup, ProfileSummary } from '../instruments/profile.js';
 import type { Interval } from '../mismatch/bootstrap.js';
 import type { BaseOptions } from '../sanity/baseConfig.js';
@@ -117,7 +118,9 @@ async function resolve(given: Options): Promise<ProfileConfig> {
   const { GROUP } = await import('../instruments/profile.js');
   const samples = given.samples ?? 512;
   if (samples % GROUP !== 0) invalid('mismatch', `samples to be a multiple of ${GROUP}`, samples);
-  const pairs = (given.precisions ?? ['bf16', 'fp16']).map((text) => parsePrecisionPair('mismatch', text));
+  const pairs = distinct(
+    (given.precisions ?? ['bf16', 'fp16']).map((text) => parsePrecisionPair('mismatch', text)),
+  );
   const common = { pairs, samples, seed: given.seed ?? 1 };
   if (given.run !== undefined) {
     if (given.lengths || given.baseSeeds)
@@ -131,8 +134,10 @@ async function resolve(given: Options): Promise<ProfileConfig> {
     /^\d+$/.test(text) ? Number(text) : invalid('mismatch', '--base-seeds to be whole numbers', text),
   );
   return {
-    subjects: tasks.flatMap((task) =>
-      seeds.map((baseSeed) => ({ base: resolveBaseOptions('mismatch', { ...base, task, baseSeed }) })),
+    subjects: distinct(
+      tasks.flatMap((task) =>
+        seeds.map((baseSeed) => ({ base: resolveBaseOptions('mismatch', { ...base, task, baseSeed }) })),
+      ),
     ),
     ...common,
   };

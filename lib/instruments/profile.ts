@@ -40,6 +40,11 @@ export interface ProfilePoint extends Pair {
   readonly baseSeed: number;
   /** RL steps behind the weights. */
   readonly step: number;
+  /**
+   * Prompts that were answered in turn, {@link GROUP} responses each time; undefined in runs of before it was told, where
+   * each time counts as another prompt.
+   */
+  readonly prompts?: number;
   readonly accuracy: number;
   /** Mean entropy of a token under the training engine, in nats. */
   readonly entropy: number;
@@ -206,6 +211,7 @@ async function measurePoint(
     task: config.task,
     baseSeed: config.baseSeed,
     step,
+    prompts: subject.set.indices.length,
     accuracy: rewards.reduce((sum, x) => sum + x, 0) / rewards.length,
     entropy: pi.entropy.reduce((sum, x) => sum + x, 0) / pi.entropy.length,
     metrics,
@@ -230,33 +236,79 @@ async function measurePoint(
   };
 }
 
-function groupOf(pair: Pair, points: readonly ProfilePoint[], seed: number): ProfileGroup {
-  const all = points.flatMap(({ responses }) => responses);
-  const sums = (indices: Int32Array, column: 0 | 1 | 2 | 3) => {
-    let sum = 0;
-    for (const i of indices) sum += all[i]![column];
-    return sum;
+/**
+ * The responses of each prompt of each subject. What is resampled is whole prompts: responses to one prompt are alike in
+ * how far the engines are apart, so that fewer of them are independent than there are.
+ */
+function byPrompt(points: readonly ProfilePoint[]): ResponsePoint[][] {
+  return points.flatMap(({ responses, prompts = Infinity }) => {
+    const own: ResponsePoint[][] = [];
+    responses.forEach((response, i) => {
+      const prompt = Math.floor(i / GROUP) % prompts;
+      own[prompt] ??= [];
+      own[prompt].push(response);
+    });
+    return own;
+  });
+}
+
+interface Sums {
+  readonly count: number;
+  readonly tokens: number;
+  readonly logRatio: number;
+  readonly absolute: number;
+  readonly k3: number;
+}
+
+function sumsOf(responses: readonly ResponsePoint[]): Sums {
+  const column = (k: 0 | 1 | 2 | 3) => responses.reduce((sum, response) => sum + response[k], 0);
+  return {
+    count: responses.length,
+    tokens: column(0),
+    logRatio: column(1),
+    absolute: column(2),
+    k3: column(3),
   };
-  const perToken = (column: 1 | 2 | 3, factor: number) =>
-    bootstrap(all.length, (indices) => (factor * sums(indices, column)) / sums(indices, 0), seed);
+}
+
+/** The sums over prompts that were drawn, some more than once. */
+function drawn(sums: readonly Sums[], indices: Int32Array): Sums {
+  const total = { count: 0, tokens: 0, logRatio: 0, absolute: 0, k3: 0 };
+  for (const i of indices) {
+    const { count, tokens, logRatio, absolute, k3: ofPrompt } = sums[i]!;
+    total.count += count;
+    total.tokens += tokens;
+    total.logRatio += logRatio;
+    total.absolute += absolute;
+    total.k3 += ofPrompt;
+  }
+  return total;
+}
+
+function groupOf(pair: Pair, points: readonly ProfilePoint[], seed: number): ProfileGroup {
+  const prompts = byPrompt(points);
+  const sums = prompts.map(sumsOf);
+  const interval = (of: (total: Sums) => number) =>
+    bootstrap(sums.length, (indices) => of(drawn(sums, indices)), seed);
+  const lengths = prompts.flatMap((responses) => responses.map(([tokens]) => tokens));
   return {
     ...pair,
-    responses: all.length,
-    tokens: all.reduce((sum, [tokens]) => sum + tokens, 0),
-    lengthSpread: spreadOf(all.map(([tokens]) => tokens)),
+    responses: lengths.length,
+    tokens: lengths.reduce((sum, tokens) => sum + tokens, 0),
+    lengthSpread: spreadOf(lengths),
     slopePer1k: bootstrap(
-      all.length,
+      prompts.length,
       (indices) => {
         const line = new LeastSquares();
-        for (const i of indices) line.add(all[i]![0], all[i]![1]);
+        for (const i of indices) for (const [tokens, logRatio] of prompts[i]!) line.add(tokens, logRatio);
         return 1000 * line.slope;
       },
       seed,
     ),
-    driftPer1k: perToken(1, 1000),
-    sequenceKlMuPi: bootstrap(all.length, (indices) => 0 - sums(indices, 1) / indices.length, seed),
-    klMuPiK3: perToken(3, 1),
-    meanAbsLogRatio: perToken(2, 1),
+    driftPer1k: interval(({ logRatio, tokens }) => (1000 * logRatio) / tokens),
+    sequenceKlMuPi: interval(({ logRatio, count }) => 0 - logRatio / count),
+    klMuPiK3: interval((total) => total.k3 / total.tokens),
+    meanAbsLogRatio: interval(({ absolute, tokens }) => absolute / tokens),
   };
 }
 
@@ -265,30 +317,24 @@ function spreadOf(values: readonly number[]): number {
   return Math.sqrt(values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / values.length) / mean;
 }
 
-/** bf16 over fp16: responses to the same prompts with the same draws are resampled together. */
+/** bf16 over fp16: the same prompts, answered with the same draws, are resampled together. */
 function ratiosOf(points: readonly ProfilePoint[], { seed, pairs }: ProfileConfig): ProfileRatio[] {
   const of = pairs.find((pair) => same(pair, { training: 'bf16', rollout: 'bf16' }));
   const over = pairs.find((pair) => same(pair, { training: 'fp16', rollout: 'fp16' }));
   if (!of || !over) return [];
-  const [a, b] = [of, over].map((pair) => points.filter((p) => same(p, pair)).flatMap((p) => p.responses));
+  const [a, b] = [of, over].map((pair) => byPrompt(points.filter((p) => same(p, pair))).map(sumsOf));
   const count = Math.min(a!.length, b!.length);
   if (count === 0) return [];
-  const ratio = (column: 2 | 3) =>
+  const ratio = (column: 'k3' | 'absolute') =>
     bootstrap(
       count,
       (indices) => {
-        let [x, xTokens, y, yTokens] = [0, 0, 0, 0];
-        for (const i of indices) {
-          x += a![i]![column];
-          xTokens += a![i]![0];
-          y += b![i]![column];
-          yTokens += b![i]![0];
-        }
-        return x / xTokens / (y / yTokens);
+        const [x, y] = [drawn(a!, indices), drawn(b!, indices)];
+        return x[column] / x.tokens / (y[column] / y.tokens);
       },
       seed,
     );
-  return [{ of, over, klMuPiK3: ratio(3), meanAbsLogRatio: ratio(2) }];
+  return [{ of, over, klMuPiK3: ratio('k3'), meanAbsLogRatio: ratio('absolute') }];
 }
 
 function same(a: Pair, b: Pair): boolean {

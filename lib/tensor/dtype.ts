@@ -85,7 +85,11 @@ export function checkFloatDtype(where: string, name: string, value: unknown): Fl
 
 /** The type that was most likely meant: another library's name, a split that is out of range, or a slip of the pen. */
 function nearestFloat(text: string): string | undefined {
-  const name = text.toLowerCase();
+  // torch.float8_e4m3fn, fp8_e5m2, e4m3fnuz: what stands around the split says how it differs from IEEE's.
+  const name = text
+    .trim()
+    .toLowerCase()
+    .replace(/^(?:torch\.)?(?:fp|float)?\d*[-_]?(e\d+m\d+)(?:fn|fnuz|b\d+fnuz)?$/, '$1');
   if (Object.hasOwn(foreignNames, name)) return foreignNames[name];
   const split = /^e(\d+)m(\d+)$/.exec(name);
   if (split === null) return nearest(text, [...floatDtypes, ...Object.keys(aliases)]);

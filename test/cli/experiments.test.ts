@@ -95,6 +95,29 @@ test('every command has help without the addon, in 80 columns', () => {
   }
 });
 
+test('what is named twice is measured once and counts once', () => {
+  const twice = [...base, '--samples', '16', '--threads', '1', '--json'];
+  const json = (args: readonly string[]) => {
+    const { status, stdout, stderr } = isopolicy(args);
+    assert.equal(status, 0, stderr);
+    return JSON.parse(stdout);
+  };
+  const mismatch = json([
+    ...['mismatch', ...twice, '--base', bases, '--out', out('mismatch-twice')],
+    ...['--precisions', 'bf16,bf16:bf16', '--lengths', '2,2', '--base-seeds', '1,1'],
+  ]);
+  const responses = mismatch.groups.map((group: { responses: number }) => group.responses);
+  assert.deepEqual([responses, mismatch.points.length], [[16], 1]);
+  const dial = json([
+    ...['dial', ...twice, '--bases', bases, '--out', out('dial-twice')],
+    ...['--formats', 'tf32,e8m10,e8m7', '--base-seeds', '1,1', '--widths', '32,32'],
+  ]);
+  const formats = dial.points.map((point: { format: string }) => point.format);
+  assert.deepEqual(formats, ['e8m10', 'e8m7']);
+  const ladder = json(['ladder', ...twice, '--precisions', 'bf16,bf16', '--out', out('ladder-twice')]);
+  assert.equal(ladder.results.length, 1);
+});
+
 test('results are text of 80 columns on stdout, or one JSON object', () => {
   for (const [name, args] of [
     ['mismatch', ['mismatch', ...base, '--samples', '16', '--lengths', '2,3', '--base', bases]],

@@ -155,7 +155,20 @@ describe('the names of formats', () => {
         /^InvalidArgumentError: \[x\] expected y to be fp16, bf16/,
       );
     }
-    assert.throws(() => checkFloatDtype('x', 'y', 'bf61'), /did you mean bf16\?/);
+    for (const [given, meant] of [
+      ['bf61', 'bf16'],
+      ['E4M3', 'e4m3'],
+      ['e4m3fn', 'e4m3'],
+      ['fp8_e4m3', 'e4m3'],
+      ['fp8e5m2', 'e5m2'],
+      ['float8_e5m2', 'e5m2'],
+      ['torch.float8_e4m3fnuz', 'e4m3'],
+      ['fp8', 'e4m3'],
+      [' tf32', 'tf32'],
+      ['e9m3', 'e8m3'],
+    ]) {
+      assert.throws(() => checkFloatDtype('x', 'y', given), new RegExp(`did you mean ${meant}\\?`), given);
+    }
   });
 
   it('have the range of their real twins', () => {

@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, it } from 'node:test';
 import { compareGradients } from '../../lib/instruments/gradientBias.js';
-import { type ProfileConfig, profileMismatch } from '../../lib/instruments/profile.js';
+import { GROUP, type ProfileConfig, profileMismatch } from '../../lib/instruments/profile.js';
 import { RunDirectory } from '../../lib/io/runDirectory.js';
+import { bootstrap } from '../../lib/mismatch/bootstrap.js';
 import { numerics } from '../../lib/numerics.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
 import { memory } from '../../lib/runtime.js';
@@ -70,6 +71,28 @@ describe('profileMismatch', () => {
       value.responses.reduce((sum: number, r: number[]) => sum + r[column]!, 0);
     assert.ok(Math.abs(sums(3) / sums(0) - value.metrics.klMuPiK3) < 1e-12);
     assert.ok(Math.abs(sums(2) / sums(0) - value.metrics.meanAbsLogRatio) < 1e-12);
+
+    // Intervals are over prompts: each stands eight times in a row, and again when all have had their turn.
+    const clusters = lines
+      .map((line) => JSON.parse(line).value)
+      .filter(({ training, rollout }) => training === 'bf16' && rollout === 'bf16')
+      .flatMap(({ responses, prompts }: { responses: number[][]; prompts: number }) =>
+        Array.from({ length: Math.min(prompts, 48 / GROUP) }, (_, p) =>
+          responses.filter((_, i) => Math.floor(i / GROUP) % prompts === p),
+        ),
+      );
+    assert.ok(clusters.length < 2 * 48);
+    const absolute = bootstrap(
+      clusters.length,
+      (indices) => {
+        const all = [...indices].flatMap((i) => clusters[i]!);
+        return all.reduce((sum, r) => sum + r[2]!, 0) / all.reduce((sum, r) => sum + r[0]!, 0);
+      },
+      config.seed,
+    );
+    for (const end of ['value', 'low', 'high'] as const) {
+      assert.ok(Math.abs(absolute[end] / bf16!.meanAbsLogRatio[end] - 1) < 1e-9, end);
+    }
 
     const directory = await RunDirectory.create(path.join(root, 'stopped'), { command: 'mismatch', config });
     const controller = new AbortController();
