@@ -33,7 +33,11 @@ interface Options {
 }
 
 /** What a measurement that was stopped before it began leaves. */
-const nothing = { places: [], scales: [], timeline: [], interrupted: true } as const;
+const nothing = {
+  ...{ step: 0, scale: 1, logitsBits: 0, suggestedScale: 1, overflowed: null },
+  ...{ places: [], scales: [], timeline: [], interrupted: true },
+} as const;
+const nowhere = { log2Scale: 0, underflow: 0, subnormal: 0, parameterUnderflow: 0, bits: 0 } as const;
 
 /** `isopolicy headroom`: the room that the format leaves, layer by layer. */
 export function headroomCommand(): Command {
@@ -47,7 +51,7 @@ export function headroomCommand(): Command {
     .addOption(
       checkedOption(
         '--loss-scaler <spec>',
-        'torch, verl, deepspeed, none or static:N (default: verl)',
+        'torch, verl, deepspeed, none or static:N (default: the present scale of a --run of this precision; else verl where fp16 trains, none elsewhere)',
         createLossScaler,
       ),
     )
@@ -88,8 +92,7 @@ async function headroom(flags: Flags, command: Command): Promise<void> {
           ...(flags.base !== undefined && { base: flags.base }),
           report: (what) => progress({ phase: 'headroom', parts: [{ text: what, importance: 1 }] }),
         });
-        const { precision } = config;
-        return summary ?? { ...nothing, precision, scale: 1, step: 0, suggestedScale: 1, overflowed: null };
+        return summary ?? { ...nothing, present: nowhere, suggested: nowhere, precision: config.precision };
       },
       text: (summary, _config, path) => headroomReport(summary, path),
       exitCode: ({ interrupted }) => (interrupted ? exitCodes.interrupted : exitCodes.success),
@@ -101,10 +104,13 @@ async function headroom(flags: Flags, command: Command): Promise<void> {
 async function resolve(given: Options): Promise<HeadroomConfig> {
   const samples = given.samples ?? 64;
   if (samples % 8 !== 0) invalid('headroom', 'samples to be a multiple of 8', samples);
+  const { presentScaler } = await import('../instruments/headroom.js');
+  const subject = await resolveSubject('headroom', given);
+  const precision = checkFloatDtype('headroom', 'precision', given.precision ?? 'fp16');
   return {
-    subject: await resolveSubject('headroom', given),
-    precision: checkFloatDtype('headroom', 'precision', given.precision ?? 'fp16'),
-    lossScaler: given.lossScaler ?? 'verl',
+    subject,
+    precision,
+    lossScaler: given.lossScaler ?? (await presentScaler(subject, precision)),
     samples,
     seed: given.seed ?? 1,
   };
@@ -113,11 +119,13 @@ async function resolve(given: Options): Promise<HeadroomConfig> {
 /** A row a layer, and what follows for the scale. */
 export function headroomReport(summary: HeadroomSummary, directory: string): string {
   if (summary.interrupted) return `INTERRUPTED  resume with: isopolicy headroom --resume ${directory}`;
-  const { precision, scale, places, scales, suggestedScale, overflowed, timeline } = summary;
+  const { precision, scale, places, logitsBits, present, suggested, suggestedScale, overflowed, timeline } =
+    summary;
   const right = { align: 'right' } as const;
   const layers = [...new Set(places.map(({ layer }) => layer))];
+  // Of equals the last, which the backward pass comes to first.
   const worst = (own: readonly Headroom[], of: (place: Headroom) => number) =>
-    own.reduce((least, place) => (of(place) < of(least) ? place : least));
+    own.reduce((least, place) => (of(place) <= of(least) ? place : least));
   const table = formatTable(
     [
       { heading: 'layer' },
@@ -143,13 +151,11 @@ export function headroomReport(summary: HeadroomSummary, directory: string): str
       ];
     }),
   );
-  const now = scales.find(({ log2Scale }) => 2 ** log2Scale === scale);
-  const then = scales.find(({ log2Scale }) => 2 ** log2Scale === suggestedScale);
   const forward = worst(places, (place) => place.forwardBits);
   const backward = worst(places, (place) => place.backwardBits);
   const place = ({ point, layer }: Headroom) => (layer < 0 ? point : `${point} of layer ${layer}`);
-  const share = (value: number | undefined) =>
-    value === undefined ? 'an unknown share' : `${formatNumber(100 * value, 2)} %`;
+  const atLogits = logitsBits < backward.backwardBits;
+  const share = (value: number) => `${formatNumber(100 * value, 2)} %`;
   const skipped = timeline.reduce((sum, point) => sum + point.skippedUpdates, 0);
   const saved = timeline.reduce((sum, point) => sum + point.savedUpdates, 0);
   return [
@@ -158,14 +164,21 @@ export function headroomReport(summary: HeadroomSummary, directory: string): str
     table,
     '',
     ...wrap(
-      `Nearest to the top: forward ${place(forward)} with ${formatNumber(forward.forwardBits)} bits, backward ` +
-        `${place(backward)} with ${formatNumber(backward.backwardBits)} bits.` +
-        (overflowed === null ? '' : ` OVERFLOW at this scale: ${overflowed}.`),
+      `Nearest to the top: forward ${place(forward)} with ${formatNumber(forward.forwardBits)} bits` +
+        (overflowed !== null
+          ? `. OVERFLOW at this scale, first of ${overflowed}.`
+          : Number.isNaN(suggestedScale)
+            ? '. No response has an advantage: there is no gradient to measure.'
+            : `, backward ${atLogits ? 'the logits' : place(backward)} with ` +
+              `${formatNumber(atLogits ? logitsBits : backward.backwardBits)} bits.`),
     ),
-    ...wrap(
-      `Of the activation gradients ${share(now?.underflow)} underflow at this scale. Suggested initial scale: ` +
-        `${formatScale(suggestedScale)}, where ${share(then?.underflow)} do and ${formatNumber(then?.bits ?? Number.NaN)} bits are left above the largest.`,
-    ),
+    ...(Number.isNaN(suggestedScale)
+      ? []
+      : wrap(
+          `Of the activation gradients ${share(present.underflow)} underflow at this scale. Suggested initial scale: ` +
+            `${formatScale(suggestedScale)}, where ${share(suggested.underflow)} do and ${formatNumber(suggested.bits)} bits ` +
+            'are left above the largest.',
+        )),
     ...(timeline.length === 0
       ? []
       : wrap(

@@ -1,12 +1,13 @@
-import { type MetricsRecord, type RunDirectory, readMetrics } from '../io/runDirectory.js';
+import { type MetricsRecord, RunDirectory, readMetrics } from '../io/runDirectory.js';
 import type { TokenSequence } from '../models/sequences.js';
 import { type ActivationPoint, activationPoints, type Observer } from '../nn/forward.js';
 import { createAlgorithm } from '../rl/algorithms.js';
 import { batchTotals } from '../rl/batch.js';
-import { openSubject, type SubjectSource, sampleResponses } from '../sanity/subject.js';
+import { resolveSanityOptions, type SanityOptions } from '../sanity/config.js';
+import { openSubject, readSubjectRun, type SubjectSource, sampleResponses } from '../sanity/subject.js';
 import { type FloatDType, type FloatFormat, formatOf } from '../tensor/dtype.js';
 import { copy, type Tensor } from '../tensor/tensor.js';
-import { type LossFunction, TrainingEngine } from '../training/engine.js';
+import { defaultLossScaler, type LossFunction, TrainingEngine } from '../training/engine.js';
 
 export interface HeadroomConfig {
   readonly subject: SubjectSource;
@@ -44,7 +45,7 @@ export interface ScalePoint {
   readonly subnormal: number;
   /** The same of the gradients of parameters, were they kept in the format. */
   readonly parameterUnderflow: number;
-  /** Bits left above the largest activation gradient; below 0 it overflows. */
+  /** Bits left above the largest gradient of an activation or of the logits; below 0 it overflows. */
   readonly bits: number;
 }
 
@@ -53,10 +54,20 @@ export interface HeadroomSummary {
   readonly scale: number;
   readonly step: number;
   readonly places: readonly Headroom[];
+  /** Bits left above the largest gradient of a logit, scaled; the fused product never has that gradient whole. */
+  readonly logitsBits: number;
+  /** At the present scale. */
+  readonly present: ScalePoint;
+  /** At powers of two. */
   readonly scales: readonly ScalePoint[];
-  /** The largest power of two that leaves {@link MARGIN_BITS} bits above the largest gradient. */
+  /**
+   * The largest power of two, of those that a loss scale may be, that leaves {@link MARGIN_BITS} bits above the largest gradient, that of the logits
+   * included; NaN where there is no gradient, since no response has an advantage.
+   */
   readonly suggestedScale: number;
-  /** The first tensor that overflowed at the present scale, or null. */
+  /** At the suggested scale. */
+  readonly suggested: ScalePoint;
+  /** What overflowed first at the present scale, in the order of the passes, or null. */
   readonly overflowed: string | null;
   /** Of the run that the weights are from. */
   readonly timeline: readonly TimelinePoint[];
@@ -76,6 +87,8 @@ export const MARGIN_BITS = 3;
 const GROUP = 8;
 /** Powers of two of the scales that are looked at. */
 const SCALES = { from: 0, to: 32 };
+/** log2 of the greatest power of two in fp32, as which a scale reaches the kernels. */
+const GREATEST_SCALE = 127;
 
 /**
  * How much room the training precision leaves, layer by layer: one batch is passed forward and backward in it and, on the
@@ -141,14 +154,21 @@ export async function measureHeadroom(
         return [placeOf(point, layer, forward, backward, exact.gradients.get(key)!, scale, format)];
       }),
     );
+    const top = Math.max(exact.logitsGradient, ...[...exact.gradients.values()].map(largest));
+    const pointAt = scalePoints([...exact.gradients.values()], exact.parameters, top, format);
+    const room = Math.floor(Math.log2(format.max / top) - MARGIN_BITS);
+    const suggestedLog2 = top === 0 ? Number.NaN : Math.min(room, GREATEST_SCALE);
     const summary: HeadroomSummary = {
       precision,
       scale,
       step,
       places,
-      scales: scalesOf([...exact.gradients.values()], exact.parameters, format),
-      suggestedScale: suggested([...exact.gradients.values()], format),
-      overflowed: stored.overflowed ?? null,
+      logitsBits: Math.log2(format.max / (stored.logitsGradient * scale)),
+      present: pointAt(Math.log2(scale)),
+      scales: Array.from({ length: SCALES.to - SCALES.from + 1 }, (_, i) => pointAt(SCALES.from + i)),
+      suggestedScale: 2 ** suggestedLog2,
+      suggested: pointAt(suggestedLog2),
+      overflowed: firstOverflow(stored, scale, format),
       timeline: 'run' in config.subject ? timelineOf(await readMetrics(config.subject.run)) : [],
       interrupted: false,
     };
@@ -159,10 +179,27 @@ export async function measureHeadroom(
   }
 }
 
+/**
+ * The loss scaler of a subject in a precision: at the scale that a run of that precision had at its newest weights, or as a
+ * run begins.
+ */
+export async function presentScaler(subject: SubjectSource, precision: FloatDType): Promise<string> {
+  if (!('run' in subject)) return defaultLossScaler(precision);
+  const { config } = await RunDirectory.open(subject.run);
+  const { trainingPrecision, lossScaler } = resolveSanityOptions(config.config as SanityOptions);
+  if (trainingPrecision !== precision) return defaultLossScaler(precision);
+  const { checkpoint } = await readSubjectRun(subject.run);
+  const last = (await readMetrics(subject.run)).find(({ step }) => step === checkpoint.step - 1);
+  return last === undefined ? lossScaler : `static:${last['scaler/scale']}`;
+}
+
 interface Look {
   readonly activations: ReadonlyMap<string, Float32Array>;
+  /** In the order of the backward pass. */
   readonly gradients: ReadonlyMap<string, Float32Array>;
   readonly parameters: readonly Float32Array[];
+  /** Largest magnitude of the gradient of a logit, before the scale. */
+  readonly logitsGradient: number;
   readonly overflowed: string | undefined;
 }
 
@@ -179,7 +216,16 @@ async function look(
       const key = `${point} ${layer}`;
       into.set(key, [...(into.get(key) ?? []), copy(t)]);
     };
-  const { gradients, overflowed } = await engine.gradients(sequences, lossOf, {
+  let logitsGradient = 0;
+  const watchedLoss: LossFunction = (scores, begin, end) => {
+    const loss = lossOf(scores, begin, end);
+    // The fused product never has this gradient whole; the token's own logit has the largest, g (1 - p).
+    scores.logprobs.forEach((logprob, t) => {
+      logitsGradient = Math.max(logitsGradient, Math.abs(loss.gradient[t]! * Math.expm1(logprob)));
+    });
+    return loss;
+  };
+  const { gradients, overflowed } = await engine.gradients(sequences, watchedLoss, {
     activation: note(seen.activations),
     gradient: note(seen.gradients),
   });
@@ -205,6 +251,7 @@ async function look(
     activations: await read(seen.activations),
     gradients: await read(seen.gradients),
     parameters: [...gradients.values()],
+    logitsGradient,
     overflowed,
   };
 }
@@ -242,53 +289,60 @@ function placeOf(
   };
 }
 
-/** Shares at each power of two, from a histogram of the exponents of the exact gradients. */
-function scalesOf(
-  gradients: readonly Float32Array[],
-  parameters: readonly Float32Array[],
-  format: FloatFormat,
-): ScalePoint[] {
-  const activation = exponents(gradients);
-  const parameter = exponents(parameters);
-  const top = Math.max(...gradients.map(largest));
-  return Array.from({ length: SCALES.to - SCALES.from + 1 }, (_, i): ScalePoint => {
-    const log2Scale = SCALES.from + i;
-    // Half of the least number still rounds to it or to 0; below that it is 0.
-    const zero = Math.log2(format.minSubnormal) - 1 - log2Scale;
-    return {
-      log2Scale,
-      underflow: activation.below(zero),
-      subnormal: activation.below(Math.log2(format.minNormal) - log2Scale),
-      parameterUnderflow: parameter.below(zero),
-      bits: Math.log2(format.max / top) - log2Scale,
-    };
-  });
+/** What overflowed first: the forward pass, else a gradient of the backward pass, else one of a parameter. */
+function firstOverflow(stored: Look, scale: number, format: FloatFormat): string | null {
+  const { gradients, logitsGradient, overflowed = null } = stored;
+  if (overflowed === null || gradients.size === 0) return overflowed;
+  if (logitsGradient * scale > format.max * (1 + format.epsilon)) return 'the gradient of the logits';
+  const first = [...gradients].find(([, values]) => largest(values) === Infinity);
+  if (first === undefined) return overflowed;
+  const [point, layer] = first[0].split(' ') as [string, string];
+  return `the gradient of ${point}${layer === '-1' ? '' : ` of layer ${layer}`}`;
 }
 
-/** Of the nonzero values: the share whose magnitude is below 2^exponent. */
-function exponents(lists: readonly Float32Array[]): { below(exponent: number): number } {
-  const counts = new Map<number, number>();
-  let total = 0;
-  for (const values of lists) {
-    for (const value of values) {
-      if (value === 0 || !Number.isFinite(value)) continue;
-      const exponent = Math.floor(Math.log2(Math.abs(value)));
-      counts.set(exponent, (counts.get(exponent) ?? 0) + 1);
-      total++;
-    }
-  }
-  return {
-    below: (exponent) => {
-      let sum = 0;
-      for (const [e, count] of counts) if (e < exponent) sum += count;
-      return total === 0 ? 0 : sum / total;
-    },
+/** Shares at a scale, given as its log2. */
+function scalePoints(
+  gradients: readonly Float32Array[],
+  parameters: readonly Float32Array[],
+  top: number,
+  format: FloatFormat,
+): (log2Scale: number) => ScalePoint {
+  const activation = magnitudes(gradients);
+  const parameter = magnitudes(parameters);
+  return (log2Scale) => {
+    // Half of the least number still rounds to it or to 0; below that it is 0.
+    const zero = format.minSubnormal / 2 / 2 ** log2Scale;
+    return {
+      log2Scale,
+      underflow: activation.shareBelow(zero),
+      subnormal: activation.shareBelow(format.minNormal / 2 ** log2Scale),
+      parameterUnderflow: parameter.shareBelow(zero),
+      bits: Math.log2(format.max / top) - log2Scale,
+    };
   };
 }
 
-function suggested(gradients: readonly Float32Array[], format: FloatFormat): number {
-  const top = Math.max(...gradients.map(largest));
-  return 2 ** Math.floor(Math.log2(format.max / top) - MARGIN_BITS);
+/** Of the nonzero values: the share whose magnitude is below a limit. */
+function magnitudes(lists: readonly Float32Array[]): { shareBelow(limit: number): number } {
+  const sorted = new Float32Array(lists.reduce((sum, values) => sum + values.length, 0));
+  let count = 0;
+  for (const values of lists) {
+    for (const value of values) {
+      if (value !== 0 && Number.isFinite(value)) sorted[count++] = Math.abs(value);
+    }
+  }
+  sorted.subarray(0, count).sort();
+  return {
+    shareBelow: (limit) => {
+      let [from, to] = [0, count];
+      while (from < to) {
+        const middle = (from + to) >> 1;
+        if (sorted[middle]! < limit) from = middle + 1;
+        else to = middle;
+      }
+      return count === 0 ? 0 : from / count;
+    },
+  };
 }
 
 function largest(values: Float32Array): number {
