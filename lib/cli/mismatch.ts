@@ -209,12 +209,17 @@ function biasLines(points: ProfileSummary['points']): string[] {
     const seq = point.gradient.find(({ algorithm }) => algorithm === 'pg-seq-is');
     const { gap, rolloutAccuracy, trainingAccuracy } = point.deployment;
     return wrap(
-      `${label(point)}: the corrected gradient (PG-Seq-IS) lies at a cosine of ${formatNumber(seq?.cosine ?? Number.NaN, 4)} to the uncorrected ` +
+      `${label(point)}: the corrected gradient (PG-Seq-IS) lies at a cosine of ${cosine(seq?.cosine ?? Number.NaN)} to the uncorrected ` +
         `one; accuracy ${formatNumber(rolloutAccuracy)} sampled from mu, ${formatNumber(trainingAccuracy)} from pi, a gap of ` +
         `${formatNumber(gap.value, 2)} (${formatNumber(gap.low, 2)} to ${formatNumber(gap.high, 2)}); over whole distributions KL[mu||pi] ` +
         `${formatNumber(point.divergence.klMuPi, 2)}, KL[pi||mu] ${formatNumber(point.divergence.klPiMu, 2)}.`,
     );
   });
+}
+
+/** A cosine in three decimals; nearer to 1 by how much it lacks, which rounding would hide. */
+function cosine(value: number): string {
+  return value < 1 && value > 0.999 ? `1 - ${formatNumber(1 - value, 2)}` : formatNumber(value);
 }
 
 function times({ value, low, high }: Interval): string {

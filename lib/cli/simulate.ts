@@ -78,14 +78,15 @@ export function simulationReport(summary: SimulationSummary, directory: string):
       { heading: 'tokens\nthat teach', ...right },
       { heading: 'responses\ndropped', ...right },
       { heading: 'signal\nleft', ...right },
-      { heading: 'ESS', ...right },
+      { heading: 'ESS of\nweights', ...right },
+      { heading: 'ESS\nleft', ...right },
     ],
     simulations.map((s) => [
       s.algorithm,
       formatShare(s.keptShare),
       formatShare(s.droppedSequences),
       Number.isNaN(s.signalShare) ? '-' : formatShare(s.signalShare),
-      Number.isNaN(s.ess) ? '-' : formatNumber(s.ess),
+      ...[s.ess, s.essLeft ?? Number.NaN].map((ess) => (Number.isNaN(ess) ? '-' : formatNumber(ess))),
     ]),
   );
   const frozen = simulations.filter(({ frozenAtStep }) => frozenAtStep !== null);

@@ -8,6 +8,7 @@ import type { AlgorithmConfig } from '../rl/config.js';
 import { type CorrectionOptions, correct, corrects } from '../rl/corrections/correct.js';
 import { losses } from '../rl/losses/index.js';
 import { type PresetName, presetNames, presets } from '../rl/presets.js';
+import { effectiveSampleSize } from '../rl/ratios.js';
 import { readRecording, recordedSteps, type StepRecording } from '../sanity/recording.js';
 
 /** What one algorithm's correction would have done in one recorded step. */
@@ -15,8 +16,13 @@ export interface SimulatedStep {
   readonly step: number;
   /** Share of tokens that would still have taught: kept, with a weight above 0, in a group that has an advantage. */
   readonly keptShare: number;
-  /** Effective sample size of the raw weights, as a share. */
+  /** Effective sample size of the raw weights, as a share; NaN for a correction without weights. */
   readonly ess: number;
+  /**
+   * Effective sample size of the weights as the correction leaves them, 0 at what it rejects and 1 where it has none, as a
+   * share of the tokens; 0 where nothing is left. Undefined in runs of before it was measured.
+   */
+  readonly essLeft?: number;
   readonly weightMax: number;
   /** Share of the responses of which nothing would have been left. */
   readonly droppedSequences: number;
@@ -31,6 +37,8 @@ export interface Simulation {
   /** Means over the steps. */
   readonly keptShare: number;
   readonly ess: number;
+  /** Undefined in runs of before it was measured. */
+  readonly essLeft?: number;
   readonly droppedSequences: number;
   readonly signalShare: number;
   /** The first recorded step from which on so little is left that the policy would hardly have moved, or null. */
@@ -162,6 +170,7 @@ export function simulateStep(recording: StepRecording, config: AlgorithmConfig):
   let signal = 0;
   let all = 0;
   let dropped = 0;
+  const logWeights: number[] = [];
   for (let s = 0; s + 1 < offsets.length; s++) {
     let counted = 0;
     let left = 0;
@@ -169,6 +178,7 @@ export function simulateStep(recording: StepRecording, config: AlgorithmConfig):
       if (seen[t] === 0) continue;
       counted++;
       const weight = kept[t] === 1 ? (weights?.[t] ?? 1) : 0;
+      logWeights.push(Math.log(weight));
       all += Math.abs(advantages[s]!);
       signal += Math.abs(advantages[s]!) * Math.min(weight, 1);
       if (weight > 0) left++;
@@ -180,6 +190,7 @@ export function simulateStep(recording: StepRecording, config: AlgorithmConfig):
     step,
     keptShare: teaching / tokens,
     ess: metrics.ess ?? Number.NaN,
+    essLeft: logWeights.every((log) => log === -Infinity) ? 0 : effectiveSampleSize(logWeights),
     weightMax: metrics.weightMax ?? Number.NaN,
     droppedSequences: dropped / sequences,
     signalShare: all === 0 ? Number.NaN : signal / all,
@@ -199,6 +210,7 @@ function summarize(algorithm: PresetName, steps: readonly SimulatedStep[]): Simu
     steps,
     keptShare: mean(({ keptShare }) => keptShare),
     ess: mean(({ ess }) => ess),
+    essLeft: mean(({ essLeft = Number.NaN }) => essLeft),
     droppedSequences: mean(({ droppedSequences }) => droppedSequences),
     signalShare: mean(({ signalShare }) => signalShare),
     frozenAtStep: measurable[live + 1]?.step ?? null,

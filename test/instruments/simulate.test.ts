@@ -11,6 +11,7 @@ import {
 } from '../../lib/instruments/simulate.js';
 import { RunDirectory, readMetrics } from '../../lib/io/runDirectory.js';
 import { presetConfig } from '../../lib/rl/algorithms.js';
+import type { PresetName } from '../../lib/rl/presets.js';
 import type { StepRecording } from '../../lib/sanity/recording.js';
 import { runSanity } from '../../lib/sanity/run.js';
 import { tinyConfig } from '../sanity/tiny.js';
@@ -49,6 +50,19 @@ describe('simulateStep', () => {
     assert.deepEqual([pg.keptShare, pg.droppedSequences, pg.ess], [4 / 6, 0, 1]);
     const strict = simulateStep(recording, presetConfig('verl:decoupled_geo_rs'));
     assert.deepEqual([strict.droppedSequences, strict.signalShare], [2 / 3, 0]);
+  });
+
+  it('has the effective sample size of what each correction leaves', () => {
+    const left = (name: PresetName) => simulateStep(recording, presetConfig(name)).essLeft!;
+    const near = (a: number, b: number) => assert.ok(Math.abs(a - b) < 1e-12, `${a}, not ${b}`);
+    // Weights of the responses, two tokens each: 4, 0, 1; 3, 3, 1; of tokens 2, 2, 2, 2, 1, 1.
+    near(left('grpo-seq-mis'), 25 / (3 * 17));
+    near(left('grpo-seq-tis'), 49 / (3 * 19));
+    near(left('grpo-token-tis'), 100 / (6 * 18));
+    // Rejection alone has weights of 1 and 0: the share that is kept, and of nothing there is nothing.
+    near(left('verl:decoupled_geo_rs'), 1 / 3);
+    const apart = { ...recording, old: recording.rollout.map((x) => x + 1) };
+    assert.equal(simulateStep(apart, presetConfig('verl:decoupled_geo_rs')).essLeft, 0);
   });
 
   it('leaves out what no update looked at', () => {
