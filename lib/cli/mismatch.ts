@@ -209,17 +209,18 @@ function biasLines(points: ProfileSummary['points']): string[] {
     const seq = point.gradient.find(({ algorithm }) => algorithm === 'pg-seq-is');
     const { gap, rolloutAccuracy, trainingAccuracy } = point.deployment;
     return wrap(
-      `${label(point)}: the corrected gradient (PG-Seq-IS) lies at a cosine of ${cosine(seq?.cosine ?? Number.NaN)} to the uncorrected ` +
-        `one; accuracy ${formatNumber(rolloutAccuracy)} sampled from mu, ${formatNumber(trainingAccuracy)} from pi, a gap of ` +
+      `${label(point)}: ${bias(seq?.cosine ?? Number.NaN)}; accuracy ${formatNumber(rolloutAccuracy)} sampled from mu, ${formatNumber(trainingAccuracy)} from pi, a gap of ` +
         `${formatNumber(gap.value, 2)} (${formatNumber(gap.low, 2)} to ${formatNumber(gap.high, 2)}); over whole distributions KL[mu||pi] ` +
         `${formatNumber(point.divergence.klMuPi, 2)}, KL[pi||mu] ${formatNumber(point.divergence.klPiMu, 2)}.`,
     );
   });
 }
 
-/** A cosine in three decimals; nearer to 1 by how much it lacks, which rounding would hide. */
-function cosine(value: number): string {
-  return value < 1 && value > 0.999 ? `1 - ${formatNumber(1 - value, 2)}` : formatNumber(value);
+/** What the correction does to the gradient; a cosine near 1 by how much it lacks, which rounding would hide. */
+function bias(cosine: number): string {
+  if (Number.isNaN(cosine)) return 'there is no gradient to compare, since no response has an advantage';
+  const lack = cosine < 1 && cosine > 0.999 ? `1 - ${formatNumber(1 - cosine, 2)}` : formatNumber(cosine);
+  return `the corrected gradient (PG-Seq-IS) lies at a cosine of ${lack} to the uncorrected one`;
 }
 
 function times({ value, low, high }: Interval): string {

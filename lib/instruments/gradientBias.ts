@@ -1,7 +1,8 @@
+import type { TokenSequence } from '../models/sequences.js';
 import type { Algorithm, PolicyBatch } from '../rl/batch.js';
 import { batchTotals } from '../rl/batch.js';
 import type { Sample } from '../sanity/subject.js';
-import type { TrainingEngine } from '../training/engine.js';
+import type { LossFunction, TrainingEngine } from '../training/engine.js';
 
 /** How one gradient lies to another. */
 export interface GradientComparison {
@@ -60,7 +61,7 @@ export async function gradientBias(
     const advantages = algorithm.advantages(rewards, groupSize);
     const whole = { offsets: old.offsets, rolloutLogprobs: mu, oldLogprobs: old.logprobs, mask, advantages };
     const prepared = algorithm.prepare?.({ ...whole, logprobs: old.logprobs });
-    const { gradients } = await training.gradients(sequences, ({ offsets, logprobs }, begin, end) => {
+    return finiteGradients(training, sequences, ({ offsets, logprobs }, begin, end) => {
       const of = <A extends Float64Array | Uint8Array>(values: A) =>
         values.subarray(old.offsets[begin]!, old.offsets[end]!) as A;
       const batch: PolicyBatch = {
@@ -76,7 +77,6 @@ export async function gradientBias(
       };
       return algorithm.loss(batch);
     });
-    return gradients;
   };
   const reference = await gradientOf(uncorrected);
   const result: GradientBias[] = [];
@@ -91,4 +91,24 @@ export async function gradientBias(
     result.push({ algorithm: algorithm.name, ...compareGradients(gradients, reference), byParameter });
   }
   return result;
+}
+
+/** Tries after which a scale that still overflows is given up. */
+const MOST_TRIES = 24;
+
+/**
+ * Gradients at the loss scale, or at the first lower one that the scaler comes to at which they are finite, as in a run: a
+ * narrow format may not hold them at the scale that runs begin with. Not finite where no scale helps.
+ */
+async function finiteGradients(
+  training: TrainingEngine,
+  sequences: readonly TokenSequence[],
+  lossOf: LossFunction,
+): Promise<Gradients> {
+  for (let tries = 1; ; tries++) {
+    const { gradients, overflowed } = await training.gradients(sequences, lossOf);
+    if (overflowed === undefined || tries === MOST_TRIES || training.scaler.kind === 'static')
+      return gradients;
+    training.scaler.update(true);
+  }
 }

@@ -3,11 +3,13 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, it } from 'node:test';
-import { compareGradients } from '../../lib/instruments/gradientBias.js';
+import { compareGradients, gradientBias } from '../../lib/instruments/gradientBias.js';
 import { GROUP, type ProfileConfig, profileMismatch } from '../../lib/instruments/profile.js';
 import { RunDirectory } from '../../lib/io/runDirectory.js';
 import { bootstrap } from '../../lib/mismatch/bootstrap.js';
 import { numerics } from '../../lib/numerics.js';
+import { createAlgorithm } from '../../lib/rl/algorithms.js';
+import type { PresetName } from '../../lib/rl/presets.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
 import { memory } from '../../lib/runtime.js';
 import { baseConfigOf } from '../../lib/sanity/baseConfig.js';
@@ -151,5 +153,26 @@ describe('compareGradients', () => {
     assert.ok(Math.abs(cosine - 0 / Math.sqrt(9 * 5)) < 1e-12);
     assert.ok(Math.abs(relativeNorm - 3 / Math.sqrt(5)) < 1e-12);
     assert.equal(compareGradients(of([1], [2]), of([2], [4])).cosine, 1);
+  });
+});
+
+describe('gradientBias', () => {
+  it('is measured at a lower scale where the one that runs begin with overflows', async () => {
+    const subject = (await openSubject({ base }))!;
+    const sample = await sampleResponses(subject, { precision: 'fp16', count: 32, groupSize: 8, seed: 1 });
+    const engine = (lossScaler: string) =>
+      new TrainingEngine(subject.model, {
+        ...{ precision: 'fp16', lossScaler, schedule: { kind: 'constant', learningRate: 0 } },
+      });
+    const of = (name: PresetName) => createAlgorithm(name, { constantLength: 4 });
+    using high = engine('torch');
+    high.scaler.load({ ...high.scaler.state(), scale: 2 ** 40 });
+    const biasOf = (training: TrainingEngine) =>
+      gradientBias(training, sample, 8, of('reinforce'), [of('pg-seq-is')]);
+    const found = await biasOf(high);
+    assert.ok(found[0]!.cosine > 0.99 && high.scaler.scale < 2 ** 40);
+    using low = engine(`static:${high.scaler.scale}`);
+    assert.deepEqual(found, await biasOf(low));
+    subject.model.dispose();
   });
 });
