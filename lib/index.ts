@@ -16,8 +16,25 @@ export {
   InvalidArgumentError,
   IsopolicyError,
 } from './errors.js';
+export { type GridConfig, type GridOptions, resolveGridOptions } from './grid/config.js';
+export { type GridEvent, runGrid } from './grid/run.js';
+export type { GridSummary } from './grid/summary.js';
+export {
+  type DialConfig,
+  type DialPoint,
+  type DialSummary,
+  turnDial,
+} from './instruments/dial.js';
+export { type HeadroomConfig, type HeadroomSummary, measureHeadroom } from './instruments/headroom.js';
+export { climbLadder, type LadderConfig, type LadderSummary } from './instruments/ladder.js';
+export { type ProfileConfig, type ProfileSummary, profileMismatch } from './instruments/profile.js';
+export { type SimulationSummary, simulateCorrections } from './instruments/simulate.js';
 export { type MetricsRecord, RunDirectory, readMetrics } from './io/runDirectory.js';
 export { openSafetensors, SafetensorsFile, writeSafetensors } from './io/safetensors.js';
+export { bootstrap, type Interval } from './mismatch/bootstrap.js';
+export { metricDefinitions } from './mismatch/definitions.js';
+export { meanDivergence } from './mismatch/divergence.js';
+export { EarlyWarning, earlyWarning, type Warning, type WarningInput } from './mismatch/earlyWarning.js';
 export {
   MismatchAccumulator,
   type MismatchBatch,

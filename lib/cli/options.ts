@@ -69,3 +69,24 @@ export function listOption(flags: string, description: string): Option {
 function toNumber(text: string): unknown {
   return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text;
 }
+
+/** `clipHigh=0.28` or `importance.high=5`, gathered into one object; a value that is no JSON is text. */
+export function parameterOption(flags: string, description: string): Option {
+  return new Option(flags, description).argParser((text, before: Record<string, unknown> = {}) => {
+    const match = /^([A-Za-z]+)(?:\.([A-Za-z]+))?=(.+)$/.exec(text);
+    if (match === null) invalid('cli', '--set to be name=value or name.part=value', text);
+    const [, name, part, value] = match as unknown as [string, string, string | undefined, string];
+    const parsed = parseValue(value);
+    const inner = before[name];
+    const outer = typeof inner === 'object' && inner !== null ? inner : {};
+    return { ...before, [name]: part === undefined ? parsed : { ...outer, [part]: parsed } };
+  });
+}
+
+function parseValue(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

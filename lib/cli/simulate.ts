@@ -1,13 +1,15 @@
 import { Argument, Command } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import type { SimulateConfig, SimulateOptions, SimulationSummary } from '../instruments/simulate.js';
+import type { AlgorithmParameters } from '../rl/algorithms.js';
 import { exitCodes } from './exitCodes.js';
 import { directoryOptions, type ExperimentFlags, runExperiment } from './experiment.js';
 import { formatNumber, formatShare, formatTable, wrap } from './format.js';
-import { listOption } from './options.js';
+import { listOption, parameterOption } from './options.js';
 
 interface Flags extends ExperimentFlags {
   readonly algorithms?: readonly string[];
+  readonly set?: AlgorithmParameters;
 }
 
 /** `isopolicy simulate`: corrections tried on a recorded run. */
@@ -21,12 +23,16 @@ export function simulateCommand(): Command {
     .addArgument(new Argument('[run]', 'the folder of a sanity run'))
     .addOption(
       listOption('--algorithms <names>', 'comma-separated presets (default: all that correct something)'),
+    )
+    .addOption(
+      parameterOption('--set <name=value>', 'a parameter of each algorithm, as JSON; may be repeated'),
     );
   directoryOptions(command).addHelpText(
     'after',
     `
 Example:
-  $ isopolicy simulate runs/my-run --algorithms grpo-seq-mis,grpo-token-tis`,
+  $ isopolicy simulate runs/my-run --algorithms grpo-seq-mis,grpo-token-tis
+  $ isopolicy simulate runs/my-run --algorithms dr-grpo --set vetoBelow=1e-4`,
   );
   return command.action((run: string | undefined, flags: Flags) => simulate(run, flags, command));
 }
@@ -44,6 +50,7 @@ async function simulate(run: string | undefined, flags: Flags, command: Command)
     // With --resume, those of the folder are taken instead.
     run: run ?? '',
     ...(flags.algorithms && { algorithms: flags.algorithms }),
+    ...(flags.set && { algorithmParameters: flags.set }),
   };
   await runExperiment<SimulateOptions, SimulateConfig, SimulationSummary>(command, flags, {
     options,

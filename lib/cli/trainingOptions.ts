@@ -1,12 +1,11 @@
 /** The options of reinforcement learning that `sanity` and `grid` share; a run's name for each is the flag's own. */
-import { type Command, Option } from 'commander';
-import { invalid } from '../errors.js';
+import type { Command } from 'commander';
 import type { AlgorithmParameters } from '../rl/algorithms.js';
 import type { TruncatedMode } from '../rl/trainer.js';
 import type { NumericsMode, SanityOptions, SanitySchedule } from '../sanity/config.js';
 import type { OverflowMode } from '../training/engine.js';
 import { createLossScaler } from '../training/lossScaler.js';
-import { checkedOption, choiceOption, integerOption, numberOption } from './options.js';
+import { checkedOption, choiceOption, integerOption, numberOption, parameterOption } from './options.js';
 
 const modes = ['default', 'matched'] as const satisfies readonly NumericsMode[];
 const schedules = ['linear', 'constant'] as const satisfies readonly SanitySchedule[];
@@ -80,25 +79,4 @@ export function trainingOptionsOf(flags: TrainingFlags): SanityOptions {
     ),
     ...(flags.set && { algorithmParameters: flags.set }),
   };
-}
-
-/** `clipHigh=0.28` or `importance.high=5`, gathered into one object; a value that is no JSON is text. */
-function parameterOption(flags: string, description: string): Option {
-  return new Option(flags, description).argParser((text, before: Record<string, unknown> = {}) => {
-    const match = /^([A-Za-z]+)(?:\.([A-Za-z]+))?=(.+)$/.exec(text);
-    if (match === null) invalid('cli', '--set to be name=value or name.part=value', text);
-    const [, name, part, value] = match as unknown as [string, string, string | undefined, string];
-    const parsed = parseValue(value);
-    const inner = before[name];
-    const outer = typeof inner === 'object' && inner !== null ? inner : {};
-    return { ...before, [name]: part === undefined ? parsed : { ...outer, [part]: parsed } };
-  });
-}
-
-function parseValue(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
 }

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { checkChoice, InvalidArgumentError } from '../errors.js';
 import { PointLog } from '../io/pointLog.js';
 import { RunDirectory } from '../io/runDirectory.js';
-import { presetConfig } from '../rl/algorithms.js';
+import { type AlgorithmParameters, createAlgorithm, presetConfig } from '../rl/algorithms.js';
 import { batchTotals } from '../rl/batch.js';
 import type { AlgorithmConfig } from '../rl/config.js';
 import { type CorrectionOptions, correct, corrects } from '../rl/corrections/correct.js';
@@ -51,11 +51,15 @@ export interface SimulateOptions {
   readonly run: string;
   /** Default {@link correctingPresets}. */
   readonly algorithms?: readonly string[];
+  /** Parameters that each of them is given, such as a veto. */
+  readonly algorithmParameters?: AlgorithmParameters;
 }
 
 export interface SimulateConfig {
   readonly run: string;
   readonly algorithms: readonly PresetName[];
+  /** Undefined in runs of before there were any. */
+  readonly algorithmParameters?: AlgorithmParameters;
 }
 
 export interface SimulationSummary {
@@ -78,15 +82,20 @@ export const correctingPresets: readonly PresetName[] = presetNames.filter((name
 /**
  * Checks options and fills in the default, each algorithm once.
  *
- * @throws InvalidArgumentError on an unknown algorithm (naming the nearest), or a folder without a sanity run or without
+ * @throws InvalidArgumentError on an unknown algorithm (naming the nearest) or bad parameters, or a folder without a sanity run or without
  * recorded log-probs
  */
-export async function resolveSimulateOptions({ run, algorithms }: SimulateOptions): Promise<SimulateConfig> {
+export async function resolveSimulateOptions({
+  run,
+  algorithms,
+  algorithmParameters = {},
+}: SimulateOptions): Promise<SimulateConfig> {
   const names = (algorithms ?? correctingPresets).map((name) =>
     checkChoice('simulate', 'each algorithm', name as PresetName, presetNames),
   );
+  for (const name of names) createAlgorithm(name, algorithmParameters);
   await openRecorded(run);
-  return { run, algorithms: [...new Set(names)] };
+  return { run, algorithms: [...new Set(names)], algorithmParameters };
 }
 
 /** What a sanity run was and which of its steps are recorded. */
@@ -115,7 +124,7 @@ async function openRecorded(run: string): Promise<{ of: Record<string, unknown>;
  * @throws InvalidArgumentError on a folder without a sanity run or without recorded log-probs
  */
 export async function simulateCorrections(
-  { run, algorithms }: SimulateConfig,
+  { run, algorithms, algorithmParameters }: SimulateConfig,
   options: {
     readonly directory: RunDirectory;
     readonly signal?: AbortSignal;
@@ -131,7 +140,7 @@ export async function simulateCorrections(
     report?.({ done: points.length, steps: steps.length });
     const point = await log.measured(`step ${step}`, async () => {
       const recording = await readRecording(run, step);
-      return algorithms.map((name) => simulateStep(recording, presetConfig(name)));
+      return algorithms.map((name) => simulateStep(recording, presetConfig(name, algorithmParameters)));
     });
     points.push(point);
   }

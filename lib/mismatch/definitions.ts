@@ -83,6 +83,16 @@ export const metricDefinitions: Readonly<Record<keyof MismatchMetrics, MetricDef
     unit: 'probability',
     healthy: { low: -0.5, source: `${PAPER}, fp16 runs` },
   },
+  minAbsProbDiff: {
+    label: 'least |pi - mu|',
+    definition: 'least difference in probability of a token',
+    unit: 'probability',
+  },
+  maxAbsProbDiff: {
+    label: 'greatest |pi - mu|',
+    definition: 'greatest difference in probability of a token, either way',
+    unit: 'probability',
+  },
   probDiffP50: { label: '|pi - mu|, 50 %', definition: 'median of |pi - mu|', unit: 'probability' },
   probDiffP95: { label: '|pi - mu|, 95 %', definition: '95 % quantile of |pi - mu|', unit: 'probability' },
   probDiffP99: { label: '|pi - mu|, 99 %', definition: '99 % quantile of |pi - mu|', unit: 'probability' },
@@ -101,6 +111,11 @@ export const metricDefinitions: Readonly<Record<keyof MismatchMetrics, MetricDef
     label: 'mean |log pi - log mu|',
     definition: 'mean of |log pi - log mu| over tokens',
     unit: 'nats/token',
+  },
+  minAbsLogRatio: {
+    label: 'min |log pi - log mu|',
+    definition: 'least |log pi - log mu| of a token',
+    unit: 'nats',
   },
   maxAbsLogRatio: {
     label: 'max |log pi - log mu|',

@@ -80,8 +80,14 @@ export function earlyWarning(steps: Iterable<WarningInput>): Warning | null {
   return watch.warning;
 }
 
+/** The mean, and the variance around the window's own trend: growth within it is no noise. */
 function moments(values: readonly number[]): { mean: number; variance: number } {
-  const mean = values.reduce((sum, x) => sum + x, 0) / values.length;
-  const squares = values.reduce((sum, x) => sum + (x - mean) ** 2, 0);
-  return { mean, variance: squares / (values.length - 1) };
+  const n = values.length;
+  const mean = values.reduce((sum, y) => sum + y, 0) / n;
+  const middle = (n - 1) / 2;
+  const slope =
+    values.reduce((sum, y, x) => sum + (x - middle) * (y - mean), 0) /
+    values.reduce((sum, _, x) => sum + (x - middle) ** 2, 0);
+  const squares = values.reduce((sum, y, x) => sum + (y - mean - slope * (x - middle)) ** 2, 0);
+  return { mean, variance: squares / (n - 2) };
 }

@@ -51,6 +51,9 @@ export interface MismatchMetrics {
   meanProbDiff: number;
   /** Smallest pi - mu (signed). */
   minProbDiff: number;
+  /** Extremes of |pi - mu|. */
+  minAbsProbDiff: number;
+  maxAbsProbDiff: number;
   /** Quantiles of |pi - mu|. */
   probDiffP50: number;
   probDiffP95: number;
@@ -58,8 +61,9 @@ export interface MismatchMetrics {
   probDiffP999: number;
   /** Share of tokens with |pi - mu| above 0.5. */
   saturatedShare: number;
-  /** mean |d|. */
+  /** mean |d|, and its extremes. */
   meanAbsLogRatio: number;
+  minAbsLogRatio: number;
   maxAbsLogRatio: number;
   /** Quantiles of |d|. */
   absLogRatioP50: number;
@@ -128,11 +132,13 @@ export class MismatchAccumulator {
   #k3 = 0;
   #chi2 = 0;
   #absolute = 0;
+  #minAbsolute = Infinity;
   #maxAbsolute = 0;
   #multError = 0;
   #probDiff = 0;
   #maxProbDiff = -Infinity;
   #minProbDiff = Infinity;
+  #minAbsProbDiff = Infinity;
   /** r - 1, which keeps the digits that r near 1 has not. */
   #excess = 0;
   #excessSquares = 0;
@@ -198,12 +204,15 @@ export class MismatchAccumulator {
       maxProbDiff: measured(this.#maxProbDiff),
       meanProbDiff: this.#probDiff / tokens,
       minProbDiff: measured(this.#minProbDiff),
+      minAbsProbDiff: measured(this.#minAbsProbDiff),
+      maxAbsProbDiff: measured(Math.max(this.#maxProbDiff, -this.#minProbDiff)),
       probDiffP50: this.#probDiffs.at(0.5),
       probDiffP95: this.#probDiffs.at(0.95),
       probDiffP99: this.#probDiffs.at(0.99),
       probDiffP999: this.#probDiffs.at(0.999),
       saturatedShare: this.#saturated / tokens,
       meanAbsLogRatio: this.#absolute / tokens,
+      minAbsLogRatio: measured(this.#minAbsolute),
       maxAbsLogRatio: measured(this.#maxAbsolute),
       absLogRatioP50: this.#absLogRatios.at(0.5),
       absLogRatioP95: this.#absLogRatios.at(0.95),
@@ -253,11 +262,13 @@ export class MismatchAccumulator {
     this.#k3 += k3(d);
     this.#chi2 += Math.expm1(-2 * d);
     this.#absolute += absolute;
+    this.#minAbsolute = Math.min(this.#minAbsolute, absolute);
     this.#maxAbsolute = Math.max(this.#maxAbsolute, absolute);
     this.#multError += Math.exp(absolute);
     this.#probDiff += Math.abs(difference);
     this.#maxProbDiff = Math.max(this.#maxProbDiff, difference);
     this.#minProbDiff = Math.min(this.#minProbDiff, difference);
+    this.#minAbsProbDiff = Math.min(this.#minAbsProbDiff, Math.abs(difference));
     this.#excess += excess;
     this.#excessSquares += excess * excess;
     this.#maxLogRatio = Math.max(this.#maxLogRatio, -d);

@@ -112,6 +112,20 @@ describe('simulateCorrections', () => {
     assert.ok(strict.keptShare < 1);
   });
 
+  it('gives each algorithm the parameters that are asked for, and refuses bad ones', async () => {
+    const veto = (vetoBelow: number) =>
+      resolveSimulateOptions({ run, algorithms: ['dr-grpo'], algorithmParameters: { vetoBelow } });
+    // A token that differs at all is below a ratio of 1 in about half of the cases: nearly every response has one.
+    const strict = await veto(0.99999);
+    const [vetoed] = (await simulateCorrections(strict, { directory: await open('simulate', strict) }))
+      .simulations;
+    const loose = await veto(1e-4);
+    const [kept] = (await simulateCorrections(loose, { directory: await open('simulate', loose) }))
+      .simulations;
+    assert.ok(vetoed!.droppedSequences > 0.5 && kept!.droppedSequences === 0);
+    await assert.rejects(veto(2), /vetoBelow below 1, got 2/);
+  });
+
   it('goes on with what was interrupted, to the same numbers', async () => {
     const some = await resolveSimulateOptions({
       run,

@@ -43,6 +43,14 @@ describe('earlyWarning', () => {
     }
   });
 
+  it('fires while the mismatch grows steeply, which is no noise', () => {
+    for (let seed = 0; seed < 100; seed++) {
+      const warning = earlyWarning(run(seed, 50, (i) => 1e-3 * 2 ** Math.max(0, i - 39), undefined, 0.15));
+      assert.ok(warning !== null && warning.signal === 'growth', `seed ${seed}`);
+      assert.ok(warning.step >= 40 && warning.step < 50, `seed ${seed}: step ${warning.step}`);
+    }
+  });
+
   it('fires where tokens saturate in most steps, in either direction, not at a spike', () => {
     const saturating = run(
       1,

@@ -117,6 +117,9 @@ describe('mismatchMetrics', () => {
         close(metrics.meanProbDiff, mean(differences.map(Math.abs)));
         close(metrics.maxProbDiff, Math.max(...differences));
         close(metrics.minProbDiff, Math.min(...differences));
+        close(metrics.minAbsProbDiff, Math.min(...differences.map(Math.abs)));
+        close(metrics.maxAbsProbDiff, Math.max(...differences.map(Math.abs)));
+        close(metrics.minAbsLogRatio, Math.min(...all.map(([mu, pi]) => Math.abs(mu - pi))));
         close(metrics.meanAbsLogRatio, mean(all.map(([mu, pi]) => Math.abs(mu - pi))));
         close(metrics.maxAbsLogRatio, Math.max(...all.map(([mu, pi]) => Math.abs(mu - pi))));
         close(metrics.differingShare, mean(all.map(([mu, pi]) => (mu === pi ? 0 : 1))));
