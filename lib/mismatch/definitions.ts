@@ -210,6 +210,12 @@ export const metricDefinitions: Readonly<Record<keyof MismatchMetrics, MetricDef
   },
 };
 
+/** A range in a few characters: `<= 0.001`, `>= 0.99`, `-0.1 to 0.1`; exactly 0 where nothing above it is healthy. */
+export function rangeText({ low, high }: HealthyRange): string {
+  if (low === undefined) return high === 0 ? '0' : `<= ${high}`;
+  return high === undefined ? `>= ${low}` : `${low} to ${high}`;
+}
+
 /** Whether a value lies in the healthy range of its metric; null where there is none, or no value. */
 export function isHealthy(name: keyof MismatchMetrics, value: number): boolean | null {
   const { healthy } = metricDefinitions[name];

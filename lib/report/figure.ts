@@ -1,4 +1,6 @@
 import type { MetricsRecord } from '../io/runDirectory.js';
+import { metricDefinitions, rangeText } from '../mismatch/definitions.js';
+import type { MismatchMetrics } from '../mismatch/metrics.js';
 
 /** A Vega-Lite spec. (Its own types need a browser's, which this package has not.) */
 export type ChartSpec = Readonly<Record<string, unknown>>;
@@ -42,6 +44,38 @@ export const palette = [
 /** The data of a spec, inline. */
 export function inline(values: readonly object[]): { values: object[] } {
   return { values: [...values] };
+}
+
+/** An axis of whole numbers: between two steps there is no tick. */
+export const wholeNumbers = { tickMinStep: 1 } as const;
+
+/** A legend of lines in the colours of the lines, however thin or pale these are. */
+export const lineLegend = {
+  symbolType: 'stroke',
+  symbolSize: 220,
+  symbolStrokeWidth: 2.4,
+  symbolOpacity: 1,
+} as const;
+
+/** A line whose every point answers to the pointer: a line by itself tells of its first alone. */
+export const lineMark = { type: 'line', strokeWidth: 1.8, point: 'transparent', tooltip: true } as const;
+
+/** An axis over many powers of ten, all of them written alike. */
+export const powersOfTen = {
+  labelExpr: "datum.label === '' ? '' : replace(format(datum.value, '.0e'), '+', '')",
+} as const;
+
+/** The healthy range of a metric and who says so, for a caption. */
+export function healthyText(name: keyof MismatchMetrics): string {
+  const { healthy } = metricDefinitions[name];
+  return healthy === undefined ? '' : ` Healthy: ${rangeText(healthy)} (${healthy.source}).`;
+}
+
+/** What a tooltip tells of a field. */
+export function told(field: string, title = field, format?: string): object {
+  return format === undefined
+    ? { field, type: 'nominal', title }
+    : { field, type: 'quantitative', title, format };
 }
 
 /** Pan and wheel on charts whose axes are both numbers; a double click resets. */

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join, sep } from 'node:path';
-import { metricDefinitions } from '../mismatch/definitions.js';
+import { metricDefinitions, rangeText } from '../mismatch/definitions.js';
 import type { Figure } from './figure.js';
 import { compileSpec, renderSvg } from './render.js';
 
@@ -101,9 +101,7 @@ async function figureHtml({ id, title, caption, spec }: Figure, number: number):
 
 function definitionsHtml(): string {
   const rows = Object.entries(metricDefinitions).map(([name, { label, definition, unit, healthy }]) => {
-    const range = healthy
-      ? [healthy.low, healthy.high].map((bound) => (bound === undefined ? '' : String(bound))).join(' to ')
-      : '';
+    const range = healthy ? rangeText(healthy) : '';
     const cells = [name, label, definition, unit, range, healthy?.source ?? ''];
     return `<tr>${cells.map((cell) => `<td>${escapeHtml(cell)}</td>`).join('')}</tr>`;
   });
