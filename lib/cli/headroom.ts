@@ -13,7 +13,7 @@ import {
 } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { formatNumber, formatScale, formatShare, formatTable, wrap } from './format.js';
+import { count, formatNumber, formatScale, formatShare, formatTable, quoted, wrap } from './format.js';
 import { checkedOption, integerOption, precisionOption } from './options.js';
 
 interface Flags extends SubjectFlags, ExperimentFlags {
@@ -112,7 +112,8 @@ async function resolve(given: Options): Promise<HeadroomConfig> {
 
 /** A row a layer, and what follows for the scale. */
 export function headroomReport(summary: HeadroomSummary, directory: string): string {
-  if (summary.interrupted) return `INTERRUPTED  resume with: isopolicy headroom --resume ${directory}`;
+  if (summary.interrupted)
+    return `INTERRUPTED  resume with: isopolicy headroom --resume ${quoted(directory)}`;
   const { precision, scale, places, scales, suggestedScale, overflowed, timeline } = summary;
   const right = { align: 'right' } as const;
   const layers = [...new Set(places.map(({ layer }) => layer))];
@@ -158,6 +159,12 @@ export function headroomReport(summary: HeadroomSummary, directory: string): str
     table,
     '',
     ...wrap(
+      'Bits left: how many times the largest number at a place could double before it overflows; the place with the fewest is ' +
+        'named (outside of the layers: embedding, final norm). Underflow and subnormal: shares of activation gradients that ' +
+        'become 0, and that lose bits, where they are most.',
+    ),
+    '',
+    ...wrap(
       `Nearest to the top: forward ${place(forward)} with ${formatNumber(forward.forwardBits)} bits, backward ` +
         `${place(backward)} with ${formatNumber(backward.backwardBits)} bits.` +
         (overflowed === null ? '' : ` OVERFLOW at this scale: ${overflowed}.`),
@@ -169,8 +176,10 @@ export function headroomReport(summary: HeadroomSummary, directory: string): str
     ...(timeline.length === 0
       ? []
       : wrap(
-          `In the run the scale went from ${formatScale(timeline[0]!.scale)} to ${formatScale(timeline.at(-1)!.scale)} over ` +
-            `${timeline.length} steps; ${skipped} updates were skipped, ${saved} saved by a retry.`,
+          timeline.every((point) => point.scale === 1)
+            ? `The run trained without loss scaling, ${count(timeline.length, 'step')}.`
+            : `In the run the scale went from ${formatScale(timeline[0]!.scale)} to ${formatScale(timeline.at(-1)!.scale)} over ` +
+                `${count(timeline.length, 'step')}; ${count(skipped, 'update')} skipped, ${saved} saved by a retry.`,
         )),
     '',
     `run directory: ${directory}`,

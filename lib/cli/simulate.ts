@@ -3,7 +3,7 @@ import { InvalidArgumentError } from '../errors.js';
 import type { SimulateConfig, SimulateOptions, SimulationSummary } from '../instruments/simulate.js';
 import { exitCodes } from './exitCodes.js';
 import { directoryOptions, type ExperimentFlags, runExperiment } from './experiment.js';
-import { formatNumber, formatShare, formatTable, wrap } from './format.js';
+import { count, formatNumber, formatShare, formatTable, quoted, wrap } from './format.js';
 import { listOption } from './options.js';
 
 interface Flags extends ExperimentFlags {
@@ -69,7 +69,8 @@ async function simulate(run: string | undefined, flags: Flags, command: Command)
 
 /** A row an algorithm, those that freeze the policy named below. */
 export function simulationReport(summary: SimulationSummary, directory: string): string {
-  if (summary.interrupted) return `INTERRUPTED  resume with: isopolicy simulate --resume ${directory}`;
+  if (summary.interrupted)
+    return `INTERRUPTED  resume with: isopolicy simulate --resume ${quoted(directory)}`;
   const { run, algorithm, precision, recordedSteps, simulations } = summary;
   const right = { align: 'right' } as const;
   const table = formatTable(
@@ -99,11 +100,17 @@ export function simulationReport(summary: SimulationSummary, directory: string):
         );
   return [
     ...wrap(
-      `${algorithm}, ${precision.training} training, ${precision.rollout} rollout, ${recordedSteps.length} recorded steps`,
+      `${algorithm}, ${precision.training} training, ${precision.rollout} rollout, ${count(recordedSteps.length, 'recorded step')}`,
     ),
     `recorded run: ${run}`,
     '',
     table,
+    '',
+    ...wrap(
+      'Shares, means over the recorded steps. Tokens that teach: kept, with a weight above 0, in a group with an advantage. ' +
+        'Signal left: what is left of the sum of |advantage| over tokens without any correction. ESS: effective sample size of ' +
+        'the weights before any bound; 1 where all are equal.',
+    ),
     '',
     ...warning,
     ...wrap(

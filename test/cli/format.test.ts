@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import {
   colored,
+  count,
   formatBytes,
   formatClock,
   formatCount,
@@ -10,6 +11,7 @@ import {
   formatNumber,
   formatScale,
   formatTable,
+  quoted,
   toJson,
   wantsColor,
   wrap,
@@ -130,6 +132,24 @@ test('a table aligns its columns and wraps the last', () => {
       '            several words',
     ].join('\n'),
   );
+});
+
+test('a table too wide for two spaces has one, and its last column is never narrower than a word or a number', () => {
+  const wide = [{ heading: 'a' }, { heading: 'b' }, { heading: 'accuracy', align: 'right' }] as const;
+  assert.equal(
+    formatTable(wide, [['aaaa', 'bbbb', '0.447']], 19),
+    ['a    b    accuracy', '---- ---- --------', 'aaaa bbbb    0.447'].join('\n'),
+  );
+  assert.equal(
+    formatTable(wide, [['aaaa', 'bbbb', '0.1 (0.05, 0.2)']], 12).split('\n')[2],
+    'aaaa bbbb 0.1 (0.05, 0.2)',
+  );
+});
+
+test('a count has its noun, a path is as a shell takes it', () => {
+  assert.deepEqual([count(0, 'step'), count(1, 'step'), count(2, 'step')], ['0 steps', '1 step', '2 steps']);
+  assert.equal(quoted('runs/a-1'), 'runs/a-1');
+  assert.equal(quoted("my run's"), `'my run'\\''s'`);
 });
 
 test('no line of a table or paragraph is wider than the page, no word is lost', () => {
