@@ -151,8 +151,6 @@ export function headroomReport(summary: HeadroomSummary, directory: string): str
   const place = ({ point, layer }: Headroom) => (layer < 0 ? point : `${point} of layer ${layer}`);
   const share = (value: number | undefined) =>
     value === undefined ? 'an unknown share' : `${formatNumber(100 * value, 2)} %`;
-  const skipped = timeline.reduce((sum, point) => sum + point.skippedUpdates, 0);
-  const saved = timeline.reduce((sum, point) => sum + point.savedUpdates, 0);
   return [
     `${precisionLabel(precision)}, loss scale ${formatScale(scale)}`,
     '',
@@ -173,15 +171,22 @@ export function headroomReport(summary: HeadroomSummary, directory: string): str
       `Of the activation gradients ${share(now?.underflow)} underflow at this scale. Suggested initial scale: ` +
         `${formatScale(suggestedScale)}, where ${share(then?.underflow)} do and ${formatNumber(then?.bits ?? Number.NaN)} bits are left above the largest.`,
     ),
-    ...(timeline.length === 0
-      ? []
-      : wrap(
-          timeline.every((point) => point.scale === 1)
-            ? `The run trained without loss scaling, ${count(timeline.length, 'step')}.`
-            : `In the run the scale went from ${formatScale(timeline[0]!.scale)} to ${formatScale(timeline.at(-1)!.scale)} over ` +
-                `${count(timeline.length, 'step')}; ${count(skipped, 'update')} skipped, ${saved} saved by a retry.`,
-        )),
+    ...(timeline.length === 0 ? [] : wrap(timelineText(timeline))),
     '',
     `run directory: ${directory}`,
   ].join('\n');
+}
+
+/** What became of the loss scale in the run whose weights were measured. */
+export function timelineText(timeline: HeadroomSummary['timeline']): string {
+  const steps = count(timeline.length, 'step');
+  const [first, last] = [timeline[0]!.scale, timeline.at(-1)!.scale];
+  const steady = timeline.every(({ scale }) => scale === first);
+  if (steady && first === 1) return `The run trained without loss scaling, ${steps}.`;
+  const skipped = timeline.reduce((sum, point) => sum + point.skippedUpdates, 0);
+  const saved = timeline.reduce((sum, point) => sum + point.savedUpdates, 0);
+  const course = steady
+    ? `stayed at ${formatScale(first)}`
+    : `went from ${formatScale(first)} to ${formatScale(last)}`;
+  return `In the run the scale ${course} over ${steps}; ${count(skipped, 'update')} skipped, ${saved} saved by a retry.`;
 }

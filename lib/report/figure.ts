@@ -41,6 +41,24 @@ export const palette = [
   '#999999',
 ];
 
+/** Precisions that have one colour in every chart, so that two charts can be read together. */
+const precisionColors: Readonly<Record<string, string>> = {
+  bf16: '#d55e00',
+  fp16: '#0072b2',
+  fp32: '#009e73',
+};
+
+/** A scale of precisions or pairs of them: common ones in their colours, others in those that are left. */
+export function precisionScale(labels: readonly string[]): { domain: string[]; range: string[] } {
+  const left = palette.filter((color) => !Object.values(precisionColors).includes(color));
+  let next = 0;
+  const range = labels.map((label) => precisionColors[label] ?? left[next++ % left.length]!);
+  return { domain: [...labels], range };
+}
+
+/** Colours that are too dark on the dark page, and what stands for them there. */
+export const onDark: Readonly<Record<string, string>> = { '#0072b2': '#3a96d6' };
+
 /** The data of a spec, inline. */
 export function inline(values: readonly object[]): { values: object[] } {
   return { values: [...values] };

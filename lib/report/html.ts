@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join, sep } from 'node:path';
 import { metricDefinitions, rangeText } from '../mismatch/definitions.js';
-import type { Figure } from './figure.js';
+import { type Figure, onDark } from './figure.js';
 import { compileSpec, renderSvg } from './render.js';
 
 /** A part of the page: a run, or runs that are shown together. */
@@ -179,15 +179,18 @@ const colors = () => {
 const views = [];
 const figures = [...document.querySelectorAll('figure')].map((figure) => ({
   chart: figure.querySelector('.chart'),
-  spec: JSON.parse(figure.querySelector('.spec').textContent),
+  text: figure.querySelector('.spec').textContent,
 }));
+const onDark = ${JSON.stringify(onDark)};
+const specOf = (text) => JSON.parse(theme() !== 'dark' ? text
+  : Object.entries(onDark).reduce((all, [light, dark]) => all.replaceAll('"' + light + '"', '"' + dark + '"'), text));
 let drawing = Promise.resolve();
 function drawAll() {
   drawing = drawing.then(async () => {
     for (const view of views.splice(0)) view.finalize();
-    for (const { chart, spec } of figures) {
+    for (const { chart, text } of figures) {
       chart.textContent = '';
-      const view = new vega.View(vega.parse(spec, colors()), {
+      const view = new vega.View(vega.parse(specOf(text), colors()), {
         renderer: 'svg', container: chart, hover: true, tooltip,
       });
       views.push(view);

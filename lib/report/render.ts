@@ -24,6 +24,7 @@ export const baseConfig = {
     titleFontWeight: 'normal',
     gridOpacity: 0.35,
     tickSize: 4,
+    labelLimit: onPhone(180, 320),
     titlePadding: 8,
   },
   // Labels of the ends stand under their ticks, like the others.
@@ -36,7 +37,8 @@ export const baseConfig = {
     orient: 'top',
     // A chart as wide as a phone would cut off further columns.
     columns: onPhone(1, 3),
-    labelLimit: 360,
+    // Far more than any takes: drawn without a browser, text is thought to be half as wide again as it is.
+    labelLimit: onPhone(300, 600),
     // Vega's own limit of 30 would leave lines without a name.
     symbolLimit: 1000,
   },

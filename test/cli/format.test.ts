@@ -16,6 +16,7 @@ import {
   wantsColor,
   wrap,
 } from '../../lib/cli/format.js';
+import { timelineText } from '../../lib/cli/headroom.js';
 
 /** Checks `format` on rows of input and expected text. */
 function assertTable<T>(format: (value: T) => string, rows: readonly [T, string][]): void {
@@ -173,6 +174,24 @@ test('no line of a table or paragraph is wider than the page, no word is lost', 
       assert.equal(lines.join(' '), text);
       for (const line of lines) assert.ok(line.length <= width);
     }),
+  );
+});
+
+test('the loss scale of a run is told as it was: absent, steady, moving', () => {
+  const point = (step: number, scale: number, skippedUpdates = 0) => ({
+    step,
+    scale,
+    skippedUpdates,
+    savedUpdates: 0,
+  });
+  assert.equal(timelineText([point(0, 1), point(1, 1)]), 'The run trained without loss scaling, 2 steps.');
+  assert.equal(
+    timelineText([point(0, 65536)]),
+    'In the run the scale stayed at 65536 over 1 step; 0 updates skipped, 0 saved by a retry.',
+  );
+  assert.equal(
+    timelineText([point(0, 65536, 1), point(1, 32768)]),
+    'In the run the scale went from 65536 to 32768 over 2 steps; 1 update skipped, 0 saved by a retry.',
   );
 });
 

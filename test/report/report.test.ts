@@ -32,6 +32,7 @@ describe('isopolicy report', () => {
         const text = fs.readFileSync(drawn, 'utf8');
         assert.match(text, /^<svg .*<\/svg>\s*$/s);
         assert.ok(!text.includes('NaN'), drawn);
+        assert.ok(!text.includes('…'), `${drawn} has text that is cut off`);
       }
       const html = page(name);
       assert.equal(html.match(/<figure /g)?.length, figures);

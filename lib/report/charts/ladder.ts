@@ -1,6 +1,6 @@
 import type { LadderSummary } from '../../instruments/ladder.js';
 import { precisionLabel } from '../../tensor/dtype.js';
-import { type Figure, inline, lineLegend, palette, type ReportRun, told } from '../figure.js';
+import { type Figure, inline, lineLegend, precisionScale, type ReportRun, told } from '../figure.js';
 
 const SCHEMA = 'https://vega.github.io/schema/vega-lite/v6.json';
 
@@ -67,7 +67,7 @@ export function figuresOfLadder(run: ReportRun): Figure[] {
               field: 'precision',
               type: 'nominal',
               legend: null,
-              scale: { domain: precisions, range: palette },
+              scale: precisionScale(precisions),
             },
           },
         },
@@ -96,7 +96,7 @@ export function figuresOfLadder(run: ReportRun): Figure[] {
             field: 'precision',
             type: 'nominal',
             title: null,
-            scale: { domain: precisions, range: palette },
+            scale: precisionScale(precisions),
             legend: lineLegend,
           },
         },

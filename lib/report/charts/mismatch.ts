@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { ProfilePoint } from '../../instruments/profile.js';
 import { PointLog } from '../../io/pointLog.js';
-import { type Figure, inline, palette, type ReportRun, told, wholeNumbers, zoom } from '../figure.js';
+import { type Figure, inline, precisionScale, type ReportRun, told, wholeNumbers, zoom } from '../figure.js';
 import { pairLabel } from './sanity.js';
 
 const SCHEMA = 'https://vega.github.io/schema/vega-lite/v6.json';
@@ -17,7 +17,7 @@ export async function figuresOfMismatch(run: ReportRun): Promise<Figure[]> {
     field: 'pair',
     type: 'nominal',
     title: null,
-    scale: { domain: pairs, range: palette },
+    scale: precisionScale(pairs),
     legend: { symbolOpacity: 1 },
   };
   const tokens = points.flatMap((point) =>

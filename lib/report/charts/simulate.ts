@@ -69,7 +69,7 @@ export function figuresOfSimulation(run: ReportRun): Figure[] {
             type: 'nominal',
             title: null,
             sort: null,
-            axis: { labelLimit: onPhone(190, 320) },
+            axis: { labelLimit: onPhone(190, 480) },
             scale: { paddingInner: 0.25 },
           },
           yOffset: { field: 'what', type: 'nominal', sort: null },
@@ -120,7 +120,7 @@ function overSteps(
     labels.map((_, i) => range[Math.floor(i / each) % range.length]);
   const legend = {
     columns: onPhone(1, 2),
-    labelLimit: 330,
+    labelLimit: onPhone(300, 600),
     symbolType: 'stroke',
     symbolSize: 320,
     symbolStrokeWidth: 2,
