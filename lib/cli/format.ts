@@ -93,13 +93,12 @@ export function formatTable(
     Math.max(...headings[c]!.map((line) => line.length), ...rows.map((row) => row[c]!.length)),
   );
   const last = columns.length - 1;
-  const word = Math.max(
-    ...[...headings[last]!, ...rows.map((row) => row[last]!)].flatMap((text) =>
-      // Numbers are not broken.
-      (columns[last]!.align === 'right' ? [text] : text.split(' ')).map(({ length }) => length),
-    ),
-  );
   const others = widths.slice(0, last).reduce((sum, w) => sum + w, 0);
+  const texts = rows.map((row) => row[last]!);
+  // Numbers are not broken where they need not be.
+  const whole = columns[last]!.align === 'right' && others + last + widths[last]! <= width;
+  const parts = whole ? texts : texts.flatMap((text) => text.split(' '));
+  const word = Math.max(...[...headings[last]!, ...parts].map(({ length }) => length));
   const gap = others + 2 * last + word > width ? 1 : 2;
   widths[last] = Math.max(1, word, Math.min(widths[last]!, width - others - gap * last));
 

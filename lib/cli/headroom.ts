@@ -151,6 +151,12 @@ export function headroomReport(summary: HeadroomSummary, directory: string): str
   const place = ({ point, layer }: Headroom) => (layer < 0 ? point : `${point} of layer ${layer}`);
   const share = (value: number | undefined) =>
     value === undefined ? 'an unknown share' : `${formatNumber(100 * value, 2)} %`;
+  const top = 2 ** scales.at(-1)!.log2Scale;
+  const suggestion =
+    then === undefined && suggestedScale > top
+      ? `Even at a scale of ${formatScale(top)} none is near the largest number: this format needs no loss scaling.`
+      : `Suggested initial scale: ${formatScale(suggestedScale)}, where ${share(then?.underflow)} do and ` +
+        `${formatNumber(then?.bits ?? Number.NaN)} bits are left above the largest.`;
   return [
     `${precisionLabel(precision)}, loss scale ${formatScale(scale)}`,
     '',
@@ -167,10 +173,7 @@ export function headroomReport(summary: HeadroomSummary, directory: string): str
         `${place(backward)} with ${formatNumber(backward.backwardBits)} bits.` +
         (overflowed === null ? '' : ` OVERFLOW at this scale: ${overflowed}.`),
     ),
-    ...wrap(
-      `Of the activation gradients ${share(now?.underflow)} underflow at this scale. Suggested initial scale: ` +
-        `${formatScale(suggestedScale)}, where ${share(then?.underflow)} do and ${formatNumber(then?.bits ?? Number.NaN)} bits are left above the largest.`,
-    ),
+    ...wrap(`Of the activation gradients ${share(now?.underflow)} underflow at this scale. ${suggestion}`),
     ...(timeline.length === 0 ? [] : wrap(timelineText(timeline))),
     '',
     `run directory: ${directory}`,

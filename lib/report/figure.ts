@@ -83,6 +83,9 @@ export const powersOfTen = {
   labelExpr: "datum.label === '' ? '' : replace(format(datum.value, '.0e'), '+', '')",
 } as const;
 
+/** An axis whose numbers may be tiny: 0.0004, 1.5e-7. */
+export const compact = { labelExpr: "format(datum.value, '~g')" } as const;
+
 /** The healthy range of a metric and who says so, for a caption. */
 export function healthyText(name: keyof MismatchMetrics): string {
   const { healthy } = metricDefinitions[name];

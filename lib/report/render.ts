@@ -90,7 +90,7 @@ interface Sequence {
 }
 
 /** What stands beside a panel: labels, margins of the page. */
-const BESIDE = 180;
+const BESIDE = 190;
 
 /** Panels one below another on a phone, and no wider than it. (Vega-Lite takes numbers alone for both.) */
 function fitPanels(compiled: Compiled): object {

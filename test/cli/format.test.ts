@@ -142,7 +142,7 @@ test('a table too wide for two spaces has one, and its last column is never narr
     ['a    b    accuracy', '---- ---- --------', 'aaaa bbbb    0.447'].join('\n'),
   );
   assert.equal(
-    formatTable(wide, [['aaaa', 'bbbb', '0.1 (0.05, 0.2)']], 12).split('\n')[2],
+    formatTable(wide, [['aaaa', 'bbbb', '0.1 (0.05, 0.2)']], 25).split('\n')[2],
     'aaaa bbbb 0.1 (0.05, 0.2)',
   );
 });

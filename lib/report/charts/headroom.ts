@@ -40,11 +40,14 @@ export function figuresOfHeadroom(run: ReportRun): Figure[] {
   const skipping = timeline
     .filter(({ skippedUpdates }) => skippedUpdates > 0)
     .map((point) => ({ ...point, step: point.step + 1 }));
+  const lossless = shares.every(({ share }) => !(share > 0));
+  const last = scales.at(-1)!.log2Scale;
   const marks = [
     { log2Scale: Math.log2(scale), what: 'present scale' },
     { log2Scale: Math.log2(suggestedScale), what: 'suggested scale' },
     { log2Scale: scales[0]!.bits + scales[0]!.log2Scale, what: 'overflow from here on' },
-  ];
+    // A format with bfloat16's range has them far beyond any scale.
+  ].filter(({ log2Scale }) => log2Scale <= last + 2);
   return [
     {
       id: 'bits-left',
@@ -90,7 +93,13 @@ export function figuresOfHeadroom(run: ReportRun): Figure[] {
                 title: 'log2 of the loss scale',
                 axis: wholeNumbers,
               },
-              y: { field: 'share', type: 'quantitative', title: 'share of gradients', axis: { format: '%' } },
+              y: {
+                field: 'share',
+                type: 'quantitative',
+                title: 'share of gradients',
+                axis: { format: '%' },
+                ...(lossless && { scale: { domain: [0, 1] } }),
+              },
               color: {
                 field: 'what',
                 type: 'nominal',

@@ -1,6 +1,6 @@
 import type { LadderSummary } from '../../instruments/ladder.js';
 import { precisionLabel } from '../../tensor/dtype.js';
-import { type Figure, inline, lineLegend, precisionScale, type ReportRun, told } from '../figure.js';
+import { compact, type Figure, inline, lineLegend, precisionScale, type ReportRun, told } from '../figure.js';
 
 const SCHEMA = 'https://vega.github.io/schema/vega-lite/v6.json';
 
@@ -60,7 +60,7 @@ export function figuresOfLadder(run: ReportRun): Figure[] {
           mark: { type: 'bar' },
           encoding: {
             // Labels beyond the panel would part it from its axis.
-            x: { ...own('nats per token'), axis: { labelFlush: true, tickCount: 4 } },
+            x: { ...own('nats per token'), axis: { ...compact, labelFlush: true, tickCount: 4 } },
             tooltip: [told('precision'), told('knob', 'choice'), told('nats', 'nats per token', '.3~g')],
             y: { field: 'knob', type: 'nominal', title: null, sort: knobs },
             color: {
@@ -91,7 +91,7 @@ export function figuresOfLadder(run: ReportRun): Figure[] {
             sort: steps.filter(({ precision }) => precision === precisions[0]).map(({ rung }) => rung),
             axis: { labelAngle: -40 },
           },
-          y: own(unit),
+          y: { ...own(unit), axis: compact },
           color: {
             field: 'precision',
             type: 'nominal',
