@@ -73,7 +73,7 @@ export const metricDefinitions: Readonly<Record<keyof MismatchMetrics, MetricDef
   },
   meanProbDiff: {
     label: 'mean |pi - mu|',
-    definition: 'mean difference in probability of a token',
+    definition: 'mean of |pi - mu| over tokens',
     unit: 'probability',
     healthy: { high: 0.004, source: `${PAPER}, bf16 at the start` },
   },

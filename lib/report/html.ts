@@ -141,7 +141,8 @@ figcaption { color: var(--faint); font-size: 0.88rem; }
 .chart { overflow-x: auto; }
 .chart svg { max-width: none; height: auto; display: block; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; }
+table { border-collapse: collapse; font-size: 0.85rem; min-width: 720px; }
+td:nth-child(5) { white-space: nowrap; }
 th, td { text-align: left; vertical-align: top; padding: 3px 10px 3px 0; border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; }
 footer { color: var(--faint); font-size: 0.85rem; padding-top: 2rem; padding-bottom: 2rem; }
