@@ -80,8 +80,8 @@ export interface Column {
 }
 
 /**
- * Rows under headings, two spaces between columns. The last column is wrapped at words so that no line is longer
- * than `width`, as long as the others leave it room.
+ * Rows under headings, two spaces between columns, one where two leave no room. The last column is wrapped at words so
+ * that no line is longer than `width`, as long as the others leave it room for its longest word.
  */
 export function formatTable(
   columns: readonly Column[],
@@ -93,8 +93,14 @@ export function formatTable(
     Math.max(...headings[c]!.map((line) => line.length), ...rows.map((row) => row[c]!.length)),
   );
   const last = columns.length - 1;
-  const before = widths.slice(0, last).reduce((sum, w) => sum + w + 2, 0);
-  widths[last] = Math.max(1, Math.min(widths[last]!, width - before));
+  const others = widths.slice(0, last).reduce((sum, w) => sum + w, 0);
+  const texts = rows.map((row) => row[last]!);
+  // Numbers are not broken where they need not be.
+  const whole = columns[last]!.align === 'right' && others + last + widths[last]! <= width;
+  const parts = whole ? texts : texts.flatMap((text) => text.split(' '));
+  const word = Math.max(...[...headings[last]!, ...parts].map(({ length }) => length));
+  const gap = others + 2 * last + word > width ? 1 : 2;
+  widths[last] = Math.max(1, word, Math.min(widths[last]!, width - others - gap * last));
 
   const lines: string[] = [];
   const addRow = (cells: readonly (readonly string[])[]) => {
@@ -103,7 +109,7 @@ export function formatTable(
         const text = cells[c]![i] ?? '';
         return align === 'right' ? text.padStart(widths[c]!) : text.padEnd(widths[c]!);
       });
-      lines.push(line.join('  ').trimEnd());
+      lines.push(line.join(' '.repeat(gap)).trimEnd());
     }
   };
   addRow(headings);
@@ -127,6 +133,16 @@ export function wrap(text: string, width = PAGE_WIDTH): string[] {
     }
   }
   return [...lines, line];
+}
+
+/** A number and its noun: 1 step, 2 steps. */
+export function count(n: number, noun: string): string {
+  return `${n} ${noun}${n === 1 ? '' : 's'}`;
+}
+
+/** A path as a shell takes it. */
+export function quoted(path: string): string {
+  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }
 
 /** Whether a stream is a terminal whose user wants colour (no-color.org). */

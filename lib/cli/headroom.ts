@@ -13,7 +13,7 @@ import {
 } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { formatNumber, formatScale, formatShare, formatTable, wrap } from './format.js';
+import { count, formatNumber, formatScale, formatShare, formatTable, quoted, wrap } from './format.js';
 import { checkedOption, integerOption, precisionOption } from './options.js';
 
 interface Flags extends SubjectFlags, ExperimentFlags {
@@ -118,9 +118,11 @@ async function resolve(given: Options): Promise<HeadroomConfig> {
 
 /** A row a layer, and what follows for the scale. */
 export function headroomReport(summary: HeadroomSummary, directory: string): string {
-  if (summary.interrupted) return `INTERRUPTED  resume with: isopolicy headroom --resume ${directory}`;
-  const { precision, scale, places, logitsBits, present, suggested, suggestedScale, overflowed, timeline } =
+  if (summary.interrupted)
+    return `INTERRUPTED  resume with: isopolicy headroom --resume ${quoted(directory)}`;
+  const { precision, scale, places, scales, logitsBits, present, suggested, suggestedScale, overflowed } =
     summary;
+  const { timeline } = summary;
   const right = { align: 'right' } as const;
   const layers = [...new Set(places.map(({ layer }) => layer))];
   // Of equals the last, which the backward pass comes to first.
@@ -156,12 +158,17 @@ export function headroomReport(summary: HeadroomSummary, directory: string): str
   const place = ({ point, layer }: Headroom) => (layer < 0 ? point : `${point} of layer ${layer}`);
   const atLogits = logitsBits < backward.backwardBits;
   const share = (value: number) => `${formatNumber(100 * value, 2)} %`;
-  const skipped = timeline.reduce((sum, point) => sum + point.skippedUpdates, 0);
-  const saved = timeline.reduce((sum, point) => sum + point.savedUpdates, 0);
+  const top = 2 ** scales.at(-1)!.log2Scale;
   return [
     `${precisionLabel(precision)}, loss scale ${formatScale(scale)}`,
     '',
     table,
+    '',
+    ...wrap(
+      'Bits left: how many times the largest number at a place could double before it overflows; the place with the fewest is ' +
+        'named (outside of the layers: embedding, final norm). Underflow and subnormal: shares of activation gradients that ' +
+        'become 0, and that lose bits, where they are most.',
+    ),
     '',
     ...wrap(
       `Nearest to the top: forward ${place(forward)} with ${formatNumber(forward.forwardBits)} bits` +
@@ -175,17 +182,28 @@ export function headroomReport(summary: HeadroomSummary, directory: string): str
     ...(Number.isNaN(suggestedScale)
       ? []
       : wrap(
-          `Of the activation gradients ${share(present.underflow)} underflow at this scale. Suggested initial scale: ` +
-            `${formatScale(suggestedScale)}, where ${share(suggested.underflow)} do and ${formatNumber(suggested.bits)} bits ` +
-            'are left above the largest.',
+          `Of the activation gradients ${share(present.underflow)} underflow at this scale. ` +
+            (suggestedScale > top
+              ? `Even at a scale of ${formatScale(top)} none is near the largest number: this format needs no loss scaling.`
+              : `Suggested initial scale: ${formatScale(suggestedScale)}, where ${share(suggested.underflow)} do and ` +
+                `${formatNumber(suggested.bits)} bits are left above the largest.`),
         )),
-    ...(timeline.length === 0
-      ? []
-      : wrap(
-          `In the run the scale went from ${formatScale(timeline[0]!.scale)} to ${formatScale(timeline.at(-1)!.scale)} over ` +
-            `${timeline.length} steps; ${skipped} updates were skipped, ${saved} saved by a retry.`,
-        )),
+    ...(timeline.length === 0 ? [] : wrap(timelineText(timeline))),
     '',
     `run directory: ${directory}`,
   ].join('\n');
+}
+
+/** What became of the loss scale in the run whose weights were measured. */
+export function timelineText(timeline: HeadroomSummary['timeline']): string {
+  const steps = count(timeline.length, 'step');
+  const [first, last] = [timeline[0]!.scale, timeline.at(-1)!.scale];
+  const steady = timeline.every(({ scale }) => scale === first);
+  if (steady && first === 1) return `The run trained without loss scaling, ${steps}.`;
+  const skipped = timeline.reduce((sum, point) => sum + point.skippedUpdates, 0);
+  const saved = timeline.reduce((sum, point) => sum + point.savedUpdates, 0);
+  const course = steady
+    ? `stayed at ${formatScale(first)}`
+    : `went from ${formatScale(first)} to ${formatScale(last)}`;
+  return `In the run the scale ${course} over ${steps}; ${count(skipped, 'update')} skipped, ${saved} saved by a retry.`;
 }

@@ -2,7 +2,7 @@ import os from 'node:os';
 import { Command } from 'commander';
 import type { KnobDescription } from '../native.js';
 import type { AddonInfo, MemoryUse } from '../runtime.js';
-import { formatBytes, formatTable, toJson } from './format.js';
+import { count, formatBytes, formatTable, toJson } from './format.js';
 import { version } from './version.js';
 
 interface Info extends AddonInfo {
@@ -51,7 +51,7 @@ function infoText(info: Info): string {
   const facts: [string, string][] = [
     ['isopolicy', info.version],
     ['Node', `${info.node} on ${info.platform}`],
-    ['CPU', `${info.cpu.model}, ${info.cpu.cores} cores`],
+    ['CPU', `${info.cpu.model}, ${count(info.cpu.cores, 'core')}`],
     ['threads', String(info.threads)],
     ['vector level', `${info.vectorLevel} (the processor has ${info.supportedVectorLevel})`],
     ['CUDA', info.cudaCompiled ? 'compiled in' : 'not compiled in'],

@@ -12,7 +12,7 @@ import {
 } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { formatNumber, formatTable, wrap } from './format.js';
+import { formatNumber, formatTable, quoted, wrap } from './format.js';
 import { integerOption, listOption } from './options.js';
 
 interface Flags extends SubjectFlags, ExperimentFlags {
@@ -106,8 +106,17 @@ async function ladder(flags: Flags, command: Command): Promise<void> {
 /** A table a precision: what each knob, and each layer, contributes. */
 export function ladderReport({ results, interrupted, numLayers }: LadderSummary, directory: string): string {
   const lines: string[] = [];
-  if (interrupted) lines.push(`INTERRUPTED  resume with: isopolicy ladder --resume ${directory}`, '');
+  if (interrupted) lines.push(`INTERRUPTED  resume with: isopolicy ladder --resume ${quoted(directory)}`, '');
   for (const result of results) lines.push(...resultLines(result, numLayers), '');
+  if (results.length > 0) {
+    lines.push(
+      ...wrap(
+        'A knob is a numeric choice in which the engines differ (apart: each its own, equal: both the same); isopolicy info tells ' +
+          'what each is. pi: probability of a token in the training engine; mu: in the rollout engine.',
+      ),
+      '',
+    );
+  }
   lines.push(`run directory: ${directory}`);
   return lines.join('\n');
 }
@@ -148,7 +157,8 @@ function resultLines(result: LadderResult, numLayers: number): string[] {
     knobTable,
     '',
     ...wrap(
-      '"going down" starts with all apart and makes one after another equal; "going up" the reverse.' +
+      '"alone": only this one apart; "all but it": only this one equal; "going down" starts with all apart and makes one ' +
+        'after another equal; "going up" the reverse.' +
         // Of nothing there are no parts.
         (apart.meanAbsLogRatio === 0
           ? ''

@@ -13,7 +13,7 @@ import {
 } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { formatNumber, formatTable, wrap } from './format.js';
+import { formatNumber, formatTable, quoted, wrap } from './format.js';
 import { mismatchTable } from './mismatchTable.js';
 import { integerOption, listOption } from './options.js';
 
@@ -155,8 +155,20 @@ export function mismatchReport(
   directory: string,
 ): string {
   const lines: string[] = [];
-  if (interrupted) lines.push(`INTERRUPTED  resume with: isopolicy mismatch --resume ${directory}`, '');
-  if (groups.length > 0) lines.push(groupTable(groups), '');
+  if (interrupted)
+    lines.push(`INTERRUPTED  resume with: isopolicy mismatch --resume ${quoted(directory)}`, '');
+  if (groups.length > 0) {
+    lines.push(
+      groupTable(groups),
+      '',
+      ...wrap(
+        'In nats, with 95 % intervals. L: sum of log pi - log mu over a response, pi of the training engine, mu of the rollout ' +
+          'engine. Drift: mean of log pi - log mu over all tokens; slope: of L on the length of a response, where lengths differ; KL of responses: ' +
+          'mean of -L.',
+      ),
+      '',
+    );
+  }
   for (const { klMuPiK3, meanAbsLogRatio } of ratios) {
     lines.push(
       ...wrap(

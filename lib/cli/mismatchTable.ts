@@ -1,4 +1,4 @@
-import { isHealthy, metricDefinitions } from '../mismatch/definitions.js';
+import { isHealthy, metricDefinitions, rangeText } from '../mismatch/definitions.js';
 import type { MismatchMetrics } from '../mismatch/metrics.js';
 import { formatNumber, formatTable } from './format.js';
 
@@ -21,14 +21,14 @@ const shown: readonly (keyof MismatchMetrics)[] = [
 
 /**
  * Metrics of one or several settings beside their healthy ranges: a row a metric, with its source. A value outside of
- * its range has a `!` behind it.
+ * its range has a `!` behind it, which a line below the table then explains.
  */
 export function mismatchTable(
   settings: readonly { readonly name: string; readonly metrics: Partial<MismatchMetrics> }[],
   names: readonly (keyof MismatchMetrics)[] = shown,
 ): string {
   const right = { align: 'right' } as const;
-  return formatTable(
+  const table = formatTable(
     [
       { heading: 'metric' },
       ...settings.map(({ name }) => ({ heading: name, ...right })),
@@ -43,15 +43,11 @@ export function mismatchTable(
           const value = metrics[name] ?? Number.NaN;
           return `${formatNumber(value)}${isHealthy(name, value) === false ? '!' : ' '}`;
         });
-        return [label, ...cells, rangeOf(healthy), healthy?.source ?? ''];
+        return [label, ...cells, healthy ? rangeText(healthy) : '', healthy?.source ?? ''];
       }),
   );
-}
-
-function rangeOf(healthy: { low?: number; high?: number } | undefined): string {
-  if (healthy === undefined) return '';
-  const { low, high } = healthy;
-  if (low === undefined) return `<= ${formatNumber(high!)}`;
-  if (high === undefined) return `>= ${formatNumber(low)}`;
-  return `${formatNumber(low)} to ${formatNumber(high)}`;
+  const outside = settings.some(({ metrics }) =>
+    names.some((name) => isHealthy(name, metrics[name] ?? Number.NaN) === false),
+  );
+  return outside ? `${table}\n!: outside of the healthy range` : table;
 }

@@ -16,7 +16,7 @@ import type { ReportRun } from '../report/figure.js';
 import type { SanityConfig } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
 import { dialReport } from './dial.js';
-import { toJson } from './format.js';
+import { count, toJson } from './format.js';
 import { gridReport } from './gridReport.js';
 import { headroomReport } from './headroom.js';
 import { ladderReport } from './ladder.js';
@@ -85,7 +85,7 @@ async function report(directories: readonly string[], flags: Flags): Promise<voi
   process.stdout.write(
     flags.json
       ? `${toJson({ page: out, figures, svgs })}\n`
-      : `${out}: ${figures} charts${svgs.length > 0 ? `, ${svgs.length} SVGs in ${flags.svg}` : ''}\n`,
+      : `${out}: ${count(figures, 'chart')}${svgs.length > 0 ? `, ${count(svgs.length, 'SVG')} in ${flags.svg}` : ''}\n`,
   );
 }
 

@@ -3,11 +3,13 @@ import type { SanityConfig } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
 import {
   colored,
+  count,
   formatDuration,
   formatNumber,
   formatScale,
   formatShare,
   formatTable,
+  quoted,
   wrap,
 } from './format.js';
 
@@ -86,10 +88,12 @@ function outcomeLine({ set, lossScale }: SanitySummary, { lossScaler }: SanityCo
       : []),
     ...(lostUpdates > 0 ? [`${lostUpdates} lost`] : []),
   ];
+  const scaling =
+    lossScaler === 'none' ? 'no loss scaling' : `${lossScaler} loss scale ${formatScale(final)}`;
   const updates = fate.length === 0 ? '' : ` (updates: ${fate.join(', ')})`;
   return (
     `${set.problems} of ${set.tried} problems kept (base accuracy ${formatShare(set.baseAccuracy)}), ` +
-    `${lossScaler} loss scale ${formatScale(final)}, ${count(overflows, 'overflow')}${updates}`
+    `${scaling}${lossScaler === 'none' && overflows === 0 ? '' : `, ${count(overflows, 'overflow')}`}${updates}`
   );
 }
 
@@ -126,6 +130,7 @@ function effectTable({ effect }: SanitySummary): string | undefined {
     table,
     '',
     ...wrap(sentence).filter((line) => line !== ''),
+    'pi: probability of a token in the training engine; mu: in the rollout engine.',
   ].join('\n');
 }
 
@@ -136,13 +141,4 @@ function effectSentence(bf16: string, matched: string): string {
   else if (matched !== '-')
     sentences.push(`With matched numerics fp16 has ${matched} times its own mismatch.`);
   return sentences.join(' ');
-}
-
-function count(n: number, noun: string): string {
-  return `${n} ${noun}${n === 1 ? '' : 's'}`;
-}
-
-/** A path as a shell takes it. */
-function quoted(path: string): string {
-  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }

@@ -4,7 +4,7 @@ import type { SimulateConfig, SimulateOptions, SimulationSummary } from '../inst
 import type { AlgorithmParameters } from '../rl/algorithms.js';
 import { exitCodes } from './exitCodes.js';
 import { directoryOptions, type ExperimentFlags, runExperiment } from './experiment.js';
-import { formatNumber, formatShare, formatTable, wrap } from './format.js';
+import { count, formatNumber, formatShare, formatTable, quoted, wrap } from './format.js';
 import { listOption, parameterOption } from './options.js';
 
 interface Flags extends ExperimentFlags {
@@ -76,7 +76,8 @@ async function simulate(run: string | undefined, flags: Flags, command: Command)
 
 /** A row an algorithm, those that freeze the policy named below. */
 export function simulationReport(summary: SimulationSummary, directory: string): string {
-  if (summary.interrupted) return `INTERRUPTED  resume with: isopolicy simulate --resume ${directory}`;
+  if (summary.interrupted)
+    return `INTERRUPTED  resume with: isopolicy simulate --resume ${quoted(directory)}`;
   const { run, algorithm, precision, recordedSteps, simulations } = summary;
   const right = { align: 'right' } as const;
   const table = formatTable(
@@ -107,11 +108,17 @@ export function simulationReport(summary: SimulationSummary, directory: string):
         );
   return [
     ...wrap(
-      `${algorithm}, ${precision.training} training, ${precision.rollout} rollout, ${recordedSteps.length} recorded steps`,
+      `${algorithm}, ${precision.training} training, ${precision.rollout} rollout, ${count(recordedSteps.length, 'recorded step')}`,
     ),
     `recorded run: ${run}`,
     '',
     table,
+    '',
+    ...wrap(
+      'Shares, means over the recorded steps. Tokens that teach: kept, with a weight above 0, in a group with an advantage. ' +
+        'Signal left: what is left of the sum of |advantage| over tokens without any correction. ESS: effective sample size of ' +
+        'the weights before any bound; 1 where all are equal.',
+    ),
     '',
     ...warning,
     ...wrap(

@@ -40,7 +40,11 @@ export function trainingOptions(command: Command): Command {
   return command
     .addOption(choiceOption('--numerics <mode>', 'rounding and reduction choices of the engines', modes))
     .addOption(
-      integerOption('--base-seed <n>', 'seed of the base: weights, problems, teaching (default: --seed)', 0),
+      integerOption(
+        '--base-seed <n>',
+        'seed of the base: weights, problems, teaching (default: the seed of the run)',
+        0,
+      ),
     )
     .addOption(integerOption('--steps <n>', 'most training steps (default: 160)', 1))
     .addOption(integerOption('--prompts-per-step <n>', 'problems a step (default: 32)', 1))

@@ -29,19 +29,16 @@ export class PointLog<T> {
       await file.truncate(Buffer.byteLength(whole));
       await file.close();
     }
-    const points = new Map<string, T>();
-    whole.split('\n').forEach((line, i) => {
-      if (line === '') return;
-      try {
-        const { key, value } = JSON.parse(line, restoreNonFinite);
-        points.set(key, value);
-      } catch (cause) {
-        throw new InvalidArgumentError(`[experiment] expected line ${i + 1} of ${path} to be JSON`, {
-          cause,
-        });
-      }
+    return new PointLog(path, pointsOf<T>(whole, path));
+  }
+
+  /** All values of a log that is left as it is; none of a file that is missing. A torn last line is passed over. */
+  static async read<T>(path: string): Promise<T[]> {
+    const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
+      return '';
     });
-    return new PointLog(path, points);
+    return [...pointsOf<T>(text.slice(0, text.lastIndexOf('\n') + 1), path).values()];
   }
 
   get(key: string): T | undefined {
@@ -68,6 +65,23 @@ export class PointLog<T> {
     await this.#last;
     return value;
   }
+}
+
+/** Points by key, later ones in place of earlier ones. */
+function pointsOf<T>(whole: string, path: string): Map<string, T> {
+  const points = new Map<string, T>();
+  whole.split('\n').forEach((line, i) => {
+    if (line === '') return;
+    try {
+      const { key, value } = JSON.parse(line, restoreNonFinite);
+      points.set(key, value);
+    } catch (cause) {
+      throw new InvalidArgumentError(`[experiment] expected line ${i + 1} of ${path} to be JSON`, {
+        cause,
+      });
+    }
+  });
+  return points;
 }
 
 function nonFiniteAsText(_key: string, value: unknown): unknown {

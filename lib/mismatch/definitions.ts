@@ -73,7 +73,7 @@ export const metricDefinitions: Readonly<Record<keyof MismatchMetrics, MetricDef
   },
   meanProbDiff: {
     label: 'mean |pi - mu|',
-    definition: 'mean difference in probability of a token',
+    definition: 'mean of |pi - mu| over tokens',
     unit: 'probability',
     healthy: { high: 0.004, source: `${PAPER}, bf16 at the start` },
   },
@@ -224,6 +224,12 @@ export const metricDefinitions: Readonly<Record<keyof MismatchMetrics, MetricDef
     healthy: { high: 0.32, source: `${PAPER}, fp16; bf16 has 7.64` },
   },
 };
+
+/** A range in a few characters: `<= 0.001`, `>= 0.99`, `-0.1 to 0.1`; exactly 0 where nothing above it is healthy. */
+export function rangeText({ low, high }: HealthyRange): string {
+  if (low === undefined) return high === 0 ? '0' : `<= ${high}`;
+  return high === undefined ? `>= ${low}` : `${low} to ${high}`;
+}
 
 /** Whether a value lies in the healthy range of its metric; null where there is none, or no value. */
 export function isHealthy(name: keyof MismatchMetrics, value: number): boolean | null {

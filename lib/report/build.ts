@@ -49,8 +49,8 @@ export async function buildSections(directories: readonly string[], text: RunTex
   if (sanity.length > 1) {
     sections.push({
       title: `${sanity.length} sanity runs`,
-      lines: sanity.flatMap((run) => [`${run.name}: ${runLabel(run)}`, ...run.notes]),
-      command: sanity.map(({ name }) => name).join(' '),
+      lines: sanity.flatMap((run) => [`${run.name}: ${runLabel(run)}, ${outcomeOf(run)}`, ...run.notes]),
+      command: `isopolicy sanity (config.json of each has every setting: ${sanity.map(({ directory }) => directory).join(', ')})`,
       figures: figuresOfSanity(sanity),
     });
   }
@@ -66,6 +66,15 @@ export async function buildSections(directories: readonly string[], text: RunTex
     });
   }
   return sections;
+}
+
+/** The outcome of a sanity run in a few words. */
+function outcomeOf({ summary }: ReportRun): string {
+  if (summary === null) return 'not at its end';
+  if (summary.interrupted === true) return 'interrupted';
+  if (summary.divergence) return 'diverged';
+  const accuracy = Number(summary.finalAccuracy);
+  return `${summary.passed === true ? 'passed' : 'not passed'}${Number.isFinite(accuracy) ? `, training accuracy ${accuracy.toFixed(3)}` : ''}`;
 }
 
 /** A summary that lacks what this version reads is the reader's to know of, not a bug of the charts. */

@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join, sep } from 'node:path';
-import { metricDefinitions } from '../mismatch/definitions.js';
-import type { Figure } from './figure.js';
+import { metricDefinitions, rangeText } from '../mismatch/definitions.js';
+import { type Figure, onDark } from './figure.js';
 import { compileSpec, renderSvg } from './render.js';
 
 /** A part of the page: a run, or runs that are shown together. */
@@ -101,9 +101,7 @@ async function figureHtml({ id, title, caption, spec }: Figure, number: number):
 
 function definitionsHtml(): string {
   const rows = Object.entries(metricDefinitions).map(([name, { label, definition, unit, healthy }]) => {
-    const range = healthy
-      ? [healthy.low, healthy.high].map((bound) => (bound === undefined ? '' : String(bound))).join(' to ')
-      : '';
+    const range = healthy ? rangeText(healthy) : '';
     const cells = [name, label, definition, unit, range, healthy?.source ?? ''];
     return `<tr>${cells.map((cell) => `<td>${escapeHtml(cell)}</td>`).join('')}</tr>`;
   });
@@ -143,7 +141,8 @@ figcaption { color: var(--faint); font-size: 0.88rem; }
 .chart { overflow-x: auto; }
 .chart svg { max-width: none; height: auto; display: block; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; }
+table { border-collapse: collapse; font-size: 0.85rem; min-width: 720px; }
+td:nth-child(5) { white-space: nowrap; }
 th, td { text-align: left; vertical-align: top; padding: 3px 10px 3px 0; border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; }
 footer { color: var(--faint); font-size: 0.85rem; padding-top: 2rem; padding-bottom: 2rem; }
@@ -181,15 +180,18 @@ const colors = () => {
 const views = [];
 const figures = [...document.querySelectorAll('figure')].map((figure) => ({
   chart: figure.querySelector('.chart'),
-  spec: JSON.parse(figure.querySelector('.spec').textContent),
+  text: figure.querySelector('.spec').textContent,
 }));
+const onDark = ${JSON.stringify(onDark)};
+const specOf = (text) => JSON.parse(theme() !== 'dark' ? text
+  : Object.entries(onDark).reduce((all, [light, dark]) => all.replaceAll('"' + light + '"', '"' + dark + '"'), text));
 let drawing = Promise.resolve();
 function drawAll() {
   drawing = drawing.then(async () => {
     for (const view of views.splice(0)) view.finalize();
-    for (const { chart, spec } of figures) {
+    for (const { chart, text } of figures) {
       chart.textContent = '';
-      const view = new vega.View(vega.parse(spec, colors()), {
+      const view = new vega.View(vega.parse(specOf(text), colors()), {
         renderer: 'svg', container: chart, hover: true, tooltip,
       });
       views.push(view);

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import {
   colored,
+  count,
   formatBytes,
   formatClock,
   formatCount,
@@ -10,10 +11,12 @@ import {
   formatNumber,
   formatScale,
   formatTable,
+  quoted,
   toJson,
   wantsColor,
   wrap,
 } from '../../lib/cli/format.js';
+import { timelineText } from '../../lib/cli/headroom.js';
 
 /** Checks `format` on rows of input and expected text. */
 function assertTable<T>(format: (value: T) => string, rows: readonly [T, string][]): void {
@@ -132,6 +135,24 @@ test('a table aligns its columns and wraps the last', () => {
   );
 });
 
+test('a table too wide for two spaces has one, and its last column is never narrower than a word or a number', () => {
+  const wide = [{ heading: 'a' }, { heading: 'b' }, { heading: 'accuracy', align: 'right' }] as const;
+  assert.equal(
+    formatTable(wide, [['aaaa', 'bbbb', '0.447']], 19),
+    ['a    b    accuracy', '---- ---- --------', 'aaaa bbbb    0.447'].join('\n'),
+  );
+  assert.equal(
+    formatTable(wide, [['aaaa', 'bbbb', '0.1 (0.05, 0.2)']], 25).split('\n')[2],
+    'aaaa bbbb 0.1 (0.05, 0.2)',
+  );
+});
+
+test('a count has its noun, a path is as a shell takes it', () => {
+  assert.deepEqual([count(0, 'step'), count(1, 'step'), count(2, 'step')], ['0 steps', '1 step', '2 steps']);
+  assert.equal(quoted('runs/a-1'), 'runs/a-1');
+  assert.equal(quoted("my run's"), `'my run'\\''s'`);
+});
+
 test('no line of a table or paragraph is wider than the page, no word is lost', () => {
   const word = fc.stringMatching(/^[a-z]{1,9}$/);
   const words = fc.array(word, { minLength: 1, maxLength: 40 }).map((list) => list.join(' '));
@@ -153,6 +174,24 @@ test('no line of a table or paragraph is wider than the page, no word is lost', 
       assert.equal(lines.join(' '), text);
       for (const line of lines) assert.ok(line.length <= width);
     }),
+  );
+});
+
+test('the loss scale of a run is told as it was: absent, steady, moving', () => {
+  const point = (step: number, scale: number, skippedUpdates = 0) => ({
+    step,
+    scale,
+    skippedUpdates,
+    savedUpdates: 0,
+  });
+  assert.equal(timelineText([point(0, 1), point(1, 1)]), 'The run trained without loss scaling, 2 steps.');
+  assert.equal(
+    timelineText([point(0, 65536)]),
+    'In the run the scale stayed at 65536 over 1 step; 0 updates skipped, 0 saved by a retry.',
+  );
+  assert.equal(
+    timelineText([point(0, 65536, 1), point(1, 32768)]),
+    'In the run the scale went from 65536 to 32768 over 2 steps; 1 update skipped, 0 saved by a retry.',
   );
 });
 

@@ -26,6 +26,15 @@ describe('PointLog', () => {
     assert.equal(measured, 2);
   });
 
+  it('reads whole lines and leaves the file as it is', async () => {
+    const file = path.join(folder, 'read.jsonl');
+    assert.deepEqual(await PointLog.read(file), []);
+    const text = '{"key":"a","value":1}\n{"key":"b","value":"NaN"}\n{"key":"a","value":3}\n{"key":"c","val';
+    writeFileSync(file, text);
+    assert.deepEqual(await PointLog.read(file), [3, Number.NaN]);
+    assert.equal(readFileSync(file, 'utf8'), text);
+  });
+
   it('cuts off a torn last line and goes on behind the whole ones', async () => {
     const file = path.join(folder, 'b.jsonl');
     const log = await PointLog.open<string>(file);

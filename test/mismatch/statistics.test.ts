@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { bootstrap } from '../../lib/mismatch/bootstrap.js';
-import { isHealthy, metricDefinitions } from '../../lib/mismatch/definitions.js';
+import { isHealthy, metricDefinitions, rangeText } from '../../lib/mismatch/definitions.js';
 import { meanDivergence } from '../../lib/mismatch/divergence.js';
 import { LeastSquares } from '../../lib/mismatch/leastSquares.js';
 import { mismatchMetrics } from '../../lib/mismatch/metrics.js';
@@ -168,6 +168,11 @@ describe('metricDefinitions', () => {
     for (const [name, value] of Object.entries(metrics)) {
       assert.notEqual(isHealthy(name as keyof typeof metrics, value), false, name);
     }
+    const text = (name: keyof typeof metricDefinitions) => rangeText(metricDefinitions[name].healthy!);
+    assert.equal(text('klMuPiK3'), '<= 0.001');
+    assert.equal(text('ess'), '>= 0.3');
+    assert.equal(text('klMuPiK1'), '-0.1 to 0.1');
+    assert.equal(text('saturatedShare'), '0');
     assert.equal(isHealthy('ess', 0.2), false);
     assert.equal(isHealthy('klMuPiK1', -0.2), false);
     assert.equal(isHealthy('seqLogRatioStd', 9), null);

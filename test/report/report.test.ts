@@ -32,6 +32,7 @@ describe('isopolicy report', () => {
         const text = fs.readFileSync(drawn, 'utf8');
         assert.match(text, /^<svg .*<\/svg>\s*$/s);
         assert.ok(!text.includes('NaN'), drawn);
+        assert.ok(!text.includes('…'), `${drawn} has text that is cut off`);
       }
       const html = page(name);
       assert.equal(html.match(/<figure /g)?.length, figures);
@@ -61,6 +62,35 @@ describe('isopolicy report', () => {
       /^isopolicy: \[report\] expected sanity runs of one task .*sort:2:4.*sort:3:4[^\n]+\n$/,
     );
     assert.ok(!fs.existsSync(path.join(root, 'mixed.html')));
+  });
+
+  it('draws runs whose mismatch is exactly 0, and tells apart runs that differ in their folder alone', () => {
+    const matched = copyOf('sanity', 'matched');
+    const metrics = fs.readFileSync(path.join(matched, 'metrics.jsonl'), 'utf8');
+    const zero = metrics.replace(/"(mismatch\/(?:meanAbsLogRatio|klMuPiK3))":[^,}]+/g, '"$1":0');
+    assert.notEqual(zero, metrics);
+    fs.writeFileSync(path.join(matched, 'metrics.jsonl'), zero);
+    const alone = isopolicy(['report', matched, '--json']);
+    assert.equal(alone.status, 0, alone.stderr);
+    assert.ok(JSON.parse(alone.stdout).figures >= 2);
+    assert.ok(!page('matched').includes('<h3>Mismatch</h3>'), 'no empty chart');
+    const out = path.join(root, 'zero.html');
+    const both = isopolicy(['report', matched, dir('sanity'), '--out', out]);
+    assert.equal(both.status, 0, both.stderr);
+    const html = fs.readFileSync(out, 'utf8');
+    assert.match(html, /Exactly 0 at every step, so without a line: [^.]*seed 5, matched\./);
+    assert.match(html, /Healthy: &lt;= 0\.001 \(NeMo RL/);
+    assert.match(html, /seed 5, not passed, training accuracy 0\.\d{3}/);
+  });
+
+  it('shows the whole lines of a torn points.jsonl', () => {
+    const half = copyOf('mismatch', 'half-mismatch');
+    const points = path.join(half, 'points.jsonl');
+    fs.appendFileSync(points, '{"key":"to');
+    const { status, stdout, stderr } = isopolicy(['report', half, '--json']);
+    assert.equal(status, 0, stderr);
+    assert.equal(JSON.parse(stdout).figures, 2);
+    assert.ok(fs.readFileSync(points, 'utf8').endsWith('{"key":"to'), 'left as it is');
   });
 
   it('says a title once where there is one section', () => {
@@ -137,6 +167,21 @@ describe('isopolicy report', () => {
   });
 });
 
+/** What the tooltip says once a pointer is at a place. */
+async function tipAt(browser: Browser, at: { x: number; y: number }): Promise<string> {
+  await browser.evaluate("document.getElementById('tip').style.display = 'none'");
+  await browser.send('Input.dispatchMouseEvent', { type: 'mouseMoved', x: at.x - 1, y: at.y });
+  await browser.send('Input.dispatchMouseEvent', { type: 'mouseMoved', ...at });
+  for (let i = 0; i < 40; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const tip = await browser.evaluate<string>(
+      "document.getElementById('tip').style.display === 'block' ? document.getElementById('tip').textContent : ''",
+    );
+    if (tip !== '') return tip;
+  }
+  return '';
+}
+
 describe('the page in a browser', () => {
   const name = browserName();
   const skip = name === undefined && 'no browser (chromium, google-chrome) is installed';
@@ -160,22 +205,47 @@ describe('the page in a browser', () => {
             marks: number[];
             theme: string;
             wide: boolean;
+            cut: string[];
           }>(`({
             drawn: document.documentElement.dataset.drawn,
             figures: document.querySelectorAll('figure').length,
             marks: [...document.querySelectorAll('.chart svg')].map((svg) => svg.querySelectorAll('path').length),
             theme: document.documentElement.dataset.theme,
             wide: document.documentElement.scrollWidth > innerWidth,
+            cut: [...document.querySelectorAll('.chart')]
+              .filter((chart) => chart.scrollWidth > chart.clientWidth)
+              .map((chart) => chart.parentElement.id),
           })`);
           assert.equal(Number(state.drawn), state.figures, run);
           assert.ok(state.marks.length === state.figures && state.marks.every((count) => count > 3), run);
           assert.equal(state.theme, dark ? 'dark' : 'light');
           assert.equal(state.wide, false, `${run} scrolls sideways at ${width}`);
+          assert.deepEqual(state.cut, [], `charts of ${run} scroll sideways at ${width}`);
         }
         await browser.evaluate("document.getElementById('theme').click(); drawing");
         assert.equal(await browser.evaluate('document.documentElement.dataset.theme'), 'light');
       }
       assert.deepEqual(browser.complaints(), []);
+
+      // A pointer on a line tells of the step under it, not of the first.
+      await browser.open(
+        pathToFileURL(path.join(dir('sanity'), 'report.html')).href,
+        { width: 1280, height: 900 },
+        false,
+      );
+      const steps: string[] = [];
+      for (const share of [0, 1]) {
+        const point = await browser.evaluate<{ x: number; y: number }>(`(() => {
+          const points = [...document.querySelectorAll('.chart')[0].querySelectorAll('.mark-symbol.role-mark path')];
+          const point = points[${share} * (points.length - 1)];
+          point.scrollIntoView({ block: 'center' });
+          const { left, top, width, height } = point.getBoundingClientRect();
+          return { x: left + width / 2, y: top + height / 2 };
+        })()`);
+        steps.push(await tipAt(browser, point));
+      }
+      assert.match(steps[0]!, /step: 1\n/);
+      assert.match(steps[1]!, /step: 12\n/);
 
       // A pointer on a bar of the ladder.
       await browser.open(
@@ -190,14 +260,7 @@ describe('the page in a browser', () => {
         const { left, top, width, height } = bar.getBoundingClientRect();
         return { x: left + width / 2, y: top + height / 2 };
       })()`);
-      await browser.send('Input.dispatchMouseEvent', { type: 'mouseMoved', ...at });
-      let tip = '';
-      for (let i = 0; i < 40 && tip === ''; i++) {
-        await new Promise((resolve) => setTimeout(resolve, 50));
-        tip = await browser.evaluate<string>(
-          "document.getElementById('tip').style.display === 'block' ? document.getElementById('tip').textContent : ''",
-        );
-      }
+      const tip = await tipAt(browser, at);
       assert.match(tip, /nats per token/);
       assert.deepEqual(browser.complaints(), []);
     } finally {

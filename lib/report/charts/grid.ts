@@ -1,7 +1,20 @@
 import { join } from 'node:path';
 import type { GridSummary } from '../../grid/summary.js';
 import { readMetrics } from '../../io/runDirectory.js';
-import { type Figure, inline, onPhone, palette, type ReportRun, thin, thinned } from '../figure.js';
+import {
+  type Figure,
+  inline,
+  lineLegend,
+  lineMark,
+  onPhone,
+  precisionScale,
+  type ReportRun,
+  thin,
+  thinned,
+  told,
+  wholeNumbers,
+  zoom,
+} from '../figure.js';
 import { pairLabel } from './sanity.js';
 
 interface Row {
@@ -33,6 +46,8 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
     }
   }
   if (rows.length === 0) return [];
+  // Matched numerics: a logarithm has no place for an exact 0.
+  const isZero = rows.some(({ mismatch }) => mismatch === 0);
   const precisions = [...new Set(rows.map(({ precision }) => precision))];
   const curves = (id: string, title: string, caption: string, field: 'reward' | 'mismatch'): Figure => ({
     id,
@@ -49,18 +64,20 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
         width: 280,
         height: 170,
         encoding: {
-          x: { field: 'step', type: 'quantitative', title: 'step' },
+          x: { field: 'step', type: 'quantitative', title: 'step', axis: wholeNumbers },
           color: {
             field: 'precision',
             type: 'nominal',
             title: null,
             sort: precisions,
-            scale: { domain: precisions, range: palette },
+            scale: precisionScale(precisions),
+            legend: lineLegend,
           },
         },
         layer: [
           {
-            mark: { type: 'line', strokeWidth: 0.8, opacity: 0.45, tooltip: true },
+            params: [zoom],
+            mark: { ...lineMark, strokeWidth: 0.8, opacity: 0.45 },
             encoding: {
               y: yOf(field),
               detail: { field: 'seed', type: 'nominal' },
@@ -78,7 +95,8 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
     id: 'accuracy',
     title: 'Final and peak accuracy',
     caption:
-      'Means over the seeds of the last ten steps, and of the best ten; lines from the least to the greatest seed.',
+      'Bars: the last ten steps, mean over the seeds; level lines: from the least seed to the greatest. Upright ticks: the ' +
+      'best ten steps, mean over the seeds.',
     spec: {
       $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
       width: 'container',
@@ -100,12 +118,20 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
           type: 'nominal',
           title: null,
           sort: null,
-          axis: { labelLimit: onPhone(190, 320) },
+          axis: { labelLimit: onPhone(190, 480) },
         },
+        tooltip: [
+          told('group', 'runs'),
+          told('final', 'final accuracy', '.3f'),
+          told('low', 'least seed', '.3f'),
+          told('high', 'greatest seed', '.3f'),
+          told('peak', 'peak accuracy', '.3f'),
+          told('collapsed'),
+        ],
       },
       layer: [
         {
-          mark: { type: 'bar', height: 10, tooltip: { content: 'data' } },
+          mark: { type: 'bar', height: 10 },
           encoding: {
             x: {
               field: 'final',
@@ -117,7 +143,7 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
               field: 'precision',
               type: 'nominal',
               title: null,
-              scale: { domain: precisions, range: palette },
+              scale: precisionScale(precisions),
             },
           },
         },
@@ -138,9 +164,14 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
   };
   return [
     curves('grid-reward', 'Training accuracy by algorithm', 'Mean reward over ten steps.', 'reward'),
-    curves('grid-mismatch', 'Mismatch by algorithm', 'Mean |log pi - log mu| of a token.', 'mismatch'),
+    curves(
+      'grid-mismatch',
+      'Mismatch by algorithm',
+      `Mean |log pi - log mu| of a token, pi under the training engine and mu under the rollout engine.${isZero ? ' Runs whose engines agree to the bit have no line.' : ''}`,
+      'mismatch',
+    ),
     ...(summary.groups.length > 0 ? [bars] : []),
-  ];
+  ].filter(({ spec }) => (spec.data as { values: object[] }).values.length > 0);
 }
 
 function yOf(field: 'reward' | 'mismatch') {

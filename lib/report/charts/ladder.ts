@@ -1,6 +1,6 @@
 import type { LadderSummary } from '../../instruments/ladder.js';
 import { precisionLabel } from '../../tensor/dtype.js';
-import { type Figure, inline, palette, type ReportRun } from '../figure.js';
+import { compact, type Figure, inline, lineLegend, precisionScale, type ReportRun, told } from '../figure.js';
 
 const SCHEMA = 'https://vega.github.io/schema/vega-lite/v6.json';
 
@@ -46,7 +46,8 @@ export function figuresOfLadder(run: ReportRun): Figure[] {
       id: 'alone',
       title: 'Each choice alone',
       caption:
-        'One choice at a time as the rollout engine makes it, all others equal. Contributions do not add up.',
+        'Mean |log pi - log mu|: one choice at a time as the rollout engine makes it, all others as the training engine ' +
+        'does. Contributions do not add up. The command isopolicy info tells what each choice is.',
       spec: {
         $schema: SCHEMA,
         data: inline(alone),
@@ -56,11 +57,18 @@ export function figuresOfLadder(run: ReportRun): Figure[] {
         spec: {
           width: 240,
           height: { step: 18 },
-          mark: { type: 'bar', tooltip: true },
+          mark: { type: 'bar' },
           encoding: {
-            x: own(unit),
+            // Labels beyond the panel would part it from its axis.
+            x: { ...own('nats per token'), axis: { ...compact, labelFlush: true, tickCount: 4 } },
+            tooltip: [told('precision'), told('knob', 'choice'), told('nats', 'nats per token', '.3~g')],
             y: { field: 'knob', type: 'nominal', title: null, sort: knobs },
-            color: { field: 'precision', type: 'nominal', legend: null, scale: { range: palette } },
+            color: {
+              field: 'precision',
+              type: 'nominal',
+              legend: null,
+              scale: precisionScale(precisions),
+            },
           },
         },
       },
@@ -80,18 +88,26 @@ export function figuresOfLadder(run: ReportRun): Figure[] {
             field: 'rung',
             type: 'nominal',
             title: null,
-            sort: { field: 'order' },
+            sort: steps.filter(({ precision }) => precision === precisions[0]).map(({ rung }) => rung),
             axis: { labelAngle: -40 },
           },
-          y: own(unit),
-          color: { field: 'precision', type: 'nominal', title: null, scale: { range: palette } },
+          y: { ...own(unit), axis: compact },
+          color: {
+            field: 'precision',
+            type: 'nominal',
+            title: null,
+            scale: precisionScale(precisions),
+            legend: lineLegend,
+          },
         },
       },
     },
     {
       id: 'by-layer',
       title: 'Each choice in each layer',
-      caption: 'One choice in one layer alone. "head" is the last norm and the head.',
+      caption:
+        'Mean |log pi - log mu| with one choice in one layer alone as the rollout engine makes it. "head" is the last norm ' +
+        'and the head. Each precision has colours of its own.',
       spec: {
         $schema: SCHEMA,
         data: inline(byLayer),

@@ -1,14 +1,47 @@
 import { type FloatDType, precisionLabel } from '../../tensor/dtype.js';
-import { type Figure, inline, palette, type ReportRun, thin, thinned, zoom } from '../figure.js';
+import {
+  type Figure,
+  healthyText,
+  inline,
+  lineLegend,
+  lineMark,
+  palette,
+  powersOfTen,
+  type ReportRun,
+  thin,
+  thinned,
+  told,
+  wholeNumbers,
+  zoom,
+} from '../figure.js';
 
 /** Training accuracy that passes the sanity test. */
 const PASS = 0.95;
 
 /** How a run is called in legends: what sets it apart. */
 export function runLabel({ config, name }: ReportRun): string {
-  const { algorithm, trainingPrecision, rolloutPrecision, seed } = config as Record<string, string | number>;
+  const { algorithm, trainingPrecision, rolloutPrecision, numerics, seed } = config as Record<
+    string,
+    string | number
+  >;
   if (algorithm === undefined || trainingPrecision === undefined) return name;
-  return `${algorithm} ${pairLabel(String(trainingPrecision), String(rolloutPrecision))} seed ${seed}`;
+  const pair = pairLabel(String(trainingPrecision), String(rolloutPrecision));
+  return `${algorithm} ${pair}${numerics === 'matched' ? ' matched' : ''} seed ${seed}`;
+}
+
+/** Labels of runs that share a chart; runs whose labels are the same have their folders' names behind them. */
+export function runLabels(runs: readonly ReportRun[]): Map<ReportRun, string> {
+  const labels = runs.map(runLabel);
+  const told = runs.map((run, i) =>
+    labels.filter((label) => label === labels[i]).length > 1 ? `${labels[i]}, ${run.name}` : labels[i]!,
+  );
+  // Folders may have one name in different places.
+  return new Map(
+    runs.map((run, i) => [
+      run,
+      told.indexOf(told[i]!) === told.lastIndexOf(told[i]!) ? told[i]! : `${labels[i]}, ${run.directory}`,
+    ]),
+  );
 }
 
 /** A pair of precisions in a few characters; emulated ones say so. */
@@ -25,29 +58,41 @@ interface Row {
 
 /** Curves of one or several sanity runs. */
 export function figuresOfSanity(runs: readonly ReportRun[]): Figure[] {
+  const labels = runLabels(runs);
   const rows = runs.flatMap((run) =>
     thin(run.metrics).map((record): Row => {
       const value = (key: string) => Number(record[key] ?? Number.NaN);
       return {
-        run: runLabel(run),
+        run: labels.get(run)!,
         step: record.step + 1,
         reward: value('train/reward_window'),
         mismatch: value('mismatch/meanAbsLogRatio'),
         kl: value('mismatch/klMuPiK3'),
         largest: Math.max(value('mismatch/maxProbDiff'), -value('mismatch/minProbDiff')),
         scale: value('scaler/scale'),
-        skipped: value('train/skipped_updates'),
         entropy: value('train/entropy'),
-        gradNorm: value('train/grad_norm'),
       };
     }),
   );
   if (rows.length === 0) return [];
   const warnings = runs.flatMap((run) => {
     const warning = run.summary?.warning as { step: number } | null | undefined;
-    return warning ? [{ run: runLabel(run), step: warning.step + 1 }] : [];
+    return warning ? [{ run: labels.get(run)!, step: warning.step + 1 }] : [];
   });
-  const line = (id: string, title: string, caption: string, field: string, axis: object): Figure => ({
+  const color = {
+    field: 'run',
+    type: 'nominal' as const,
+    title: null,
+    scale: { domain: [...labels.values()], range: palette },
+    legend: lineLegend,
+  };
+  const line = (
+    id: string,
+    title: string,
+    caption: string,
+    field: string,
+    axis: { title: string; axis?: object; scale?: { type?: string; [key: string]: unknown } },
+  ): Figure => ({
     id,
     title,
     caption: `${caption} ${thinned}`,
@@ -55,15 +100,25 @@ export function figuresOfSanity(runs: readonly ReportRun[]): Figure[] {
       $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
       width: 'container',
       height: 260,
-      data: inline(rows.filter((row) => Number.isFinite(row[field]))),
+      // A logarithm has no place for an exact 0.
+      data: inline(
+        rows.filter(
+          (row) => Number.isFinite(row[field]) && (axis.scale?.type !== 'log' || Number(row[field]) > 0),
+        ),
+      ),
       layer: [
         {
           params: [zoom],
-          mark: { type: 'line', interpolate: 'linear', strokeWidth: 1.8, tooltip: true },
+          mark: lineMark,
           encoding: {
-            x: { field: 'step', type: 'quantitative', title: 'step' },
+            x: { field: 'step', type: 'quantitative', title: 'step', axis: wholeNumbers },
             y: { field, type: 'quantitative', ...axis },
-            color: { field: 'run', type: 'nominal', title: null, scale: { range: palette } },
+            tooltip: [
+              told('run'),
+              told('step', 'step', ','),
+              told(field, axis.title, field === 'scale' ? ',' : '.4~g'),
+            ],
+            color,
           },
         },
         ...(warnings.length === 0
@@ -74,7 +129,7 @@ export function figuresOfSanity(runs: readonly ReportRun[]): Figure[] {
                 mark: { type: 'rule' as const, strokeDash: [3, 3], opacity: 0.8, tooltip: true },
                 encoding: {
                   x: { field: 'step', type: 'quantitative' as const },
-                  color: { field: 'run', type: 'nominal' as const },
+                  color,
                 },
               },
             ]),
@@ -90,6 +145,17 @@ export function figuresOfSanity(runs: readonly ReportRun[]): Figure[] {
       ],
     },
   });
+  const zero = (field: string) =>
+    runs.filter((run) => {
+      const own = rows.filter((row) => row.run === labels.get(run));
+      return own.length > 0 && own.every((row) => row[field] === 0);
+    });
+  const noLine = (field: string) =>
+    zero(field).length === 0
+      ? ''
+      : ` Exactly 0 at every step, so without a line: ${zero(field)
+          .map((run) => labels.get(run))
+          .join('; ')}.`;
   const marks = warnings.length > 0 ? ' Dashed lines: early warnings.' : '';
   return [
     line(
@@ -97,18 +163,36 @@ export function figuresOfSanity(runs: readonly ReportRun[]): Figure[] {
       'Training accuracy',
       `Mean reward over ten steps; the level line is the 95 % that passes.${marks}`,
       'reward',
-      { title: 'training accuracy', scale: { zero: false } },
+      { title: 'training accuracy', scale: { domain: [0, 1] } },
     ),
-    line('mismatch', 'Mismatch', `Mean |log pi - log mu| of a token on equal weights.${marks}`, 'mismatch', {
-      title: 'nats per token',
-      scale: { type: 'log' },
-    }),
-    line('largest', 'Largest |pi - mu|', 'Of the tokens of each step; 1 is saturation.', 'largest', {
-      title: 'probability',
-    }),
-    line('entropy', 'Entropy', 'Mean of a token under the training engine.', 'entropy', {
-      title: 'nats per token',
-    }),
+    line(
+      'mismatch',
+      'Mismatch',
+      `Mean |log pi - log mu| of a token: pi is its probability under the training engine, mu under the rollout engine, on equal weights.${noLine('mismatch')}${marks}`,
+      'mismatch',
+      { title: 'nats per token', scale: { type: 'log' } },
+    ),
+    line(
+      'kl',
+      'KL[mu||pi]',
+      `Of the tokens of each step, estimated by k3: the mean of r - 1 - log r with r = pi / mu.${healthyText('klMuPiK3')}${noLine('kl')}`,
+      'kl',
+      { title: 'nats per token', axis: powersOfTen, scale: { type: 'log' } },
+    ),
+    line(
+      'largest',
+      'Largest |pi - mu|',
+      `Of the tokens of each step; 1 is saturation.${healthyText('maxProbDiff')}`,
+      'largest',
+      { title: 'probability' },
+    ),
+    line(
+      'entropy',
+      'Entropy',
+      'Mean over tokens of the entropy of the next token under the training engine; it falls as the policy becomes sure.',
+      'entropy',
+      { title: 'nats per token' },
+    ),
     ...(rows.some(({ scale }) => Number(scale) > 1)
       ? [
           line('scale', 'Loss scale', 'After each step.', 'scale', {

@@ -1,5 +1,16 @@
 import { FROZEN_SHARE, type SimulatedStep, type SimulationSummary } from '../../instruments/simulate.js';
-import { type Figure, inline, onPhone, palette, type ReportRun, thin, thinned } from '../figure.js';
+import {
+  type Figure,
+  healthyText,
+  inline,
+  onPhone,
+  palette,
+  type ReportRun,
+  thin,
+  thinned,
+  told,
+  wholeNumbers,
+} from '../figure.js';
 
 const SCHEMA = 'https://vega.github.io/schema/vega-lite/v6.json';
 const DASHES = [
@@ -23,7 +34,7 @@ export function figuresOfSimulation(run: ReportRun): Figure[] {
     ...overSteps(summary, ({ ess }) => ess, {
       id: 'simulated-ess',
       title: 'Effective sample size',
-      caption: `Of the raw weights, before any bound; corrections without weights have none. ${shared} ${thinned}`,
+      caption: `(sum w)^2 / sum w^2 of the importance weights w, as a share of how many there are, before any bound; corrections without weights have none.${healthyText('ess')} ${shared} ${thinned}`,
       axis: 'effective sample size',
     }),
     ...overSteps(
@@ -50,14 +61,15 @@ export function figuresOfSimulation(run: ReportRun): Figure[] {
         width: 'container',
         height: 20 * simulations.length,
         data: inline(shares.filter(({ share }) => Number.isFinite(share))),
-        mark: { type: 'bar', tooltip: true },
+        mark: { type: 'bar' },
         encoding: {
+          tooltip: [told('correction'), told('what'), told('share', 'share', '.1%')],
           y: {
             field: 'correction',
             type: 'nominal',
             title: null,
             sort: null,
-            axis: { labelLimit: onPhone(190, 320) },
+            axis: { labelLimit: onPhone(190, 480) },
             scale: { paddingInner: 0.25 },
           },
           yOffset: { field: 'what', type: 'nominal', sort: null },
@@ -108,13 +120,13 @@ function overSteps(
     labels.map((_, i) => range[Math.floor(i / each) % range.length]);
   const legend = {
     columns: onPhone(1, 2),
-    labelLimit: 330,
+    labelLimit: onPhone(300, 600),
     symbolType: 'stroke',
     symbolSize: 320,
     symbolStrokeWidth: 2,
   };
   const encoding = {
-    x: { field: 'step', type: 'quantitative', title: 'step', axis: { tickMinStep: 1 } },
+    x: { field: 'step', type: 'quantitative', title: 'step', axis: wholeNumbers },
     y: { field: 'share', type: 'quantitative', title: axis, scale: { domain: [0, 1] } },
     color: {
       field: 'line',
