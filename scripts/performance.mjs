@@ -135,7 +135,17 @@ function fill(text, name, content) {
   return `${text.slice(0, from + begin.length)}\n\n${content}\n\n${text.slice(to)}`;
 }
 
-const { values } = parseArgs({ options: { run: { type: 'boolean', default: false } } });
+const { values } = readArgs();
+
+function readArgs() {
+  try {
+    return parseArgs({ options: { run: { type: 'boolean', default: false } } });
+  } catch (error) {
+    console.error(`performance: ${error.message}`);
+    return process.exit(2);
+  }
+}
+
 if (values.run) {
   const bench = 'dist/bench/main.js';
   run(

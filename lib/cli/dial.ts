@@ -160,7 +160,16 @@ export function dialReport(summary: DialSummary, directory: string): string {
   const { points, failures = [], laws, predictions, fitFrom, interrupted } = summary;
   const lines: string[] = [];
   if (interrupted) lines.push(`INTERRUPTED  resume with: isopolicy dial --resume ${directory}`, '');
-  if (points.length > 0) lines.push(formatsTable(points), '');
+  if (points.length > 0) {
+    lines.push(formatsTable(points), '');
+    lines.push(
+      ...wrap(
+        'L is log pi(y) - log mu(y) of a response, which its importance weight has as the exponent; ESS: effective sample size ' +
+          'of those weights, as a share. All formats but fp16, bf16 and fp32 are emulated.',
+      ),
+      '',
+    );
+  }
   for (const format of new Set(failures.map((failure) => failure.format))) {
     const own = failures.filter((failure) => failure.format === format);
     lines.push(
@@ -172,7 +181,7 @@ export function dialReport(summary: DialSummary, directory: string): string {
   for (const [name, law] of Object.entries({
     'mean |log pi - log mu|': meanAbsLogRatio,
     'KL[mu||pi], k3': klMuPiK3,
-    'std of the responses’ log-ratio': seqLogRatioStd,
+    'std of L': seqLogRatioStd,
   })) {
     if (law !== null) lines.push(...lawLines(name, law, fitFrom), '');
   }
@@ -198,7 +207,7 @@ function formatsTable(points: readonly DialPoint[]): string {
       const own = points.filter((point) => point.format === format);
       const mean = (of: (point: DialPoint) => number) => own.reduce((sum, p) => sum + of(p), 0) / own.length;
       return [
-        precisionLabel(format),
+        format,
         String(own.length),
         formatNumber(mean((p) => p.meanAbsLogRatio)),
         formatNumber(mean((p) => p.klMuPiK3)),
@@ -232,12 +241,17 @@ function lawLines(
   );
 }
 
+/** An interval of more than two decades says that the bases do not determine the length. */
+const DECADE = 10;
+
 function predictionLines(predictions: DialSummary['predictions']): string[] {
   const lengths = predictions.map(
     ({ format, spread, length: { value, low, high } }) =>
-      `${formatNumber(spread)} nats at ${formatNumber(value)} tokens (${formatNumber(low)} to ${formatNumber(high)}) in ${format}`,
+      `${formatNumber(spread)} nats at ${formatNumber(value)} tokens in ${format} (${
+        high > low * DECADE ** 2 ? 'hardly determined' : `${formatNumber(low)} to ${formatNumber(high)}`
+      })`,
   );
   return wrap(
-    `Prediction of the last law, beyond what was measured: the responses' log-ratio has a standard deviation of ${lengths.join(', ')}.`,
+    `Prediction of the last law, beyond what was measured: L has a standard deviation of ${lengths.join(', ')}.`,
   );
 }

@@ -22,8 +22,18 @@ export function gridReport(
     state,
     `${task}, at most ${steps} steps a run, ${count('finished')} of ${cells.length} runs finished`,
   ];
-  if (groups.length > 0) lines.push('', groupTable(groups), '', ...wrap(verdict(groups)));
-  if (summary.thresholds.length > 0) lines.push('', thresholdTable(summary.thresholds));
+  if (groups.length > 0) {
+    lines.push('', groupTable(groups), '');
+    lines.push('Nats per token: mean |log pi - log mu| of the last ten steps.', ...wrap(verdict(groups)));
+  }
+  if (summary.thresholds.length > 0) {
+    lines.push('', thresholdTable(summary.thresholds), '');
+    lines.push(
+      ...wrap(
+        'Slowed: every seed less accurate over the run than every seed of the least mismatch. Collapsed: some seed did.',
+      ),
+    );
+  }
   for (const { failure, directory: run } of cells) {
     if (failure !== undefined) lines.push(...wrap(`${run}: ${failure}`));
   }

@@ -1,22 +1,9 @@
-import { basename } from 'node:path';
 import { attempt, checkInteger, InvalidArgumentError, invalid, throwTogether } from '../errors.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
 import { type BaseConfig, baseConfigOf } from '../sanity/baseConfig.js';
 import { resolveSanityOptions, type SanityConfig, type SanityOptions } from '../sanity/config.js';
-import { checkFloatDtype, type FloatDType } from '../tensor/dtype.js';
-
-/** The precisions of the two engines, written `training:rollout`. */
-export interface PrecisionPair {
-  readonly training: FloatDType;
-  readonly rollout: FloatDType;
-}
-
-/** One run of a grid. */
-export interface Cell extends PrecisionPair {
-  /** As in a sanity run: a preset or the path of a file. */
-  readonly algorithm: string;
-  readonly seed: number;
-}
+import { checkFloatDtype } from '../tensor/dtype.js';
+import { type Cell, cellName, type PrecisionPair } from './cell.js';
 
 /** What all runs of a grid have in common: options of a sanity run. */
 export type CommonOptions = Omit<
@@ -119,11 +106,6 @@ export function extendGrid(grid: GridConfig, more: GridOptions): GridConfig {
     cells: uniqueCells([...cells, ...added]),
     common: { ...grid.common, ...(steps !== undefined && { steps }) },
   };
-}
-
-/** The name of a cell's folder: `grpo-bf16-fp32-seed1`. */
-export function cellName({ algorithm, training, rollout, seed }: Cell): string {
-  return `${basename(algorithm)}-${training}-${rollout}-seed${seed}`.replaceAll(/[^\w.-]/g, '-');
 }
 
 /** The configuration of a cell's run. */

@@ -6,7 +6,8 @@ import { checkInteger } from '../errors.js';
 import { RunDirectory } from '../io/runDirectory.js';
 import type { SanityConfig } from '../sanity/config.js';
 import type { SanityEvent, SanitySummary } from '../sanity/run.js';
-import { baseName, type Cell, cellConfig, cellName, type GridConfig, gridBases } from './config.js';
+import { type Cell, cellDirectory, cellName } from './cell.js';
+import { baseName, cellConfig, type GridConfig, gridBases } from './config.js';
 import { type CellResult, type GridSummary, summarizeGrid } from './summary.js';
 import type { Job, JobMessage } from './worker.js';
 
@@ -36,11 +37,6 @@ export interface GridEvent {
   /** What its run told; undefined where it began or ended. */
   readonly event?: SanityEvent;
   readonly failure?: string;
-}
-
-/** The folder of a cell's run within that of the grid. */
-export function cellDirectory(cell: Cell): string {
-  return join('runs', cellName(cell));
 }
 
 /**

@@ -2,7 +2,8 @@ import { join } from 'node:path';
 import { type MetricsRecord, readMetrics } from '../io/runDirectory.js';
 import { resolveSanityOptions } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
-import type { Cell, GridConfig, PrecisionPair } from './config.js';
+import type { Cell, PrecisionPair } from './cell.js';
+import type { GridConfig } from './config.js';
 import { type SpreadThreshold, spreadThresholds } from './thresholds.js';
 
 export type CellStatus = 'finished' | 'interrupted' | 'failed' | 'missing';

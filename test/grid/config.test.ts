@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { InvalidArgumentError } from '../../lib/errors.js';
+import { cellName } from '../../lib/grid/cell.js';
 import {
   baseName,
   cellConfig,
-  cellName,
   extendGrid,
   gridBases,
   parsePrecisionPair,

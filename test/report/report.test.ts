@@ -123,6 +123,16 @@ describe('isopolicy report', () => {
     assert.deepEqual(fs.readFileSync(path.join(half, 'metrics.jsonl')), before, 'left as it is');
   });
 
+  it('draws the runs of a grid that was killed before it had a summary', () => {
+    const killed = copyOf('grid', 'killed');
+    fs.rmSync(path.join(killed, 'summary.json'));
+    const { status, stderr } = isopolicy(['report', killed]);
+    assert.equal(status, 0, stderr);
+    assert.match(page('killed'), /no summary yet/);
+    assert.match(page('killed'), /Training accuracy by algorithm/);
+    assert.doesNotMatch(page('killed'), /Final and peak accuracy/);
+  });
+
   it('names what it cannot use, and overwrites nothing', () => {
     const future = copyOf('sanity', 'future');
     fs.writeFileSync(path.join(future, 'config.json'), '{"formatVersion":99}');

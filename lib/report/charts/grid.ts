@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { type Cell, cellDirectory } from '../../grid/cell.js';
 import type { GridSummary } from '../../grid/summary.js';
 import { readMetrics } from '../../io/runDirectory.js';
 import {
@@ -29,11 +30,12 @@ interface Row {
 /** Algorithms against precisions: figures 1, 3, 4 and 5 of arXiv 2510.26788. */
 export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
   const summary = run.summary as unknown as GridSummary | null;
-  if (summary === null) return [];
+  // A grid that was killed has no summary, but runs.
+  const cells = summary?.cells ?? (run.config.cells as readonly Cell[]);
+  const groups = summary?.groups ?? [];
   const rows: Row[] = [];
-  for (const cell of summary.cells) {
-    if (cell.status === 'missing') continue;
-    const metrics = await readMetrics(join(run.directory, cell.directory)).catch(() => []);
+  for (const cell of cells) {
+    const metrics = await readMetrics(join(run.directory, cellDirectory(cell))).catch(() => []);
     for (const record of thin(metrics)) {
       rows.push({
         algorithm: cell.algorithm,
@@ -100,9 +102,9 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
     spec: {
       $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
       width: 'container',
-      height: 18 * summary.groups.length,
+      height: 18 * groups.length,
       data: inline(
-        summary.groups.map((group) => ({
+        groups.map((group) => ({
           group: `${group.algorithm}, ${pairLabel(group.training, group.rollout)}`,
           precision: pairLabel(group.training, group.rollout),
           final: group.finalAccuracy.mean,
@@ -170,7 +172,7 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
       `Mean |log pi - log mu| of a token, pi under the training engine and mu under the rollout engine.${isZero ? ' Runs whose engines agree to the bit have no line.' : ''}`,
       'mismatch',
     ),
-    ...(summary.groups.length > 0 ? [bars] : []),
+    ...(groups.length > 0 ? [bars] : []),
   ].filter(({ spec }) => (spec.data as { values: object[] }).values.length > 0);
 }
 
