@@ -13,12 +13,14 @@ export interface SpreadThreshold {
   readonly unharmedUpTo: number | null;
   /**
    * Least mean spread of a group that slowed: every run of it had a lower accuracy, averaged over the steps that all runs
-   * took, than every run of the reference.
+   * took, than every run of the reference. With fewer than three seeds in either that is chance, and null.
    */
   readonly slowedFrom: number | null;
   /** Least mean spread of a group in which a run collapsed. */
   readonly collapsedFrom: number | null;
 }
+
+const LEAST_SEEDS = 3;
 
 /**
  * What each algorithm bore. The reference itself counts as unharmed unless it collapsed: then the learning rate is to
@@ -33,7 +35,11 @@ export function spreadThresholds(groups: readonly GridGroup[]): SpreadThreshold[
     const [reference, ...others] = own;
     if (reference === undefined || others.length === 0 || reference.collapsedAt.length > 0) return [];
     const collapsed = others.filter(({ collapsedAt }) => collapsedAt.length > 0);
-    const slowed = others.filter(({ meanAccuracy }) => meanAccuracy.max < reference.meanAccuracy.min);
+    const slowed = others.filter(
+      ({ meanAccuracy, seeds }) =>
+        Math.min(seeds.length, reference.seeds.length) >= LEAST_SEEDS &&
+        meanAccuracy.max < reference.meanAccuracy.min,
+    );
     const unharmed = own.filter((group) => !collapsed.includes(group) && !slowed.includes(group));
     return [
       {

@@ -16,8 +16,8 @@ function group(
     algorithm,
     training: precision,
     rollout: precision,
-    seeds: [1, 2],
-    finished: 2,
+    seeds: [1, 2, 3],
+    finished: 3,
     steps: same(9),
     finalAccuracy: same(max),
     peakAccuracy: same(max),
@@ -66,6 +66,8 @@ describe('spreadThresholds', () => {
       [],
     );
     assert.deepEqual(spreadThresholds([group('grpo', 'fp16', 0.02, [0.7, 0.8])]), []);
+    const few = { ...group('grpo', 'bf16', 0.2, [0.1, 0.2]), seeds: [1, 2] };
+    assert.equal(spreadThresholds([group('grpo', 'fp16', 0.02, [0.7, 0.8]), few])[0]!.slowedFrom, null);
     assert.deepEqual(
       spreadThresholds([
         group('grpo', 'fp16', 0.02, [0.7, 0.8]),
