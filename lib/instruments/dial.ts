@@ -34,8 +34,8 @@ export interface SpreadPrediction {
   readonly length: Interval;
 }
 
-/** Bases that it takes before the entropy is a predictor. */
-const BASES_FOR_ENTROPY = 8;
+/** Bases that it takes for each predictor that a base has before the entropy is one. */
+const BASES_PER_PREDICTOR = 8;
 
 /** One base in one format. */
 export interface DialPoint {
@@ -74,8 +74,8 @@ export interface DialSummary {
   readonly failures?: readonly DialFailure[];
   /**
    * log2 of each target, linear in the mantissa bits, log2 of length, width and depth where they vary, the accuracy at
-   * which teaching stopped where it varies between bases that are otherwise alike, and with eight bases or more the
-   * entropy of a token; null where there are too few points.
+   * which teaching stopped where it varies between bases that are otherwise alike, and with eight bases or more
+   * for each of these the entropy of a token; null where there are too few points.
    */
   readonly laws: Readonly<Record<LawTarget, LinearLaw | null>>;
   /** Extrapolations of the law, at the mean of everything but format and length; none where length does not vary. */
@@ -167,10 +167,16 @@ function observe(points: readonly DialPoint[], target: LawTarget, fitFrom: numbe
   const setting = (point: DialPoint) => `${point.task} ${point.hiddenSize} ${point.numLayers}`;
   const groupOf = (point: DialPoint) => `${setting(point)} ${point.baseAccuracy} ${point.baseSeed}`;
   const distinct = (of: (point: DialPoint) => string) => new Set(fitted.map(of)).size;
-  // Entropy differs by chance from base to base: few of them do not tell what it does.
-  const withEntropy = distinct(groupOf) >= BASES_FOR_ENTROPY;
   // Where each setting has an accuracy of its own, the two can't be told apart.
   const withAccuracy = distinct((point) => `${setting(point)} ${point.baseAccuracy}`) > distinct(setting);
+  // Entropy differs by chance from base to base, and with everything that a base differs in: few do not tell what it does.
+  const others = [
+    distinct((point) => String(createTask(point.task).responseLength)),
+    distinct((point) => String(point.hiddenSize)),
+    distinct((point) => String(point.numLayers)),
+    withAccuracy ? 2 : 1,
+  ].filter((values) => values > 1).length;
+  const withEntropy = distinct(groupOf) >= BASES_PER_PREDICTOR * (1 + others);
   return fitted
     .filter((point) => point[target] > 0)
     .map((point) => ({
