@@ -14,7 +14,7 @@ const { values: options } = parseArgs({
   options: {
     script: { type: 'string' }, // an ES module to run in the folder instead of the one below
     cli: { type: 'boolean' }, // also `isopolicy --version`
-    sanity: { type: 'boolean' }, // also two steps of `isopolicy sanity`; implies --cli
+    sanity: { type: 'boolean' }, // also two steps of `isopolicy sanity`, a grid and a report; implies --cli
     keep: { type: 'boolean' }, // leave the folder behind
   },
 });
@@ -149,6 +149,25 @@ if (options.sanity) {
   if (passed !== (status === 0) || steps !== 2)
     fail(`isopolicy sanity ended with exit code ${status} and\n${stdout}`);
   if (!fs.existsSync(path.join(app, 'run/summary.json'))) fail('isopolicy sanity left no summary.json');
+
+  // An algorithm in TypeScript, a grid's worker processes, and a page: what the package takes along for each.
+  fs.copyFileSync(path.join(root, 'examples/my-algorithm.ts'), path.join(app, 'my-algorithm.ts'));
+  const tiny =
+    '--task sort:2:4 --hidden-size 32 --layers 1 --base-accuracy 0.15 --candidates 20 --samples-per-problem 10 --steps 2';
+  const grid = [
+    'isopolicy',
+    'grid',
+    '--algorithms',
+    './my-algorithm.ts',
+    '--precisions',
+    'fp16',
+    '--seeds',
+    '1',
+  ];
+  run('isopolicy grid', 'npx', [...grid, ...tiny.split(' '), '--out', 'grid'], app);
+  run('isopolicy report', 'npx', ['isopolicy', 'report', 'run', 'grid', '--out', 'page.html'], app);
+  if (!fs.readFileSync(path.join(app, 'page.html'), 'utf8').includes('my-algorithm'))
+    fail('isopolicy report left the algorithm out of its page');
   console.log(lines(stdout.slice(0, 2000)));
 }
 finish(0);

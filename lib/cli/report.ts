@@ -105,7 +105,7 @@ async function checkOut(out: string, force: boolean): Promise<void> {
 }
 
 /** What the command of a finished run printed. */
-function textOf({ command, summary, config, directory }: ReportRun): string | undefined {
+export function textOf({ command, summary, config, directory }: ReportRun): string | undefined {
   const s = summary as unknown;
   switch (command) {
     case 'sanity':
