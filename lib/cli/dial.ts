@@ -9,7 +9,7 @@ import { checkFloatDtype, precisionLabel } from '../tensor/dtype.js';
 import { type BaseFlags, baseOptions, baseOptionsOf } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { formatNumber, formatShare, formatTable, wrap } from './format.js';
+import { formatNumber, formatShare, formatTable, quoted, wrap } from './format.js';
 import { integerOption, listOption, pathOption } from './options.js';
 
 /** Lists that a sweep goes through, every combination of them. */
@@ -159,7 +159,7 @@ async function resolve(given: Options): Promise<DialConfig> {
 export function dialReport(summary: DialSummary, directory: string): string {
   const { points, failures = [], laws, predictions, fitFrom, interrupted } = summary;
   const lines: string[] = [];
-  if (interrupted) lines.push(`INTERRUPTED  resume with: isopolicy dial --resume ${directory}`, '');
+  if (interrupted) lines.push(`INTERRUPTED  resume with: isopolicy dial --resume ${quoted(directory)}`, '');
   if (points.length > 0) {
     lines.push(formatsTable(points), '');
     lines.push(

@@ -2,7 +2,7 @@
 import { basename } from 'node:path';
 import type { GridConfig } from '../grid/config.js';
 import type { GridGroup, GridSummary } from '../grid/summary.js';
-import { colored, formatNumber, formatShare, formatTable, wrap } from './format.js';
+import { colored, formatNumber, formatShare, formatTable, quoted, wrap } from './format.js';
 
 /** A table of the groups, what the runs say together, and what a step costs. */
 export function gridReport(
@@ -14,7 +14,7 @@ export function gridReport(
   const { cells, groups, interrupted, failed, task, steps } = summary;
   const count = (status: string) => cells.filter((cell) => cell.status === status).length;
   const state = interrupted
-    ? `${colored('INTERRUPTED', 'red', color)}  resume with: isopolicy grid --resume ${directory}`
+    ? `${colored('INTERRUPTED', 'red', color)}  resume with: isopolicy grid --resume ${quoted(directory)}`
     : failed > 0
       ? colored(`${failed} OF ${cells.length} RUNS FAILED`, 'red', color)
       : `${count('finished')} runs done`;
