@@ -95,7 +95,6 @@ const result = {
   nvidiaSmi: expected,
   devices: info.cudaDevices ?? [],
   cudaProblem: info.cudaProblem ?? '',
-  cudaKernels: 'none: this version computes on the CPU',
   seconds,
   problems,
 };

@@ -1,8 +1,9 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { access, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { checkInteger } from '../errors.js';
+import { exists } from '../io/folder.js';
 import { RunDirectory } from '../io/runDirectory.js';
 import type { SanityConfig } from '../sanity/config.js';
 import type { SanityEvent, SanitySummary } from '../sanity/run.js';
@@ -229,13 +230,4 @@ function runJob(
     });
     child.send(job);
   });
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -61,8 +61,8 @@ export interface HeadroomSummary {
   /** At powers of two. */
   readonly scales: readonly ScalePoint[];
   /**
-   * The largest power of two, of those that a loss scale may be, that leaves {@link MARGIN_BITS} bits above the largest gradient, that of the logits
-   * included; NaN where there is no gradient, since no response has an advantage.
+   * The largest power of two, of those that a loss scale may be, that leaves {@link MARGIN_BITS} bits above the largest
+   * gradient, that of the logits included; NaN where there is no gradient, since no response has an advantage.
    */
   readonly suggestedScale: number;
   /** At the suggested scale. */

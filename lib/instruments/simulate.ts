@@ -82,8 +82,8 @@ export const correctingPresets: readonly PresetName[] = presetNames.filter((name
 /**
  * Checks options and fills in the default, each algorithm once.
  *
- * @throws InvalidArgumentError on an unknown algorithm (naming the nearest) or bad parameters, or a folder without a sanity run or without
- * recorded log-probs
+ * @throws InvalidArgumentError on an unknown algorithm (naming the nearest) or bad parameters, or a folder without a
+ * sanity run or without recorded log-probs
  */
 export async function resolveSimulateOptions({
   run,

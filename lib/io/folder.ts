@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { access, mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
@@ -12,7 +13,8 @@ export async function makeFolder(path: string): Promise<void> {
     const parent = dirname(path);
     if (code !== 'ENOENT' || parent === path || (await exists(parent))) throw error;
     await makeFolder(parent);
-    await mkdir(path);
+    // Not mkdir: another process may have made it by now.
+    await makeFolder(path);
   }
 }
 
@@ -24,7 +26,7 @@ export async function makeFolder(path: string): Promise<void> {
 export async function makeWritableFolder(where: string, name: string, path: string): Promise<void> {
   try {
     await makeFolder(path);
-    const probe = join(path, `.tmp-probe-${process.pid}`);
+    const probe = join(path, `.tmp-probe-${randomUUID()}`);
     await writeFile(probe, 'probe');
     await rm(probe);
   } catch (cause) {

@@ -22,6 +22,12 @@ describe('makeWritableFolder', () => {
     assert.deepEqual(await readdir(path), []);
   });
 
+  it('is made by many at once', async () => {
+    const path = join(folder, 'a', 'b', 'c', 'd');
+    await Promise.all(Array.from({ length: 20 }, () => makeWritableFolder('run', 'out', path)));
+    assert.deepEqual(await readdir(path), []);
+  });
+
   it('refuses a file in the way', async () => {
     await writeFile(join(folder, 'file'), '');
     for (const path of [join(folder, 'file'), join(folder, 'file', 'a')]) {
