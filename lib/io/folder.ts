@@ -5,16 +5,13 @@ import { InvalidArgumentError } from '../errors.js';
 
 /** Makes a folder and those above it. (Node's own recursive mkdir never ends where the system answers ENOENT.) */
 export async function makeFolder(path: string): Promise<void> {
+  const parent = dirname(path);
+  if (parent !== path && !(await exists(parent))) await makeFolder(parent);
   try {
     await mkdir(path);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST' && (await stat(path)).isDirectory()) return;
-    const parent = dirname(path);
-    if (code !== 'ENOENT' || parent === path || (await exists(parent))) throw error;
-    await makeFolder(parent);
-    // Not mkdir: another process may have made it by now.
-    await makeFolder(path);
+    // Another process may have made it by now.
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || !(await stat(path)).isDirectory()) throw error;
   }
 }
 
