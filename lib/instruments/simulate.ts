@@ -5,7 +5,8 @@ import { RunDirectory } from '../io/runDirectory.js';
 import { type AlgorithmParameters, createAlgorithm, presetConfig } from '../rl/algorithms.js';
 import { batchTotals } from '../rl/batch.js';
 import type { AlgorithmConfig } from '../rl/config.js';
-import { type CorrectionOptions, correct, corrects } from '../rl/corrections/correct.js';
+import { type Correction, type CorrectionOptions, correct, corrects } from '../rl/corrections/correct.js';
+import type { RatioBatch } from '../rl/corrections/ratioBatch.js';
 import { losses } from '../rl/losses/index.js';
 import { type PresetName, presetNames, presets } from '../rl/presets.js';
 import { effectiveSampleSize } from '../rl/ratios.js';
@@ -163,16 +164,16 @@ export async function simulateCorrections(
 
 /** The correction of a configuration on one recorded step: of pi_old / mu, or of pi / mu as each update saw it. */
 export function simulateStep(recording: StepRecording, config: AlgorithmConfig): SimulatedStep {
-  const { step, offsets, mask, rollout, old, current, advantages } = recording;
+  const { step, offsets, mask, rollout, old, current, update, advantages } = recording;
   const ofOld = losses[config.loss].needsOld && config.mode !== 'bypass';
   // Where an update was left out, its responses were not looked at again.
   const seen = mask.map((counts, t) =>
     counts === 1 && Number.isFinite(ofOld ? old[t] : current[t]) ? 1 : 0,
   );
-  const options: CorrectionOptions = config;
-  const { kept, weights, metrics } = correct(
+  const { kept, weights, metrics } = correctStep(
     { offsets, mask: seen, to: ofOld ? old : current, from: rollout },
-    options,
+    update,
+    config,
   );
   const { tokens, sequences } = batchTotals(offsets, seen);
   let teaching = 0;
@@ -204,6 +205,24 @@ export function simulateStep(recording: StepRecording, config: AlgorithmConfig):
     droppedSequences: dropped / sequences,
     signalShare: all === 0 ? Number.NaN : signal / all,
   };
+}
+
+/** The correction of a whole step; weights that are normalised are so over each update's responses, as in training. */
+function correctStep(batch: RatioBatch, update: Int32Array, options: CorrectionOptions): Correction {
+  const whole = correct(batch, options);
+  if (!options.importance?.batchNormalize) return whole;
+  const weights = new Float64Array(batch.mask.length);
+  for (const own of new Set(update)) {
+    const mask = batch.mask.slice();
+    update.forEach((of, s) => {
+      if (of !== own) mask.fill(0, batch.offsets[s], batch.offsets[s + 1]);
+    });
+    // 0 at masked positions.
+    correct({ ...batch, mask }, options).weights?.forEach((weight, t) => {
+      weights[t]! += weight;
+    });
+  }
+  return { ...whole, weights };
 }
 
 function summarize(algorithm: PresetName, steps: readonly SimulatedStep[]): Simulation {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { DeviceError, InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
-import { type RunDirectory, readMetrics } from '../io/runDirectory.js';
+import { type Checkpoint, type RunDirectory, readMetrics } from '../io/runDirectory.js';
 import { TensorBoardWriter } from '../io/tensorboard.js';
 import { EarlyWarning, type Warning } from '../mismatch/earlyWarning.js';
 import { Decoder } from '../models/decoder.js';
@@ -107,7 +107,8 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     await makeWritableFolder('sanity', 'tensorboard', options.tensorboard);
   }
   const checkpoint = await directory.latestCheckpoint();
-  if (!checkpoint) await directory.truncateMetrics(0);
+  if (checkpoint) await checkLogOf(directory, checkpoint);
+  else await directory.truncateMetrics(0);
   const start = checkpoint
     ? {
         model: new Decoder(decoderConfig(config), { seed: config.baseSeed }),
@@ -249,6 +250,17 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   };
   await directory.writeSummary(summary);
   return summary;
+}
+
+/** A checkpoint goes on from the log of all steps before it: a kill leaves that whole, a disk or an editor may not. */
+async function checkLogOf(directory: RunDirectory, { step, path }: Checkpoint): Promise<void> {
+  const before = (await readMetrics(directory.path)).filter((record) => record.step < step).length;
+  if (before !== step) {
+    throw new InvalidArgumentError(
+      `[sanity] expected metrics.jsonl to have the ${step} steps before the newest checkpoint, got ${before} of them, ` +
+        `in ${directory.path}: remove ${path} to go on from the checkpoint before it`,
+    );
+  }
 }
 
 /** What an error tells of a policy whose logits are not finite; any other error is thrown on. */

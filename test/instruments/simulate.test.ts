@@ -65,6 +65,18 @@ describe('simulateStep', () => {
     assert.equal(simulateStep(apart, presetConfig('verl:decoupled_geo_rs')).essLeft, 0);
   });
 
+  it('normalises weights over the responses of each update, as training does', () => {
+    const two = { ...recording, update: Int32Array.of(0, 0, 1) };
+    const { signalShare, essLeft, weightMax } = simulateStep(two, {
+      loss: 'ppo-clip',
+      importance: { level: 'sequence', batchNormalize: true },
+    });
+    // 4 and 20 over their mean, 12; 1 alone. Raw weights are told as they are.
+    assert.ok(Math.abs(signalShare - (1 / 3 + 1) / 2) < 1e-12);
+    assert.ok(Math.abs(essLeft! - 3 ** 2 / (3 * (1 / 9 + 25 / 9 + 1))) < 1e-12);
+    assert.ok(Math.abs(weightMax - 20) < 1e-12);
+  });
+
   it('leaves out what no update looked at', () => {
     const lost = { ...recording, current: recording.current.map((x, t) => (t < 2 ? Number.NaN : x)) };
     const { keptShare, droppedSequences } = simulateStep(lost, presetConfig('pg-seq-is'));

@@ -369,6 +369,26 @@ describe('runSanity', () => {
       assert.equal(kinds.filter((kind) => kind === 'step').length, 3);
     });
 
+    it('names a log that lacks a step before the newest checkpoint, changes nothing, and goes on from the one before', async () => {
+      const controller = new AbortController();
+      const { config, directory } = await run(steps, controller.signal, (event) => {
+        if (event.kind === 'step' && event.record.step === 4) controller.abort();
+      });
+      const log = path.join(directory.path, 'metrics.jsonl');
+      const torn = readFileSync(log, 'utf8').slice(0, -20);
+      writeFileSync(log, torn);
+      const newest = path.join(directory.path, 'checkpoint', 'step-000005');
+      await assert.rejects(runSanity(config, { directory: await RunDirectory.open(directory.path) }), {
+        code: 'ERR_INVALID_ARGUMENT',
+        message:
+          '[sanity] expected metrics.jsonl to have the 5 steps before the newest checkpoint, got 4 of them, in ' +
+          `${directory.path}: remove ${newest} to go on from the checkpoint before it`,
+      });
+      assert.equal(readFileSync(log, 'utf8'), torn);
+      rmSync(newest, { recursive: true });
+      assert.equal((await resume(config, directory))[0], 'resume');
+    });
+
     it('after the last step is not interrupted', async () => {
       const controller = new AbortController();
       const { summary } = await run(steps, controller.signal, (event) => {
