@@ -179,6 +179,7 @@ export function mismatchReport(
       '',
     );
   }
+  lines.push(...entropyLines(groups));
   for (const task of new Set(points.map((point) => point.task))) {
     const own = points.filter((point) => point.task === task);
     const first = own.filter(({ baseSeed }) => baseSeed === own[0]!.baseSeed);
@@ -214,6 +215,65 @@ function groupTable(groups: readonly ProfileGroup[]): string {
       interval(group.sequenceKlMuPi),
     ]),
   );
+}
+
+/** Bins with fewer of the tokens are not shown. */
+const SHARE_SHOWN = 0.001;
+
+/** The mismatch against how open a token's choice is, two settings a table. */
+function entropyLines(groups: readonly ProfileGroup[]): string[] {
+  const lines: string[] = [];
+  const measured = groups.flatMap((group) => (group.entropy ? [{ ...group, entropy: group.entropy }] : []));
+  const right = { align: 'right' } as const;
+  const percent = (share: number) => `${formatNumber(100 * share, 2)} %`;
+  for (let i = 0; i < measured.length; i += 2) {
+    const settings = measured.slice(i, i + 2);
+    const edges = [...new Set(settings.flatMap(({ entropy }) => entropy.bins.map(({ low }) => low)))];
+    const rows = edges
+      .sort((a, b) => a - b)
+      .map((edge) => settings.map(({ entropy }) => entropy.bins.find(({ low }) => low === edge)))
+      .filter((bins) => bins.some((bin) => bin !== undefined && bin.share >= SHARE_SHOWN));
+    lines.push(
+      formatTable(
+        [
+          { heading: 'entropy, nats' },
+          { heading: 'tokens', ...right },
+          ...settings.flatMap((group) => [
+            { heading: `${label(group)} |log r|`, ...right },
+            { heading: 'of KL', ...right },
+          ]),
+        ],
+        rows.map((bins) => {
+          const { low, high, share } = bins.find((bin) => bin !== undefined)!;
+          return [
+            `${formatNumber(low, 2)} to ${Number.isFinite(high) ? formatNumber(high, 2) : 'any'}`,
+            percent(share),
+            ...bins.flatMap((bin) =>
+              bin === undefined
+                ? ['-', '-']
+                : [formatNumber(bin.meanAbsLogRatio.value, 2), percent(bin.shareOfK3)],
+            ),
+          ];
+        }),
+      ),
+      '',
+      ...wrap(
+        `Tokens by the entropy of their distribution: mean |log pi - log mu|, and the share of KL[mu||pi] (k3) that is theirs. ` +
+          settings
+            .map(
+              (group) =>
+                `In ${label(group)} twice the entropy goes with ${times(powerOf2(group.entropy.exponent))} the mean |log r|.`,
+            )
+            .join(' '),
+      ),
+      '',
+    );
+  }
+  return lines;
+}
+
+function powerOf2({ value, low, high }: Interval): Interval {
+  return { value: 2 ** value, low: 2 ** low, high: 2 ** high };
 }
 
 function biasLines(points: ProfileSummary['points']): string[] {

@@ -14,6 +14,13 @@ import { openSubject, type SubjectSource, sampleResponses } from '../sanity/subj
 import type { FloatDType } from '../tensor/dtype.js';
 import { TrainingEngine } from '../training/engine.js';
 import { type DeploymentGap, deploymentGap } from './deploymentGap.js';
+import {
+  addSums,
+  type EntropyProfile,
+  type EntropySums,
+  entropyProfile,
+  sumByEntropy,
+} from './entropyProfile.js';
 import { type GradientBias, gradientBias } from './gradientBias.js';
 
 /** The precisions of both engines. */
@@ -53,6 +60,8 @@ export interface ProfilePoint extends Pair {
   readonly deployment: DeploymentGap;
   readonly gradient: readonly GradientBias[];
   readonly responses: readonly ResponsePoint[];
+  /** Sums by the entropy of a token, of each {@link GROUP} responses in turn; undefined in runs of before they were taken. */
+  readonly byEntropy?: readonly (readonly EntropySums[])[];
   /** [mu, pi] of some tokens, evenly spread over all. */
   readonly tokens: readonly (readonly [number, number])[];
 }
@@ -71,6 +80,8 @@ export interface ProfileGroup extends Pair {
   readonly sequenceKlMuPi: Interval;
   readonly klMuPiK3: Interval;
   readonly meanAbsLogRatio: Interval;
+  /** Undefined in runs of before it was measured. */
+  readonly entropy?: EntropyProfile;
 }
 
 /** One pair over another, response by response. */
@@ -85,7 +96,7 @@ export interface ProfileSummary {
   readonly groups: readonly ProfileGroup[];
   /** bf16 over fp16, where both were measured. */
   readonly ratios: readonly ProfileRatio[];
-  readonly points: readonly Omit<ProfilePoint, 'responses' | 'tokens'>[];
+  readonly points: readonly Omit<ProfilePoint, 'responses' | 'byEntropy' | 'tokens'>[];
   readonly interrupted: boolean;
 }
 
@@ -152,7 +163,7 @@ export async function profileMismatch(
   const summary: ProfileSummary = {
     groups,
     ratios: ratiosOf(points, config),
-    points: points.map(({ responses, tokens, ...point }) => point),
+    points: points.map(({ responses, byEntropy, tokens, ...point }) => point),
     interrupted,
   };
   await directory.writeSummary(summary);
@@ -203,6 +214,13 @@ async function measurePoint(
     }
     return [response.length, sum, absolute, k3Sum];
   });
+  const byEntropy = Array.from({ length: samples / GROUP }, (_, g) =>
+    sumByEntropy(
+      { entropy: pi.entropy, rollout: mu, logprobs: pi.logprobs },
+      pi.offsets[g * GROUP]!,
+      pi.offsets[(g + 1) * GROUP]!,
+    ),
+  );
   const stride = Math.max(1, Math.floor(mu.length / TOKENS_KEPT));
   const tokens: [number, number][] = [];
   for (let t = 0; t < mu.length; t += stride) tokens.push([Math.exp(mu[t]!), Math.exp(pi.logprobs[t]!)]);
@@ -232,6 +250,7 @@ async function measurePoint(
       ),
     ),
     responses,
+    byEntropy,
     tokens,
   };
 }
@@ -247,6 +266,19 @@ function byPrompt(points: readonly ProfilePoint[]): ResponsePoint[][] {
       const prompt = Math.floor(i / GROUP) % prompts;
       own[prompt] ??= [];
       own[prompt].push(response);
+    });
+    return own;
+  });
+}
+
+/** The sums by entropy of each prompt of each subject, bin by bin; none where a point has none. */
+function entropyByPrompt(points: readonly ProfilePoint[]): EntropySums[][] {
+  if (points.some(({ byEntropy }) => byEntropy === undefined)) return [];
+  return points.flatMap(({ byEntropy = [], prompts = Infinity }) => {
+    const own: EntropySums[][] = [];
+    byEntropy.forEach((sums, g) => {
+      const before = own[g % prompts];
+      own[g % prompts] = before === undefined ? [...sums] : before.map((a, bin) => addSums(a, sums[bin]!));
     });
     return own;
   });
@@ -291,6 +323,7 @@ function groupOf(pair: Pair, points: readonly ProfilePoint[], seed: number): Pro
   const interval = (of: (total: Sums) => number) =>
     bootstrap(sums.length, (indices) => of(drawn(sums, indices)), seed);
   const lengths = prompts.flatMap((responses) => responses.map(([tokens]) => tokens));
+  const byEntropy = entropyByPrompt(points);
   return {
     ...pair,
     responses: lengths.length,
@@ -309,6 +342,7 @@ function groupOf(pair: Pair, points: readonly ProfilePoint[], seed: number): Pro
     sequenceKlMuPi: interval(({ logRatio, count }) => 0 - logRatio / count),
     klMuPiK3: interval((total) => total.k3 / total.tokens),
     meanAbsLogRatio: interval(({ absolute, tokens }) => absolute / tokens),
+    ...(byEntropy.length > 0 && { entropy: entropyProfile(byEntropy, seed) }),
   };
 }
 

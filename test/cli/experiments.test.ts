@@ -163,6 +163,7 @@ test('results are text of 80 columns on stdout, or one JSON object', () => {
       assert.ok(line.length <= 80 || line.includes(folder), `${name}: ${line}`);
       assert.ok(!line.includes('\x1b'), 'no colour into a pipe');
     }
+    if (name === 'mismatch') assert.match(text.stdout, /\nentropy, nats +tokens +bf16 \|log r\|/);
     // What is finished is not done again, and says the same.
     const json = isopolicy([args[0], '--resume', out(name), '--json']);
     assert.equal(json.status, 0, json.stderr);

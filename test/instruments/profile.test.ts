@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, describe, it } from 'node:test';
+import type { EntropyProfile } from '../../lib/instruments/entropyProfile.js';
 import { compareGradients, gradientBias } from '../../lib/instruments/gradientBias.js';
 import { GROUP, type ProfileConfig, profileMismatch } from '../../lib/instruments/profile.js';
 import { RunDirectory } from '../../lib/io/runDirectory.js';
@@ -22,6 +23,8 @@ const root = mkdtempSync(path.join(tmpdir(), 'isopolicy-profile-'));
 after(() => rmSync(root, { recursive: true }));
 
 const base = baseConfigOf(tinyConfig());
+const near = (a: number, b: number) => assert.ok(Math.abs(a / b - 1) < 1e-9, `${a}, not ${b}`);
+
 const config: ProfileConfig = {
   subjects: [{ base }, { base: { ...base, task: 'sort:3:4' } }],
   pairs: [
@@ -50,6 +53,24 @@ describe('profileMismatch', () => {
     assert.ok(bf16!.meanAbsLogRatio.low > fp16!.meanAbsLogRatio.high);
     for (const { value, low, high } of [bf16!.slopePer1k, bf16!.klMuPiK3, bf16!.sequenceKlMuPi]) {
       assert.ok(low <= value && value <= high);
+    }
+    for (const { entropy, meanAbsLogRatio, klMuPiK3, training, rollout } of summary.groups) {
+      const own = summary.points.filter((p) => p.training === training && p.rollout === rollout);
+      const over = (of: (bin: EntropyProfile['bins'][number]) => number) =>
+        entropy!.bins.reduce((sum, bin) => sum + bin.share * of(bin), 0);
+      near(
+        over((bin) => bin.meanAbsLogRatio.value),
+        meanAbsLogRatio.value,
+      );
+      near(
+        over((bin) => bin.klMuPiK3.value),
+        klMuPiK3.value,
+      );
+      const tokens = own.reduce((sum, { metrics }) => sum + metrics.tokens, 0);
+      near(
+        over((bin) => bin.entropy),
+        own.reduce((sum, point) => sum + (point.entropy * point.metrics.tokens) / tokens, 0),
+      );
     }
     const [ratio] = summary.ratios;
     assert.ok(ratio!.meanAbsLogRatio.low > 3 && ratio!.meanAbsLogRatio.high < 20);

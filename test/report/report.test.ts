@@ -41,6 +41,7 @@ describe('isopolicy report', () => {
       assert.equal(isopolicy(['report', dir(name)]).status, 0, 'a report is written over');
     }
     assert.ok(page('grid').includes('e8m4 (emulated)'));
+    assert.ok(page('mismatch').includes('<h3>Mismatch by entropy</h3>'));
   });
 
   it('shows sanity runs of one task together, and refuses to mix tasks', () => {
@@ -89,7 +90,7 @@ describe('isopolicy report', () => {
     fs.appendFileSync(points, '{"key":"to');
     const { status, stdout, stderr } = isopolicy(['report', half, '--json']);
     assert.equal(status, 0, stderr);
-    assert.equal(JSON.parse(stdout).figures, 2);
+    assert.equal(JSON.parse(stdout).figures, 3);
     assert.ok(fs.readFileSync(points, 'utf8').endsWith('{"key":"to'), 'left as it is');
   });
 
