@@ -67,7 +67,7 @@ function groupTable(groups: readonly GridGroup[]): string {
         String(group.seeds.length),
         range(group.finalAccuracy),
         formatShare(group.peakAccuracy.mean),
-        `${group.collapsedAt.length} of ${group.seeds.length}`,
+        collapses(group),
         formatNumber(group.meanAbsLogRatio.mean, 2),
       ]),
   );
@@ -104,7 +104,7 @@ function verdict(groups: readonly GridGroup[]): string {
   const sentences = [
     collapsed.length === 0
       ? 'No run collapsed.'
-      : `Collapsed: ${collapsed.map((group) => `${name(group)} (${group.collapsedAt.length} of ${group.seeds.length})`).join(', ')}.`,
+      : `Collapsed: ${collapsed.map((group) => `${name(group)} (${collapses(group)})`).join(', ')}.`,
   ];
   for (const algorithm of new Set(collapsed.map((group) => group.algorithm))) {
     const [least, ...others] = groups
@@ -120,11 +120,19 @@ function verdict(groups: readonly GridGroup[]): string {
       );
     }
   }
+  if (groups.some(({ recovered = 0 }) => recovered > 0)) {
+    sentences.push('Back: above 80 % of its peak again at the end.');
+  }
   const open = groups.filter((group) => group.finished < group.seeds.length);
   if (open.length > 0) sentences.push(`Not at their last step: ${open.map(name).join(', ')}.`);
   const few = groups.filter((group) => group.seeds.length < 3);
   if (few.length > 0) sentences.push('Fewer than three seeds in some groups: differences may be chance.');
   return sentences.join(' ');
+}
+
+/** How many runs collapsed, and how many of them were back above 80 % of their peak at the end. */
+function collapses({ collapsedAt, seeds, recovered = 0 }: GridGroup): string {
+  return `${collapsedAt.length} of ${seeds.length}${recovered > 0 ? `, ${recovered} back` : ''}`;
 }
 
 function costLines({ costs, groups }: GridSummary): string[] {

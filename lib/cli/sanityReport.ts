@@ -48,8 +48,8 @@ export function sanityReport(
 }
 
 function verdictLines(summary: SanitySummary, directory: string, color: boolean): string[] {
-  const { passed, finalAccuracy, peakAccuracy, collapsedAtStep, steps, seconds, interrupted, divergence } =
-    summary;
+  const { passed, finalAccuracy, peakAccuracy, collapsedAtStep, recovered } = summary;
+  const { steps, seconds, interrupted, divergence } = summary;
   const verdict = interrupted ? 'INTERRUPTED' : divergence ? 'DIVERGED' : passed ? 'PASSED' : 'NOT PASSED';
   const after = `after ${count(steps, 'step')}, ${formatDuration(seconds)}`;
   const accuracy =
@@ -59,7 +59,7 @@ function verdictLines(summary: SanitySummary, directory: string, color: boolean)
     ? `; then there was nothing to sample from: ${divergence}`
     : collapsedAtStep === null
       ? ''
-      : `; collapsed at step ${collapsedAtStep + 1}`;
+      : `; collapsed at step ${collapsedAtStep + 1}${recovered ? ', and recovered' : ''}`;
   // A command stays on a line, to be copied.
   const lines = interrupted
     ? [`${verdict}  ${after}; resume with:`, `isopolicy sanity --resume ${quoted(directory)}`]

@@ -37,6 +37,8 @@ export interface GridGroup extends PrecisionPair {
   /** Runs that passed the sanity test, and the steps (from 0) at which runs collapsed. */
   readonly passed: number;
   readonly collapsedAt: readonly number[];
+  /** Of those that collapsed, the runs that were back at the end; undefined in grids of before they were told apart. */
+  readonly recovered?: number;
   /** Mean |log pi - log mu| per token at the end, in nats. */
   readonly meanAbsLogRatio: Spread;
   /** Standard deviation over responses of log pi(y) - log mu(y), in nats, mean of the first five steps. */
@@ -141,6 +143,7 @@ function groupOf(runs: readonly CellRun[], commonSteps: number): GridGroup {
     peakAccuracy: spread(summaries.map((s) => s.peakAccuracy)),
     passed: summaries.filter((s) => s.passed).length,
     collapsedAt: summaries.flatMap((s) => (s.collapsedAtStep === null ? [] : [s.collapsedAtStep])),
+    recovered: summaries.filter((s) => s.recovered).length,
     meanAbsLogRatio: spread(summaries.map((s) => s.mismatch?.meanAbsLogRatio ?? Number.NaN)),
     startSpread: meanOf('mismatch/seqLogRatioStd', START_STEPS),
     meanAccuracy: meanOf('train/reward', commonSteps),

@@ -214,7 +214,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   const verdict =
     divergence === undefined
       ? judged
-      : { ...judged, passed: false, collapsedAtStep: judged.collapsedAtStep ?? step };
+      : { ...judged, passed: false, collapsedAtStep: judged.collapsedAtStep ?? step, recovered: false };
   const ended = step >= config.steps || divergence !== undefined || (config.stopWhenPassed && verdict.passed);
   const interrupted = signal?.aborted === true && !ended;
   const effect: (Setting & MismatchSummary)[] = [];

@@ -23,6 +23,8 @@ export interface Verdict {
   readonly peakAccuracy: number;
   /** The first step whose average was below 80 % of the peak before it, by more than chance, or null. */
   readonly collapsedAtStep: number | null;
+  /** Whether a run that collapsed is back, at its end, above 80 % of its peak. */
+  readonly recovered: boolean;
 }
 
 /** Judges a run by the mean reward of each of its steps, of `responsesPerStep` responses each. */
@@ -48,6 +50,7 @@ export function judge(rewards: readonly number[], responsesPerStep: number): Ver
     finalAccuracy: average,
     peakAccuracy: Math.max(peakAccuracy, rewards.length < WINDOW ? average : 0),
     collapsedAtStep,
+    recovered: collapsedAtStep !== null && average >= COLLAPSE_SHARE * peakAccuracy,
   };
 }
 

@@ -8,7 +8,12 @@ import { spreadThresholds } from '../../lib/grid/thresholds.js';
 
 const about = (mean: number): Spread => ({ mean, min: mean - 0.01, max: mean + 0.01 });
 
-function group(algorithm: string, training: 'fp16' | 'bf16', collapsedAt: readonly number[]): GridGroup {
+function group(
+  algorithm: string,
+  training: 'fp16' | 'bf16',
+  collapsedAt: readonly number[],
+  recovered?: number,
+): GridGroup {
   return {
     algorithm,
     training,
@@ -20,6 +25,7 @@ function group(algorithm: string, training: 'fp16' | 'bf16', collapsedAt: readon
     peakAccuracy: about(0.6),
     passed: 0,
     collapsedAt,
+    ...(recovered !== undefined && { recovered }),
     meanAbsLogRatio: about(0.02),
     startSpread: about(training === 'fp16' ? 0.1 : 0.8),
     meanAccuracy: about(0.4),
@@ -59,6 +65,18 @@ test('fits 80 columns with the longest names, and names an algorithm once', () =
     /\nverl:decoupled_geo_rs_token_tis\nbf16:bf16 .*\nfp16:fp16 .*\nmy-algorithm\.ts\nfp16:fp16 /,
   );
   assert.match(text, /verl:decoupled_geo_rs_token_tis +0\.10 +- +0\.80\n/);
+});
+
+test('runs that fell and came back are told from those that stayed down', () => {
+  const text = report([group('grpo', 'fp16', [4, 5], 1), group('grpo', 'bf16', [4, 5, 6], 0)]);
+  assert.match(text, /\nfp16:fp16 .* 2 of 3, 1 back /);
+  assert.match(text, /\nbf16:bf16 .* 3 of 3 /);
+  assert.match(
+    text.replace(/\s+/g, ' '),
+    /grpo in fp16:fp16 \(2 of 3, 1 back\), grpo in bf16:bf16 \(3 of 3\)\./,
+  );
+  assert.match(text, /Back: above 80 % of its peak/);
+  for (const line of text.split('\n')) assert.ok(line.length <= 80, line);
 });
 
 test('a collapse is put down to precision only where the twin holds', () => {

@@ -17,6 +17,7 @@ const passed: SanitySummary = {
   finalAccuracy: 0.9632,
   peakAccuracy: 0.9671,
   collapsedAtStep: null,
+  recovered: false,
   steps: 112,
   seconds: 58.3,
   precision: { training: 'fp16', rollout: 'fp16' },
@@ -97,6 +98,8 @@ test('a run that did not pass tells of its collapse and both precisions', () => 
   assert.equal(more, 'steps, 1 h 7 min; collapsed at step 25');
   assert.equal(settings, 'sort:16:10, pg-seq-is, bf16 training, fp32 rollout, default numerics, seed 1');
   assert.match(outcome.join(' '), /no loss scaling, 1 overflow /);
+  const back = sanityReport({ ...summary, finalAccuracy: 0.9, recovered: true }, mixed, 'x');
+  assert.match(back, /; collapsed at step 25, and\s+recovered\n/);
 });
 
 test('a run whose logits overflowed has diverged', () => {

@@ -78,6 +78,7 @@ test('--json prints the summary alone; progress is plain lines', () => {
     'passed',
     'peakAccuracy',
     'precision',
+    'recovered',
     'seconds',
     'seed',
     'set',

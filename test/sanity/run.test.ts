@@ -130,6 +130,7 @@ describe('runSanity', () => {
           finalAccuracy: summary.finalAccuracy,
           peakAccuracy: summary.peakAccuracy,
           collapsedAtStep: summary.collapsedAtStep,
+          recovered: summary.recovered,
         },
       );
       assert.equal(summary.finalAccuracy, mean(rewards.slice(-10)));

@@ -88,7 +88,7 @@ describe('judge', () => {
   });
 
   it('of fewer steps than a window, both are the mean of what there is', () => {
-    const verdict = { passed: false, collapsedAtStep: null };
+    const verdict = { passed: false, collapsedAtStep: null, recovered: false };
     assert.deepEqual(judge([], 8), { ...verdict, finalAccuracy: 0, peakAccuracy: 0 });
     assert.deepEqual(judge([0.5], 8), { ...verdict, finalAccuracy: 0.5, peakAccuracy: 0.5 });
     assert.deepEqual(judge([1, 1, 0.5, 0.5], 8), { ...verdict, finalAccuracy: 0.75, peakAccuracy: 0.75 });
@@ -112,6 +112,10 @@ describe('judge', () => {
   it('a collapse stays, even of a run that recovers and passes', () => {
     const verdict = judge([...times(20, 0.9), ...times(10, 0.1), ...times(30, 1)], MANY);
     assert.equal(verdict.collapsedAtStep, 22);
+    assert.equal(verdict.recovered, true);
+    assert.equal(judge([...times(20, 0.9), ...times(40, 0.71)], MANY).recovered, false, 'still below');
+    assert.equal(judge([...times(20, 0.9), ...times(30, 0.1), ...times(10, 0.73)], MANY).recovered, true);
+    assert.equal(judge(times(40, 0.9), MANY).recovered, false, 'never fell');
     assert.equal(verdict.passed, true);
     assert.equal(verdict.peakAccuracy, 1);
   });

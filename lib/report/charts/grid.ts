@@ -112,6 +112,7 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
           high: group.finalAccuracy.max,
           peak: group.peakAccuracy.mean,
           collapsed: `${group.collapsedAt.length} of ${group.seeds.length}`,
+          recovered: group.recovered ?? 0,
         })),
       ),
       encoding: {
@@ -129,6 +130,7 @@ export async function figuresOfGrid(run: ReportRun): Promise<Figure[]> {
           told('high', 'greatest seed', '.3f'),
           told('peak', 'peak accuracy', '.3f'),
           told('collapsed'),
+          told('recovered', 'of them back at the end'),
         ],
       },
       layer: [
