@@ -94,6 +94,7 @@ export {
 } from './rl/batch.js';
 export { type AlgorithmConfig, checkAlgorithmConfig } from './rl/config.js';
 export { type Correction, type CorrectionOptions, correct } from './rl/corrections/correct.js';
+export { type Environment, type JudgedResponse, taskEnvironment } from './rl/environment.js';
 export { loadAlgorithm } from './rl/load.js';
 export { cispoLoss } from './rl/losses/cispo.js';
 export { dppoTvLoss } from './rl/losses/dppoTv.js';

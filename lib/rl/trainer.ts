@@ -4,7 +4,6 @@ import type { Scores, TokenSequence } from '../models/sequences.js';
 import { CounterRandom } from '../random.js';
 import type { RolloutEngine } from '../rollout/engine.js';
 import type { Completion } from '../rollout/generation.js';
-import type { Task } from '../tasks/task.js';
 import type { StepResult, TrainingEngine } from '../training/engine.js';
 import {
   type Algorithm,
@@ -15,6 +14,7 @@ import {
   type PolicyBatch,
   type Preparation,
 } from './batch.js';
+import { type Environment, sampleJudged } from './environment.js';
 import { sequenceEss } from './ratios.js';
 
 export interface TrainerOptions {
@@ -39,7 +39,7 @@ export interface Trajectory {
   /** Number of the draw of this prompt in the run; the responses of a group share it. */
   readonly promptId: number;
   readonly completion: Completion;
-  /** 1 or 0; a response that was cut off at the length limit gets 0. */
+  /** What the environment says of it; 0 for a response that was cut off at the length limit. */
   readonly reward: number;
   /** Whether it was cut off before its end. */
   readonly truncated: boolean;
@@ -88,20 +88,18 @@ const BATCH_STREAM = 0x62617463;
 export class Trainer {
   readonly #rollout: RolloutEngine;
   readonly #training: TrainingEngine;
-  readonly #task: Task;
-  readonly #prompts: readonly Int32Array[];
+  readonly #environment: Environment;
   readonly #options: TrainerOptions;
 
-  /** @throws InvalidArgumentError on a bad option or an empty set of prompts */
+  /** @throws InvalidArgumentError on a bad option or an environment without prompts */
   constructor(
     rollout: RolloutEngine,
     training: TrainingEngine,
-    task: Task,
-    prompts: readonly Int32Array[],
+    environment: Environment,
     options: TrainerOptions,
   ) {
     const where = 'Trainer';
-    if (prompts.length === 0) invalid(where, 'at least one prompt', 'none');
+    if (environment.prompts.length === 0) invalid(where, 'at least one prompt', 'none');
     checkInteger(where, 'promptsPerStep', options.promptsPerStep, 1);
     checkInteger(where, 'groupSize', options.groupSize, 1);
     const responses = options.promptsPerStep * options.groupSize;
@@ -110,8 +108,7 @@ export class Trainer {
     if (options.truncated !== undefined) checkChoice(where, 'truncated', options.truncated, truncatedModes);
     this.#rollout = rollout;
     this.#training = training;
-    this.#task = task;
-    this.#prompts = prompts;
+    this.#environment = environment;
     this.#options = options;
   }
 
@@ -237,30 +234,28 @@ export class Trainer {
   async #sample(step: number): Promise<Trajectory[]> {
     const { promptsPerStep, groupSize, seed } = this.#options;
     this.#rollout.syncWeights();
-    const requests: { prompt: Int32Array; promptId: number; sampleId: number }[] = [];
-    for (let i = 0; i < promptsPerStep; i++) {
-      const promptId = step * promptsPerStep + i;
-      const prompt = this.#prompts[this.#promptIndex(promptId)]!;
-      for (let sampleId = 0; sampleId < groupSize; sampleId++) requests.push({ prompt, promptId, sampleId });
-    }
-    const { responseLength, stopToken } = this.#task;
-    const completions = await this.#rollout.generate(requests, {
+    const draws = Array.from({ length: promptsPerStep * groupSize }, (_, i) => {
+      const promptId = step * promptsPerStep + Math.floor(i / groupSize);
+      return { prompt: this.#promptIndex(promptId), promptId, sampleId: i % groupSize };
+    });
+    const { completions, rewards, truncated } = await sampleJudged(
+      this.#rollout,
+      this.#environment,
+      draws,
       seed,
-      temperature: 1,
-      maxNewTokens: responseLength,
-      stopTokens: stopToken === undefined ? [] : [stopToken],
-    });
-    return completions.map((completion, i) => {
-      const { prompt, promptId } = requests[i]!;
-      const cut = stopToken !== undefined && completion.finishReason === 'length';
-      const reward = cut ? 0 : this.#task.verify(prompt, completion.tokens);
-      return { prompt, promptId, completion, reward, truncated: cut };
-    });
+    );
+    return draws.map(({ prompt, promptId }, i) => ({
+      prompt: this.#environment.prompts[prompt]!,
+      promptId,
+      completion: completions[i]!,
+      reward: rewards[i]!,
+      truncated: truncated[i] === 1,
+    }));
   }
 
   /** Prompts come in shuffled epochs; which one is drawn n-th depends on the seed and n alone. */
   #promptIndex(n: number): number {
-    const count = this.#prompts.length;
+    const count = this.#environment.prompts.length;
     const epoch = Math.floor(n / count);
     if (this.#order.epoch !== epoch) {
       const indices = Int32Array.from({ length: count }, (_, i) => i);

@@ -1,4 +1,5 @@
 import type { Decoder } from '../models/decoder.js';
+import { sampleJudged, taskEnvironment } from '../rl/environment.js';
 import { RolloutEngine } from '../rollout/engine.js';
 import type { Task } from '../tasks/task.js';
 import { SET_PROBLEMS } from './supervised.js';
@@ -46,19 +47,16 @@ export async function buildPerfectibleSet(
   while (tried < candidates && !signal?.aborted) {
     const count = Math.min(PROBLEMS_AT_ONCE, candidates - tried);
     const problems = Array.from({ length: count }, (_, i) => SET_PROBLEMS + tried + i);
-    const prompts = problems.map((index) => task.problem(seed, index));
-    const requests = prompts.flatMap((prompt, i) =>
-      Array.from({ length: samples }, (_, sampleId) => ({ prompt, promptId: tried + i, sampleId })),
+    const environment = taskEnvironment(
+      task,
+      problems.map((index) => task.problem(seed, index)),
     );
-    const completions = await rollout.generate(requests, {
-      seed,
-      maxNewTokens: task.responseLength,
-      stopTokens: task.stopToken === undefined ? [] : [task.stopToken],
-    });
+    const draws = problems.flatMap((_, prompt) =>
+      Array.from({ length: samples }, (_, sampleId) => ({ prompt, promptId: tried + prompt, sampleId })),
+    );
+    const { rewards } = await sampleJudged(rollout, environment, draws, seed);
     problems.forEach((index, i) => {
-      const right = completions
-        .slice(i * samples, (i + 1) * samples)
-        .filter(({ tokens }) => task.verify(prompts[i]!, tokens) === 1).length;
+      const right = rewards.subarray(i * samples, (i + 1) * samples).filter((reward) => reward === 1).length;
       solved += right;
       if (right >= solvedAtLeast * samples && right <= solvedAtMost * samples) indices.push(index);
     });

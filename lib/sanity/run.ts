@@ -9,6 +9,7 @@ import { EarlyWarning, type Warning } from '../mismatch/earlyWarning.js';
 import { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Algorithm } from '../rl/batch.js';
+import { taskEnvironment } from '../rl/environment.js';
 import { loadAlgorithm } from '../rl/load.js';
 import { Trainer } from '../rl/trainer.js';
 import { RolloutEngine } from '../rollout/engine.js';
@@ -161,7 +162,8 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   let divergence: string | undefined;
   if (!signal?.aborted || checkpoint) {
     const prompts = set.indices.map((index) => task.problem(config.baseSeed, index));
-    const trainer = new Trainer(rollout, training, task, prompts, { ...config, algorithm });
+    const environment = taskEnvironment(task, prompts);
+    const trainer = new Trainer(rollout, training, environment, { ...config, algorithm });
     const passed = () => config.stopWhenPassed && judge(rewards, responsesPerStep).passed;
     let saved = step;
     let tracker: TensorBoardWriter | undefined;

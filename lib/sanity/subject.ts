@@ -4,6 +4,7 @@ import { type Checkpoint, RunDirectory } from '../io/runDirectory.js';
 import { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Numerics } from '../numerics.js';
+import { sampleJudged, taskEnvironment } from '../rl/environment.js';
 import { RolloutEngine } from '../rollout/engine.js';
 import type { Completion } from '../rollout/generation.js';
 import { createTask } from '../tasks/index.js';
@@ -101,28 +102,18 @@ export async function sampleResponses(base: Base, options: SampleOptions): Promi
   const { model, task } = base;
   const { precision, numerics, count, groupSize = 1, seed } = options;
   using rollout = new RolloutEngine(model, { precision, ...(numerics && { numerics }) });
-  const prompts = subjectPrompts(base);
-  const requests = Array.from({ length: count }, (_, i) => {
+  const environment = taskEnvironment(task, subjectPrompts(base));
+  const { prompts } = environment;
+  const draws = Array.from({ length: count }, (_, i) => {
     const group = Math.floor(i / groupSize);
+    const prompt = group % prompts.length;
     const round = Math.floor(group / prompts.length);
-    return {
-      prompt: prompts[group % prompts.length]!,
-      promptId: group % prompts.length,
-      sampleId: round * groupSize + (i % groupSize),
-    };
+    return { prompt, promptId: prompt, sampleId: round * groupSize + (i % groupSize) };
   });
-  const completions = await rollout.generate(requests, {
-    seed,
-    maxNewTokens: task.responseLength,
-    stopTokens: task.stopToken === undefined ? [] : [task.stopToken],
-  });
+  const { completions, rewards } = await sampleJudged(rollout, environment, draws, seed);
   return {
-    sequences: completions.map(({ tokens }, i) => ({ prompt: requests[i]!.prompt, response: tokens })),
+    sequences: completions.map(({ tokens }, i) => ({ prompt: prompts[draws[i]!.prompt]!, response: tokens })),
     completions,
-    rewards: Float64Array.from(completions, ({ tokens, finishReason }, i) =>
-      task.stopToken !== undefined && finishReason === 'length'
-        ? 0
-        : task.verify(requests[i]!.prompt, tokens),
-    ),
+    rewards,
   };
 }

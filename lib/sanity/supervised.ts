@@ -2,6 +2,7 @@ import type { Decoder } from '../models/decoder.js';
 import type { TokenLoss, TokenSequence } from '../models/sequences.js';
 import { numerics } from '../numerics.js';
 import { CounterRandom } from '../random.js';
+import { sampleJudged, taskEnvironment } from '../rl/environment.js';
 import { RolloutEngine } from '../rollout/engine.js';
 import type { Task } from '../tasks/task.js';
 import { TrainingEngine } from '../training/engine.js';
@@ -81,16 +82,10 @@ function crossEntropy(logprobs: Float64Array, tokens: number): TokenLoss {
 }
 
 async function sampledAccuracy(rollout: RolloutEngine, task: Task, seed: number): Promise<number> {
-  const requests = Array.from({ length: EVALUATED_PROBLEMS }, (_, i) => ({
-    prompt: task.problem(seed, EVALUATION_PROBLEMS + i),
-    promptId: i,
-    sampleId: 0,
-  }));
-  const completions = await rollout.generate(requests, {
-    seed,
-    maxNewTokens: task.responseLength,
-    stopTokens: task.stopToken === undefined ? [] : [task.stopToken],
-  });
-  const solved = completions.filter(({ tokens }, i) => task.verify(requests[i]!.prompt, tokens) === 1);
-  return solved.length / requests.length;
+  const prompts = Array.from({ length: EVALUATED_PROBLEMS }, (_, i) =>
+    task.problem(seed, EVALUATION_PROBLEMS + i),
+  );
+  const draws = prompts.map((_, prompt) => ({ prompt, promptId: prompt, sampleId: 0 }));
+  const { rewards } = await sampleJudged(rollout, taskEnvironment(task, prompts), draws, seed);
+  return rewards.filter((reward) => reward === 1).length / prompts.length;
 }

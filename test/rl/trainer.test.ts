@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { mismatchMetrics } from '../../lib/mismatch/metrics.js';
 import { createAlgorithm } from '../../lib/rl/algorithms.js';
+import { taskEnvironment } from '../../lib/rl/environment.js';
 import { Trainer, type TrainerOptions, type TrainerStep } from '../../lib/rl/trainer.js';
 import { assertSameBits } from '../support/compare.js';
 import { GROUP, options, prompts, reinforce, STOP, sequenceOf, setup, spy, task } from './trainerSetup.js';
@@ -22,7 +23,10 @@ describe('Trainer', () => {
     using engines = setup();
     const { algorithm, rewards } = spy();
     const set = prompts(20);
-    const trainer = new Trainer(engines.rollout, engines.training, task, set, { ...options, algorithm });
+    const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, set), {
+      ...options,
+      algorithm,
+    });
     const step = await trainer.step(0);
     assert.equal(step.step, 0);
     assert.equal(step.trajectories.length, 6 * GROUP);
@@ -54,7 +58,7 @@ describe('Trainer', () => {
   it('without a stop token every response is judged', async () => {
     using engines = setup();
     const { stopToken: _, ...endless } = task;
-    const trainer = new Trainer(engines.rollout, engines.training, endless, prompts(6), {
+    const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(endless, prompts(6)), {
       ...options,
       algorithm: reinforce,
     });
@@ -70,7 +74,7 @@ describe('Trainer', () => {
   it('an epoch has every prompt once, in an order of its own', async () => {
     using engines = setup({ learningRate: 0 });
     const set = prompts(7);
-    const trainer = new Trainer(engines.rollout, engines.training, task, set, {
+    const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, set), {
       ...options,
       promptsPerStep: 3,
       updatesPerStep: 1,
@@ -95,7 +99,7 @@ describe('Trainer', () => {
 
   it('a step with more prompts than the set draws a prompt again, with samples of its own', async () => {
     using engines = setup({ learningRate: 0 });
-    const trainer = new Trainer(engines.rollout, engines.training, task, prompts(1), {
+    const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(1)), {
       ...options,
       algorithm: reinforce,
     });
@@ -117,7 +121,7 @@ describe('Trainer', () => {
     ] as const) {
       using engines = setup({ microBatchTokens, learningRate: 0 });
       const { algorithm, batches } = spy();
-      const trainer = new Trainer(engines.rollout, engines.training, task, prompts(8), {
+      const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(8)), {
         ...options,
         updatesPerStep,
         algorithm,
@@ -178,7 +182,7 @@ describe('Trainer', () => {
   it('each step deals its responses in an order of its own', async () => {
     using engines = setup({ learningRate: 0 });
     const { algorithm, batches } = spy();
-    const trainer = new Trainer(engines.rollout, engines.training, task, prompts(8), {
+    const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(8)), {
       ...options,
       algorithm,
     });
@@ -197,7 +201,10 @@ describe('Trainer', () => {
   it('mismatch and entropy are of the two engines before the updates', async () => {
     using engines = setup({ learningRate: 0 });
     const { rollout, training } = engines;
-    const trainer = new Trainer(rollout, training, task, prompts(8), { ...options, algorithm: reinforce });
+    const trainer = new Trainer(rollout, training, taskEnvironment(task, prompts(8)), {
+      ...options,
+      algorithm: reinforce,
+    });
     const step = await trainer.step(0);
     const sequences = step.trajectories.map(({ prompt, completion }) => ({
       prompt,
@@ -241,7 +248,7 @@ describe('Trainer', () => {
 
     // With learning they are still of the weights that sampled.
     using learning = setup({ learningRate: 1e-2 });
-    const other = new Trainer(learning.rollout, learning.training, task, prompts(8), {
+    const other = new Trainer(learning.rollout, learning.training, taskEnvironment(task, prompts(8)), {
       ...options,
       algorithm: reinforce,
     });
@@ -253,7 +260,7 @@ describe('Trainer', () => {
   for (const precision of ['fp16', 'bf16', 'fp32'] as const) {
     it(`matched in ${precision}: no mismatch, and the first update's weights are exactly 1`, async () => {
       using engines = setup({ precision, preset: 'matched', learningRate: 1e-2 });
-      const trainer = new Trainer(engines.rollout, engines.training, task, prompts(8), {
+      const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(8)), {
         ...options,
         algorithm: createAlgorithm('pg-seq-is', { constantLength: 9 }),
       });
@@ -286,7 +293,7 @@ describe('Trainer', () => {
     using b = setup({ precision: 'fp16' });
     const set = prompts(10);
     const make = (engines: typeof a, seed = options.seed) =>
-      new Trainer(engines.rollout, engines.training, task, set, {
+      new Trainer(engines.rollout, engines.training, taskEnvironment(task, set), {
         ...options,
         seed,
         algorithm: createAlgorithm('dr-grpo', { constantLength: 9 }),
@@ -312,7 +319,7 @@ describe('Trainer', () => {
 
   it('steps of one state but another number draw anew', async () => {
     using engines = setup({ learningRate: 0 });
-    const trainer = new Trainer(engines.rollout, engines.training, task, prompts(6), {
+    const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(6)), {
       ...options,
       algorithm: reinforce,
     });
@@ -326,7 +333,7 @@ describe('Trainer', () => {
     const make =
       (change: object, set: readonly Int32Array[] = prompts(3)) =>
       () =>
-        new Trainer(engines.rollout, engines.training, task, set, {
+        new Trainer(engines.rollout, engines.training, taskEnvironment(task, set), {
           ...options,
           algorithm: reinforce,
           ...change,

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createAlgorithm } from '../../lib/rl/algorithms.js';
 import type { Algorithm, PolicyBatch } from '../../lib/rl/batch.js';
+import { taskEnvironment } from '../../lib/rl/environment.js';
 import { Trainer } from '../../lib/rl/trainer.js';
 import { memory } from '../../lib/runtime.js';
 import { GROUP, options, prompts, reinforce, sequenceOf, setup, spy, task } from './trainerSetup.js';
@@ -10,7 +11,7 @@ import { GROUP, options, prompts, reinforce, sequenceOf, setup, spy, task } from
 describe('Trainer and algorithm', () => {
   it('an algorithm of ten lines is learned with', async () => {
     using engines = setup({ precision: 'fp16', learningRate: 1e-2 });
-    const trainer = new Trainer(engines.rollout, engines.training, task, prompts(8), {
+    const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(8)), {
       ...options,
       groupSize: 8,
       algorithm: reinforce,
@@ -35,7 +36,7 @@ describe('Trainer and algorithm', () => {
     for (const name of ['pg-seq-tis', 'grpo-token-tis', 'verl:decoupled_geo_rs_seq_tis'] as const) {
       const run = async (microBatchTokens: number) => {
         using engines = setup({ microBatchTokens, learningRate: 3e-2 });
-        const trainer = new Trainer(engines.rollout, engines.training, task, prompts(8), {
+        const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(8)), {
           ...options,
           algorithm: createAlgorithm(name),
         });
@@ -50,7 +51,7 @@ describe('Trainer and algorithm', () => {
 
   it('updateEss is of raw pi(y) / mu(y) at the update, whatever the algorithm', async () => {
     using engines = setup({ learningRate: 3e-2 });
-    const trainer = new Trainer(engines.rollout, engines.training, task, prompts(8), {
+    const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(8)), {
       ...options,
       algorithm: reinforce,
     });
@@ -77,7 +78,7 @@ describe('Trainer and algorithm', () => {
     const masked = async (truncated: 'train' | 'mask') => {
       using engines = setup();
       const { algorithm, batches } = spy();
-      const trainer = new Trainer(engines.rollout, engines.training, task, prompts(8), {
+      const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(8)), {
         ...options,
         truncated,
         algorithm,
@@ -104,7 +105,7 @@ describe('Trainer and algorithm', () => {
     using engines = setup();
     const refuses = async (change: object, message: RegExp) => {
       const algorithm = { ...reinforce, name: 'mine', ...change } as Algorithm;
-      const trainer = new Trainer(engines.rollout, engines.training, task, prompts(8), {
+      const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(8)), {
         ...options,
         algorithm,
       });
@@ -147,7 +148,7 @@ describe('Trainer and algorithm', () => {
         return reinforce.loss(batch);
       },
     };
-    const trainer = new Trainer(engines.rollout, engines.training, task, prompts(6), {
+    const trainer = new Trainer(engines.rollout, engines.training, taskEnvironment(task, prompts(6)), {
       ...options,
       algorithm,
     });
