@@ -200,16 +200,19 @@ describe('fuzzing', () => {
   it('indexes: what is accepted has each tensor where it is said to be', async () => {
     const dir = join(folder, 'sharded');
     await mkdir(dir);
-    const shard = (tensor: string, value: number) => {
-      const text = `{"${tensor}":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`;
+    const shard = (names: readonly string[], value: number) => {
+      const members = names.map(
+        (name, i) => `"${name}":{"dtype":"U8","shape":[2],"data_offsets":[${2 * i},${2 * i + 2}]}`,
+      );
+      const text = `{${members.join(',')}}`;
       const prefix = Buffer.alloc(8);
       prefix.writeBigUInt64LE(BigInt(text.length));
-      return Buffer.concat([prefix, encoder.encode(text), Uint8Array.of(value, value)]);
+      return Buffer.concat([prefix, encoder.encode(text), Buffer.alloc(2 * names.length, value)]);
     };
-    await writeFile(join(dir, 'one.safetensors'), shard('a', 1));
-    await writeFile(join(dir, 'two.safetensors'), shard('b', 2));
-    await writeFile(join(dir, 'again.safetensors'), shard('a', 3));
-    await writeFile(join(folder, 'out.safetensors'), shard('a', 4));
+    await writeFile(join(dir, 'one.safetensors'), shard(['a'], 1));
+    await writeFile(join(dir, 'two.safetensors'), shard(['b', 'c'], 2));
+    await writeFile(join(dir, 'again.safetensors'), shard(['a'], 3));
+    await writeFile(join(folder, 'out.safetensors'), shard(['a'], 4));
     const file = fc.constantFrom(
       'one.safetensors',
       'two.safetensors',
