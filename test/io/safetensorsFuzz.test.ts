@@ -227,7 +227,7 @@ describe('fuzzing', () => {
     );
     const index = fc.oneof(
       fc.constant({
-        weight_map: { a: 'one.safetensors', b: 'two.safetensors' },
+        weight_map: { a: 'one.safetensors', b: 'two.safetensors', c: 'two.safetensors' },
         metadata: { total_size: 4 },
       }),
       fc.record({
