@@ -56,7 +56,7 @@ async function* pieces(
     using rounded = cast(part, dtype);
     const { nonFinite } = await gradientStats([[name, rounded]]);
     if (nonFinite > 0)
-      invalid('saveModel', `${name} to have finite values in ${dtype}`, `${nonFinite} others`);
+      invalid('saveModel', `${name} to have finite values in ${dtype}`, `${nonFinite} NaN or infinite`);
     yield await rounded.bits();
   }
 }
