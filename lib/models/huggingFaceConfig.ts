@@ -88,7 +88,12 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
 
 function modelTypeOf({ architectures: listed, model_type: type }: JsonObject, where: string): ModelType {
   const known: Readonly<Record<string, string>> = { ...architectures, ...mixtures };
-  const name = Array.isArray(listed) && listed.length > 0 ? listed[0] : known[String(type)];
+  const name =
+    Array.isArray(listed) && listed.length > 0
+      ? listed[0]
+      : typeof type === 'string'
+        ? known[type]
+        : undefined;
   if (Object.values(mixtures).includes(name)) {
     invalid(where, 'a dense model (this version has no mixture of experts)', name);
   }
@@ -186,16 +191,16 @@ function readScaling(settings: unknown, where: string, name: string): RopeScalin
 
 /** Attention to the nearest tokens alone, which the Qwen classes can be told to do in some layers. */
 function refuseSlidingWindow(source: JsonObject, where: string, modelType: ModelType): void {
-  const what = 'full attention in every layer (sliding windows are not supported)';
+  const without = '(sliding windows are not supported)';
   const { layer_types: types } = source;
-  if (Array.isArray(types) && types.some((type) => type !== 'full_attention')) {
-    invalid(where, what, `layer_types with ${types.find((type) => type !== 'full_attention')}`);
-  }
+  const other = Array.isArray(types) ? types.find((type) => type !== 'full_attention') : undefined;
+  if (other !== undefined)
+    invalid(where, `layer_types to be full_attention in every layer ${without}`, other);
   if (
     modelType !== 'llama' &&
     checkBoolean(where, 'use_sliding_window', source.use_sliding_window ?? false)
   ) {
-    invalid(where, what, 'use_sliding_window true');
+    invalid(where, `use_sliding_window to be false ${without}`, true);
   }
 }
 

@@ -150,6 +150,12 @@ describe('a model folder', () => {
       await writeFile(join(dir, INDEX), text);
       await refused(message);
     }
+    for (const map of ['[{"toString": ""}]', '{"constructor": {"name": {"toString": 1}}}', '[[[[{}]]]]']) {
+      await writeFile(join(dir, INDEX), map);
+      await refused(/index\.json/);
+      await writeFile(join(dir, INDEX), `{"weight_map": {"a": ${map}}}`);
+      await refused(/weight_map of .*index\.json to name \.safetensors files beside it/);
+    }
     await writeFile(join(dir, INDEX), '{}');
     await truncate(join(dir, INDEX), 100_000_001);
     await refused(/index\.json to have at most 100000000 bytes/);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import fc from 'fast-check';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { resolveDecoderConfig } from '../../lib/models/config.js';
 import { composeHuggingFaceConfig, parseHuggingFaceConfig } from '../../lib/models/huggingFaceConfig.js';
@@ -334,12 +335,12 @@ describe('parseHuggingFaceConfig', () => {
     [
       'a sliding window',
       { ...qwen25Math, use_sliding_window: true },
-      /full attention in every layer \(sliding windows are not supported\), got "use_sliding_window true"/,
+      /use_sliding_window to be false \(sliding windows are not supported\), got true/,
     ],
     [
       'a sliding window by layer types',
       { ...qwen3, layer_types: ['full_attention', 'sliding_attention'] },
-      /full attention in every layer .*got "layer_types with sliding_attention"/,
+      /layer_types to be full_attention in every layer \(sliding .*\), got "sliding_attention"/,
     ],
     [
       'quantised weights',
@@ -391,6 +392,46 @@ describe('parseHuggingFaceConfig', () => {
         return true;
       },
     );
+  });
+});
+
+describe('parseHuggingFaceConfig of anything', () => {
+  it('throws InvalidArgumentError and nothing else', () => {
+    const keys = [...new Set([qwen25Math, llama32, qwen3].flatMap((config) => Object.keys(config)))];
+    const added = ['rope_parameters', 'layer_types', 'quantization_config', 'dtype', 'partial_rotary_factor'];
+    const odd = fc.constantFrom(
+      { toString: '' },
+      [{ toString: '' }],
+      { constructor: { name: {} } },
+      [[[]]],
+      1e400,
+    );
+    const value = fc.oneof(fc.jsonValue({ maxDepth: 3 }), odd, fc.integer(), fc.constant(undefined));
+    const field = fc.constantFrom(...keys, ...added);
+    const ropeField = fc.constantFrom(...Object.keys(llama32.rope_scaling), 'type', 'rope_theta');
+    let accepted = 0;
+    fc.assert(
+      fc.property(
+        fc.constantFrom(qwen25Math, llama32, qwen3),
+        fc.array(fc.tuple(field, value), { maxLength: 3 }),
+        fc.array(fc.tuple(ropeField, value), { maxLength: 1 }),
+        (base, changes, ropeChanges) => {
+          const source: Record<string, unknown> = { ...base, ...Object.fromEntries(changes) };
+          if (ropeChanges.length > 0) {
+            source.rope_scaling = { ...llama32.rope_scaling, ...Object.fromEntries(ropeChanges) };
+          }
+          try {
+            const { decoder } = parseHuggingFaceConfig(source);
+            assert.deepEqual(resolveDecoderConfig(decoder), decoder);
+            accepted++;
+          } catch (error) {
+            if (!(error instanceof InvalidArgumentError)) throw error;
+          }
+        },
+      ),
+      { seed: 1, numRuns: 3000 },
+    );
+    assert.ok(accepted > 300 && accepted < 2700, `${accepted} accepted`);
   });
 });
 
