@@ -404,7 +404,7 @@ describe('parseHuggingFaceConfig of anything', () => {
       [{ toString: '' }],
       { constructor: { name: {} } },
       [[[]]],
-      1e400,
+      Infinity,
     );
     const value = fc.oneof(fc.jsonValue({ maxDepth: 3 }), odd, fc.integer(), fc.constant(undefined));
     const field = fc.constantFrom(...keys, ...added);
