@@ -54,9 +54,13 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
 
   const hiddenSize = integer('hidden_size');
   const numHeads = integer('num_attention_heads');
-  // Of these two the classes have defaults that fit one size of model: better none than a wrong one.
-  const numKvHeads = integer('num_key_value_heads', modelType === 'llama' ? numHeads : undefined);
-  const headDim = integer('head_dim', defaultHeadDim(modelType, hiddenSize, numHeads));
+  /** A field that follows from others where it is missing; where these are bad, they are told already. */
+  const derived = (name: string, fallback: number | undefined) =>
+    (source[name] ?? fallback) === undefined ? undefined : integer(name, fallback);
+  const kvHeads = 'num_key_value_heads';
+  // The Qwen classes have a default that fits one size of model: none is better than a wrong one.
+  const numKvHeads = modelType === 'llama' ? derived(kvHeads, numHeads) : integer(kvHeads);
+  const headDim = derived('head_dim', defaultHeadDim(modelType, hiddenSize, numHeads));
   attempt(errors, () => checkHeads(where, numHeads, numKvHeads, headDim));
 
   const biased = modelType === 'qwen2' ? undefined : boolean('attention_bias');
@@ -88,12 +92,8 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
 
 function modelTypeOf({ architectures: listed, model_type: type }: JsonObject, where: string): ModelType {
   const known: Readonly<Record<string, string>> = { ...architectures, ...mixtures };
-  const name =
-    Array.isArray(listed) && listed.length > 0
-      ? listed[0]
-      : typeof type === 'string'
-        ? known[type]
-        : undefined;
+  const byType = Object.keys(known).find((key) => key === type);
+  const name = Array.isArray(listed) && listed.length > 0 ? listed[0] : byType && known[byType];
   if (Object.values(mixtures).includes(name)) {
     invalid(where, 'a dense model (this version has no mixture of experts)', name);
   }

@@ -371,6 +371,7 @@ describe('parseHuggingFaceConfig', () => {
     const bad = {
       ...llama32,
       hidden_size: 0,
+      head_dim: null,
       hidden_act: 'relu',
       num_key_value_heads: 5,
       ...scaling({ factor: 0, original_max_position_embeddings: null }),
@@ -389,6 +390,7 @@ describe('parseHuggingFaceConfig', () => {
         ];
         for (const problem of problems) assert.ok(message.includes(problem), `${problem} in ${message}`);
         assert.equal(message.match(/\[config\.json\]/g)!.length, 1);
+        assert.ok(!message.includes('undefined'), message);
         return true;
       },
     );
