@@ -62,10 +62,15 @@ export function throwTogether(where: string, errors: readonly unknown[]): void {
 
 function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value);
-  if (typeof value === 'number' || value === null || value === undefined) return String(value);
-  if (Array.isArray(value)) return `[${value.join(', ')}]`;
-  if (typeof value === 'object') return value.constructor?.name ?? 'object';
-  return String(value);
+  if (Array.isArray(value)) return `[${value.map((item) => inArray(item)).join(', ')}]`;
+  return inArray(value);
+}
+
+/** Asks nothing of objects from a file: these may hold anything, under names such as toString, too. */
+function inArray(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return String(value);
+  const name: unknown = value.constructor?.name;
+  return typeof name === 'string' ? name : 'object';
 }
 
 /** Expects a finite integer within `[min, max]` and returns it. */

@@ -7,6 +7,7 @@ import type { KernelFamily } from '../numerics.js';
 import { type AttentionHeads, type AttentionOrder, attention as attentionOp } from '../ops/attention.js';
 import { add as addOp } from '../ops/elementwise.js';
 import { embedding as embeddingOp, gatherRows as gatherRowsOp } from '../ops/embedding.js';
+import { type HeadOrder, headNorm as headNormOp } from '../ops/headNorm.js';
 import { linear as linearOp } from '../ops/linear.js';
 import { type LinearLogprobOptions, linearLogprob as linearLogprobOp } from '../ops/linearLogprob.js';
 import { addRmsNorm as addRmsNormOp, rmsNorm as rmsNormOp } from '../ops/rmsNorm.js';
@@ -83,6 +84,20 @@ export function addRmsNorm(
 export function add(tape: Tape | null, a: Tensor, b: Tensor): Tensor {
   const out = addOp(a, b);
   tape?.record('add', { a, b }, [out]);
+  return out;
+}
+
+/** The norms of query and key heads; `order` has to live as long as the tape. */
+export function headNorm(
+  tape: Tape | null,
+  qkv: Tensor,
+  weights: { q: Weight; k: Weight },
+  order: HeadOrder,
+  options: AttentionHeads & { eps: number; roundings: 1 | 2 },
+): Tensor {
+  const { q, k } = weights;
+  const out = headNormOp(qkv, q.value, k.value, order, options, options.eps, options.roundings);
+  tape?.record('headNorm', { qkv, q, k, order, options }, [out]);
   return out;
 }
 

@@ -7,6 +7,7 @@
 import { invalid } from '../errors.js';
 import { type AttentionHeads, attentionBackward } from '../ops/attention.js';
 import { embeddingBackward, scatterRows } from '../ops/embedding.js';
+import { type HeadOrder, headNormBackward } from '../ops/headNorm.js';
 import { linearInputGradient, linearWeightGradient } from '../ops/linear.js';
 import { type LinearLogprobOptions, linearLogprobBackward } from '../ops/linearLogprob.js';
 import { columnSum } from '../ops/reduce.js';
@@ -25,6 +26,13 @@ export interface Operands {
   rmsNorm: { x: Tensor; weight: Weight; eps: number };
   addRmsNorm: { x: Tensor; delta: Tensor; weight: Weight; eps: number; roundedSum: boolean };
   add: { a: Tensor; b: Tensor };
+  headNorm: {
+    qkv: Tensor;
+    q: Weight;
+    k: Weight;
+    order: HeadOrder;
+    options: AttentionHeads & { eps: number };
+  };
   rope: { x: Tensor; table: Tensor; positions: Tensor; options: Omit<RopeOptions, 'out'> };
   attention: { qkv: Tensor; cuSeqlens: Tensor; options: AttentionHeads };
   swiglu: { gateUp: Tensor; onlyReader: boolean };
@@ -81,6 +89,14 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
   add: ({ a, b }, { incoming: [d] }, flow) => {
     flow.add(a, d!);
     flow.add(b, d!);
+  },
+
+  headNorm: ({ qkv, q, k, order, options }, { incoming: [d] }, flow) => {
+    const [qGradient, kGradient] = [q.parameter.gradient, k.parameter.gradient];
+    flow.add(
+      qkv,
+      headNormBackward(d!, qkv, q.value, k.value, order, options, options.eps, qGradient, kGradient),
+    );
   },
 
   rope: ({ x, table, positions, options }, { incoming: [d] }, flow) => {

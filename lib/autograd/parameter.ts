@@ -1,9 +1,10 @@
-import { empty, fill, randomNormal, type Tensor, zeros } from '../tensor/tensor.js';
+import { empty, fill, randomNormal, type Tensor } from '../tensor/tensor.js';
 
-/** How the values of a parameter begin. */
+/** How the values of a parameter begin; `none` leaves them undefined, for a loader that writes them all. */
 export type Initialization =
   | { readonly kind: 'normal'; readonly std: number }
-  | { readonly kind: 'constant'; readonly value: number };
+  | { readonly kind: 'constant'; readonly value: number }
+  | { readonly kind: 'none' };
 
 /**
  * A trainable array: an fp32 master and the fp32 gradient that backward passes add to. Forward passes read the
@@ -30,8 +31,8 @@ export class Parameter {
     if (initialization.kind === 'normal') {
       this.master = randomNormal(shape, { seed, stream, std: initialization.std });
     } else {
-      this.master = zeros(shape);
-      if (initialization.value !== 0) fill(this.master, initialization.value);
+      this.master = empty(shape);
+      if (initialization.kind === 'constant') fill(this.master, initialization.value);
     }
   }
 

@@ -1,6 +1,7 @@
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
+import { checkRopeScaling, type RopeScaling } from '../ops/rope.js';
 
-/** A Llama- or Qwen2-style decoder. */
+/** A decoder as Llama, Qwen2 and Qwen3 have it; the names are Hugging Face's, in camelCase. */
 export interface DecoderConfig {
   readonly vocabSize: number;
   readonly hiddenSize: number;
@@ -15,12 +16,20 @@ export interface DecoderConfig {
   readonly maxPositionEmbeddings: number;
   /** Base of the rotary frequencies; default 10000. */
   readonly ropeTheta?: number;
+  /** How the rotary frequencies are scaled for longer texts; default null, not at all. */
+  readonly ropeScaling?: RopeScaling | null;
   /** Default 1e-6. */
   readonly rmsNormEps?: number;
   /** Whether the head is the embedding; default false. */
   readonly tieWordEmbeddings?: boolean;
   /** Whether Q, K and V have a bias (Qwen2); default false. */
   readonly attentionBias?: boolean;
+  /** Whether the projection behind the attention has a bias; default false. */
+  readonly attentionOutBias?: boolean;
+  /** Whether the projections of the feed-forward block have a bias; default false. */
+  readonly mlpBias?: boolean;
+  /** Whether each head of Q and K is normalised before its rotary positions (Qwen3); default false. */
+  readonly qkNorm?: boolean;
 }
 
 export type ResolvedDecoderConfig = Required<DecoderConfig>;
@@ -52,9 +61,13 @@ export function resolveDecoderConfig(config: DecoderConfig): ResolvedDecoderConf
     headDim,
     maxPositionEmbeddings: checkInteger(where, 'maxPositionEmbeddings', config.maxPositionEmbeddings, 1),
     ropeTheta: checkNumber(where, 'ropeTheta', config.ropeTheta ?? 10000, 1),
+    ropeScaling: config.ropeScaling ? checkRopeScaling(where, config.ropeScaling) : null,
     rmsNormEps: checkNumber(where, 'rmsNormEps', config.rmsNormEps ?? 1e-6, 0),
     tieWordEmbeddings: checkBoolean('tieWordEmbeddings', config.tieWordEmbeddings ?? false),
     attentionBias: checkBoolean('attentionBias', config.attentionBias ?? false),
+    attentionOutBias: checkBoolean('attentionOutBias', config.attentionOutBias ?? false),
+    mlpBias: checkBoolean('mlpBias', config.mlpBias ?? false),
+    qkNorm: checkBoolean('qkNorm', config.qkNorm ?? false),
   };
 }
 
@@ -68,9 +81,13 @@ const fields: readonly string[] = [
   'headDim',
   'maxPositionEmbeddings',
   'ropeTheta',
+  'ropeScaling',
   'rmsNormEps',
   'tieWordEmbeddings',
   'attentionBias',
+  'attentionOutBias',
+  'mlpBias',
+  'qkNorm',
 ];
 
 function checkBoolean(name: string, value: unknown): boolean {

@@ -3,6 +3,7 @@ import { type Initialization, Parameter } from '../autograd/parameter.js';
 import { checkInteger } from '../errors.js';
 import { DecoderLayer } from '../nn/decoderLayer.js';
 import type { Forward } from '../nn/forward.js';
+import { HeadNorm } from '../nn/headNorm.js';
 import { type Residual, RmsNorm } from '../nn/rmsNorm.js';
 import { SelfAttention } from '../nn/selfAttention.js';
 import { SwigluMlp } from '../nn/swigluMlp.js';
@@ -10,8 +11,8 @@ import type { Tensor } from '../tensor/tensor.js';
 import { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './config.js';
 
 /**
- * A Llama- or Qwen2-style decoder: embedding, pre-norm blocks of grouped-query attention and SwiGLU, a last norm
- * and a head (its own matrix, or the embedding).
+ * A decoder as Llama, Qwen2 and Qwen3 have it: embedding, pre-norm blocks of grouped-query attention and SwiGLU, a
+ * last norm and a head (its own matrix, or the embedding).
  *
  * Weights begin as normal values, a pure function of the seed: std 1 / sqrt(fan-in), the two matrices that write
  * to the residual stream divided by sqrt(2 numLayers) more (GPT-2's rule), embedding and head 0.5 of unit scale.
@@ -26,62 +27,68 @@ export class Decoder implements Disposable {
   readonly layers: readonly DecoderLayer[];
   readonly finalNorm: RmsNorm;
 
-  /** @throws InvalidArgumentError on a bad config or a seed that is not a uint32 */
-  constructor(config: DecoderConfig, options: { seed: number }) {
+  /**
+   * @param options.seed of the initial weights; null leaves them undefined, for a loader that writes them all
+   * @throws InvalidArgumentError on a bad config or a seed that is not a uint32
+   */
+  constructor(config: DecoderConfig, options: { seed: number | null }) {
     const resolved = resolveDecoderConfig(config);
-    const seed = checkInteger('Decoder', 'seed', options.seed, 0, 2 ** 32 - 1);
+    const seed = options.seed === null ? null : checkInteger('Decoder', 'seed', options.seed, 0, 2 ** 32 - 1);
     this.config = resolved;
     const { vocabSize, hiddenSize, intermediateSize, numLayers, numHeads, numKvHeads, headDim } = resolved;
     const parameters: Parameter[] = [];
-    const make = (name: string, shape: readonly number[], initialization: Initialization) => {
-      const parameter = new Parameter(name, shape, initialization, seed, parameters.length);
+    const make = (name: string, shape: readonly number[], begin: Initialization) => {
+      const initialization: Initialization = seed === null ? { kind: 'none' } : begin;
+      const parameter = new Parameter(name, shape, initialization, seed ?? 0, parameters.length);
       parameters.push(parameter);
       return parameter;
     };
     const normal = (std: number): Initialization => ({ kind: 'normal', std });
-    const ones: Initialization = { kind: 'constant', value: 1 };
-    const residualScale = 1 / Math.sqrt(2 * numLayers);
+    const weight = (name: string, rows: number, columns: number, gain = 1) =>
+      make(name, [rows, columns], normal(gain / Math.sqrt(columns)));
+    const bias = (has: boolean, name: string, size: number) =>
+      has ? make(name, [size], { kind: 'constant', value: 0 }) : null;
+    const ones = (name: string, size: number) => make(name, [size], { kind: 'constant', value: 1 });
+    const norm = (name: string) => new RmsNorm(ones(name, hiddenSize), resolved.rmsNormEps);
+    const residualGain = 1 / Math.sqrt(2 * numLayers);
 
     this.embedding = make('model.embed_tokens.weight', [vocabSize, hiddenSize], normal(0.5));
     this.layers = Array.from({ length: numLayers }, (_, layer) => {
-      const prefix = `model.layers.${layer}`;
+      const attention = `model.layers.${layer}.self_attn`;
+      const mlp = `model.layers.${layer}.mlp`;
       const qkvRows = (numHeads + 2 * numKvHeads) * headDim;
-      const attentionNorm = make(`${prefix}.input_layernorm.weight`, [hiddenSize], ones);
-      const qkv = make(
-        `${prefix}.self_attn.qkv_proj.weight`,
-        [qkvRows, hiddenSize],
-        normal(1 / Math.sqrt(hiddenSize)),
-      );
-      const bias = resolved.attentionBias
-        ? make(`${prefix}.self_attn.qkv_proj.bias`, [qkvRows], { kind: 'constant', value: 0 })
-        : null;
-      const out = make(
-        `${prefix}.self_attn.o_proj.weight`,
-        [hiddenSize, numHeads * headDim],
-        normal(residualScale / Math.sqrt(numHeads * headDim)),
-      );
-      const mlpNorm = make(`${prefix}.post_attention_layernorm.weight`, [hiddenSize], ones);
-      const gateUp = make(
-        `${prefix}.mlp.gate_up_proj.weight`,
-        [2 * intermediateSize, hiddenSize],
-        normal(1 / Math.sqrt(hiddenSize)),
-      );
-      const down = make(
-        `${prefix}.mlp.down_proj.weight`,
-        [hiddenSize, intermediateSize],
-        normal(residualScale / Math.sqrt(intermediateSize)),
-      );
+      // Parameters are drawn from streams numbered in this order.
       return new DecoderLayer(
-        new RmsNorm(attentionNorm, resolved.rmsNormEps),
-        new SelfAttention({ numHeads, numKvHeads, headDim }, qkv, bias, out, layer),
-        new RmsNorm(mlpNorm, resolved.rmsNormEps),
-        new SwigluMlp(gateUp, down, layer),
+        norm(`model.layers.${layer}.input_layernorm.weight`),
+        new SelfAttention(
+          { numHeads, numKvHeads, headDim },
+          weight(`${attention}.qkv_proj.weight`, qkvRows, hiddenSize),
+          bias(resolved.attentionBias, `${attention}.qkv_proj.bias`, qkvRows),
+          weight(`${attention}.o_proj.weight`, hiddenSize, numHeads * headDim, residualGain),
+          layer,
+          resolved.qkNorm
+            ? new HeadNorm(
+                ones(`${attention}.q_norm.weight`, headDim),
+                ones(`${attention}.k_norm.weight`, headDim),
+                resolved.rmsNormEps,
+              )
+            : null,
+          bias(resolved.attentionOutBias, `${attention}.o_proj.bias`, hiddenSize),
+        ),
+        norm(`model.layers.${layer}.post_attention_layernorm.weight`),
+        new SwigluMlp(
+          weight(`${mlp}.gate_up_proj.weight`, 2 * intermediateSize, hiddenSize),
+          weight(`${mlp}.down_proj.weight`, hiddenSize, intermediateSize, residualGain),
+          layer,
+          bias(resolved.mlpBias, `${mlp}.gate_up_proj.bias`, 2 * intermediateSize),
+          bias(resolved.mlpBias, `${mlp}.down_proj.bias`, hiddenSize),
+        ),
       );
     });
-    this.finalNorm = new RmsNorm(make('model.norm.weight', [hiddenSize], ones), resolved.rmsNormEps);
+    this.finalNorm = norm('model.norm.weight');
     this.head = resolved.tieWordEmbeddings
       ? this.embedding
-      : make('lm_head.weight', [vocabSize, hiddenSize], normal(0.5 / Math.sqrt(hiddenSize)));
+      : weight('lm_head.weight', vocabSize, hiddenSize, 0.5);
     this.parameters = parameters;
   }
 

@@ -2,6 +2,7 @@ import type { Parameter } from '../autograd/parameter.js';
 import type { Tape } from '../autograd/tape.js';
 import type { Weight } from '../autograd/weights.js';
 import { gemmFamilyOf, type KernelFamily, type Numerics } from '../numerics.js';
+import type { HeadOrder } from '../ops/headNorm.js';
 import type { Tensor } from '../tensor/tensor.js';
 
 /** Where a pass can be watched, in the order in which a layer comes by. */
@@ -38,6 +39,8 @@ export interface Forward {
   readonly positions: Tensor;
   /** fp32 [positions, headDim / 2, 2]. */
   readonly ropeTable: Tensor;
+  /** The order of the pass's heads, where query and key heads have norms of their own. */
+  readonly headOrder?: HeadOrder | undefined;
   /** The tensor that stands for a parameter in this pass. */
   weight(parameter: Parameter): Weight;
   /** Causal attention of layer `layer`: [tokens, numHeads + 2 numKvHeads, headDim] -> [tokens, numHeads headDim]. */

@@ -2,6 +2,7 @@ import { gatherRows, linear, reshape, rope } from '../autograd/functions.js';
 import type { Parameter } from '../autograd/parameter.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type Forward, projection } from './forward.js';
+import type { HeadNorm } from './headNorm.js';
 
 export interface SelfAttentionShape {
   readonly numHeads: number;
@@ -13,10 +14,10 @@ export interface SelfAttentionShape {
  * Grouped-query causal self-attention with rotary positions:
  *
  *     q, k, v = x Wq^T + bq, x Wk^T + bk, x Wv^T + bv      numHeads, numKvHeads, numKvHeads heads of headDim
- *     out     = softmax(rope(q) rope(k)^T / sqrt(headDim), causal) v Wo^T
+ *     out     = softmax(rope(q) rope(k)^T / sqrt(headDim), causal) v Wo^T + bo
  *
  * Query head h reads key-value head floor(h numKvHeads / numHeads). Wq, Wk and Wv are the row blocks of one
- * parameter, so that a merged projection needs no copy.
+ * parameter, so that a merged projection needs no copy. Where there is a norm of heads, q and k go through it before rope.
  */
 export class SelfAttention {
   constructor(
@@ -28,6 +29,10 @@ export class SelfAttention {
     /** [hiddenSize, numHeads headDim]. */
     readonly outWeight: Parameter,
     readonly layer: number,
+    /** Norms of query and key heads, or null. */
+    readonly headNorm: HeadNorm | null = null,
+    /** [hiddenSize], or null. */
+    readonly outBias: Parameter | null = null,
   ) {}
 
   /** [tokens, hiddenSize] -> [tokens, hiddenSize], or of the tokens `rows` alone. */
@@ -44,7 +49,8 @@ export class SelfAttention {
     );
     pass.observe?.('qkv', this.layer, flat);
     const qkv = reshape(tape, flat, [x.shape[0]!, numHeads + 2 * numKvHeads, headDim]);
-    const rotated = rope(tape, qkv, pass.ropeTable, pass.positions, {
+    const normed = this.headNorm ? this.headNorm.forward(pass, qkv, this.shape) : qkv;
+    const rotated = rope(tape, normed, pass.ropeTable, pass.positions, {
       rotatedHeads: numHeads + numKvHeads,
       roundings: numerics.ropeRoundings,
       table16: numerics.ropeTable16 === 1,
@@ -56,7 +62,7 @@ export class SelfAttention {
       tape,
       rows ? gatherRows(tape, attended, rows) : attended,
       pass.weight(this.outWeight),
-      null,
+      this.outBias && pass.weight(this.outBias),
       projection(pass, [this.outWeight.shape[0]!]),
     );
     pass.observe?.('attentionOut', this.layer, out);

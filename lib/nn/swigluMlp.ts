@@ -6,9 +6,9 @@ import { type Forward, projection } from './forward.js';
 /**
  * The gated feed-forward block of Llama and Qwen (Shazeer 2020, arXiv 2002.05202):
  *
- *     out = (silu(x Wg^T) * (x Wu^T)) Wd^T
+ *     out = (silu(x Wg^T + bg) * (x Wu^T + bu)) Wd^T + bd
  *
- * Wg and Wu are the row blocks of one parameter.
+ * Wg and Wu are the row blocks of one parameter, bg and bu of another; most models have no biases.
  */
 export class SwigluMlp {
   constructor(
@@ -17,13 +17,23 @@ export class SwigluMlp {
     /** [hiddenSize, intermediateSize]. */
     readonly downWeight: Parameter,
     readonly layer: number,
+    /** [2 intermediateSize], or null. */
+    readonly gateUpBias: Parameter | null = null,
+    /** [hiddenSize], or null. */
+    readonly downBias: Parameter | null = null,
   ) {}
 
   /** [tokens, hiddenSize] -> [tokens, hiddenSize]. */
   forward(pass: Forward, x: Tensor): Tensor {
     const { tape, numerics } = pass;
     const half = this.gateUpWeight.shape[0]! / 2;
-    const gateUp = linear(tape, x, pass.weight(this.gateUpWeight), null, projection(pass, [half, half]));
+    const gateUp = linear(
+      tape,
+      x,
+      pass.weight(this.gateUpWeight),
+      this.gateUpBias && pass.weight(this.gateUpBias),
+      projection(pass, [half, half]),
+    );
     pass.observe?.('gateUp', this.layer, gateUp);
     const gated = swiglu(tape, gateUp, { roundings: numerics.swigluRoundings, onlyReader: true });
     pass.observe?.('gated', this.layer, gated);
@@ -31,7 +41,7 @@ export class SwigluMlp {
       tape,
       gated,
       pass.weight(this.downWeight),
-      null,
+      this.downBias && pass.weight(this.downBias),
       projection(pass, [this.downWeight.shape[0]!]),
     );
     pass.observe?.('mlpOut', this.layer, out);

@@ -50,6 +50,12 @@ const maxRecordings = 8;
 export class DecodeStep implements Disposable {
   /** Most steps that one call queues. */
   static readonly maxSteps = 16;
+  /** The numbers of rows that steps of up to `maxBatch` sequences have: powers of two, and `maxBatch`. */
+  static rowCounts(maxBatch: number): number[] {
+    const powers = Array.from({ length: Math.ceil(Math.log2(maxBatch)) }, (_, i) => 2 ** i);
+    return [...powers, maxBatch];
+  }
+
   readonly #maxBatch: number;
   readonly #step: Step;
   readonly #inputs = new Map<number, Inputs>();

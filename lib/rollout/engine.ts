@@ -16,6 +16,7 @@ import {
 import type { Forward } from '../nn/forward.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
+import { type HeadOrder, headOrder } from '../ops/headNorm.js';
 import { linear } from '../ops/linear.js';
 import { chosenLogprobs, logSoftmax } from '../ops/logSoftmax.js';
 import { ropeTable } from '../ops/rope.js';
@@ -75,6 +76,8 @@ export class RolloutEngine implements Disposable {
   readonly #weights: Weights;
   readonly #cache: KvCache;
   readonly #ropeTable: Tensor;
+  /** By the numbers of rows that decode steps have: nothing can be uploaded while one is recorded. */
+  readonly #headOrders: ReadonlyMap<number, HeadOrder>;
   readonly #decodeStep: DecodeStep;
   /** One pass at a time: they share the cache. */
   readonly #turns = new Turns();
@@ -105,7 +108,10 @@ export class RolloutEngine implements Disposable {
       pages: this.#pages,
       dtype: this.precision,
     });
-    this.#ropeTable = ropeTable(this.maxLength, config.headDim, config.ropeTheta);
+    const { headDim, ropeTheta, ropeScaling } = config;
+    this.#ropeTable = ropeTable(this.maxLength, headDim, ropeTheta, 'fp32', ropeScaling);
+    const counts = config.qkNorm ? DecodeStep.rowCounts(this.maxBatch) : [];
+    this.#headOrders = new Map(counts.map((count) => [count, headOrder(count, config)]));
     this.#decodeStep = new DecodeStep(this.maxBatch, (rows, keys, sampling) =>
       this.#step(rows, null, keys, sampling),
     );
@@ -297,6 +303,11 @@ export class RolloutEngine implements Disposable {
     });
   }
 
+  #headOrder(rows: number): HeadOrder | undefined {
+    if (!this.#model.config.qkNorm) return undefined;
+    return this.#headOrders.get(rows) ?? headOrder(rows, this.#model.config);
+  }
+
   #pass({ positions, slots }: RolloutRows): Forward {
     const { numHeads, numKvHeads } = this.#model.config;
     const { keys, values, blockTable } = this.#cache;
@@ -306,6 +317,7 @@ export class RolloutEngine implements Disposable {
       layerNumerics: this.layerNumerics,
       positions,
       ropeTable: this.#ropeTable,
+      headOrder: this.#headOrder(positions.size),
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
         const cache = { keyCache: keys[layer]!, valueCache: values[layer]!, blockTable, slots, positions };
@@ -322,6 +334,7 @@ export class RolloutEngine implements Disposable {
     this.#cache[Symbol.dispose]();
     this.#weights[Symbol.dispose]();
     this.#ropeTable.dispose();
+    for (const { sorted, packed } of this.#headOrders.values()) for (const t of [sorted, packed]) t.dispose();
   }
 
   [Symbol.dispose](): void {

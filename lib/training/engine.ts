@@ -17,6 +17,7 @@ import {
 import type { ActivationPoint, Forward, Observer } from '../nn/forward.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { gradientStats } from '../ops/gradStats.js';
+import { headOrder } from '../ops/headNorm.js';
 import { linear } from '../ops/linear.js';
 import { logSoftmax } from '../ops/logSoftmax.js';
 import { ropeTable } from '../ops/rope.js';
@@ -161,11 +162,8 @@ export class TrainingEngine implements Disposable {
     this.#overflow = checkChoice(where, 'overflow', options.overflow ?? 'skip', overflowModes);
     this.optimizer = new AdamW(model.parameters, options.optimizer);
     this.#weights = new Weights(model.parameters, this.precision);
-    this.#ropeTable = ropeTable(
-      model.config.maxPositionEmbeddings,
-      model.config.headDim,
-      model.config.ropeTheta,
-    );
+    const { maxPositionEmbeddings, headDim, ropeTheta, ropeScaling } = model.config;
+    this.#ropeTable = ropeTable(maxPositionEmbeddings, headDim, ropeTheta, 'fp32', ropeScaling);
   }
 
   /** Takes over masters that were changed from outside, such as by another engine. */
@@ -382,13 +380,16 @@ export class TrainingEngine implements Disposable {
   }
 
   #pass(tape: Tape | null, positions: Tensor, cuSeqlens: Tensor): Forward {
-    const { numHeads, numKvHeads } = this.#model.config;
+    const { numHeads, numKvHeads, qkNorm } = this.#model.config;
+    const order = qkNorm ? headOrder(positions.size, { numHeads, numKvHeads }) : undefined;
+    if (order) for (const t of [order.sorted, order.packed]) tape?.own(t);
     return {
       tape,
       numerics: this.numerics,
       layerNumerics: this.layerNumerics,
       positions,
       ropeTable: this.#ropeTable,
+      headOrder: order,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
         const { attentionChunk: chunk, attentionTile: tile } = this.layerNumerics.get(layer) ?? this.numerics;

@@ -5,6 +5,7 @@ import {
   attention,
   embedding,
   gatherRows,
+  headNorm,
   linear,
   linearLogprob,
   reshape,
@@ -15,6 +16,7 @@ import {
 import { Parameter } from '../../lib/autograd/parameter.js';
 import { Tape } from '../../lib/autograd/tape.js';
 import { type Weight, Weights } from '../../lib/autograd/weights.js';
+import { headOrder } from '../../lib/ops/headNorm.js';
 import { ropeTable } from '../../lib/ops/rope.js';
 import { memory } from '../../lib/runtime.js';
 import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
@@ -270,6 +272,28 @@ export const graphs: Readonly<Record<string, Graph>> = {
         rows64(x!, 6, [2, 0, 0]),
         x!,
       ].reduce(add64),
+  },
+  'headNorm: queries and keys, of an output that is read again': {
+    shapes: { x: [3, 5 * 6], q: [6], k: [6] },
+    run: ({ tape, input, weight }) => {
+      const heads = { numHeads: 3, numKvHeads: 1 };
+      const order = headOrder(3, heads);
+      for (const t of [order.sorted, order.packed]) tape!.own(t);
+      const qkv = reshape(tape, input('x'), [3, 5, 6]);
+      const weights = { q: weight('q'), k: weight('k') };
+      const normed = headNorm(tape, qkv, weights, order, { ...heads, eps: EPS, roundings: 1 });
+      return add(tape, normed, qkv);
+    },
+    reference: ({ x, q, k }) =>
+      add64(
+        x!,
+        x!.map((value, i) => {
+          const head = Math.floor(i / 6) % 5;
+          const begin = i - (i % 6);
+          const normed = rmsNorm64(x!.subarray(begin, begin + 6), head < 3 ? q! : k!);
+          return head < 4 ? normed[i % 6]! : value;
+        }),
+      ),
   },
   'rope: some heads, any positions': {
     shapes: { x: [4, 3 * 6] },

@@ -5,14 +5,12 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import fc from 'fast-check';
 import { InvalidArgumentError } from '../../lib/errors.js';
+import { openSafetensors, type SafetensorsEntry, writeSafetensors } from '../../lib/io/safetensors.js';
 import {
-  openSafetensors,
   parseSafetensorsHeader,
   type SafetensorsDtype,
-  type SafetensorsEntry,
   safetensorsDtypes,
-  writeSafetensors,
-} from '../../lib/io/safetensors.js';
+} from '../../lib/io/safetensorsHeader.js';
 
 const encoder = new TextEncoder();
 

@@ -19,21 +19,29 @@ describe('resolveDecoderConfig', () => {
       numKvHeads: 6,
       headDim: 4,
       ropeTheta: 10000,
+      ropeScaling: null,
       rmsNormEps: 1e-6,
       tieWordEmbeddings: false,
       attentionBias: false,
+      attentionOutBias: false,
+      mlpBias: false,
+      qkNorm: false,
     });
   });
 
   it('keeps what is given, and resolves to itself', () => {
-    const given = {
+    const given: DecoderConfig = {
       ...least,
       numKvHeads: 2,
       headDim: 256,
       ropeTheta: 1,
+      ropeScaling: { type: 'linear', factor: 1 },
       rmsNormEps: 0,
       tieWordEmbeddings: true,
       attentionBias: true,
+      attentionOutBias: true,
+      mlpBias: true,
+      qkNorm: true,
     };
     assert.deepEqual(resolveDecoderConfig(given), given);
     assert.deepEqual(resolveDecoderConfig(resolveDecoderConfig(least)), resolveDecoderConfig(least));
@@ -71,6 +79,27 @@ describe('resolveDecoderConfig', () => {
     [{ rmsNormEps: -1e-9 }, /expected rmsNormEps to be a finite number of at least 0/],
     [{ rmsNormEps: Number.NaN }, /expected rmsNormEps .* got NaN/],
   ];
+  const llama3 = {
+    type: 'llama3',
+    factor: 8,
+    lowFreqFactor: 1,
+    highFreqFactor: 4,
+    originalMaxPositionEmbeddings: 8192,
+  };
+  for (const [scaling, message] of [
+    [{ type: 'yarn', factor: 2 }, /ropeScaling\.type to be one of linear, llama3, got "yarn"/],
+    [{ type: 'linear' }, /ropeScaling\.factor to be a finite number of at least 1, got undefined/],
+    [{ type: 'linear', factor: 0.5 }, /ropeScaling\.factor .*got 0\.5/],
+    [{ ...llama3, lowFreqFactor: 0 }, /ropeScaling\.lowFreqFactor above 0, got 0/],
+    [{ ...llama3, highFreqFactor: 1 }, /ropeScaling\.highFreqFactor above lowFreqFactor = 1, got 1/],
+    [{ ...llama3, originalMaxPositionEmbeddings: 0.5 }, /ropeScaling\.originalMaxPositionEmbeddings .*0\.5/],
+  ] as const) {
+    it(`refuses ropeScaling ${JSON.stringify(scaling)}`, () => {
+      const config = { ...least, ropeScaling: scaling } as unknown as DecoderConfig;
+      assert.throws(() => resolveDecoderConfig(config), message);
+    });
+  }
+
   for (const [change, message] of bad) {
     const [[field, value]] = Object.entries(change) as [[string, unknown]];
     it(`refuses ${field} ${typeof value === 'string' ? `'${value}'` : value}`, () => {
@@ -85,7 +114,7 @@ describe('resolveDecoderConfig', () => {
     });
   }
 
-  for (const field of ['tieWordEmbeddings', 'attentionBias']) {
+  for (const field of ['tieWordEmbeddings', 'attentionBias', 'attentionOutBias', 'mlpBias', 'qkNorm']) {
     it(`refuses a ${field} that is not a boolean`, () => {
       assert.throws(
         () => resolveDecoderConfig({ ...least, [field]: 'no' } as unknown as DecoderConfig),

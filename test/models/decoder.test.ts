@@ -39,6 +39,30 @@ const configs: Readonly<Record<string, DecoderConfig>> = {
     attentionBias: true,
     tieWordEmbeddings: true,
   },
+  'norms of heads, positions scaled linearly': {
+    ...oddConfig,
+    qkNorm: true,
+    attentionBias: false,
+    rmsNormEps: 1e-3,
+    ropeScaling: { type: 'linear', factor: 4 },
+  },
+  'norms of heads and every bias, positions scaled as Llama 3 does': {
+    ...oddConfig,
+    headDim: 16,
+    qkNorm: true,
+    attentionOutBias: true,
+    mlpBias: true,
+    tieWordEmbeddings: true,
+    ropeTheta: 100,
+    // Wavelengths from 6 to 353: of some all is kept, of some a part, of some nothing.
+    ropeScaling: {
+      type: 'llama3',
+      factor: 8,
+      lowFreqFactor: 1,
+      highFreqFactor: 4,
+      originalMaxPositionEmbeddings: 64,
+    },
+  },
   'a model of the smallest sizes': {
     vocabSize: 2,
     hiddenSize: 2,
@@ -104,7 +128,7 @@ describe('Decoder', () => {
     ['bf16', 3e-3],
   ] as const) {
     it(`both engines are within ${limit} of the definition in ${precision}`, async () => {
-      using model = randomModel(oddConfig, 3);
+      using model = randomModel({ ...oddConfig, qkNorm: true }, 3);
       const batch = batchFor(model);
       const reference = referenceScores(model, await weightsOf(model, precision), batch);
       for (const preset of ['rollout', 'training', 'matched'] as const) {
@@ -125,10 +149,7 @@ describe('Decoder', () => {
   }
 
   it('every parameter matters to the log-probs', async () => {
-    using model = randomModel(
-      configs['one key-value head, heads wider than the model, large eps, small theta']!,
-      3,
-    );
+    using model = randomModel(configs['norms of heads and every bias, positions scaled as Llama 3 does']!, 3);
     const batch = batchFor(model);
     using training = new TrainingEngine(model, { precision: 'fp32', schedule });
     const { logprobs } = await training.score(batch);
@@ -163,6 +184,22 @@ describe('Decoder', () => {
       'model.norm.weight [60]',
       'lm_head.weight [37,60]',
     ]);
+    const all = { qkNorm: true, attentionOutBias: true, mlpBias: true };
+    assert.deepEqual(
+      shapesOf({ ...oddConfig, ...all, numLayers: 1 }).filter((line) => /self_attn|mlp\./.test(line)),
+      [
+        'model.layers.0.self_attn.qkv_proj.weight [100,60]',
+        'model.layers.0.self_attn.qkv_proj.bias [100]',
+        'model.layers.0.self_attn.o_proj.weight [60,60]',
+        'model.layers.0.self_attn.q_norm.weight [10]',
+        'model.layers.0.self_attn.k_norm.weight [10]',
+        'model.layers.0.self_attn.o_proj.bias [60]',
+        'model.layers.0.mlp.gate_up_proj.weight [184,60]',
+        'model.layers.0.mlp.down_proj.weight [60,92]',
+        'model.layers.0.mlp.gate_up_proj.bias [184]',
+        'model.layers.0.mlp.down_proj.bias [60]',
+      ],
+    );
     const tied = shapesOf({ ...oddConfig, tieWordEmbeddings: true, attentionBias: false });
     assert.equal(tied.length, 1 + 2 * 6 + 1);
     assert.ok(!tied.some((line) => line.includes('lm_head') || line.includes('bias')));
@@ -216,6 +253,19 @@ describe('Decoder', () => {
         assert.ok(Math.abs(fourth / square ** 2 - 3) < 5 * Math.sqrt(96 / n), `${name}: kurtosis`);
       }
     }
+  });
+
+  it('without a seed leaves the weights to whoever loads them', async () => {
+    using model = new Decoder(oddConfig, { seed: null });
+    using other = new Decoder(oddConfig, { seed: 1 });
+    for (const [i, { name, shape, master }] of model.parameters.entries()) {
+      assert.deepEqual([name, shape], [other.parameters[i]!.name, other.parameters[i]!.shape]);
+      master.upload(await other.parameters[i]!.master.floats());
+    }
+    const batch = batchFor(model);
+    using engine = new TrainingEngine(model, { precision: 'fp32', schedule });
+    using twin = new TrainingEngine(other, { precision: 'fp32', schedule });
+    assertSameBits((await engine.score(batch)).logprobs, (await twin.score(batch)).logprobs, 'log-probs');
   });
 
   it('is a pure function of the seed, and no two parameters or seeds share values', async () => {

@@ -1,3 +1,4 @@
+import type { ResolvedDecoderConfig } from '../../lib/models/config.js';
 import type { Decoder } from '../../lib/models/decoder.js';
 import type { TokenSequence } from '../../lib/models/sequences.js';
 import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
@@ -52,7 +53,11 @@ export function referenceScores(
           for (let i = 0; i < out.length; i++) out[i]! += bias[i]!;
         }
         for (let head = 0; head < numHeads + numKvHeads; head++) {
-          rotate(out.subarray(head * headDim, (head + 1) * headDim), position, config.ropeTheta);
+          const part = out.subarray(head * headDim, (head + 1) * headDim);
+          const kind = head < numHeads ? 'q' : 'k';
+          if (config.qkNorm)
+            part.set(norm(part, w(`${prefix}.self_attn.${kind}_norm.weight`), config.rmsNormEps));
+          rotate(part, position, config);
         }
         return out;
       });
@@ -74,16 +79,21 @@ export function referenceScores(
             }
           });
         }
-        return plus(row, product(attended, w(`${prefix}.self_attn.o_proj.weight`)));
+        const out = product(attended, w(`${prefix}.self_attn.o_proj.weight`));
+        const bias = config.attentionOutBias ? w(`${prefix}.self_attn.o_proj.bias`) : null;
+        return plus(row, bias ? plus(out, bias) : out);
       });
       x = x.map((row) => {
         const normed = norm(row, w(`${prefix}.post_attention_layernorm.weight`), config.rmsNormEps);
-        const gateUp = product(normed, w(`${prefix}.mlp.gate_up_proj.weight`));
+        const biased = (out: Float64Array, name: string) =>
+          config.mlpBias ? plus(out, w(`${name}.bias`)) : out;
+        const [into, back] = [`${prefix}.mlp.gate_up_proj`, `${prefix}.mlp.down_proj`];
+        const gateUp = biased(product(normed, w(`${into}.weight`)), into);
         const gated = Float64Array.from({ length: intermediateSize }, (_, i) => {
           const gate = gateUp[i]!;
           return (gate / (1 + Math.exp(-gate))) * gateUp[intermediateSize + i]!;
         });
-        return plus(row, product(gated, w(`${prefix}.mlp.down_proj.weight`)));
+        return plus(row, biased(product(gated, w(`${back}.weight`)), back));
       });
     }
     const head = w(config.tieWordEmbeddings ? 'model.embed_tokens.weight' : 'lm_head.weight');
@@ -120,11 +130,28 @@ function norm(x: Float64Array, weight: Float64Array, eps: number): Float64Array 
   return x.map((value, i) => (value / root) * weight[i]!);
 }
 
-/** Turns the pairs (i, i + headDim / 2) by position * theta^(-2 i / headDim), in place. */
-function rotate(head: Float64Array, position: number, theta: number): void {
+/** Turns the pairs (i, i + headDim / 2) by position * theta^(-2 i / headDim), scaled, in place. */
+function rotate(
+  head: Float64Array,
+  position: number,
+  { ropeTheta, ropeScaling: scaling }: ResolvedDecoderConfig,
+): void {
   const half = head.length / 2;
   for (let i = 0; i < half; i++) {
-    const angle = position / theta ** ((2 * i) / head.length);
+    let frequency = 1 / ropeTheta ** ((2 * i) / head.length);
+    if (scaling?.type === 'linear') frequency /= scaling.factor;
+    if (scaling?.type === 'llama3') {
+      const wavelength = (2 * Math.PI) / frequency;
+      const longest = scaling.originalMaxPositionEmbeddings / scaling.lowFreqFactor;
+      const shortest = scaling.originalMaxPositionEmbeddings / scaling.highFreqFactor;
+      if (wavelength > longest) frequency /= scaling.factor;
+      else if (wavelength > shortest) {
+        const between = scaling.originalMaxPositionEmbeddings / wavelength - scaling.lowFreqFactor;
+        const smooth = between / (scaling.highFreqFactor - scaling.lowFreqFactor);
+        frequency *= (1 - smooth) / scaling.factor + smooth;
+      }
+    }
+    const angle = position * frequency;
     const [a, b] = [head[i]!, head[i + half]!];
     head[i] = a * Math.cos(angle) - b * Math.sin(angle);
     head[i + half] = b * Math.cos(angle) + a * Math.sin(angle);

@@ -1,0 +1,71 @@
+import type { ResolvedDecoderConfig } from './config.js';
+
+/** A tensor of a Hugging Face checkpoint, and the parameter of a {@link Decoder} whose rows it is. */
+export interface PublishedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Name of the parameter. */
+  readonly parameter: string;
+  /** Its first row in the parameter. */
+  readonly row: number;
+}
+
+/** What safetensors calls the dtypes that weights are stored in. */
+export const storedDtypes = { fp32: 'F32', fp16: 'F16', bf16: 'BF16' } as const;
+
+/** Bytes that are read or written at once: as many as the JavaScript thread copies in a few milliseconds. */
+export const CHUNK_BYTES = 2 ** 24;
+
+/** The head of a model whose head is its embedding: some checkpoints hold it all the same. */
+export const HEAD = 'lm_head.weight';
+export const EMBEDDING = 'model.embed_tokens.weight';
+
+/**
+ * The tensors that Llama, Qwen2 and Qwen3 checkpoints consist of, in the order of the decoder's parameters. Most are
+ * parameters of the same name; Q, K and V are the row blocks of one, gate and up of another.
+ */
+export function publishedTensors(config: ResolvedDecoderConfig): PublishedTensor[] {
+  const { vocabSize, hiddenSize, intermediateSize, numLayers, numHeads, numKvHeads, headDim } = config;
+  const tensors: PublishedTensor[] = [];
+  const whole = (name: string, ...shape: number[]) => tensors.push({ name, shape, parameter: name, row: 0 });
+  /** Blocks of rows of `parameter`, in order; `columns` is missing where it is a vector. */
+  const blocks = (parameter: string, rowsOf: Readonly<Record<string, number>>, columns?: number) => {
+    const [module, kind] = splitLast(parameter);
+    const [prefix] = splitLast(module);
+    let row = 0;
+    for (const [block, rows] of Object.entries(rowsOf)) {
+      const shape = columns === undefined ? [rows] : [rows, columns];
+      tensors.push({ name: `${prefix}.${block}.${kind}`, shape, parameter, row });
+      row += rows;
+    }
+  };
+  const qkv = { q_proj: numHeads * headDim, k_proj: numKvHeads * headDim, v_proj: numKvHeads * headDim };
+  const gateUp = { gate_proj: intermediateSize, up_proj: intermediateSize };
+
+  whole(EMBEDDING, vocabSize, hiddenSize);
+  for (let layer = 0; layer < numLayers; layer++) {
+    const prefix = `model.layers.${layer}`;
+    const [attention, mlp] = [`${prefix}.self_attn`, `${prefix}.mlp`];
+    whole(`${prefix}.input_layernorm.weight`, hiddenSize);
+    blocks(`${attention}.qkv_proj.weight`, qkv, hiddenSize);
+    if (config.attentionBias) blocks(`${attention}.qkv_proj.bias`, qkv);
+    whole(`${attention}.o_proj.weight`, hiddenSize, numHeads * headDim);
+    if (config.qkNorm) for (const norm of ['q_norm', 'k_norm']) whole(`${attention}.${norm}.weight`, headDim);
+    if (config.attentionOutBias) whole(`${attention}.o_proj.bias`, hiddenSize);
+    whole(`${prefix}.post_attention_layernorm.weight`, hiddenSize);
+    blocks(`${mlp}.gate_up_proj.weight`, gateUp, hiddenSize);
+    whole(`${mlp}.down_proj.weight`, hiddenSize, intermediateSize);
+    if (config.mlpBias) {
+      blocks(`${mlp}.gate_up_proj.bias`, gateUp);
+      whole(`${mlp}.down_proj.bias`, hiddenSize);
+    }
+  }
+  whole('model.norm.weight', hiddenSize);
+  if (!config.tieWordEmbeddings) whole(HEAD, vocabSize, hiddenSize);
+  return tensors;
+}
+
+function splitLast(name: string): [head: string, tail: string] {
+  const dot = name.lastIndexOf('.');
+  return [name.slice(0, dot), name.slice(dot + 1)];
+}

@@ -1,0 +1,173 @@
+/**
+ * Checkpoints in Hugging Face's layout, made with their reference values by test/fixtures/models/generate.py, which has a
+ * forward and backward pass of its own in PyTorch: what the engines make of the same files.
+ */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { openSafetensors } from '../../lib/io/safetensors.js';
+import { publishedTensors } from '../../lib/models/huggingFaceTensors.js';
+import { type LoadedModel, loadModel } from '../../lib/models/loadModel.js';
+import type { TokenLoss, TokenSequence } from '../../lib/models/sequences.js';
+import { type NumericsPreset, numerics } from '../../lib/numerics.js';
+import { RolloutEngine } from '../../lib/rollout/engine.js';
+import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
+import { TrainingEngine } from '../../lib/training/engine.js';
+import { assertClose, assertSameBits, relativeError } from '../support/compare.js';
+import { ownTensors } from '../support/owned.js';
+
+ownTensors();
+
+const fixtures = fileURLToPath(new URL('../../../test/fixtures/models/', import.meta.url));
+const names = ['llama3', 'llama-linear', 'qwen2-tied', 'qwen3', 'qwen3-tied'] as const;
+const withGradients: readonly string[] = ['llama3', 'qwen3'];
+const presets = ['rollout', 'training', 'matched'] as const satisfies readonly NumericsPreset[];
+const schedule = { kind: 'constant', learningRate: 0 } as const;
+
+interface Reference {
+  readonly sequence: TokenSequence;
+  readonly logprobs: Float64Array;
+  /** The same by PyTorch in fp32 throughout. */
+  readonly logprobs32: Float32Array;
+  /** [tokens, vocabSize] log-probs of every token, of the logits. */
+  readonly distributions: Float64Array;
+  readonly gradients: ReadonlyMap<string, Float32Array>;
+}
+
+async function reference(name: string): Promise<Reference> {
+  await using file = await openSafetensors(join(fixtures, name, 'reference.safetensors'));
+  const tokens = Array.from(new BigInt64Array(await file.read('tokens')), Number);
+  const logits = new Float32Array(await file.read('logits'));
+  const [rows, width] = file.tensors.get('logits')!.shape as [number, number];
+  assert.equal(rows, tokens.length - 1);
+  const distributions = Float64Array.from(logits);
+  for (let begin = 0; begin < logits.length; begin += width) {
+    const row = distributions.subarray(begin, begin + width);
+    const largest = row.reduce((a, b) => Math.max(a, b));
+    const lse = largest + Math.log(row.reduce((sum, x) => sum + Math.exp(x - largest), 0));
+    row.forEach((x, i) => {
+      row[i] = x - lse;
+    });
+  }
+  const gradients = new Map<string, Float32Array>();
+  for (const key of file.tensors.keys()) {
+    const [kind, ...rest] = key.split('.');
+    if (kind === 'gradient') gradients.set(rest.join('.'), new Float32Array(await file.read(key)));
+  }
+  return {
+    sequence: { prompt: tokens.slice(0, 1), response: tokens.slice(1) },
+    logprobs: new Float64Array(await file.read('logprobs')),
+    logprobs32: new Float32Array(await file.read('logprobs32')),
+    distributions,
+    gradients,
+  };
+}
+
+function engines({ model }: LoadedModel, precision: NativeFloatDType, preset: NumericsPreset) {
+  const choices = numerics(preset);
+  const rollout = new RolloutEngine(model, { precision, numerics: choices, maxBatch: 4 });
+  const training = new TrainingEngine(model, { precision, numerics: choices, schedule });
+  const dispose = () => {
+    rollout.dispose();
+    training.dispose();
+  };
+  return { rollout, training, [Symbol.dispose]: dispose };
+}
+
+/** -log pi of each token over their number, as the generator has it. */
+function meanLoss({ logprobs }: { logprobs: Float64Array }): TokenLoss {
+  const count = logprobs.length;
+  const loss = -logprobs.reduce((sum, x) => sum + x, 0) / count;
+  return { loss, gradient: new Float64Array(count).fill(-1 / count), metrics: {} };
+}
+
+for (const name of names) {
+  describe(`the ${name} checkpoint`, () => {
+    it('is scored in fp32 as PyTorch scores it', async () => {
+      const { sequence, logprobs, logprobs32, distributions } = await reference(name);
+      const loaded = await loadModel(join(fixtures, name));
+      using _model = loaded.model;
+      for (const preset of presets) {
+        using both = engines(loaded, 'fp32', preset);
+        for (const engine of [both.rollout, both.training]) {
+          const label = `${engine.constructor.name}, ${preset}`;
+          const scores = await engine.score([sequence]);
+          assertClose(scores.logprobs, logprobs, 'fp32', label);
+          assertClose(scores.logprobs, logprobs32, 'fp32', `${label}, against fp32`);
+          const [all] = await engine.distributions([sequence]);
+          assertClose(all!, distributions, 'fp32', `${label}: distributions`);
+        }
+      }
+    });
+
+    // The reference knows neither rounded weights nor rounded activations; a mean log-prob is about 6.
+    for (const [precision, limit] of [
+      ['fp16', 2e-3],
+      ['bf16', 1.5e-2],
+    ] as const) {
+      it(`is scored in ${precision} within ${limit}`, async () => {
+        const { sequence, logprobs, distributions } = await reference(name);
+        const loaded = await loadModel(join(fixtures, name));
+        using _model = loaded.model;
+        for (const preset of presets) {
+          using both = engines(loaded, precision, preset);
+          for (const engine of [both.rollout, both.training]) {
+            const label = `${engine.constructor.name}, ${preset}`;
+            const { logprobs: found } = await engine.score([sequence]);
+            assertClose(found, logprobs, precision, label, limit);
+            const [all] = await engine.distributions([sequence]);
+            assertClose(all!, distributions, precision, `${label}: distributions`, limit);
+            const error = relativeError(found, logprobs);
+            assert.ok(error > limit / 100, `${label}: ${error} is too near for ${precision}`);
+          }
+        }
+      });
+    }
+
+    for (const precision of ['fp32', 'fp16', 'bf16'] as const) {
+      it(`has the same bits in both engines and through the cache in ${precision}`, async () => {
+        const { sequence } = await reference(name);
+        const loaded = await loadModel(join(fixtures, name));
+        using _model = loaded.model;
+        using both = engines(loaded, precision, 'matched');
+        const mu = await both.rollout.score([sequence]);
+        const pi = await both.training.score([sequence]);
+        assertSameBits(mu.logprobs, pi.logprobs, 'log-probs');
+        assertSameBits(mu.entropy, pi.entropy, 'entropies');
+
+        const prompts = [3, 1, 20, 7, 16].map((length) => Array.from(sequence.response).slice(0, length));
+        const requests = prompts.map((prompt, promptId) => ({ prompt, promptId, sampleId: 0 }));
+        const completions = await both.rollout.generate(requests, {
+          seed: 1,
+          maxNewTokens: 40,
+          stopTokens: [5],
+        });
+        const sampled = completions.map(({ tokens }, i) => ({ prompt: prompts[i]!, response: tokens }));
+        const drawn = Float64Array.from(completions.flatMap(({ logprobs }) => [...logprobs]));
+        assertSameBits(drawn, (await both.rollout.score(sampled)).logprobs, 'rollout scores');
+        assertSameBits(drawn, (await both.training.score(sampled)).logprobs, 'training scores');
+      });
+    }
+
+    const skip = !withGradients.includes(name) && 'its fixture has no gradients';
+    it('has the gradients of PyTorch in fp32', { skip }, async () => {
+      const { sequence, logprobs, gradients } = await reference(name);
+      const loaded = await loadModel(join(fixtures, name));
+      using _model = loaded.model;
+      const tensors = publishedTensors(loaded.model.config);
+      assert.deepEqual([...gradients.keys()].sort(), tensors.map((t) => t.name).sort());
+      for (const preset of presets) {
+        using both = engines(loaded, 'fp32', preset);
+        const found = await both.training.gradients([sequence], meanLoss);
+        assertClose([found.loss], [meanLoss({ logprobs }).loss], 'fp32', 'loss');
+        for (const tensor of tensors) {
+          const whole = found.gradients.get(tensor.parameter)!;
+          const columns = tensor.shape[1] ?? 1;
+          const part = whole.subarray(tensor.row * columns, (tensor.row + tensor.shape[0]!) * columns);
+          assertClose(part, gradients.get(tensor.name)!, 'fp32', `${preset}: ${tensor.name}`);
+        }
+      }
+    });
+  });
+}
