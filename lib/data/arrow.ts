@@ -78,6 +78,7 @@ function rowsOf(
   });
   return Array.from({ length: batch.numRows }, (_, i) => ({
     file: path,
+    unit: 'row' as const,
     number: before + i + 1,
     values: Object.fromEntries(vectors.map(([name, vector]) => [name, plainArrow(vector.get(i))])),
   }));

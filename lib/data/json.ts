@@ -55,12 +55,12 @@ async function* lineRows(path: string, first: Buffer, chunks: Chunks): AsyncGene
       line.add(chunk.subarray(start, end), number);
       start = end + 1;
       const text = line.take(number);
-      if (text.trim() !== '') yield rowOf(path, number, `line ${number}`, text);
+      if (text.trim() !== '') yield rowOf(path, 'line', number, `line ${number}`, text);
     }
     line.add(chunk.subarray(start), number + 1);
   }
   const text = line.take(number + 1);
-  if (text.trim() !== '') yield rowOf(path, number + 1, `line ${number + 1}`, text);
+  if (text.trim() !== '') yield rowOf(path, 'line', number + 1, `line ${number + 1}`, text);
 }
 
 /** Cuts an array at the commas between its elements: what is inside of an element is for JSON.parse to judge. */
@@ -113,7 +113,7 @@ async function* arrayRows(path: string, first: Buffer, chunks: Chunks): AsyncGen
         number++;
         // White space before an element can have lines of its own.
         const lines = /^\s*/.exec(text)![0].split('\n').length - 1;
-        yield rowOf(path, number, `element ${number} (line ${begin + lines})`, text);
+        yield rowOf(path, 'element', number, `element ${number} (line ${begin + lines})`, text);
       }
       begin = line;
     }
@@ -168,7 +168,13 @@ class Pieces {
   }
 }
 
-function rowOf(path: string, number: number, what: string, text: string): DatasetRow {
+function rowOf(
+  path: string,
+  unit: DatasetRow['unit'],
+  number: number,
+  what: string,
+  text: string,
+): DatasetRow {
   let values: unknown;
   try {
     values = JSON.parse(text);
@@ -183,7 +189,7 @@ function rowOf(path: string, number: number, what: string, text: string): Datase
   if (typeof values !== 'object' || values === null || Array.isArray(values)) {
     invalid(DATA, `${what} of ${path} to be a JSON object`, kindOf(values));
   }
-  return { file: path, number, values: values as Record<string, unknown> };
+  return { file: path, unit, number, values: values as Record<string, unknown> };
 }
 
 /** The beginning and the end of a text, where most of what is wrong with a row can be seen. */

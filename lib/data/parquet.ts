@@ -74,7 +74,12 @@ async function* batches(
       const objects = await parquetReadObjects({ file, metadata, compressors, ...range });
       if (objects.length !== end - start)
         throw new Error(`${objects.length} rows in a group of ${end - start}`);
-      return objects.map((values, i) => ({ file: path, number: start + i + 1, values: plainRow(values) }));
+      return objects.map((values, i) => ({
+        file: path,
+        unit: 'row' as const,
+        number: start + i + 1,
+        values: plainRow(values),
+      }));
     });
     start = end;
     yield rows;

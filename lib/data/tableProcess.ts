@@ -33,6 +33,8 @@ const ROWS_PER_MESSAGE = 256;
 // A Ctrl-C reaches every process of the terminal; this one waits for its parent's word, and ends with it.
 process.on('SIGINT', () => {});
 process.on('disconnect', () => process.exit());
+// Several columns of one damaged file can fail at once; the first failure is the answer.
+process.on('unhandledRejection', () => {});
 
 let replies: AsyncGenerator<TableReply>;
 process.on('message', async (request: TableRequest) => {

@@ -1,14 +1,16 @@
 import { type ChildProcess, fork } from 'node:child_process';
+import { stat } from 'node:fs/promises';
 import { InternalError, InvalidArgumentError } from '../errors.js';
 import { DATA, type DatasetRow } from './row.js';
 import type { TableFile, TableReply, TableRequest } from './tableProcess.js';
 
-/** How long a piece of a table may take. The largest row groups in use take seconds. */
-const LIMIT_SECONDS = 300;
+/** How long a piece of a table may take: this much, and what reading its whole file at a megabyte a second takes. */
+const LIMIT_SECONDS = 30;
+const SLOWEST_BYTES_PER_SECOND = 1e6;
 
 /** The columns of the first of some tables. */
 export async function tableColumns(files: readonly TableFile[]): Promise<readonly string[]> {
-  const reader = new TableReader(files, undefined);
+  const reader = new TableReader(files, undefined, await limitOf(files));
   try {
     return await reader.open();
   } finally {
@@ -20,20 +22,25 @@ export async function tableColumns(files: readonly TableFile[]): Promise<readonl
  * The rows of tables, one file after the other, read in another process.
  *
  * @param columns which columns, all where undefined; one that a file lacks is not in its rows
- * @param limitSeconds how long a piece may take before its file is taken for damaged
+ * @param limitSeconds how long a piece may take before its file is taken for damaged; default by the size of the files
  */
 export async function* tableRows(
   files: readonly TableFile[],
   columns: readonly string[] | undefined,
-  limitSeconds = LIMIT_SECONDS,
+  limitSeconds?: number,
 ): AsyncGenerator<DatasetRow> {
-  const reader = new TableReader(files, columns, limitSeconds);
+  const reader = new TableReader(files, columns, limitSeconds ?? (await limitOf(files)));
   try {
     await reader.open();
     for (let rows = await reader.next(); rows !== undefined; rows = await reader.next()) yield* rows;
   } finally {
     reader.close();
   }
+}
+
+async function limitOf(files: readonly TableFile[]): Promise<number> {
+  const sizes = await Promise.all(files.map(async ({ path }) => (await stat(path)).size));
+  return LIMIT_SECONDS + Math.max(...sizes) / SLOWEST_BYTES_PER_SECOND;
 }
 
 /** The parent's end of a table process. */
@@ -45,11 +52,7 @@ class TableReader {
   /** The file that is being read. */
   #path: string;
 
-  constructor(
-    files: readonly TableFile[],
-    columns: readonly string[] | undefined,
-    limitSeconds = LIMIT_SECONDS,
-  ) {
+  constructor(files: readonly TableFile[], columns: readonly string[] | undefined, limitSeconds: number) {
     this.#files = files;
     this.#columns = columns;
     this.#limitSeconds = limitSeconds;
@@ -119,7 +122,7 @@ class TableReader {
         settle(() => reject(damaged(`bytes on which its reader ended (${signal ?? `exit code ${code}`})`)));
       const timer = setTimeout(() => {
         this.close();
-        settle(() => reject(damaged(`no rows within ${this.#limitSeconds} s`)));
+        settle(() => reject(damaged(`no rows within ${Math.round(this.#limitSeconds)} s`)));
       }, this.#limitSeconds * 1000);
       child.ref();
       child.channel?.ref();
