@@ -28,7 +28,9 @@ export function findColumn(
     if (dataset.columns.includes(path[0])) return { name, path };
   }
   const wanted = named === undefined ? `one of ${usual.join(', ')}` : named;
-  const near = nearest(named ?? usual[0]!, dataset.columns);
+  const near = (named === undefined ? usual : [named])
+    .map((name) => nearest(name, dataset.columns))
+    .find((column) => column !== undefined);
   const hint = near === undefined ? '' : ` (did you mean ${near}?)`;
   throw new InvalidArgumentError(
     `[${DATA}] expected ${dataset.files[0]} to have a column with the ${what}, ${wanted}, ` +

@@ -1,4 +1,4 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, stat } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { invalid } from '../errors.js';
 import { isLfsPointer, LFS_ADVICE } from '../text/modelFile.js';
@@ -33,22 +33,14 @@ export function formatOfName(path: string): Format | undefined {
   return EXTENSIONS[extname(path).toLowerCase()];
 }
 
-/** Opens a file that has data, not a pointer to it. The caller closes it. */
+/** Opens a file of data. The caller closes it. */
 export async function openData(path: string): Promise<{ readonly file: FileHandle; readonly size: number }> {
-  let file: FileHandle;
-  try {
-    file = await open(path, 'r');
-  } catch (error) {
-    invalid(DATA, `a file that can be read (${(error as NodeJS.ErrnoException).code})`, path);
-  }
-  try {
-    const stat = await file.stat();
-    if (!stat.isFile()) invalid(DATA, 'a regular file', path);
-    return { file, size: stat.size };
-  } catch (error) {
-    await file.close();
-    throw error;
-  }
+  const unreadable = (error: NodeJS.ErrnoException) =>
+    invalid(DATA, `a file that can be read (${error.code})`, path);
+  // Looked at before it is opened: to open a pipe waits for whoever writes to it.
+  const entry = await stat(path).catch(unreadable);
+  if (!entry.isFile()) invalid(DATA, 'a regular file', path);
+  return { file: await open(path, 'r').catch(unreadable), size: entry.size };
 }
 
 /**

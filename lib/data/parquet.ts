@@ -31,9 +31,16 @@ export async function openParquet(path: string): Promise<Table> {
       checkFooter(footer, size);
       return footer;
     });
+    const names = parquetSchema(metadata).children.map((child) => child.element.name);
     return {
-      columns: parquetSchema(metadata).children.map((child) => child.element.name),
-      batches: (columns) => batches(path, buffer, metadata, columns),
+      columns: names,
+      batches: (columns = names) =>
+        batches(
+          path,
+          buffer,
+          metadata,
+          names.filter((name) => columns.includes(name)),
+        ),
       close: () => file.close(),
     };
   } catch (error) {
@@ -64,14 +71,20 @@ async function* batches(
   path: string,
   file: AsyncBuffer,
   metadata: FileMetaData,
-  columns: readonly string[] | undefined,
+  columns: string[],
 ): AsyncGenerator<DatasetRow[]> {
   let start = 0;
   for (const group of metadata.row_groups) {
     const end = start + Number(group.num_rows);
-    const range = { rowStart: start, rowEnd: end, ...(columns !== undefined && { columns: [...columns] }) };
     const rows = await readWhole(path, 'Parquet', async () => {
-      const objects = await parquetReadObjects({ file, metadata, compressors, ...range });
+      const objects = await parquetReadObjects({
+        file,
+        metadata,
+        compressors,
+        columns,
+        rowStart: start,
+        rowEnd: end,
+      });
       if (objects.length !== end - start)
         throw new Error(`${objects.length} rows in a group of ${end - start}`);
       return objects.map((values, i) => ({

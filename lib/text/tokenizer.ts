@@ -168,8 +168,10 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const eosIds = await readEosIds(folder);
   const file = withConfig(folder, checkTokenizerJson(path, json), config, named);
   let library: LibraryTokenizer;
+  let around: readonly (number | undefined)[];
   try {
     library = new tokenizers.Tokenizer(file, {});
+    around = library.encode('', { add_special_tokens: true }).ids;
   } catch (cause) {
     throw new InvalidArgumentError(
       `[${WHERE}] expected ${path} to be a tokenizer, got ${(cause as Error).message}`,
@@ -177,7 +179,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
     );
   }
   const tokenizer = new Tokenizer({ path, library, file, named, eosIds });
-  if (library.encode('', { add_special_tokens: true }).ids.some((id) => id === undefined)) {
+  if (around.includes(undefined)) {
     invalid(WHERE, `the post_processor of ${path} to add tokens that there are`, 'others');
   }
   for (const [name, token] of [

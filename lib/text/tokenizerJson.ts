@@ -49,8 +49,8 @@ export function checkTokenizerJson(path: string, file: Json): TokenizerJson {
     NFD: isFine,
     NFKC: isFine,
     NFKD: isFine,
-    Prepend: isFine,
-    Replace: isFine,
+    Prepend: (step) => typeof step.prepend === 'string' || 'a text to prepend',
+    Replace: (step) => (hasPattern(step) && typeof step.content === 'string') || 'a pattern and a content',
   });
   checkSteps(path, 'pre_tokenizer', preTokenizer, 'pretokenizers', {
     ByteLevel: isFine,
@@ -58,13 +58,15 @@ export function checkTokenizerJson(path: string, file: Json): TokenizerJson {
     Metaspace: (step) => step.split === false || 'split: false',
     // Pieces between matches are dropped only where they are said to be; what is left is cut around each match.
     Split: (step) =>
-      (step.behavior === 'Isolated' && step.invert !== true) ||
-      (step.behavior === 'Removed' && step.invert === true) ||
-      'behavior: Isolated, or Removed with invert: true',
+      (hasPattern(step) &&
+        ((step.behavior === 'Isolated' && step.invert !== true) ||
+          (step.behavior === 'Removed' && step.invert === true))) ||
+      'a pattern and behavior: Isolated, or Removed with invert: true',
   });
   checkSteps(path, 'post_processor', postProcessor, 'processors', {
     ByteLevel: isFine,
-    TemplateProcessing: isFine,
+    TemplateProcessing: (step) =>
+      isTemplate(step.single) || 'single: a Sequence A, and each SpecialToken around it',
   });
   return {
     ...file,
@@ -149,6 +151,25 @@ function checkSteps(
   const verdict = known[type]!(step);
   if (verdict !== true)
     invalid(WHERE, `${type} in ${name} of ${path} to have ${verdict}`, JSON.stringify(step));
+}
+
+/** What the library takes for no pattern it would pass over. */
+function hasPattern({ pattern }: Json): boolean {
+  const { String: text, Regex: regex } = (pattern ?? {}) as { String?: unknown; Regex?: unknown };
+  return typeof (regex ?? text) === 'string';
+}
+
+/** Whether items are the text, once, and tokens around it. */
+function isTemplate(items: unknown): boolean {
+  if (!Array.isArray(items)) return false;
+  const kinds = items.map((item: unknown) => {
+    const { SpecialToken: token, Sequence: text } = (item ?? {}) as Record<
+      string,
+      { id?: unknown } | undefined
+    >;
+    return typeof token?.id === 'string' ? 'token' : text?.id === 'A' ? 'text' : 'neither';
+  });
+  return !kinds.includes('neither') && kinds.filter((kind) => kind === 'text').length === 1;
 }
 
 function isFine(): true {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, symlink } from 'node:fs/promises';
@@ -263,6 +264,31 @@ describe('a folder of shards', () => {
       ],
     );
   });
+});
+
+it('a folder of tables reads the columns that are wanted, and leaves out what a later file lacks', async () => {
+  const folder = await folderOf({
+    'a-0.parquet': await readFile(tablePath('zstd.parquet')),
+    'a-1.parquet': await readFile(tablePath('v2.parquet')),
+  });
+  const rows = await collect((await openDataset(folder)).rows(['problem', 'answer']));
+  assert.equal(rows.length, 12);
+  assert.deepEqual(Object.keys(rows[0]!.values), ['problem', 'answer']);
+  assert.deepEqual(Object.keys(rows[6]!.values), ['problem']);
+  const none = await collect((await openDataset(folder)).rows(['answer']));
+  assert.deepEqual(
+    none.slice(6).map(({ values }) => values),
+    Array(6).fill({}),
+  );
+});
+
+it('a pipe is refused, not waited for', {
+  skip: process.platform === 'win32' && 'no named pipes',
+}, async () => {
+  const folder = await folderOf({});
+  execFileSync('mkfifo', [join(folder, 'a.jsonl')]);
+  await assert.rejects(openDataset(join(folder, 'a.jsonl')), refuses(/a regular file, got ".*a\.jsonl"/));
+  await assert.rejects(openDataset(folder), refuses(/a regular file/));
 });
 
 const real = join(import.meta.dirname, '../../../../shared/data/sanity-math-1460.arrow');

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { InvalidArgumentError } from '../../lib/errors.js';
+import { CounterRandom } from '../../lib/random.js';
 import { loadTokenizer } from '../../lib/text/tokenizer.js';
 import { layOut, readFixture, shapes, temporaryFolder } from './fixtures.js';
 
@@ -232,7 +233,7 @@ describe('what cannot be loaded', () => {
       await with_({
         pre_tokenizer: { type: 'Split', pattern: { String: ' ' }, behavior: 'MergedWithPrevious' },
       }),
-      /Split in pre_tokenizer of .* to have behavior: Isolated/,
+      /Split in pre_tokenizer of .* to have a pattern and behavior: Isolated/,
     );
     await refuses(
       await with_({ pre_tokenizer: { type: 'Metaspace', replacement: '▁' } }),
@@ -288,7 +289,7 @@ describe('what cannot be loaded', () => {
     );
     const post_processor = {
       type: 'TemplateProcessing',
-      single: [{ SpecialToken: { id: '<s>' } }],
+      single: [{ SpecialToken: { id: '<s>' } }, { Sequence: { id: 'A' } }],
       pair: [],
     };
     await refuses(await with_({ post_processor }), /post_processor of .* to add tokens that there are/);
@@ -304,4 +305,37 @@ describe('what cannot be loaded', () => {
       assert.throws(() => tokenizer.decode([id as number]), /\[decode\] expected a token id/);
     }
   });
+});
+
+describe('a damaged tokenizer.json', () => {
+  for (const shape of ['llama3', 'mixtral'] as const) {
+    it(`of the shape of ${shape} is a tokenizer or one error that names the file`, async () => {
+      const { files } = await readFixture(shape);
+      const bytes = Buffer.from(JSON.stringify(files.get('tokenizer.json')));
+      const folder = await layOut(new Map([['tokenizer.json', bytes]]));
+      const path = join(folder, 'tokenizer.json');
+      let refused = 0;
+      for (let i = 0; i < 150; i++) {
+        const random = new CounterRandom(9, i);
+        const damaged = Buffer.from(bytes);
+        // Keys and types are at the ends of the file, the vocabulary between them.
+        const at = random.integer(1500);
+        damaged[random.integer(2) === 0 ? at : damaged.length - 1 - at] = random.integer(256);
+        await writeFile(path, damaged);
+        try {
+          const tokenizer = await loadTokenizer(folder);
+          tokenizer.decode(tokenizer.encode('The rain, 12 é 😀'));
+        } catch (error) {
+          assert.ok(error instanceof InvalidArgumentError, String((error as Error).stack));
+          assert.match(error.message, /tokenizer\.json/);
+          refused++;
+        }
+      }
+      assert.ok(refused > 30, `${refused}`);
+      for (let length = bytes.length - 1; length >= 0; length -= 211) {
+        await writeFile(path, bytes.subarray(0, length));
+        await assert.rejects(loadTokenizer(folder), /tokenizer\.json to be/);
+      }
+    });
+  }
 });
