@@ -7,12 +7,14 @@ import { readFormula, wholeFormula } from './formula.js';
 import { type CommaReading, isMark, joinTokens, type Token, tokensOf } from './lexer.js';
 import { nameOf, readRelation, realLine } from './relation.js';
 import { CURRENCIES, takeScale, unitOf } from './units.js';
-import { BASES } from './vocabulary.js';
+import { BASES, SETS_IN_WORDS } from './vocabulary.js';
 
 /** Longest answer that is read as more than text, in characters. */
 export const MAX_LENGTH = 2000;
 /** Most items of a list, cells of a matrix and the like. */
 const MAX_ITEMS = 64;
+
+const emptySet: Form = { kind: 'set', items: [] };
 
 const MATRICES = /^begin:(p|b|B|small)?matrix$|^begin:array$/;
 
@@ -23,7 +25,7 @@ export function parseAnswer(text: string, commas: CommaReading = 'thousands'): A
   if (text.length > MAX_LENGTH) return opaque;
   let tokens: readonly Token[] = [];
   try {
-    tokens = withoutPunctuation(tokensOf(text, commas));
+    tokens = stripped(tokensOf(text, commas));
     return { text: joinTokens(tokens), form: readAll(tokens) };
   } catch (error) {
     if (!(error instanceof Unreadable)) throw error;
@@ -31,11 +33,13 @@ export function parseAnswer(text: string, commas: CommaReading = 'thousands'): A
   }
 }
 
-/** Leaves off what ends a sentence, and a sign that the answer followed. */
-function withoutPunctuation(tokens: readonly Token[]): readonly Token[] {
+/** Leaves off what ends a sentence, a sign that the answer followed, and a TeX group around everything. */
+function stripped(tokens: readonly Token[]): readonly Token[] {
   const start = isMark(tokens[0], '=', ':') ? 1 : 0;
   const end = tokens.findLastIndex((token) => !isMark(token, '.', ',', ';', ':')) + 1;
-  return tokens.slice(start, Math.max(start, end));
+  const inner = tokens.slice(start, Math.max(start, end));
+  const group = enclosed(inner, '{');
+  return group ? stripped(group) : inner;
 }
 
 /** A whole answer: one item, or several with commas, `or` or `and` between them. */
@@ -98,7 +102,7 @@ function readAlternatives(tokens: readonly Token[]): Form[] {
 
 function readOne(tokens: readonly Token[]): Form {
   const group = enclosed(tokens, '{');
-  if (group) return readAll(withoutPunctuation(group));
+  if (group) return readAll(stripped(group));
   return (
     readWords(tokens) ??
     readChoice(tokens) ??
@@ -120,8 +124,11 @@ function readWords(tokens: readonly Token[]): Form | undefined {
     (token) => ['word', 'letter', 'number'].includes(token.kind) || isMark(token, '-', "'", '.'),
   );
   if (!isText || !tokens.some((token) => token.kind === 'word' && token.text.length > 1)) return undefined;
-  const text = tokens.filter((token) => !isMark(token, '.')).map((token) => token.text.toLowerCase());
-  return { kind: 'words', text: text.join(' ') };
+  const spoken = tokens.filter((token) => !isMark(token, '.'));
+  const text = joinTokens(spoken).toLowerCase();
+  const set = SETS_IN_WORDS.get(text);
+  if (set) return set === 'reals' ? realLine : emptySet;
+  return { kind: 'words', text };
 }
 
 /** `(C) 12`, `C) 12`, `C. 12`, `C: 12` */
@@ -156,6 +163,8 @@ function readUnion(tokens: readonly Token[]): Form | undefined {
 function readMatrix(tokens: readonly Token[]): Form | undefined {
   const start = tokens.findIndex((token) => token.kind === 'command' && MATRICES.test(token.text));
   if (start < 0 || closing(tokens.slice(start)) !== tokens.length - 1 - start) return undefined;
+  if (tokens.at(-1)!.text !== tokens[start]!.text.replace('begin', 'end'))
+    throw new Unreadable('another end');
   const before = tokens.slice(0, isMark(tokens[start - 1], '*') ? start - 1 : start);
   const isMinus = before.length === 1 && isMark(before[0], '-');
   const factor = before.length === 0 ? undefined : isMinus ? number(-1) : wholeFormula(before);
@@ -187,7 +196,7 @@ function readBracketed(tokens: readonly Token[]): Form | undefined {
 }
 
 function readSet(inner: readonly Token[], parts: readonly Token[][]): Form {
-  if (inner.length === 0) return { kind: 'set', items: [] };
+  if (inner.length === 0) return emptySet;
   // `\{x : x > 1\}`
   const [member, condition] = splitAt(inner, (token) => isMark(token, ':', '|'));
   if (condition) {
@@ -260,7 +269,7 @@ function isDegree(value: Expression): boolean {
 /** Letters that stand for sets. */
 function special(value: Expression): Form | undefined {
   if (value.kind === 'letter' && value.name === 'mathbb R') return realLine;
-  if (value.kind === 'letter' && value.name === 'emptyset') return { kind: 'set', items: [] };
+  if (value.kind === 'letter' && value.name === 'emptyset') return emptySet;
   const isInfinite = lettersOf(value).has('infinity');
   const [factor, ...rest] = value.kind === 'product' ? value.factors : [];
   const isEnd = value.kind === 'letter' || (factor?.kind === 'number' && rest.length === 1);

@@ -10,8 +10,8 @@ import { proportional, sameValue } from './evaluate.js';
 import { type Expression, lettersOf, number, quotient, sum } from './expression.js';
 import type { Answer, Form } from './form.js';
 import { hasGroupedDigits } from './lexer.js';
-import { normalForm, primitive, textOf } from './normalForm.js';
-import { sign } from './rational.js';
+import { normalForm, primitive, rationalOf, textOf } from './normalForm.js';
+import { absolute, sign } from './rational.js';
 
 /**
  * - `form`: formulas are the same when they have the same normal form (normalForm.ts): exact, and a product is no sum.
@@ -236,10 +236,19 @@ function unitsAgree(a: string | undefined, b: string | undefined): boolean {
 
 function compareQuantities(a: Quantity, b: Quantity, same: Sameness): Verdict {
   if (!unitsAgree(a.unit, b.unit)) return false;
-  const verdict = either(same.formulas(a.value, b.value), () => compareIntegrals(a.value, b.value, same));
-  if (a.unit === b.unit || (a.unit !== '%' && b.unit !== '%')) return verdict;
-  const asFraction = ({ value, unit }: Quantity) => (unit === '%' ? quotient(value, number(100)) : value);
-  return either(verdict, () => same.formulas(asFraction(a), asFraction(b)));
+  if (a.unit !== b.unit && (a.unit === '%' || b.unit === '%')) return comparePercent(a, b, same);
+  return either(same.formulas(a.value, b.value), () => compareIntegrals(a.value, b.value, same));
+}
+
+/** `52\%` is 0.52, and 52 to a question for percent; but a number below one is a share, not its percent. */
+function comparePercent(a: Quantity, b: Quantity, same: Sameness): Verdict {
+  const [percent, plain] = a.unit === '%' ? [a.value, b.value] : [b.value, a.value];
+  const asShare = same.formulas(quotient(percent, number(100)), plain);
+  const form = normalForm(plain);
+  const value = form && rationalOf(form);
+  return value && absolute(value.numerator) >= value.denominator
+    ? either(asShare, () => same.formulas(percent, plain))
+    : asShare;
 }
 
 /** Whether two formulas are the same but for the constant of integration, `+ C`, that one of them lacks. */

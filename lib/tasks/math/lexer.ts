@@ -47,7 +47,7 @@ export function isMark(token: Token | undefined, ...texts: string[]): boolean {
 
 /** One text for all spellings that differ in looks only. */
 export function joinTokens(tokens: readonly Token[]): string {
-  return tokens.map((token) => token.text).join(' ');
+  return tokens.map(({ kind, text }) => (kind === 'command' ? `\\${text}` : text)).join(' ');
 }
 
 /** Whether commas may be read in two ways: `1,234`, but not `1, 234`, `12,34` or `1,000`. */

@@ -7,7 +7,7 @@ import { ACCENTS, wholeFormula } from './formula.js';
 import { isMark, joinTokens, type Token } from './lexer.js';
 import { normalForm, textOf } from './normalForm.js';
 
-const OPERATORS = ['=', '<', '>', '<=', '>=', '!=', 'in', 'approx', 'equiv'];
+const OPERATORS = ['=', '<', '>', '<=', '>=', '!=', 'in', 'equiv'];
 
 const FLIPPED: ReadonlyMap<string, string> = new Map([
   ['<', '>'],
@@ -28,6 +28,12 @@ export function readRelation(
   tokens: readonly Token[],
   read: (tokens: readonly Token[]) => Form,
 ): Form | undefined {
+  // `\pi/4 \approx 0.785` says the exact value first; `x \approx 0.785` has no other.
+  const [exact, rounded] = splitAt(tokens, (token) => isMark(token, 'approx'));
+  if (rounded) {
+    const name = nameOf(exact!);
+    return name === undefined ? read(exact!) : { kind: 'named', name, value: read(rounded) };
+  }
   const operators: string[] = [];
   const sides = splitAt(tokens, (token) => {
     const found = isMark(token, ...OPERATORS);

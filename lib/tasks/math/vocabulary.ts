@@ -223,6 +223,17 @@ export const BASES = table<number>(
   ),
 );
 
+/** Sets that answers say in words. */
+export const SETS_IN_WORDS = table<'reals' | 'empty'>({
+  'all real numbers': 'reals',
+  'all reals': 'reals',
+  'real numbers': 'reals',
+  'no solution': 'empty',
+  'no solutions': 'empty',
+  'empty set': 'empty',
+  'the empty set': 'empty',
+});
+
 const SPELLINGS: Readonly<Record<string, string>> = {
   '%': 'percent percents',
   '°': 'degree degrees deg degs',
