@@ -1,6 +1,6 @@
 /** Reads what an answer says: a number with a unit, a list, a point or interval, a matrix, words, ... */
 import { closing, enclosed, splitAt } from './brackets.js';
-import { Unreadable } from './budget.js';
+import { spend, Unreadable, withBudget } from './budget.js';
 import { type Expression, letter, lettersOf, negate, number, product } from './expression.js';
 import type { Answer, Form } from './form.js';
 import { readFormula, wholeFormula } from './formula.js';
@@ -18,19 +18,16 @@ const emptySet: Form = { kind: 'set', items: [] };
 
 const MATRICES = /^begin:(p|b|B|small)?matrix$|^begin:array$/;
 
-/** What `text`, LaTeX or plain, says. Never throws; its time is linear in the text, and bounded. */
+/** Work of reading an answer: some tokens are read again for every sign of a `\pm` before them. */
+const WORK = 50_000;
+
+/** What `text`, LaTeX or plain, says. Never throws, and takes a few milliseconds at most. */
 export function parseAnswer(text: string, commas: CommaReading = 'thousands'): Answer {
-  const spelling = text.trim();
-  const opaque: Answer = { text: spelling, form: { kind: 'opaque' } };
-  if (text.length > MAX_LENGTH) return opaque;
-  let tokens: readonly Token[] = [];
-  try {
-    tokens = stripped(tokensOf(text, commas));
-    return { text: joinTokens(tokens), form: readAll(tokens) };
-  } catch (error) {
-    if (!(error instanceof Unreadable)) throw error;
-    return tokens.length > 0 ? { ...opaque, text: joinTokens(tokens) } : opaque;
-  }
+  const opaque: Form = { kind: 'opaque' };
+  const all = text.length <= MAX_LENGTH && withBudget(WORK, () => tokensOf(text, commas));
+  if (!all) return { text: text.trim(), form: opaque };
+  const tokens = stripped(all);
+  return { text: joinTokens(tokens), form: withBudget(WORK, () => readAll(tokens)) ?? opaque };
 }
 
 /** Leaves off what ends a sentence, a sign that the answer followed, and a TeX group around everything. */
@@ -101,6 +98,7 @@ function readAlternatives(tokens: readonly Token[]): Form[] {
 }
 
 function readOne(tokens: readonly Token[]): Form {
+  spend(tokens.length);
   const group = enclosed(tokens, '{');
   if (group) return readAll(stripped(group));
   return (

@@ -13,16 +13,17 @@ export function spend(units: number): void {
   if (left < 0) throw new Unreadable('too much work');
 }
 
-/** What `body` returns, or undefined where it is unreadable or takes more than `units` of work. */
+/** What `body` returns, or undefined where it is unreadable or takes more work than `units`, or than is left outside. */
 export function withBudget<T>(units: number, body: () => T): T | undefined {
   const outer = left;
-  left = units;
+  const given = Math.min(units, outer);
+  left = given;
   try {
     return body();
   } catch (error) {
     if (error instanceof Unreadable) return undefined;
     throw error;
   } finally {
-    left = outer;
+    left = outer - (given - left);
   }
 }

@@ -91,9 +91,7 @@ class Lexer {
   /** Open ( [ \{ : within them a comma separates items. */
   #brackets = 0;
   /** For each open TeX group, whether it holds text. */
-  readonly #groups: { readonly text: boolean }[] = [];
-  /** `$...$` within `\text{...}`. */
-  #mathInText = false;
+  readonly #groups: { isText: boolean; readonly isShown: boolean }[] = [];
 
   constructor(source: string, commas: CommaReading) {
     this.#source = source;
@@ -108,7 +106,7 @@ class Lexer {
   }
 
   get #inText(): boolean {
-    return (this.#groups.at(-1)?.text ?? false) && !this.#mathInText;
+    return this.#groups.at(-1)?.isText ?? false;
   }
 
   #readOne(): void {
@@ -126,17 +124,18 @@ class Lexer {
 
   #readSign(sign: string): void {
     if (sign === '$') {
-      // An unescaped dollar delimits math; before a number, outside of all groups, it may be money.
-      if (this.#groups.at(-1)?.text) this.#mathInText = !this.#mathInText;
-      else if (
-        /^\d/.test(this.#source.slice(this.#at, this.#at + 1)) &&
-        !this.#source.includes('$', this.#at)
-      ) {
+      // It delimits math, also within `\text{...}`; alone before a number it is money.
+      const group = this.#groups.at(-1);
+      if (group && !group.isShown) group.isText = !group.isText;
+      else if (/\d/.test(this.#source[this.#at] ?? '') && !this.#source.includes('$', this.#at))
         this.#mark('$');
-      }
-    } else if (sign === '{') this.#open(this.#inText);
-    else if (sign === '}') this.#close();
-    else if (sign === '<' || sign === '>' || sign === '!') {
+    } else if (sign === '{') {
+      // Among words a group means nothing, unless it is the argument of a command, a power or an index.
+      const before = this.tokens.at(-1);
+      this.#open(!this.#inText || before?.kind === 'command' || isMark(before, '^', '_', '}'));
+    } else if (sign === '}') {
+      if (this.#groups.pop()?.isShown ?? true) this.#mark('}');
+    } else if (sign === '<' || sign === '>' || sign === '!') {
       // In `5!=120` the sign is a factorial's; in `x != 5` it begins a sign of its own.
       const equals =
         this.#source[this.#at] === '=' && (sign !== '!' || /\s/.test(this.#source[this.#at - 2] ?? ''));
@@ -157,16 +156,10 @@ class Lexer {
     this.tokens.push({ kind: 'mark', text });
   }
 
-  /** A TeX group; one that `\text` opens leaves no braces among the tokens. */
-  #open(text: boolean): void {
-    this.#groups.push({ text });
-    if (!text) this.tokens.push({ kind: 'mark', text: '{' });
-  }
-
-  #close(): void {
-    const group = this.#groups.pop();
-    if (group?.text) this.#mathInText = false;
-    if (!group?.text) this.tokens.push({ kind: 'mark', text: '}' });
+  /** A TeX group; one around words leaves no braces among the tokens. */
+  #open(isShown: boolean, isText = this.#inText): void {
+    this.#groups.push({ isText, isShown });
+    if (isShown) this.#mark('{');
   }
 
   #readCommand(): void {
@@ -177,14 +170,13 @@ class Lexer {
       return;
     }
     const name = this.#match(COMMAND)?.[1];
-    if (name === undefined) {
-      this.#readEscape();
-    } else if (TEXT_COMMANDS.has(name)) {
+    if (name === undefined) this.#readEscape();
+    else if (TEXT_COMMANDS.has(name)) {
       const constant = this.#match(UPRIGHT_CONSTANT)?.[1];
       if (constant !== undefined) this.tokens.push({ kind: 'letter', text: constant });
-      else if (this.#match(GROUP_START)) this.#open(true);
+      else if (this.#match(GROUP_START)) this.#open(false, true);
     } else if (name === 'mathbb') {
-      const letter = this.#match(BLACKBOARD)?.[1];
+      const letter = this.#match(BLACKBOARD)?.[1] ?? '';
       this.tokens.push({ kind: 'letter', text: `mathbb ${letter}` });
     } else if (IGNORED_COMMANDS.has(name)) {
       // `\left.` and `\right.` are brackets that are not there.

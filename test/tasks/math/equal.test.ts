@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { likeness, mathEqual } from '../../../lib/tasks/math/equal.js';
-import { pairs } from './pairs.js';
+import { pairsOfForms } from './pairsOfForms.js';
+import { pairsOfNumbers } from './pairsOfNumbers.js';
+
+const pairs = { ...pairsOfNumbers, ...pairsOfForms };
 
 describe('mathEqual', () => {
   for (const [topic, { same = [], value = [], different = [] }] of Object.entries(pairs)) {

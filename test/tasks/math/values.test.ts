@@ -152,6 +152,62 @@ describe('fixed-point functions', () => {
   });
 });
 
+/** A constant with its value by doubles. */
+interface Estimated {
+  readonly text: string;
+  readonly re: number;
+  readonly im: number;
+}
+
+const times = (a: Estimated, b: Estimated) => ({
+  re: a.re * b.re - a.im * b.im,
+  im: a.re * b.im + a.im * b.re,
+});
+const size = (a: { re: number; im: number }) => Math.hypot(a.re, a.im);
+const inverse = (a: Estimated) => ({ re: a.re / size(a) ** 2, im: -a.im / size(a) ** 2 });
+const root = (a: Estimated) => {
+  const [radius, angle] = [Math.sqrt(size(a)), Math.atan2(a.im, a.re) / 2];
+  return { re: radius * Math.cos(angle), im: radius * Math.sin(angle) };
+};
+
+const { constants: estimated } = fc.letrec<{ constants: Estimated }>((tie) => {
+  const pair = fc.tuple(tie('constants'), tie('constants'));
+  return {
+    constants: fc.oneof(
+      { maxDepth: 3, withCrossShrink: true },
+      fc.integer({ min: 1, max: 4 }).map((n): Estimated => ({ text: `${n}`, re: n, im: 0 })),
+      fc.constantFrom(2, 3, 8, 12).map((n): Estimated => ({ text: `\\sqrt{${n}}`, re: Math.sqrt(n), im: 0 })),
+      fc.constant<Estimated>({ text: 'i', re: 0, im: 1 }),
+      fc.constant<Estimated>({ text: '\\pi', re: Math.PI, im: 0 }),
+      pair.map(([a, b]) => ({ text: `(${a.text}+${b.text})`, re: a.re + b.re, im: a.im + b.im })),
+      pair.map(([a, b]) => ({ text: `(${a.text}-${b.text})`, re: a.re - b.re, im: a.im - b.im })),
+      pair.map(([a, b]) => ({ text: `(${a.text})(${b.text})`, ...times(a, b) })),
+      tie('constants').map((a) => (size(a) < 1e-9 ? a : { text: `\\frac{1}{${a.text}}`, ...inverse(a) })),
+      // Beside the negative axis, where the root jumps, a double may be on the other side.
+      tie('constants').map((a) =>
+        a.re < 0 && Math.abs(a.im) < 1e-9 ? a : { text: `\\sqrt{${a.text}}`, ...root(a) },
+      ),
+    ),
+  };
+});
+
+describe('constants with roots, pi and i', () => {
+  it('are the same where their doubles agree, and not where they do not', () => {
+    let same = 0;
+    fc.assert(
+      fc.property(estimated, estimated, (a, b) => {
+        const distance = size({ re: a.re - b.re, im: a.im - b.im });
+        const near = distance <= 1e-9 * (size(a) + size(b) + 1e-3);
+        if (near) same++;
+        assert.equal(mathEqual(a.text, b.text, 'value'), near, `${a.text}  ${b.text}`);
+        if (mathEqual(a.text, b.text)) assert.ok(near);
+      }),
+      { numRuns: 2500, seed: 7 },
+    );
+    assert.ok(same > 20, `${same} pairs were the same`);
+  });
+});
+
 describe('functions of letters', () => {
   const coefficients = fc.array(fc.integer({ min: -9, max: 9 }), { minLength: 2, maxLength: 5 });
   const factored = (roots: readonly number[]) => roots.map((root) => `(x - {${root}})`).join('');
