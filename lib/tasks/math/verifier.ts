@@ -9,10 +9,10 @@ import { type AnswerPlace, extractAnswer, lastBoxed } from './extract.js';
 export const mathVerifierVersion = 'isopolicy-math-1/compute-engine-0.27';
 
 /**
- * - `strict`: the same text or the same normal form, exact and at once. A product is not its expansion, so that a problem
- *   which asks for factors is not answered by restating it.
- * - `symbolic`: also the same value or function (`1/(1 + \sqrt 2)` for `\sqrt 2 - 1`), and what the Compute Engine finds
- *   equal among formulas with sums, products, extremes and remainders.
+ * - `strict`: the same text or the same normal form, exactly; `mathEqual` does the same at once. A product is not its
+ *   expansion, so that a problem which asks for factors is not answered by restating it.
+ * - `symbolic`: also the same value or function (`\cos 60^\circ` for 1/2, `x^2 - 1` for `(x - 1)(x + 1)`), and what the
+ *   Compute Engine finds equal among formulas with `\sum`, `\prod`, `\max` and `\min`.
  */
 export type MathMode = 'strict' | 'symbolic';
 
@@ -27,7 +27,10 @@ export interface MathVerifierOptions {
   readonly timeLimit?: number;
 }
 
-/** Why a response counts as correct, or why not. */
+/**
+ * Why a response counts as correct, or why not. `time limit` and `failed` are the Compute Engine's: it took too long, or
+ * its thread died.
+ */
 export type Reason =
   | 'same text'
   | 'same form'
@@ -49,7 +52,9 @@ export interface MathVerdict {
  * Whether responses give the gold answer. Verdicts depend on the pair alone, whatever was judged before or beside it, but
  * for the time limit.
  *
- * A verifier may hold threads; an idle one keeps no process alive. `close` ends them, as `await using` does.
+ * Nearly all are found at once, in some ten microseconds; answers are read and evaluated with a bound on the work, tens of
+ * milliseconds for the worst. Only the Compute Engine knows no bound and runs in threads that are killed at the limit. They
+ * start when first needed, and keep no process alive while idle. `close` ends them, as `await using` does.
  */
 export class MathVerifier {
   readonly mode: MathMode;
