@@ -5,13 +5,17 @@
 
 import type { KernelFamily } from '../numerics.js';
 import { type AttentionHeads, type AttentionOrder, attention as attentionOp } from '../ops/attention.js';
+import { combineExperts as combineExpertsOp } from '../ops/combineExperts.js';
 import { add as addOp } from '../ops/elementwise.js';
 import { embedding as embeddingOp, gatherRows as gatherRowsOp } from '../ops/embedding.js';
+import { type ExpertGroups, groupByExpert as groupByExpertOp } from '../ops/groupByExpert.js';
+import { groupedLinear as groupedLinearOp } from '../ops/groupedLinear.js';
 import { type HeadOrder, headNorm as headNormOp } from '../ops/headNorm.js';
 import { linear as linearOp } from '../ops/linear.js';
 import { type LinearLogprobOptions, linearLogprob as linearLogprobOp } from '../ops/linearLogprob.js';
 import { addRmsNorm as addRmsNormOp, rmsNorm as rmsNormOp } from '../ops/rmsNorm.js';
 import { type RopeOptions, rope as ropeOp } from '../ops/rope.js';
+import { route as routeOp, routerWeights } from '../ops/route.js';
 import { swiglu as swigluOp } from '../ops/swiglu.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Tape } from './tape.js';
@@ -161,4 +165,53 @@ export function linearLogprob(
   if (tape) tape.record('linearLogprob', { hidden, weight, targets, options }, [logprobs, lse, entropy]);
   else lse.dispose();
   return { logprobs, entropy };
+}
+
+/**
+ * The experts of each token and their weights. With `ids` these are given, as another pass chose them, and stay the
+ * caller's. The gradient reaches the logits through the weights; the choice has none.
+ */
+export function route(
+  tape: Tape | null,
+  logits: Tensor,
+  { k, normalize, ids: given }: { k: number; normalize: boolean; ids?: Tensor | undefined },
+): { ids: Tensor; weights: Tensor } {
+  const { ids, weights } = given
+    ? { ids: given, weights: routerWeights(logits, given, normalize) }
+    : routeOp(logits, k, normalize);
+  tape?.record('route', { logits, ids, normalize }, given ? [weights] : [weights, ids]);
+  return { ids, weights };
+}
+
+/** Integers, which have no gradient. */
+export function groupByExpert(tape: Tape | null, ids: Tensor, experts: number): ExpertGroups {
+  const groups = groupByExpertOp(ids, experts);
+  for (const t of Object.values(groups)) tape?.own(t);
+  return groups;
+}
+
+/** y_r = W_e x_r for the rows r of expert e; the weight is [E, N, K]. */
+export function groupedLinear(
+  tape: Tape | null,
+  x: Tensor,
+  weight: Weight,
+  offsets: Tensor,
+  options: { family: KernelFamily; splitK: number },
+): Tensor {
+  const out = groupedLinearOp(x, weight.packed ?? weight.value, offsets, options);
+  tape?.record('groupedLinear', { x, weight, offsets }, [out]);
+  return out;
+}
+
+/** The experts' outputs, weighted and added up for each token. */
+export function combineExperts(
+  tape: Tape | null,
+  y: Tensor,
+  weights: Tensor,
+  rows: Tensor,
+  { roundings }: { roundings: 1 | 3 },
+): Tensor {
+  const out = combineExpertsOp(y, weights, rows, roundings);
+  tape?.record('combineExperts', { y, weights, rows }, [out]);
+  return out;
 }

@@ -6,13 +6,16 @@
  */
 import { invalid } from '../errors.js';
 import { type AttentionHeads, attentionBackward } from '../ops/attention.js';
+import { combineExpertsBackward } from '../ops/combineExperts.js';
 import { embeddingBackward, scatterRows } from '../ops/embedding.js';
+import { groupedLinearInputGradient, groupedLinearWeightGradient } from '../ops/groupedLinear.js';
 import { type HeadOrder, headNormBackward } from '../ops/headNorm.js';
 import { linearInputGradient, linearWeightGradient } from '../ops/linear.js';
 import { type LinearLogprobOptions, linearLogprobBackward } from '../ops/linearLogprob.js';
 import { columnSum } from '../ops/reduce.js';
 import { addRmsNormBackward, rmsNormBackward } from '../ops/rmsNorm.js';
 import { type RopeOptions, ropeBackward } from '../ops/rope.js';
+import { routerWeightsBackward } from '../ops/route.js';
 import { swigluBackward } from '../ops/swiglu.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import type { Tensor } from '../tensor/tensor.js';
@@ -39,6 +42,9 @@ export interface Operands {
   gatherRows: { x: Tensor; index: Tensor };
   linearLogprob: { hidden: Tensor; weight: Weight; targets: Tensor; options: LinearLogprobOptions };
   reshape: { x: Tensor };
+  route: { logits: Tensor; ids: Tensor; normalize: boolean };
+  groupedLinear: { x: Tensor; weight: Weight; offsets: Tensor };
+  combineExperts: { y: Tensor; weights: Tensor; rows: Tensor };
 }
 
 export type Differentiable = keyof Operands;
@@ -128,4 +134,20 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
   },
 
   reshape: ({ x }, { incoming: [d] }, flow) => flow.add(x, flow.view(d!, x.shape)),
+
+  route: ({ logits, ids, normalize }, { incoming: [d] }, flow) =>
+    flow.add(logits, routerWeightsBackward(d!, logits, ids, normalize)),
+
+  groupedLinear: ({ x, weight, offsets }, { incoming: [d] }, flow) => {
+    weight.parameter.addGradient((gradient, accumulate) =>
+      groupedLinearWeightGradient(d!, x, offsets, gradient, accumulate),
+    );
+    flow.add(x, groupedLinearInputGradient(d!, weight.value, offsets));
+  },
+
+  combineExperts: ({ y, weights, rows }, { incoming: [d] }, flow) => {
+    const { dY, dWeights } = combineExpertsBackward(d!, y, weights, rows);
+    flow.add(y, dY);
+    flow.add(weights, dWeights);
+  },
 };

@@ -56,7 +56,7 @@ export class Weights implements Disposable {
   readonly #copies = new Map<Parameter, Copy>();
 
   /**
-   * @param packed parameters to keep packed, for `linear` alone (at the vector level that is in use now)
+   * @param packed parameters to keep packed, for `linear` and `groupedLinear` (at the vector level that is in use now)
    * @param both of these, those to keep as tensors, too
    */
   constructor(

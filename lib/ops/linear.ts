@@ -1,10 +1,9 @@
 import { checkInteger, invalid } from '../errors.js';
-import { vectorLevels } from '../native.js';
 import { familyNumber, type KernelFamily } from '../numerics.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { call, callOne, handleOf, type Tensor } from '../tensor/tensor.js';
 import { resultDtype } from './gemm.js';
-import { PackedWeight } from './packWeight.js';
+import { type PackedWeight, packedArguments } from './packWeight.js';
 
 /** Settings of {@link linear}. */
 export interface LinearOptions {
@@ -43,17 +42,10 @@ export function linear(
     checkInteger('linear', 'splitK', splitK, 0, 2 ** 30),
     resultDtype('linear', 'outDtype', outDtype, x),
     weights.length,
-    ...weights.flatMap((weight, i) =>
-      weight instanceof PackedWeight
-        ? [
-            weight.tensor.handle,
-            handleOf(biases?.[i]),
-            weight.rows,
-            weight.columns,
-            vectorLevels.indexOf(weight.vectorLevel),
-          ]
-        : [weight.handle, handleOf(biases?.[i]), -1, 0, 0],
-    ),
+    ...weights.flatMap((weight, i) => {
+      const [handle, ...packed] = packedArguments(weight);
+      return [handle, handleOf(biases?.[i]), ...packed];
+    }),
   ]);
 }
 

@@ -1,11 +1,12 @@
 import { invalid } from '../errors.js';
-import { addon, type VectorLevel } from '../native.js';
+import { addon, type VectorLevel, vectorLevels } from '../native.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { call, callOne, type Tensor } from '../tensor/tensor.js';
 
 /**
- * The weight [rows, columns] of a linear layer, laid out once as the products read it: {@link linear} takes it in place
- * of the tensor and gives the same bits, sooner, most of all for few rows. It holds memory of its own: dispose of it.
+ * The weight [rows, columns] of a linear layer, or those of a layer's experts, [experts, rows, columns], laid out once as
+ * the products read them: {@link linear}, or {@link groupedLinear}, takes it in place of the tensor and gives the same
+ * bits, sooner, most of all for few rows. It holds memory of its own: dispose of it.
  */
 export class PackedWeight implements Disposable {
   /** N of [N, K]: the columns of the product. */
@@ -17,13 +18,16 @@ export class PackedWeight implements Disposable {
   readonly vectorLevel: VectorLevel;
   /** The layout is the level's own: [panels, K in whole steps, columns of a panel]. */
   readonly tensor: Tensor;
+  /** Of the weight. */
+  readonly shape: readonly number[];
 
-  /** Packs `weight`, [N, K]. @throws InvalidArgumentError if it is not a matrix of a floating-point type */
+  /** Packs `weight`, [N, K] or [E, N, K]. @throws InvalidArgumentError for another shape, or int32 */
   constructor(weight: Tensor) {
     this.vectorLevel = addon.info().vectorLevel;
     this.tensor = callOne('packWeight', [weight.handle, 0]);
-    this.rows = weight.shape[0]!;
-    this.columns = weight.shape[1]!;
+    this.shape = weight.shape;
+    this.rows = weight.shape.at(-2)!;
+    this.columns = weight.shape.at(-1)!;
     this.dtype = weight.dtype as FloatDType;
   }
 
@@ -33,8 +37,9 @@ export class PackedWeight implements Disposable {
    * @throws InvalidArgumentError if `weight` has another shape or dtype, or the vector level has changed
    */
   update(weight: Tensor): void {
-    if (weight.shape[0] !== this.rows || weight.shape[1] !== this.columns)
-      invalid('PackedWeight', `weight of shape [${this.rows}, ${this.columns}]`, weight.shape);
+    const wanted = this.shape.join(', ');
+    if (weight.shape.join(', ') !== wanted)
+      invalid('PackedWeight', `weight of shape [${wanted}]`, weight.shape);
     const level = addon.info().vectorLevel;
     if (level !== this.vectorLevel)
       invalid('PackedWeight', `vector level ${this.vectorLevel}, as when packed`, level);
@@ -48,4 +53,11 @@ export class PackedWeight implements Disposable {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** @internal A weight as an op takes it: its handle, and what it is if it is packed. */
+export function packedArguments(weight: Tensor | PackedWeight): [number, number, number, number] {
+  if (!(weight instanceof PackedWeight)) return [weight.handle, -1, 0, 0];
+  const { tensor, rows, columns, vectorLevel } = weight;
+  return [tensor.handle, rows, columns, vectorLevels.indexOf(vectorLevel)];
 }

@@ -20,6 +20,10 @@ void registerEmbeddingBackward(Registry&);
 void registerEmbedding(Registry&);
 void registerPackWeight(Registry&);
 void registerAdamW(Registry&);
+void registerRoute(Registry&);
+void registerGroupByExpert(Registry&);
+void registerGroupedLinear(Registry&);
+void registerCombineExperts(Registry&);
 
 // rollout/ and training/
 void registerRolloutGemm(Registry&);
@@ -48,6 +52,10 @@ void registerCpuKernels(Registry& registry) {
   registerEmbedding(registry);
   registerPackWeight(registry);
   registerAdamW(registry);
+  registerRoute(registry);
+  registerGroupByExpert(registry);
+  registerGroupedLinear(registry);
+  registerCombineExperts(registry);
   registerRolloutGemm(registry);
   registerTrainingGemm(registry);
   registerRolloutLogSoftmax(registry);

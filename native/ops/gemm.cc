@@ -118,15 +118,8 @@ void linearOp(OpCall& call) {
     const auto level = VectorLevel(call.integer("packedLevel", 0, kVectorLevels - 1));
     call.expectDtype(weightName.c_str(), weight, x.dtype);
     if (packed >= 0) {
-      const VectorLevel now = call.context.vectorLevel;
-      call.expect(level == now, weightName + " to be packed at the vector level in use, " + nameOf(now),
-                  nameOf(level));
-      call.expect(packedK == k && weight.shape == packedShape(now, x.dtype, packed, k),
-                  wanted(weightName.c_str(), "[N, K]", "K", k), "a packed " + Shape{packed, packedK}.text());
-      const int64_t step = packedLayoutOf(now, x.dtype).stepLength;
-      call.expect(splitK % step == 0,
-                  "splitK to be a multiple of " + std::to_string(step) + " with packed weights",
-                  std::to_string(splitK));
+      expectPacked(call, weightName.c_str(), weight, {packed, packedK, level}, k, splitK,
+                   wanted(weightName.c_str(), "[N, K]", "K", k));
     } else {
       call.expectRank(weightName.c_str(), weight, 2, "[N, K]");
       call.expect(weight.shape[1] == k, wanted(weightName.c_str(), "[N, K]", "K", k), weight.shape.text());

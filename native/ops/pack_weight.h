@@ -1,8 +1,11 @@
 // The weight of a linear layer in the layout that the products read: packed once, used by many calls.
 //
 // [N, K] becomes panels of some columns of the product by all of k, k padded to whole steps. The layout is
-// the vector level's own and no promise: only linear reads it, at the level that packed it.
+// the vector level's own and no promise: only linear and groupedLinear read it, at the level that packed it.
+// Of weights [E, N, K] each is packed on its own, one behind the other.
 #pragma once
+#include <string>
+
 #include "core/dtype.h"
 #include "core/registry.h"
 #include "core/shape.h"
@@ -22,15 +25,25 @@ constexpr PackedLayout packedLayoutOf(VectorLevel level, DType dtype) {
 }
 
 struct PackWeightArgs {
-  const void* weight;  // [n, k]
-  void* packed;        // [panels][k in whole steps][columns]
-  int64_t n, k;
+  const void* weight;  // [experts, n, k]
+  void* packed;        // [experts][panels][k in whole steps][columns]
+  int64_t experts, n, k;
   DType dtype;
 };
 
+// What a packed weight is said to be.
+struct PackedClaim {
+  int64_t n, k;
+  VectorLevel level;
+  int64_t experts = 1;
+};
+
+struct Tensor;
 class OpCall;
 void packWeightOp(OpCall& call);
-// The shape of an [n, k] weight once packed.
-Shape packedShape(VectorLevel level, DType dtype, int64_t n, int64_t k);
+// Checks that a tensor is what it is said to be and that a product over k can read it; `wanted` is what the
+// message expects of its shape.
+void expectPacked(const OpCall& call, const char* name, const Tensor& packed, const PackedClaim& claim,
+                  int64_t k, int64_t splitK, const std::string& wanted);
 
 }  // namespace isopolicy

@@ -2,10 +2,13 @@
 #include "ops/adamw.h"
 #include "ops/attention.h"
 #include "ops/cast.h"
+#include "ops/combine_experts.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
 #include "ops/gemm.h"
 #include "ops/grad_stats.h"
+#include "ops/group_by_expert.h"
+#include "ops/grouped_linear.h"
 #include "ops/linear_logprob.h"
 #include "ops/log_softmax.h"
 #include "ops/memory.h"
@@ -15,6 +18,7 @@
 #include "ops/reduce.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
+#include "ops/route.h"
 #include "ops/sample.h"
 #include "ops/swiglu.h"
 
@@ -63,6 +67,16 @@ const Op kOps[] = {
     {"writeKvCache", writeKvCacheOp},
     {"pagedAttention", pagedAttentionOp},
     {"sample", sampleOp},
+    {"route", routeOp},
+    {"routerWeights", routerWeightsOp},
+    {"routerWeightsBackward", routerWeightsBackwardOp},
+    {"routerLoad", routerLoadOp},
+    {"groupByExpert", groupByExpertOp},
+    {"groupedLinear", groupedLinearOp},
+    {"groupedLinearInputGradient", groupedLinearInputGradientOp},
+    {"groupedLinearWeightGradient", groupedLinearWeightGradientOp},
+    {"combineExperts", combineExpertsOp},
+    {"combineExpertsBackward", combineExpertsBackwardOp},
 };
 const int kOpCount = int(sizeof(kOps) / sizeof(kOps[0]));
 

@@ -3,14 +3,18 @@ import {
   add,
   addRmsNorm,
   attention,
+  combineExperts,
   embedding,
   gatherRows,
+  groupByExpert,
+  groupedLinear,
   headNorm,
   linear,
   linearLogprob,
   reshape,
   rmsNorm,
   rope,
+  route,
   swiglu,
 } from '../../lib/autograd/functions.js';
 import { Parameter } from '../../lib/autograd/parameter.js';
@@ -23,6 +27,7 @@ import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { type Tensor, tensor } from '../../lib/tensor/tensor.js';
 import { referenceAttention } from '../support/attention.js';
 import { normals } from '../support/compare.js';
+import { mixture64 } from '../support/mixture.js';
 
 export const EPS = 1e-3;
 export const merged = { family: 'training', splitK: 0, blocks: [0] } as const;
@@ -150,6 +155,32 @@ function logprobs64(
     return row[target]! - largest - Math.log(row.reduce((sum, x) => sum + Math.exp(x - largest), 0));
   });
 }
+
+/** A mixture-of-experts layer of five experts, two a token. */
+function mixture(
+  { tape, input, weight }: Context,
+  options: { normalize: boolean; roundings: 1 | 3; ids?: Tensor },
+): Tensor {
+  const product = { family: 'training', splitK: 0 } as const;
+  const x = input('x');
+  const logits = linear(tape, x, weight('router'), null, merged);
+  const { ids, weights } = route(tape, logits, { k: 2, ...options });
+  const { rows, tokens, offsets } = groupByExpert(tape, ids, 5);
+  const sorted = gatherRows(tape, x, tokens);
+  const gateUp = groupedLinear(tape, sorted, weight('gateUp'), offsets, product);
+  const gated = swiglu(tape, gateUp, { roundings: 1, onlyReader: true });
+  const y = groupedLinear(tape, gated, weight('down'), offsets, product);
+  return combineExperts(tape, y, weights, rows, options);
+}
+const givenIds = [
+  [4, 0],
+  [1, 4],
+  [4, 4],
+  [0, 1],
+  [1, 0],
+  [4, 1],
+];
+const mixtureShapes = { x: [6, 4], router: [5, 4], gateUp: [5, 6, 4], down: [5, 4, 3] };
 
 export const attentionCase = { lengths: [3, 1, 4], numHeads: 4, numKvHeads: 2, headDim: 6 };
 const attentionShape = [8, 8 * 6] as const;
@@ -373,6 +404,29 @@ export const graphs: Readonly<Record<string, Graph>> = {
       return add(tape, square, linear(tape, reshape(tape, x, [3, 8]), weight('w'), null, merged));
     },
     reference: ({ x, w }) => linear64(x!, w!, 8).map((v) => 3 * v),
+  },
+  'mixture of experts: the largest logits, normalised weights': {
+    shapes: mixtureShapes,
+    run: (context) => mixture(context, { normalize: true, roundings: 1 }),
+    reference: ({ x, router, gateUp, down }) =>
+      mixture64(x!, 4, { router: router!, gateUp: gateUp!, down: down!, experts: 5, k: 2, normalize: true }),
+  },
+  'mixture of experts: given experts, some twice and some never, weights as they are': {
+    shapes: mixtureShapes,
+    run: (context) => {
+      const ids = context.tape!.own(context.ints(givenIds.flat()).reshape(6, 2));
+      return mixture(context, { normalize: false, roundings: 3, ids });
+    },
+    reference: ({ x, router, gateUp, down }) =>
+      mixture64(x!, 4, {
+        router: router!,
+        gateUp: gateUp!,
+        down: down!,
+        experts: 5,
+        k: 2,
+        normalize: false,
+        ids: givenIds,
+      }),
   },
   'outputs that nobody reads, alive and dead ends': {
     shapes: { x: [3, 6], w: [6], p: [6, 6] },

@@ -16,11 +16,16 @@
 #include "cpu/shared/gemm_tile.h"
 #include "cpu/shared/gemm_product.h"
 #include "cpu/shared/gemm_stream.h"
+#include "cpu/shared/gemm_group.h"
 // clang-format on
 
 namespace isopolicy::ISA_PASS {
 
 void rolloutGemm(const GemmArgs& args, Workers& workers) { multiply<2>(args, workers); }
+
+void rolloutGemms(DType in, int64_t count, FunctionRef<GemmArgs(int64_t)> productAt, Workers& workers) {
+  multiplyGroup<2>(in, count, productAt, workers);
+}
 
 }  // namespace isopolicy::ISA_PASS
 

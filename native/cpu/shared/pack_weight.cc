@@ -26,17 +26,19 @@ void packWeight(const PackWeightArgs& args, Workers& workers) {
     static_assert(packedLayoutOf(level, DTypeOf<T>::value).columns == Format::kColumns);
     static_assert(packedLayoutOf(level, DTypeOf<T>::value).stepLength == Format::kStepLength);
     const int64_t steps = quotientUp(args.k, Format::kStepLength);
-    const T* weight = static_cast<const T*>(args.weight);
-    workers.parallelFor(
-        quotientUp(args.n, Format::kColumns), 1 + (int64_t(1) << 15) / (Format::kColumns * (args.k + 1)),
-        [&](int64_t begin, int64_t end) {
-          for (int64_t panel = begin; panel < end; panel++) {
-            const int64_t column = panel * Format::kColumns;
-            const int64_t columns = lesser(Format::kColumns, args.n - column);
-            Format::packStored({weight + column * args.k, args.k, true, columns, args.k}, steps,
-                               static_cast<char*>(args.packed) + panel * steps * Format::kBytesStored);
-          }
-        });
+    const int64_t panels = quotientUp(args.n, Format::kColumns);
+    const T* weights = static_cast<const T*>(args.weight);
+    workers.parallelFor(args.experts * panels, 1 + (int64_t(1) << 15) / (Format::kColumns * (args.k + 1)),
+                        [&](int64_t begin, int64_t end) {
+                          for (int64_t panel = begin; panel < end; panel++) {
+                            const T* weight = weights + panel / panels * args.n * args.k;
+                            const int64_t column = panel % panels * Format::kColumns;
+                            const int64_t columns = lesser(Format::kColumns, args.n - column);
+                            Format::packStored(
+                                {weight + column * args.k, args.k, true, columns, args.k}, steps,
+                                static_cast<char*>(args.packed) + panel * steps * Format::kBytesStored);
+                          }
+                        });
   });
 }
 

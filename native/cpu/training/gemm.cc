@@ -14,11 +14,16 @@
 #include "cpu/shared/gemm_tile.h"
 #include "cpu/shared/gemm_product.h"
 #include "cpu/shared/gemm_stream.h"
+#include "cpu/shared/gemm_group.h"
 // clang-format on
 
 namespace isopolicy::ISA_PASS {
 
 void trainingGemm(const GemmArgs& args, Workers& workers) { multiply<1>(args, workers); }
+
+void trainingGemms(DType in, int64_t count, FunctionRef<GemmArgs(int64_t)> productAt, Workers& workers) {
+  multiplyGroup<1>(in, count, productAt, workers);
+}
 
 void trainingLinearInputGradient(const LinearInputGradientArgs& args, Workers& workers) {
   // The sums of all but the last product are kept in fp32: in dx itself where that is fp32.
