@@ -14,11 +14,10 @@ const ORDER_STREAM = 1;
 /** The usual names of columns, in the order in which they are looked for. */
 export const promptColumns: readonly string[] = ['problem', 'question', 'prompt'];
 export const answerColumns: readonly string[] = ['answer', 'reward_model.ground_truth'];
-const ID_COLUMNS: readonly string[] = ['unique_id', 'id'];
 
 /** A problem in normal form. */
 export interface Problem {
-  /** Its own id where the data set has a column of them, otherwise its place, counted from 0. */
+  /** Its place in the data set, counted from 0, or what a column of ids has. No two are alike. */
   readonly id: string;
   /** The text of a question, or a conversation that ends where the model answers. */
   readonly prompt: string | readonly ChatMessage[];
@@ -31,7 +30,7 @@ export interface ProblemOptions {
   readonly promptColumn?: string;
   /** Column of the answer; default the first of {@link answerColumns} that there is. */
   readonly answerColumn?: string;
-  /** Column of ids; default `unique_id` or `id` where there is one. */
+  /** Column of ids; without one, a problem's id is its place. */
   readonly idColumn?: string;
   /** How many problems to take, drawn by `seed`, in the order of the data set; default all. */
   readonly count?: number;
@@ -53,8 +52,7 @@ export async function loadProblems(dataset: Dataset, options: ProblemOptions = {
   if (count !== undefined) checkInteger(DATA, 'count', count, 1);
   const prompt = findColumn(dataset, 'prompt', promptColumn, promptColumns);
   const answer = findColumn(dataset, 'answer', answerColumn, answerColumns);
-  const hasIds = idColumn !== undefined || ID_COLUMNS.some((name) => dataset.columns.includes(name));
-  const id = hasIds ? findColumn(dataset, 'ids', idColumn, ID_COLUMNS) : undefined;
+  const id = idColumn === undefined ? undefined : findColumn(dataset, 'ids', idColumn, []);
 
   const problems: Problem[] = [];
   const places = new Map<string, string>();

@@ -2,9 +2,9 @@
  * Text to token ids and back, with the tokenizer of a model's folder.
  *
  * Ids that a model has sampled are carried as they are, from the rollout to the training engine: text is made of them
- * for people and verifiers, and is never encoded again. Encoding is no inverse of decoding (two rows of tokens can have
- * one text, bytes that are no UTF-8 have none), so a policy scored on re-encoded text would be scored on tokens that it
- * did not sample, and the importance ratios of half of the responses would be wrong in silence.
+ * for people and verifiers, and is never encoded again. Encoding is no inverse of decoding: two rows of tokens can have
+ * one text, and bytes that are no UTF-8 have none. A policy scored on text encoded again would be scored on tokens that
+ * it did not sample, and nothing would say that the ratios of such responses are wrong.
  */
 import { join } from 'node:path';
 import { InvalidArgumentError, invalid } from '../errors.js';

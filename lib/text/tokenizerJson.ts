@@ -54,7 +54,6 @@ export function checkTokenizerJson(path: string, file: Json): TokenizerJson {
   });
   checkSteps(path, 'pre_tokenizer', preTokenizer, 'pretokenizers', {
     ByteLevel: isFine,
-    Digits: isFine,
     Metaspace: (step) => step.split === false || 'split: false',
     // Pieces between matches are dropped only where they are said to be; what is left is cut around each match.
     Split: (step) =>

@@ -42,10 +42,9 @@ describe('problems', () => {
     assert.deepEqual(await load([{ extra: { text: 'q' }, 'a.b': 3, key: 9 }], named), [
       { id: '9', prompt: 'q', answers: ['3'] },
     ]);
-    assert.deepEqual(
-      (await load([{ problem: 'q', answer: 1, unique_id: 'test/1.json' }]))[0]!.id,
-      'test/1.json',
-    );
+    const own = [{ problem: 'q', answer: 1, id: 'test/1.json' }];
+    assert.equal((await load(own, { idColumn: 'id' }))[0]!.id, 'test/1.json');
+    assert.equal((await load(own))[0]!.id, '0');
   });
 
   it('come from tables alike', async () => {
@@ -145,7 +144,10 @@ describe('problems', () => {
 
   it('have ids that differ', async () => {
     const rows = [1, 2, 1].map((id) => ({ problem: 'q', answer: 1, id }));
-    await assert.rejects(load(rows), refuses(/line 3 of .* to have another id than line 1 of .*, got "1"/));
+    await assert.rejects(
+      load(rows, { idColumn: 'id' }),
+      refuses(/line 3 of .* to have another id than line 1 of .*, got "1"/),
+    );
   });
 
   it('can be a part, drawn by the seed, in their order', async () => {
