@@ -5,8 +5,8 @@
  * The engine reads much that is no formula, drops conditions under a sum and estimates limits and integrals; so only the
  * operations below count, and every value is held to its digits.
  */
+import { createRequire } from 'node:module';
 import { parentPort } from 'node:worker_threads';
-import { ComputeEngine } from '@cortex-js/compute-engine';
 import { add, divide, multiply, negate, one, parseDecimal, type Rational, sign } from './rational.js';
 
 export interface Question {
@@ -45,8 +45,25 @@ const POINTS: readonly (readonly number[])[] = [
   [4, 9, 11],
 ];
 
-type Formula = ReturnType<ComputeEngine['parse']>;
+/** What is used of the engine here; its own type files do not compile under TypeScript's rules for Node. */
+interface Formula {
+  readonly isValid: boolean;
+  readonly json: unknown;
+  subs(values: Readonly<Record<string, Formula>>): Formula;
+  N(): Formula;
+  toString(): string;
+}
 
+interface Engine {
+  precision: number;
+  tolerance: number;
+  parse(latex: string): Formula;
+  number(value: number): Formula;
+}
+
+const { ComputeEngine } = createRequire(import.meta.url)('@cortex-js/compute-engine') as {
+  readonly ComputeEngine: new () => Engine;
+};
 const engine = new ComputeEngine();
 engine.precision = PRECISION;
 // What is smaller counts as zero, by default below 1e-10.
