@@ -9,6 +9,14 @@ export { type Differentiable, gradients } from './autograd/gradients.js';
 export { Parameter } from './autograd/parameter.js';
 export { Tape } from './autograd/tape.js';
 export { type Weight, Weights } from './autograd/weights.js';
+export { type Dataset, type DatasetOptions, openDataset } from './data/dataset.js';
+export { loadProblems, type Problem, type ProblemOptions, ProblemOrder } from './data/problems.js';
+export {
+  encodePrompt,
+  type PromptTemplate,
+  promptTemplate,
+  promptTemplates,
+} from './data/promptTemplates.js';
 export {
   DeviceError,
   type ErrorCode,
@@ -29,6 +37,7 @@ export { type HeadroomConfig, type HeadroomSummary, measureHeadroom } from './in
 export { climbLadder, type LadderConfig, type LadderSummary } from './instruments/ladder.js';
 export { type ProfileConfig, type ProfileSummary, profileMismatch } from './instruments/profile.js';
 export { type SimulationSummary, simulateCorrections } from './instruments/simulate.js';
+export { CheckpointFiles, openCheckpoint, writeCheckpoint } from './io/checkpointFiles.js';
 export { type MetricsRecord, RunDirectory, readMetrics } from './io/runDirectory.js';
 export { openSafetensors, SafetensorsFile, writeSafetensors } from './io/safetensors.js';
 export { bootstrap, type Interval } from './mismatch/bootstrap.js';
@@ -43,6 +52,8 @@ export {
 } from './mismatch/metrics.js';
 export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './models/config.js';
 export { Decoder } from './models/decoder.js';
+export { type LoadedModel, type LoadOptions, loadModel, readHuggingFaceConfig } from './models/loadModel.js';
+export { type SaveOptions, saveModel } from './models/saveModel.js';
 export type { Scores, TokenSequence } from './models/sequences.js';
 export type { Forward } from './nn/forward.js';
 export {
@@ -63,17 +74,27 @@ export {
   pageSize,
   writeKvCache,
 } from './ops/attention.js';
+export { combineExperts, combineExpertsBackward } from './ops/combineExperts.js';
 export { accumulate, add, multiply, scale } from './ops/elementwise.js';
 export { embedding, embeddingBackward, gatherRows, scatterRows } from './ops/embedding.js';
 export { type GemmOptions, gemm } from './ops/gemm.js';
 export { type GradientStats, gradientStats } from './ops/gradStats.js';
+export { type ExpertGroups, groupByExpert } from './ops/groupByExpert.js';
+export {
+  type GroupedLinearOptions,
+  groupedLinear,
+  groupedLinearInputGradient,
+  groupedLinearWeightGradient,
+} from './ops/groupedLinear.js';
 export { linear, linearInputGradient, linearWeightGradient } from './ops/linear.js';
 export { linearLogprob, linearLogprobBackward } from './ops/linearLogprob.js';
+export { type LoadBalance, loadBalance } from './ops/loadBalance.js';
 export { chosenLogprobs, logSoftmax, logSoftmaxBackward } from './ops/logSoftmax.js';
 export { PackedWeight } from './ops/packWeight.js';
 export { columnSum, reduce } from './ops/reduce.js';
 export { addRmsNorm, addRmsNormBackward, rmsNorm, rmsNormBackward } from './ops/rmsNorm.js';
 export { rope, ropeBackward, ropeTable } from './ops/rope.js';
+export { route, routerLoad, routerWeights, routerWeightsBackward } from './ops/route.js';
 export { type SampleOptions, sample } from './ops/sample.js';
 export { swiglu, swigluBackward } from './ops/swiglu.js';
 export { CounterRandom, philox } from './random.js';
@@ -139,6 +160,13 @@ export { openSubject, type Subject, type SubjectSource, subjectPrompts } from '.
 export { teach } from './sanity/supervised.js';
 export { judge, type Verdict } from './sanity/verdict.js';
 export { createTask, type Task } from './tasks/index.js';
+export { mathEqual } from './tasks/math/equal.js';
+export {
+  type MathVerdict,
+  MathVerifier,
+  type MathVerifierOptions,
+  mathVerifierVersion,
+} from './tasks/math/verifier.js';
 export {
   checkFloatDtype,
   type DType,
@@ -165,6 +193,9 @@ export {
   view,
   zeros,
 } from './tensor/tensor.js';
+export { type ChatMessage, type ChatOptions, ChatTemplate, loadChatTemplate } from './text/chatTemplate.js';
+export { TextStream, type TextStreamOptions } from './text/textStream.js';
+export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
 export { AdamW, type AdamWOptions } from './training/adamW.js';
 export { loadCheckpoint, loadWeights, saveCheckpoint, saveWeights } from './training/checkpoint.js';
 export { type StepResult, TrainingEngine, type TrainingOptions } from './training/engine.js';
