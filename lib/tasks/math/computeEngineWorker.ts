@@ -5,7 +5,6 @@
  * The engine reads much that is no formula, drops conditions under a sum and estimates limits and integrals; so only the
  * operations below count, and every value is held to its digits.
  */
-import { createRequire } from 'node:module';
 import { parentPort } from 'node:worker_threads';
 import { add, divide, multiply, negate, one, parseDecimal, type Rational, sign } from './rational.js';
 
@@ -61,9 +60,10 @@ interface Engine {
   number(value: number): Formula;
 }
 
-const { ComputeEngine } = createRequire(import.meta.url)('@cortex-js/compute-engine') as {
-  readonly ComputeEngine: new () => Engine;
-};
+/** No literal below, or the compiler would read those files. */
+const ENGINE: string = '@cortex-js/compute-engine';
+
+const { ComputeEngine } = (await import(ENGINE)) as { readonly ComputeEngine: new () => Engine };
 const engine = new ComputeEngine();
 engine.precision = PRECISION;
 // What is smaller counts as zero, by default below 1e-10.

@@ -89,10 +89,8 @@ describe('MathVerifier', () => {
     const verifier = new MathVerifier({ threads: 2, timeLimit: 300 });
     let turns = 0;
     const timer = setInterval(() => turns++, 1);
-    const verdicts = await Promise.all(
-      [1, 2, 3].map((gold) => verifier.verify(`\\boxed{${ENDLESS}}`, `${gold}`)),
-    );
-    clearInterval(timer);
+    const asked = [1, 2, 3].map((gold) => verifier.verify(`\\boxed{${ENDLESS}}`, `${gold}`));
+    const verdicts = await Promise.all(asked).finally(() => clearInterval(timer));
     assert.deepEqual(
       verdicts.map(({ correct, how }) => [correct, how]),
       [1, 2, 3].map(() => [false, 'time limit']),
