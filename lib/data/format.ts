@@ -1,7 +1,7 @@
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { invalid } from '../errors.js';
-import { isLfsPointer, LFS_ADVICE } from '../text/modelFile.js';
+import { isLfsPointer, LFS_ADVICE } from '../io/regularFile.js';
 import { DATA } from './row.js';
 
 /** The families of files: JSON lines and arrays; Arrow streams and files; Parquet. */

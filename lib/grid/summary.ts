@@ -143,7 +143,10 @@ function groupOf(runs: readonly CellRun[], commonSteps: number): GridGroup {
     peakAccuracy: spread(summaries.map((s) => s.peakAccuracy)),
     passed: summaries.filter((s) => s.passed).length,
     collapsedAt: summaries.flatMap((s) => (s.collapsedAtStep === null ? [] : [s.collapsedAtStep])),
-    recovered: summaries.filter((s) => s.recovered).length,
+    // Runs of before it was judged don't tell.
+    ...(summaries.every((s) => s.recovered !== undefined) && {
+      recovered: summaries.filter((s) => s.recovered).length,
+    }),
     meanAbsLogRatio: spread(summaries.map((s) => s.mismatch?.meanAbsLogRatio ?? Number.NaN)),
     startSpread: meanOf('mismatch/seqLogRatioStd', START_STEPS),
     meanAccuracy: meanOf('train/reward', commonSteps),

@@ -3,6 +3,17 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { invalid } from '../errors.js';
 
 const LFS_POINTER = 'version https://git-lfs';
+
+/** What is said of a file that git left behind in place of a large one. */
+export const LFS_ADVICE = 'a Git LFS pointer (fetch the real file: git lfs pull)';
+
+/** Whether text or bytes are a Git LFS pointer: the first line of one, in ASCII. */
+export function isLfsPointer(start: string | Uint8Array): boolean {
+  const text =
+    typeof start === 'string' ? start : Buffer.from(start.subarray(0, LFS_POINTER.length)).toString('latin1');
+  return text.startsWith(LFS_POINTER);
+}
+
 /** Largest single read: Linux and Node both stop short of 2 GiB. */
 const MAX_READ_BYTES = 2 ** 30;
 
@@ -33,9 +44,7 @@ export async function openRegularFile(where: string, path: string): Promise<Regu
     const opened = { file, path, size: stat.size };
     const start = new Uint8Array(Math.min(stat.size, LFS_POINTER.length));
     await readFully(where, opened, start, 0);
-    if (new TextDecoder('latin1').decode(start) === LFS_POINTER) {
-      invalid(where, `${path} to hold its content`, 'a Git LFS pointer (fetch the real file: git lfs pull)');
-    }
+    if (isLfsPointer(start)) invalid(where, `${path} to hold its content`, LFS_ADVICE);
     return opened;
   } catch (error) {
     await file.close();

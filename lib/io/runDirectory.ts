@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import { checkInteger, InvalidArgumentError, invalid } from '../errors.js';
 import { atomicWrite, atomicWriteFile, syncFolder } from './atomicWrite.js';
 import { exists, makeFolder, makeWritableFolder } from './folder.js';
+import { isObject } from './jsonFile.js';
 
 /** Version of the folder's layout and of config.json; another one is refused. */
 export const RUN_FORMAT_VERSION = 1;
@@ -347,10 +348,6 @@ function restoreNonFinite(record: SampleRecord): MetricsRecord {
     if (value === 'NaN' || value === 'Infinity' || value === '-Infinity') numbers[key] = Number(value);
   }
   return numbers as unknown as MetricsRecord;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** The lines of a log with their records. The last line may be damaged and is then left out; any other throws. */

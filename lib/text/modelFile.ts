@@ -1,17 +1,6 @@
 import { readFile, stat } from 'node:fs/promises';
 import { invalid } from '../errors.js';
-
-const LFS_POINTER = 'version https://git-lfs';
-
-/** What is said of a file that git left behind in place of a large one. */
-export const LFS_ADVICE = 'a Git LFS pointer (fetch the real file: git lfs pull)';
-
-/** Whether text or bytes are a Git LFS pointer: the first line of one, in ASCII. */
-export function isLfsPointer(start: string | Uint8Array): boolean {
-  const text =
-    typeof start === 'string' ? start : Buffer.from(start.subarray(0, LFS_POINTER.length)).toString('latin1');
-  return text.startsWith(LFS_POINTER);
-}
+import { isLfsPointer, LFS_ADVICE } from '../io/regularFile.js';
 
 /** Expects `folder` to be a folder that is there. */
 export async function checkModelFolder(where: string, folder: string): Promise<void> {
