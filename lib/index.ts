@@ -138,6 +138,7 @@ export { type OpenedSource, openModelSource, openProblems } from './rl/openModel
 export { type PresetName, presetNames, presets } from './rl/presets.js';
 export { createProblemSet, type ProblemSet, type ProblemSetOptions } from './rl/problemSet.js';
 export { effectiveSampleSize } from './rl/ratios.js';
+export { readRecording, recordedSteps, type StepRecording } from './rl/recording.js';
 export {
   type StepLogprobs,
   Trainer,
@@ -169,7 +170,6 @@ export { type BaseConfig, type BaseOptions, resolveBaseOptions } from './sanity/
 export { resolveSanityOptions, type SanityConfig, type SanityOptions } from './sanity/config.js';
 export { measureMismatch } from './sanity/effect.js';
 export { buildPerfectibleSet, type PerfectibleSet } from './sanity/perfectible.js';
-export { readRecording, recordedSteps, type StepRecording } from './sanity/recording.js';
 export { runSanity, type SanityEvent, type SanitySummary } from './sanity/run.js';
 export { openSubject, type Subject, type SubjectSource, subjectPrompts } from './sanity/subject.js';
 export { teach } from './sanity/supervised.js';

@@ -1,4 +1,4 @@
-import type { StepRecord } from '../sanity/record.js';
+import type { StepRecord } from '../rl/record.js';
 import type { SanityEvent } from '../sanity/run.js';
 import { formatClock, formatCount, formatNumber, formatScale, formatShare } from './format.js';
 import type { ProgressLine } from './progress.js';

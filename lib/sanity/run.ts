@@ -1,17 +1,24 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DeviceError, InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
-import { type Checkpoint, type RunDirectory, readMetrics } from '../io/runDirectory.js';
-import { TensorBoardWriter } from '../io/tensorboard.js';
-import { EarlyWarning, type Warning } from '../mismatch/earlyWarning.js';
+import type { RunDirectory } from '../io/runDirectory.js';
+import type { Warning } from '../mismatch/earlyWarning.js';
 import { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Algorithm } from '../rl/batch.js';
 import { taskEnvironment } from '../rl/environment.js';
 import { loadAlgorithm } from '../rl/load.js';
+import {
+  type MismatchSummary,
+  meanMismatch,
+  type StepRecord,
+  summarizeMismatch,
+  WINDOW,
+} from '../rl/record.js';
 import { Trainer } from '../rl/trainer.js';
+import { findStart, type LoopResult, recordsBefore, trainingLoop } from '../rl/trainingLoop.js';
 import { RolloutEngine } from '../rollout/engine.js';
 import { createTask } from '../tasks/index.js';
 import type { Task } from '../tasks/task.js';
@@ -22,16 +29,7 @@ import { decoderConfig } from './baseConfig.js';
 import { engineNumerics, type SanityConfig } from './config.js';
 import { effectSettings, measureMismatch, type Setting } from './effect.js';
 import type { PerfectibleSet } from './perfectible.js';
-import {
-  type MismatchSummary,
-  meanMismatch,
-  recordOf,
-  type StepRecord,
-  summarizeMismatch,
-  warningInput,
-} from './record.js';
-import { writeRecording } from './recording.js';
-import { judge, type Verdict, WINDOW, windowMean } from './verdict.js';
+import { judge, type Verdict } from './verdict.js';
 
 export interface SanitySummary extends Verdict {
   readonly steps: number;
@@ -87,7 +85,6 @@ export interface RunOptions {
 }
 
 const SET_FILE = 'set.json';
-const SAMPLES_SHOWN = 2;
 const EFFECT_SEQUENCES = 512;
 /** Draw names beyond those of any step. */
 const EFFECT_PROMPTS = 2 ** 30;
@@ -107,9 +104,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   if (options.tensorboard !== undefined) {
     await makeWritableFolder('sanity', 'tensorboard', options.tensorboard);
   }
-  const checkpoint = await directory.latestCheckpoint();
-  if (checkpoint) await checkLogOf(directory, checkpoint);
-  else await directory.truncateMetrics(0);
+  const checkpoint = await findStart('sanity', directory);
   const start = checkpoint
     ? {
         model: new Decoder(decoderConfig(config), { seed: config.baseSeed }),
@@ -143,74 +138,40 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     directory.saveCheckpoint(step, (dir) => saveCheckpoint(dir, model, training));
 
   const records: StepRecord[] = [];
-  let secondsBefore = 0;
   if (checkpoint) {
     await loadCheckpoint(checkpoint.path, model, training);
-    await directory.truncateMetrics(checkpoint.step);
-    for (const record of await readMetrics(directory.path)) records.push(record as StepRecord);
-    secondsBefore = records.at(-1)?.['time/total_s'] ?? 0;
+    records.push(...(await recordsBefore(directory, checkpoint)));
     report?.({ kind: 'resume', step: checkpoint.step });
   } else if (!signal?.aborted) {
     await save(0);
   }
+  const secondsBefore = records.at(-1)?.['time/total_s'] ?? 0;
+  const seconds = () => secondsBefore + (performance.now() - started) / 1e3;
 
   const responsesPerStep = config.promptsPerStep * config.groupSize;
-  const rewards = records.map((record) => record['train/reward']!);
-  const watch = new EarlyWarning();
-  for (const record of records) watch.add(warningInput(record));
-  let step = checkpoint?.step ?? 0;
-  let divergence: string | undefined;
-  if (!signal?.aborted || checkpoint) {
+  // Where the making of the base was interrupted there is nothing to train on.
+  const nothing: LoopResult = { step: 0, records: [], rewards: [], measured: {}, warning: null };
+  const run = () => {
     const prompts = set.indices.map((index) => task.problem(config.baseSeed, index));
-    const environment = taskEnvironment(task, prompts);
-    const trainer = new Trainer(rollout, training, environment, { ...config, algorithm });
-    const passed = () => config.stopWhenPassed && judge(rewards, responsesPerStep).passed;
-    let saved = step;
-    let tracker: TensorBoardWriter | undefined;
-    while (step < config.steps && !signal?.aborted && !passed()) {
-      const result = await trainer.step(step).catch((error: unknown) => {
-        divergence = divergenceOf(error);
-        return null;
-      });
-      if (result === null) break;
-      rewards.push(result.reward);
-      const record = recordOf(result, {
-        window: windowMean(rewards, step),
-        overflows: training.scaler.state().overflows,
-        lossScale: training.scaler.scale,
-        warned: watch.add(result.mismatch) !== null,
-        totalSeconds: secondsBefore + (performance.now() - started) / 1e3,
-      });
-      records.push(record);
-      await directory.appendMetrics(record);
-      if (options.tensorboard !== undefined) {
-        tracker ??= await TensorBoardWriter.open(options.tensorboard);
-        const { step: _, ...scalars } = record;
-        await tracker.scalars(step, scalars);
-      }
-      for (const { prompt, completion, reward } of result.trajectories.slice(0, SAMPLES_SHOWN)) {
-        await directory.appendSample({
-          step,
-          prompt: task.format(prompt),
-          response: task.format(completion.tokens),
-          reward,
-          finishReason: completion.finishReason,
-        });
-      }
-      if (config.recordEvery > 0 && step % config.recordEvery === 0) {
-        const rewardsOfStep = result.trajectories.map(({ reward }) => reward);
-        await writeRecording(directory.path, step, result.logprobs, rewardsOfStep);
-      }
-      report?.({ kind: 'step', record, steps: config.steps });
-      step++;
-      if (step % config.checkpointEvery === 0) {
-        await save(step);
-        saved = step;
-      }
-    }
-    if (saved !== step) await save(step);
-    await tracker?.close();
-  }
+    return trainingLoop({
+      directory,
+      trainer: new Trainer(rollout, training, taskEnvironment(task, prompts), { ...config, algorithm }),
+      scaler: training.scaler,
+      records,
+      steps: config.steps,
+      format: (tokens) => task.format(tokens),
+      save,
+      saves: (step) => step % config.checkpointEvery === 0,
+      recordEvery: config.recordEvery,
+      ended: (rewards) => config.stopWhenPassed && judge(rewards, responsesPerStep).passed,
+      seconds,
+      tensorboard: options.tensorboard,
+      signal,
+      report: (record) => report?.({ kind: 'step', record, steps: config.steps }),
+    });
+  };
+  const loop = signal?.aborted && !checkpoint ? nothing : await run();
+  const { step, rewards, divergence } = loop;
 
   const judged = judge(rewards, responsesPerStep);
   const verdict =
@@ -230,7 +191,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
   const summary: SanitySummary = {
     ...verdict,
     steps: step,
-    seconds: secondsBefore + (performance.now() - started) / 1e3,
+    seconds: seconds(),
     precision: { training: config.trainingPrecision, rollout: config.rolloutPrecision },
     algorithm: config.algorithm,
     numerics: config.numerics,
@@ -238,38 +199,20 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     seed: config.seed,
     interrupted,
     ...(divergence !== undefined && { divergence }),
-    mismatch: records.length === 0 ? null : meanMismatch(records.slice(-WINDOW)),
+    mismatch: loop.records.length === 0 ? null : meanMismatch(loop.records.slice(-WINDOW)),
     lossScale: {
       final: training.scaler.scale,
       overflows: training.scaler.state().overflows,
-      lostUpdates: total(records, 'train/skipped_updates'),
-      savedUpdates: total(records, 'train/saved_updates'),
-      savedResponses: total(records, 'train/saved_responses'),
+      lostUpdates: total(loop.records, 'train/skipped_updates'),
+      savedUpdates: total(loop.records, 'train/saved_updates'),
+      savedResponses: total(loop.records, 'train/saved_responses'),
     },
-    warning: watch.warning,
+    warning: loop.warning,
     set: { problems: set.indices.length, tried: set.tried, baseAccuracy: set.accuracy },
     effect,
   };
   await directory.writeSummary(summary);
   return summary;
-}
-
-/** A checkpoint goes on from the log of all steps before it: a kill leaves that whole, a disk or an editor may not. */
-async function checkLogOf(directory: RunDirectory, { step, path }: Checkpoint): Promise<void> {
-  const before = (await readMetrics(directory.path)).filter((record) => record.step < step).length;
-  if (before !== step) {
-    throw new InvalidArgumentError(
-      `[sanity] expected metrics.jsonl to have the ${step} steps before the newest checkpoint, got ${before} of them, ` +
-        `in ${directory.path}: remove ${path} to go on from the checkpoint before it`,
-    );
-  }
-}
-
-/** What an error tells of a policy whose logits are not finite; any other error is thrown on. */
-function divergenceOf(error: unknown): string {
-  if (error instanceof DeviceError && error.message.startsWith('[sample] expected logits'))
-    return error.message;
-  throw error;
 }
 
 function total(records: readonly StepRecord[], key: string): number {

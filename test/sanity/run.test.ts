@@ -6,11 +6,12 @@ import path from 'node:path';
 import { after, describe, it } from 'node:test';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { RunDirectory } from '../../lib/io/runDirectory.js';
+import { windowMean } from '../../lib/rl/record.js';
 import { memory } from '../../lib/runtime.js';
 import type { SanityConfig } from '../../lib/sanity/config.js';
 import { runSanity, type SanityEvent, type SanitySummary } from '../../lib/sanity/run.js';
 import { SET_PROBLEMS } from '../../lib/sanity/supervised.js';
-import { judge, windowMean } from '../../lib/sanity/verdict.js';
+import { judge } from '../../lib/sanity/verdict.js';
 import { createTask } from '../../lib/tasks/index.js';
 import { tinyConfig } from './tiny.js';
 
