@@ -38,7 +38,10 @@ type Defaulted = 'template' | 'verifier' | 'maxPromptLength' | 'responseLength' 
 export type ModelSource = Omit<ModelSourceOptions, Defaulted> & Required<Pick<ModelSourceOptions, Defaulted>>;
 
 /** The same without a verifier, for what needs no rewards; without data the prompts are the built-in `questions`. */
-export type PromptSource = Omit<ModelSource, 'data' | 'verifier'> & { readonly data?: string; readonly verifier?: never };
+export type PromptSource = Omit<ModelSource, 'data' | 'verifier'> & {
+  readonly data?: string;
+  readonly verifier?: never;
+};
 
 /** Names of all options. */
 export const modelSourceKeys: readonly (keyof ModelSourceOptions)[] = [
@@ -104,6 +107,10 @@ export function resolvePromptSource(
   where: string,
   options: Omit<ModelSourceOptions, 'data' | 'verifier'> & { readonly data?: string },
 ): PromptSource {
-  const { data, verifier: _, ...source } = resolveModelSource(where, { ...options, data: options.data ?? '.' });
+  const {
+    data,
+    verifier: _,
+    ...source
+  } = resolveModelSource(where, { ...options, data: options.data ?? '.' });
   return options.data === undefined ? source : { ...source, data };
 }

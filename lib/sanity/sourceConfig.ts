@@ -7,7 +7,7 @@ import {
   resolveModelSource,
 } from '../rl/modelSource.js';
 import { checkFloatDtype, type FloatDType } from '../tensor/dtype.js';
-import { baseKeys } from './baseConfig.js';
+import { type BaseConfig, baseKeys } from './baseConfig.js';
 import { type FilterConfig, type FilterOptions, filterKeys, resolveFilterOptions } from './filterConfig.js';
 
 /** What a run on a checkpoint and a data set starts from: the model as it is, and the problems that it solves sometimes. */
@@ -50,11 +50,6 @@ export function resolveSourceOptions(where: string, options: SourceOptions): Sou
   return { source: source!, ...filter!, baseSeed: baseSeed!, filterPrecision: filterPrecision! };
 }
 
-/** The part of a configuration that makes its set. */
-export function sourceConfigOf(config: SourceConfig): SourceConfig {
-  return Object.fromEntries(sourceKeys.map((key) => [key, config[key]])) as unknown as SourceConfig;
-}
-
 function isSourceKey(key: string): boolean {
   return (sourceKeys as readonly string[]).includes(key);
 }
@@ -64,4 +59,9 @@ export function sourceName({ model, data, split }: ModelSource | PromptSource): 
   const on =
     data === undefined ? 'built-in questions' : `${basename(data, extname(data))}${split ? `/${split}` : ''}`;
   return `${basename(model)} on ${on}`;
+}
+
+/** What records and charts call the problems of a run: a task's spec, or a model and its data set. */
+export function taskName(config: BaseConfig | SourceConfig): string {
+  return 'source' in config ? sourceName(config.source) : config.task;
 }
