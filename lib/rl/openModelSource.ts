@@ -29,8 +29,8 @@ export async function openModelSource(source: ModelSource): Promise<OpenedSource
   const maxLength = Math.max(...problems.prompts.map(({ length }) => length)) + source.responseLength;
   if (maxLength > maxPositionEmbeddings) {
     await problems[Symbol.asyncDispose]();
-    const what = `the longest prompt and responseLength = ${source.responseLength} within the model's context of ${maxPositionEmbeddings}`;
-    invalid('modelSource', what, `${maxLength} tokens`);
+    const what = `the longest prompt and responseLength = ${source.responseLength} to be within the model's context of ${maxPositionEmbeddings} tokens`;
+    invalid('modelSource', what, maxLength);
   }
   return { text, problems, maxLength, [Symbol.asyncDispose]: () => problems[Symbol.asyncDispose]() };
 }
