@@ -212,7 +212,7 @@ export { type ChatMessage, type ChatOptions, ChatTemplate, loadChatTemplate } fr
 export { TextStream, type TextStreamOptions } from './text/textStream.js';
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
 export { AdamW, type AdamWOptions } from './training/adamW.js';
-export { loadCheckpoint, loadWeights, saveCheckpoint, saveWeights } from './training/checkpoint.js';
+export { type CheckpointSource, loadCheckpoint, saveCheckpoint } from './training/checkpoint.js';
 export { type StepResult, TrainingEngine, type TrainingOptions } from './training/engine.js';
 export {
   createLossScaler,

@@ -1,12 +1,13 @@
-import { readFile, rmdir } from 'node:fs/promises';
+import { readFile, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
 import { Decoder } from '../models/decoder.js';
+import { loadModel } from '../models/loadModel.js';
+import { saveModel } from '../models/saveModel.js';
 import { createTask } from '../tasks/index.js';
 import type { Task } from '../tasks/task.js';
-import { loadWeights, saveWeights } from '../training/checkpoint.js';
 import { type BaseConfig, baseConfigOf, decoderConfig } from './baseConfig.js';
 import { buildPerfectibleSet, type PerfectibleSet } from './perfectible.js';
 import { type TeachProgress, teach } from './supervised.js';
@@ -36,9 +37,8 @@ export interface PrepareOptions {
 }
 
 /** Version of a base folder; another one is refused. */
-const BASE_FORMAT_VERSION = 1;
+const BASE_FORMAT_VERSION = 2;
 const BASE_FILE = 'base.json';
-const WEIGHTS_FILE = 'model.safetensors';
 
 interface BaseFile {
   readonly formatVersion: number;
@@ -80,7 +80,9 @@ export async function prepareBase(config: BaseConfig, options: PrepareOptions = 
   }
   if (base !== null && directory !== undefined) {
     // base.json comes last: a folder that has it has everything.
-    await saveWeights(join(directory, WEIGHTS_FILE), base.model);
+    // A making that was killed may have left weights.
+    await rm(join(directory, 'model.safetensors'), { force: true });
+    await saveModel(directory, base.model, { dtype: 'fp32' });
     const file: BaseFile = { formatVersion: BASE_FORMAT_VERSION, config: own, set: base.set };
     await atomicWriteFile(join(directory, BASE_FILE), `${JSON.stringify(file)}\n`);
   }
@@ -99,13 +101,7 @@ export async function loadBase(directory: string): Promise<Base> {
       `[base] expected the folder of a base, with a ${BASE_FILE}, got ${JSON.stringify(directory)}`,
     );
   }
-  const model = new Decoder(decoderConfig(file.config), { seed: file.config.baseSeed });
-  try {
-    await loadWeights(join(directory, WEIGHTS_FILE), model);
-  } catch (error) {
-    model.dispose();
-    throw error;
-  }
+  const { model } = await loadModel(directory);
   return { config: file.config, model, task: createTask(file.config.task), set: file.set };
 }
 

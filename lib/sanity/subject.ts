@@ -1,7 +1,6 @@
-import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { type Checkpoint, RunDirectory } from '../io/runDirectory.js';
-import { Decoder } from '../models/decoder.js';
+import { loadModel } from '../models/loadModel.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Numerics } from '../numerics.js';
 import { sampleJudged, taskEnvironment } from '../rl/environment.js';
@@ -9,9 +8,8 @@ import { RolloutEngine } from '../rollout/engine.js';
 import type { Completion } from '../rollout/generation.js';
 import { createTask } from '../tasks/index.js';
 import type { FloatDType } from '../tensor/dtype.js';
-import { loadWeights } from '../training/checkpoint.js';
 import { type Base, type PrepareOptions, prepareBase } from './base.js';
-import { type BaseConfig, baseConfigOf, decoderConfig } from './baseConfig.js';
+import { type BaseConfig, baseConfigOf } from './baseConfig.js';
 import { resolveSanityOptions } from './config.js';
 import type { PerfectibleSet } from './perfectible.js';
 import { readSet } from './run.js';
@@ -40,13 +38,7 @@ export async function openSubject(
     return base && { ...base, step: 0 };
   }
   const { config, checkpoint, set } = await readSubjectRun(source.run);
-  const model = new Decoder(decoderConfig(config), { seed: config.baseSeed });
-  try {
-    await loadWeights(join(checkpoint.path, 'model.safetensors'), model);
-  } catch (error) {
-    model.dispose();
-    throw error;
-  }
+  const { model } = await loadModel(checkpoint.path);
   return { config, model, task: createTask(config.task), set, step: checkpoint.step };
 }
 
