@@ -1,10 +1,18 @@
 import { add } from '../ops/elementwise.js';
+import { tidy } from '../tensor/scope.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type Differentiable, gradients, type Operands } from './gradients.js';
 
 interface Entry<Op extends Differentiable = Differentiable> {
   readonly op: Op;
   readonly operands: Operands[Op];
+  readonly outputs: readonly Tensor[];
+}
+
+/** A part of the forward pass of which nothing but the outputs was kept. */
+interface Checkpoint {
+  /** Runs the part again, recorded this time; its outputs in the same order. */
+  readonly rerun: (tape: Tape) => readonly Tensor[];
   readonly outputs: readonly Tensor[];
 }
 
@@ -15,7 +23,7 @@ interface Entry<Op extends Differentiable = Differentiable> {
  * it can need it, and {@link dispose} disposes of what is left when no backward pass was run.
  */
 export class Tape {
-  #entries: Entry[] = [];
+  #entries: (Entry | Checkpoint)[] = [];
   #owned: Tensor[] = [];
   /** Sees the whole gradient of each output that has one, before it is passed on. */
   watch: ((output: Tensor, gradient: Tensor) => void) | undefined;
@@ -31,6 +39,20 @@ export class Tape {
   }
 
   /**
+   * Runs `body` without recording it and keeps its outputs alone; the backward pass runs it again, recorded, when it
+   * gets there (gradient checkpointing; Chen et al. 2016, arXiv 1604.06174). The gradients have the same bits as without:
+   * the same ops in the same order, on the same inputs.
+   *
+   * @param body the same ops each time, recorded on the tape that it is given. Tensors from outside have to be outputs of
+   *   this tape, or to live as long, and nothing may be written over them. Every tensor that it returns is its own.
+   */
+  checkpoint<R extends Record<keyof R, Tensor | null>>(body: (tape: Tape | null) => R): R {
+    const result = tidy(() => body(null));
+    this.#entries.push({ rerun: (tape) => tensorsOf(body(tape)), outputs: tensorsOf(result) });
+    return result;
+  }
+
+  /**
    * Adds d(loss)/d(parameter) to the gradient of every parameter that the recorded ops read.
    *
    * Gradients of activations have the dtype of the activation; where several ops read one activation their
@@ -43,18 +65,43 @@ export class Tape {
     const flow = new GradientFlow();
     flow.seed(output, gradient);
     try {
-      for (const { op, operands, outputs } of this.#entries.toReversed()) {
-        const incoming = outputs.map((t) => flow.take(t));
-        for (const [i, gradient] of incoming.entries()) {
-          if (gradient) this.watch?.(outputs[i]!, gradient);
-        }
-        if (incoming.some((g) => g !== undefined)) propagate(op, operands, outputs, incoming, flow);
-        for (const g of incoming) if (g) flow.release(g);
-        for (const t of outputs) t.dispose();
-      }
+      this.#propagate(flow);
     } finally {
       flow.finish();
       this.dispose();
+    }
+  }
+
+  #propagate(flow: GradientFlow): void {
+    for (const entry of this.#entries.toReversed()) {
+      const { outputs } = entry;
+      if ('rerun' in entry) {
+        this.#rerun(entry, flow);
+        continue;
+      }
+      const incoming = outputs.map((t) => flow.take(t));
+      for (const [i, gradient] of incoming.entries()) {
+        if (gradient) this.watch?.(outputs[i]!, gradient);
+      }
+      if (incoming.some((g) => g !== undefined)) propagate(entry.op, entry.operands, outputs, incoming, flow);
+      for (const g of incoming) if (g) flow.release(g);
+      for (const t of outputs) t.dispose();
+    }
+  }
+
+  /** The gradients on their way go on through the ops that are recorded now, as if these had been from the start. */
+  #rerun({ rerun, outputs }: Checkpoint, flow: GradientFlow): void {
+    const reached = outputs.some((t) => flow.has(t));
+    for (const t of outputs) t.dispose();
+    if (!reached) return;
+    const tape = new Tape();
+    tape.watch = this.watch;
+    try {
+      const again = rerun(tape);
+      for (const [i, t] of again.entries()) flow.move(outputs[i]!, t);
+      tape.#propagate(flow);
+    } finally {
+      tape.dispose();
     }
   }
 
@@ -65,6 +112,10 @@ export class Tape {
     this.#entries = [];
     this.#owned = [];
   }
+}
+
+function tensorsOf<R extends Record<keyof R, Tensor | null>>(result: R): Tensor[] {
+  return Object.values<Tensor | null>(result).filter((t) => t !== null);
 }
 
 function propagate<Op extends Differentiable>(
@@ -110,6 +161,16 @@ export class GradientFlow {
       this.#pending.set(t, gradient);
       this.#holders.set(gradient, this.#holders.get(gradient)! + 1);
     }
+  }
+
+  has(t: Tensor): boolean {
+    return this.#pending.has(t);
+  }
+
+  /** What is the gradient of `from` so far is that of `to`. */
+  move(from: Tensor, to: Tensor): void {
+    const gradient = this.take(from);
+    if (gradient) this.#pending.set(to, gradient);
   }
 
   /** Whether a gradient that was taken is read by nobody else, so that its memory may serve for what is made of it. */
