@@ -1,5 +1,4 @@
 import { add } from '../ops/elementwise.js';
-import { tidy } from '../tensor/scope.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type Differentiable, gradients, type Operands } from './gradients.js';
 
@@ -39,17 +38,25 @@ export class Tape {
   }
 
   /**
-   * Runs `body` without recording it and keeps its outputs alone; the backward pass runs it again, recorded, when it
-   * gets there (gradient checkpointing; Chen et al. 2016, arXiv 1604.06174). The gradients have the same bits as without:
+   * Runs `body` and keeps its outputs alone; the backward pass runs it again, for all that was recorded, when it gets
+   * there (gradient checkpointing; Chen et al. 2016, arXiv 1604.06174). The gradients have the same bits as without:
    * the same ops in the same order, on the same inputs.
    *
-   * @param body the same ops each time, recorded on the tape that it is given. Tensors from outside have to be outputs of
-   *   this tape, or to live as long, and nothing may be written over them. Every tensor that it returns is its own.
+   * @param body the same ops each time, recorded on the tape that it is given, a new one each time. Tensors from outside
+   *   have to be outputs of this tape or to live as long, and nothing may be written over them. All that it returns are
+   *   outputs of its own.
    */
-  checkpoint<R extends Record<keyof R, Tensor | null>>(body: (tape: Tape | null) => R): R {
-    const result = tidy(() => body(null));
-    this.#entries.push({ rerun: (tape) => tensorsOf(body(tape)), outputs: tensorsOf(result) });
-    return result;
+  checkpoint<R extends Record<keyof R, Tensor | null>>(body: (tape: Tape) => R): R {
+    const first = new Tape();
+    let outputs: readonly Tensor[] = [];
+    try {
+      const result = body(first);
+      outputs = tensorsOf(result);
+      this.#entries.push({ rerun: (tape) => tensorsOf(body(tape)), outputs });
+      return result;
+    } finally {
+      first.#dispose(outputs);
+    }
   }
 
   /**
@@ -107,7 +114,11 @@ export class Tape {
 
   /** Lets go of everything recorded. */
   dispose(): void {
-    for (const { outputs } of this.#entries) for (const t of outputs) t.dispose();
+    this.#dispose([]);
+  }
+
+  #dispose(but: readonly Tensor[]): void {
+    for (const { outputs } of this.#entries) for (const t of outputs) if (!but.includes(t)) t.dispose();
     for (const t of this.#owned) t.dispose();
     this.#entries = [];
     this.#owned = [];
