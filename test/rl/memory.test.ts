@@ -222,13 +222,8 @@ describe('checkMemory', () => {
   });
 
   it('names no option that would not help', () => {
-    const one = { maxBatch: 1, kvPages: 7 };
-    const lean = estimateMemory(small, {
-      ...settings,
-      recompute: 'layers',
-      microBatchTokens: 96,
-      maxBatch: 1,
-    });
+    const least = { microBatchTokens: 96, maxBatch: 1, kvPages: 7 };
+    const lean = estimateMemory(small, { ...settings, recompute: 'layers', ...least });
     assert.throws(() => checkMemory(lean, 1000), /what would help: a smaller model$/);
   });
 
