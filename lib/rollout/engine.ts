@@ -1,4 +1,3 @@
-import type { Parameter } from '../autograd/parameter.js';
 import { Weights } from '../autograd/weights.js';
 import { checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
@@ -34,6 +33,7 @@ import {
   type RolloutRows,
 } from './generation.js';
 import { KvCache } from './kvCache.js';
+import { packableParameters } from './packable.js';
 import { type ResolvedSampling, resolveSampling, type SamplingOptions } from './sampling.js';
 
 export interface RolloutOptions {
@@ -52,9 +52,6 @@ export interface RolloutOptions {
   /** Most prompt tokens of one prefill pass; default 8192. */
   readonly maxPrefillTokens?: number;
 }
-
-/** Packed weights come in whole steps of k at every level: a split of k has to end where a step does. */
-const longestPackedStep = 32;
 
 /**
  * The engine that generates (policy mu): paged KV cache, continuous batching, sampling on the device, rollout
@@ -101,7 +98,8 @@ export class RolloutEngine implements Disposable {
     const perSequence = KvCache.pagesFor(this.maxLength);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
-    this.#weights = new Weights(model.parameters, this.precision, this.#packable(), [model.embedding]);
+    const packed = packableParameters(model, this.numerics, this.layerNumerics);
+    this.#weights = new Weights(model.parameters, this.precision, packed, [model.embedding]);
     this.#cache = new KvCache(config, {
       slots: this.maxBatch,
       maxLength: this.maxLength,
@@ -115,27 +113,6 @@ export class RolloutEngine implements Disposable {
     this.#decodeStep = new DecodeStep(this.maxBatch, (rows, keys, sampling) =>
       this.#step(rows, null, keys, sampling),
     );
-  }
-
-  /**
-   * The weights that products read whole, pass after pass: these are packed once for each sync. Projections that are
-   * not merged read blocks of rows instead.
-   */
-  #packable(): Parameter[] {
-    const whole = ({ gemmSplitK }: Numerics) => gemmSplitK % longestPackedStep === 0;
-    const { layers, head } = this.#model;
-    return [
-      ...(whole(this.numerics) ? [head] : []),
-      ...layers.flatMap(({ attention, mlp }, i) => {
-        const numerics = this.#numericsOf(i);
-        if (!whole(numerics)) return [];
-        return [
-          attention.outWeight,
-          mlp.downWeight,
-          ...(numerics.mergedProjections ? [attention.qkvWeight, mlp.gateUpWeight] : []),
-        ];
-      }),
-    ];
   }
 
   #numericsOf(layer: number): Numerics {
