@@ -1,5 +1,6 @@
 import { embedding } from '../autograd/functions.js';
 import { type Initialization, Parameter } from '../autograd/parameter.js';
+import type { Tape } from '../autograd/tape.js';
 import { checkInteger } from '../errors.js';
 import { DecoderLayer } from '../nn/decoderLayer.js';
 import type { Forward } from '../nn/forward.js';
@@ -7,6 +8,7 @@ import { HeadNorm } from '../nn/headNorm.js';
 import { type Residual, RmsNorm } from '../nn/rmsNorm.js';
 import { SelfAttention } from '../nn/selfAttention.js';
 import { SwigluMlp } from '../nn/swigluMlp.js';
+import { tidy } from '../tensor/scope.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './config.js';
 
@@ -104,14 +106,23 @@ export class Decoder implements Disposable {
     const x = embedding(pass.tape, pass.weight(this.embedding), ids);
     pass.observe?.('embedding', -1, x);
     let residual: Residual = { x, delta: null };
-    this.layers.forEach((layer, i) => {
-      const numerics = pass.layerNumerics?.get(i);
-      const selected = i === this.layers.length - 1 ? rows : null;
-      residual = layer.forward(numerics ? { ...pass, numerics } : pass, residual, selected);
+    this.layers.forEach((_, i) => {
+      residual = this.#layer(pass, i, residual, i === this.layers.length - 1 ? rows : null);
     });
     const { out } = this.finalNorm.forward(pass, residual);
     pass.observe?.('finalNorm', -1, out);
     return out;
+  }
+
+  /** Runs a layer, of which a pass without a tape keeps the outputs alone and one that recomputes the inputs. */
+  #layer(pass: Forward, i: number, residual: Residual, rows: Tensor | null): Residual {
+    const numerics = pass.layerNumerics?.get(i) ?? pass.numerics;
+    const run = (tape: Tape | null) => this.layers[i]!.forward({ ...pass, tape, numerics }, residual, rows);
+    const { tape } = pass;
+    if (tape) return pass.recompute ? tape.checkpoint(run) : run(tape);
+    const next = tidy(() => run(null));
+    for (const t of [residual.x, residual.delta]) t?.dispose();
+    return next;
   }
 
   /** Gives the parameters' memory back. */

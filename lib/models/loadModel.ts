@@ -6,6 +6,7 @@ import type { TensorInfo } from '../io/safetensorsHeader.js';
 import { gradientStats } from '../ops/gradStats.js';
 import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
 import { cast, type Tensor, tensorFromBits } from '../tensor/tensor.js';
+import type { ResolvedDecoderConfig } from './config.js';
 import { Decoder } from './decoder.js';
 import { type HuggingFaceConfig, parseHuggingFaceConfig } from './huggingFaceConfig.js';
 import {
@@ -61,18 +62,44 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
     1,
     maxPositionEmbeddings,
   );
-  await using files = await openCheckpoint(dir);
-  const tensors = publishedTensors(config.decoder);
-  checkTensors(files, tensors, config.decoder.tieWordEmbeddings);
-  if (config.decoder.tieWordEmbeddings && files.tensors.has(HEAD)) await checkTiedHead(files);
+  await using files = await openCheckedWeights(dir, config.decoder);
   const model = new Decoder({ ...config.decoder, maxPositionEmbeddings: maxLength }, { seed: null });
   try {
-    const masters = new Map(model.parameters.map(({ name, master }) => [name, master]));
-    for (const tensor of tensors) await readInto(masters.get(tensor.parameter)!, tensor, files);
+    await readWeights(files, model);
     return { model, config };
   } catch (error) {
     model.dispose();
     throw error;
+  }
+}
+
+/**
+ * Reads the weights of a checkpoint into a model that is there already; engines must sync theirs afterwards.
+ *
+ * @throws InvalidArgumentError as {@link loadModel} does; before anything is changed, unless a value is at fault
+ */
+export async function loadWeights(dir: string, model: Decoder): Promise<void> {
+  await using files = await openCheckedWeights(dir, model.config);
+  await readWeights(files, model);
+}
+
+/** The files of a checkpoint whose headers are what a decoder needs. */
+async function openCheckedWeights(dir: string, decoder: ResolvedDecoderConfig): Promise<CheckpointFiles> {
+  const files = await openCheckpoint(dir);
+  try {
+    checkTensors(files, publishedTensors(decoder), decoder.tieWordEmbeddings);
+    if (decoder.tieWordEmbeddings && files.tensors.has(HEAD)) await checkTiedHead(files);
+    return files;
+  } catch (error) {
+    await files.close();
+    throw error;
+  }
+}
+
+async function readWeights(files: CheckpointFiles, model: Decoder): Promise<void> {
+  const masters = new Map(model.parameters.map(({ name, master }) => [name, master]));
+  for (const tensor of publishedTensors(model.config)) {
+    await readInto(masters.get(tensor.parameter)!, tensor, files);
   }
 }
 

@@ -31,6 +31,8 @@ export type Observer = (point: ActivationPoint, layer: number, t: Tensor) => voi
 export interface Forward {
   /** Records for a backward pass, or null. */
   readonly tape: Tape | null;
+  /** Whether the tape keeps each layer's inputs alone and the backward pass runs the layer again. */
+  readonly recompute?: boolean;
   readonly numerics: Numerics;
   /** Choices of single layers that differ. */
   readonly layerNumerics?: ReadonlyMap<number, Numerics>;
@@ -44,7 +46,7 @@ export interface Forward {
   /** The tensor that stands for a parameter in this pass. */
   weight(parameter: Parameter): Weight;
   /** Causal attention of layer `layer`: [tokens, numHeads + 2 numKvHeads, headDim] -> [tokens, numHeads headDim]. */
-  attend(layer: number, qkv: Tensor): Tensor;
+  attend(layer: number, qkv: Tensor, tape: Tape | null): Tensor;
 }
 
 /** The options of `linear` for a projection whose rows come in these blocks. */

@@ -56,7 +56,7 @@ export class SelfAttention {
       table16: numerics.ropeTable16 === 1,
       inPlace: true,
     });
-    const attended = pass.attend(this.layer, rotated);
+    const attended = pass.attend(this.layer, rotated, tape);
     pass.observe?.('attention', this.layer, attended);
     const out = linear(
       tape,

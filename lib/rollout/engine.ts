@@ -1,5 +1,4 @@
 import { totalmem } from 'node:os';
-import type { Parameter } from '../autograd/parameter.js';
 import { Weights } from '../autograd/weights.js';
 import { checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
@@ -35,6 +34,7 @@ import {
   type RolloutRows,
 } from './generation.js';
 import { KvCache } from './kvCache.js';
+import { packableParameters } from './packable.js';
 import { type ResolvedSampling, resolveSampling, type SamplingOptions } from './sampling.js';
 
 export interface RolloutOptions {
@@ -59,9 +59,6 @@ export interface RolloutOptions {
 
 /** Most logits of one pass that scores, 1 GB in fp32. */
 const MOST_LOGITS = 2 ** 28;
-
-/** Packed weights come in whole steps of k at every level: a split of k has to end where a step does. */
-const longestPackedStep = 32;
 
 /**
  * The engine that generates (policy mu): paged KV cache, continuous batching, sampling on the device, rollout
@@ -109,7 +106,8 @@ export class RolloutEngine implements Disposable {
     this.maxBatch = checkInteger(where, 'maxBatch', options.maxBatch ?? Math.min(256, fitting), 1, 65536);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
-    this.#weights = new Weights(model.parameters, this.precision, this.#packable(), [model.embedding]);
+    const packed = packableParameters(model, this.numerics, this.layerNumerics);
+    this.#weights = new Weights(model.parameters, this.precision, packed, [model.embedding]);
     this.#cache = new KvCache(config, {
       slots: this.maxBatch,
       maxLength: this.maxLength,
@@ -123,27 +121,6 @@ export class RolloutEngine implements Disposable {
     this.#decodeStep = new DecodeStep(this.maxBatch, (rows, keys, sampling) =>
       this.#step(rows, null, keys, sampling),
     );
-  }
-
-  /**
-   * The weights that products read whole, pass after pass: these are packed once for each sync. Projections that are
-   * not merged read blocks of rows instead.
-   */
-  #packable(): Parameter[] {
-    const whole = ({ gemmSplitK }: Numerics) => gemmSplitK % longestPackedStep === 0;
-    const { layers, head } = this.#model;
-    return [
-      ...(whole(this.numerics) ? [head] : []),
-      ...layers.flatMap(({ attention, mlp }, i) => {
-        const numerics = this.#numericsOf(i);
-        if (!whole(numerics)) return [];
-        return [
-          attention.outWeight,
-          mlp.downWeight,
-          ...(numerics.mergedProjections ? [attention.qkvWeight, mlp.gateUpWeight] : []),
-        ];
-      }),
-    ];
   }
 
   #numericsOf(layer: number): Numerics {

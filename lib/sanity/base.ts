@@ -1,12 +1,13 @@
-import { readFile, rmdir } from 'node:fs/promises';
+import { readFile, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
 import { Decoder } from '../models/decoder.js';
+import { loadModel } from '../models/loadModel.js';
+import { saveModel } from '../models/saveModel.js';
 import { taskEnvironment } from '../rl/environment.js';
 import { createTask } from '../tasks/index.js';
-import { loadWeights, saveWeights } from '../training/checkpoint.js';
 import { type BaseConfig, baseConfigOf, decoderConfig } from './baseConfig.js';
 import { boundsText } from './filterConfig.js';
 import { buildPerfectibleSet, type PerfectibleSet } from './perfectible.js';
@@ -19,9 +20,8 @@ export interface Base extends Start {
 }
 
 /** Version of a base folder; another one is refused. */
-const BASE_FORMAT_VERSION = 1;
+const BASE_FORMAT_VERSION = 2;
 const BASE_FILE = 'base.json';
-const WEIGHTS_FILE = 'model.safetensors';
 
 interface BaseFile {
   readonly formatVersion: number;
@@ -63,7 +63,9 @@ export async function prepareBase(config: BaseConfig, options: PrepareOptions = 
   }
   if (base !== null && directory !== undefined) {
     // base.json comes last: a folder that has it has everything.
-    await saveWeights(join(directory, WEIGHTS_FILE), base.model);
+    // A making that was killed may have left weights.
+    await rm(join(directory, 'model.safetensors'), { force: true });
+    await saveModel(directory, base.model, { dtype: 'fp32' });
     const file: BaseFile = { formatVersion: BASE_FORMAT_VERSION, config: own, set: base.set };
     await atomicWriteFile(join(directory, BASE_FILE), `${JSON.stringify(file)}\n`);
   }
@@ -82,24 +84,13 @@ export async function loadBase(directory: string): Promise<Base> {
       `[base] expected the folder of a base, with a ${BASE_FILE}, got ${JSON.stringify(directory)}`,
     );
   }
-  return baseWithWeights(file.config, file.set, join(directory, WEIGHTS_FILE));
+  return reopenBase(file.config, file.set, directory);
 }
 
-/** The base of a configuration and a set, with the weights of a file: its own, or those of a run from it. */
-export async function baseWithWeights(config: BaseConfig, set: PerfectibleSet, path: string): Promise<Base> {
-  const base = emptyBase(config, set);
-  try {
-    await loadWeights(path, base.model);
-  } catch (error) {
-    base.model.dispose();
-    throw error;
-  }
-  return base;
-}
-
-/** The base of a configuration and a set, with weights that are yet to be loaded. */
-export function emptyBase(config: BaseConfig, set: PerfectibleSet): Base {
-  return baseOf(baseConfigOf(config), new Decoder(decoderConfig(config), { seed: config.baseSeed }), set);
+/** The base of a configuration and a set, with the weights of a model's folder: its own, or a checkpoint of a run from it. */
+export async function reopenBase(config: BaseConfig, set: PerfectibleSet, weights: string): Promise<Base> {
+  const { model } = await loadModel(weights);
+  return baseOf(baseConfigOf(config), model, set);
 }
 
 function baseOf(config: BaseConfig, model: Decoder, set: PerfectibleSet): Base {

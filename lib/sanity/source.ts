@@ -1,9 +1,9 @@
 /** Checkpoints with their problems, as runs start from them and instruments measure them. */
-import { Decoder } from '../models/decoder.js';
+import { readCompanionFiles } from '../models/companionFiles.js';
+import type { Decoder } from '../models/decoder.js';
 import { loadModel } from '../models/loadModel.js';
 import type { ModelSource, PromptSource } from '../rl/modelSource.js';
 import { type OpenedSource, openModelSource } from '../rl/openModelSource.js';
-import { loadWeights } from '../training/checkpoint.js';
 import { readSelectionOf, selectProblems, writeSelection } from './problemFilter.js';
 import { type SourceConfig, sourceName } from './sourceConfig.js';
 import type { PrepareOptions, Start, StartEvent, Subject } from './subject.js';
@@ -44,7 +44,7 @@ export async function prepareSource(
         return null;
       }
       if (directory !== run) await writeSelection(run, set);
-      return startOf(config, opened, await loaded(), set);
+      return await startOf(config, opened, await loaded(), set);
     } catch (error) {
       model?.dispose();
       throw error;
@@ -52,20 +52,13 @@ export async function prepareSource(
   });
 }
 
-/** What the run in the folder `run` started from, with the weights of a file, or with weights that are yet to be loaded. */
-export async function reopenSource(config: SourceConfig, run: string, weights?: string): Promise<Start> {
+/** What the run in the folder `run` started from, with the weights of one of its checkpoints. */
+export async function reopenSource(config: SourceConfig, run: string, weights: string): Promise<Start> {
   const opened = await openModelSource(config.source);
   return orDispose(opened, async () => {
     const set = await readSelectionOf(config, opened, run);
-    const { decoder } = opened.text.config;
-    const model = new Decoder({ ...decoder, maxPositionEmbeddings: opened.maxLength }, { seed: null });
-    try {
-      if (weights !== undefined) await loadWeights(weights, model);
-      return startOf(config, opened, model, set);
-    } catch (error) {
-      model.dispose();
-      throw error;
-    }
+    const { model } = await loadModel(weights, { maxLength: opened.maxLength });
+    return startOf(config, opened, model, set);
   });
 }
 
@@ -79,16 +72,17 @@ async function load(
   return model;
 }
 
-function startOf(
+async function startOf(
   { source }: SourceConfig,
   opened: OpenedSource,
   model: Decoder,
   { indices, tried, accuracy }: Start['set'],
-): Start {
+): Promise<Start> {
   return {
     ...subjectOf(source, opened, model),
     environment: opened.problems.subset(indices),
     set: { indices, tried, accuracy },
+    origin: { config: opened.text.config, files: await readCompanionFiles(source.model) },
   };
 }
 

@@ -53,8 +53,8 @@ describe('prepareBase', () => {
     const text = readFileSync(file, 'utf8');
     for (const [damaged, message] of [
       [text.slice(0, 20), /base\.json to be readable JSON/],
-      [text.replace('"formatVersion":1', '"formatVersion":9'), /format version 1, got 9/],
-      ['null', /format version 1, got undefined/],
+      [text.replace('"formatVersion":2', '"formatVersion":9'), /format version 2, got 9/],
+      ['null', /format version 2, got undefined/],
     ] as const) {
       writeFileSync(file, damaged);
       await assert.rejects(prepareBase(config, { directory }), message);

@@ -1,0 +1,115 @@
+import type { ResolvedDecoderConfig } from '../models/config.js';
+import { type LayerBlocks, PassMemory } from '../models/passMemory.js';
+import type { AllocatorModel, Block } from '../tensor/allocatorModel.js';
+import type { FloatDType } from '../tensor/dtype.js';
+import type { Recompute } from './engine.js';
+
+/**
+ * The memory of the training engine's passes, in numbers alone: op by op, what `TrainingEngine` takes and gives back, every
+ * token but a sequence's first counted as one of a response.
+ */
+export class TrainingPassMemory {
+  readonly #pass: PassMemory;
+
+  constructor(memory: AllocatorModel, config: ResolvedDecoderConfig, precision: FloatDType) {
+    this.#pass = new PassMemory(memory, config, precision);
+  }
+
+  /** `score`: one pass of packed sequences of `tokens` tokens. */
+  score(tokens: number): void {
+    const pass = this.#pass;
+    const inputs = this.#inputs(tokens);
+    const hidden = pass.hidden(tokens, 'packed');
+    const head = this.#head(tokens);
+    pass.memory.give(...inputs, ...hidden, ...head.gathered, ...head.scores);
+  }
+
+  /** The forward and the backward pass of one micro-batch of `tokens` tokens. */
+  microBatch(tokens: number, recompute: Recompute): void {
+    const pass = this.#pass;
+    const { memory } = pass;
+    const { numLayers, hiddenSize } = pass.config;
+    const inputs = this.#inputs(tokens);
+    const embedded = pass.take(tokens, hiddenSize);
+    const kept: { layer?: LayerBlocks; outputs: Block[] }[] = [];
+    for (let i = 0; i < numLayers; i++) {
+      const layer = pass.layer(i, tokens, 'kept');
+      kept.push(recompute === 'layers' ? { outputs: pass.dropLayer(layer) } : { layer, outputs: [] });
+    }
+    const last = pass.norm(tokens, true);
+    const head = this.#head(tokens);
+
+    const seed = pass.take(tokens, 1, 'fp32');
+    const dGathered = pass.take(tokens, hiddenSize);
+    memory.give(...head.scores);
+    const dHidden = pass.take(tokens, hiddenSize);
+    memory.give(dGathered, head.gathered.pop()!);
+    let gradient = pass.take(tokens, hiddenSize);
+    memory.give(dHidden, last.sum, last.out);
+    for (let i = numLayers - 1; i >= 0; i--) {
+      memory.give(...kept[i]!.outputs);
+      gradient = this.#layerBackward(tokens, kept[i]!.layer ?? pass.layer(i, tokens, 'kept'), gradient);
+    }
+    memory.give(gradient, embedded, seed, ...inputs, ...head.gathered);
+  }
+
+  /** Positions, sequence bounds, the order of heads, token ids: what is uploaded before the pass. */
+  #inputs(tokens: number): Block[] {
+    const pass = this.#pass;
+    const vector = () => pass.take(tokens, 1, 'int32');
+    return [vector(), vector(), ...pass.headOrder(tokens), vector()];
+  }
+
+  /** The rows that predict, their hidden states, the targets; then log-probs, log-sum-exp and entropy. */
+  #head(tokens: number): { gathered: Block[]; scores: Block[] } {
+    const pass = this.#pass;
+    const [rows, targets] = [pass.take(tokens, 1, 'int32'), pass.take(tokens, 1, 'int32')];
+    const gathered = [rows, targets, pass.take(tokens, pass.config.hiddenSize)];
+    return { gathered, scores: Array.from({ length: 3 }, () => pass.take(tokens, 1, 'fp32')) };
+  }
+
+  /** From the gradient of a layer's outputs, which share it, to that of its inputs; gives the layer back. */
+  #layerBackward(tokens: number, blocks: LayerBlocks, gradient: Block): Block {
+    const pass = this.#pass;
+    const { memory } = pass;
+    const { hiddenSize, intermediateSize } = pass.config;
+    const stream = () => pass.take(tokens, hiddenSize);
+    const { attentionNorm, attended, attentionOut, mlpNorm } = blocks;
+
+    const dGated = pass.take(tokens, intermediateSize);
+    memory.give(blocks.mlpOut);
+    memory.give(dGated, blocks.gated); // the gradient of gateUp takes its memory
+    const dMlpNorm = stream();
+    memory.give(blocks.gateUp);
+    const dBetween = stream();
+    memory.give(dMlpNorm, gradient, mlpNorm.sum, mlpNorm.out);
+
+    const dAttended = pass.take(tokens, pass.attentionColumns);
+    memory.give(attentionOut);
+    let dQkv = pass.take(tokens, pass.qkvColumns);
+    memory.give(dAttended, attended, blocks.lse);
+    if (blocks.headNorm !== null) dQkv = this.#headNormBackward(tokens, blocks.headNorm, dQkv);
+    const dAttentionNorm = stream();
+    memory.give(dQkv, blocks.qkv);
+    let dInput = stream();
+    if (attentionNorm.sum === null) {
+      // The first layer's input is read by its norm and by the residual stream: the two are added.
+      const sum = stream();
+      memory.give(dInput);
+      dInput = sum;
+    }
+    memory.give(dBetween, dAttentionNorm, attentionNorm.sum, attentionNorm.out);
+    return dInput;
+  }
+
+  /** Sorts gradients and heads, takes the gradients of the norms of queries and keys, and sorts back. */
+  #headNormBackward(tokens: number, normed: Block, gradient: Block): Block {
+    const pass = this.#pass;
+    const { numKvHeads, headDim } = pass.config;
+    const sorted = [pass.take(tokens, pass.qkvColumns), pass.take(tokens, pass.qkvColumns)];
+    const inner = [pass.take(tokens, pass.attentionColumns), pass.take(tokens, numKvHeads * headDim)];
+    const out = pass.take(tokens, pass.qkvColumns);
+    pass.memory.give(...sorted, ...inner, gradient, normed);
+    return out;
+  }
+}
