@@ -8,6 +8,7 @@ import type { Warning } from '../mismatch/earlyWarning.js';
 import { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Algorithm } from '../rl/batch.js';
+import { engineNumerics } from '../rl/engineChoices.js';
 import { taskEnvironment } from '../rl/environment.js';
 import { loadAlgorithm } from '../rl/load.js';
 import {
@@ -26,7 +27,7 @@ import { loadCheckpoint, saveCheckpoint } from '../training/checkpoint.js';
 import { TrainingEngine } from '../training/engine.js';
 import { type BaseEvent, prepareBase } from './base.js';
 import { decoderConfig } from './baseConfig.js';
-import { engineNumerics, type SanityConfig } from './config.js';
+import type { SanityConfig } from './config.js';
 import { effectSettings, measureMismatch, type Setting } from './effect.js';
 import type { PerfectibleSet } from './perfectible.js';
 import { judge, type Verdict } from './verdict.js';
