@@ -134,7 +134,9 @@ export {
   type DataOptions,
   type ModelSource,
   type ModelSourceOptions,
+  type PromptSource,
   resolveModelSource,
+  resolvePromptSource,
 } from './rl/modelSource.js';
 export { type OpenedSource, openModelSource, openProblems } from './rl/openModelSource.js';
 export { type PresetName, presetNames, presets } from './rl/presets.js';
@@ -167,13 +169,20 @@ export {
   trimMemory,
   type VectorLevel,
 } from './runtime.js';
-export { type Base, loadBase, type PrepareOptions, prepareBase } from './sanity/base.js';
+export { type Base, loadBase, prepareBase } from './sanity/base.js';
 export { type BaseConfig, type BaseOptions, resolveBaseOptions } from './sanity/baseConfig.js';
-export { resolveSanityOptions, type SanityConfig, type SanityOptions } from './sanity/config.js';
+export {
+  resolveSanityOptions,
+  type SanityConfig,
+  type SanityOptions,
+  type SourceSanityOptions,
+} from './sanity/config.js';
 export { measureMismatch } from './sanity/effect.js';
+export { type FilteredProblems, type FilterSettings, filterProblems } from './sanity/filter.js';
+export { type OpenedSubject, openSubject, type SubjectSource } from './sanity/openSubject.js';
 export { buildPerfectibleSet, type PerfectibleSet } from './sanity/perfectible.js';
 export { runSanity, type SanityEvent, type SanitySummary } from './sanity/run.js';
-export { openSubject, type Subject, type SubjectSource, subjectPrompts } from './sanity/subject.js';
+export type { PrepareOptions, Start, StartEvent, Subject } from './sanity/subject.js';
 export { teach } from './sanity/supervised.js';
 export { judge, type Verdict } from './sanity/verdict.js';
 export { createTask, type Task } from './tasks/index.js';

@@ -23,6 +23,8 @@ export class SanityProgress {
             { text: `accuracy ${formatShare(event.accuracy)}`, importance: 2 },
           ],
         };
+      case 'load':
+        return { phase: 'load', parts: [{ text: `loading ${event.model}`, importance: 1 }] };
       case 'select':
         return {
           phase: 'select',

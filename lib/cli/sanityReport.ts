@@ -1,6 +1,7 @@
 /** The end of a sanity run as text on stdout. */
 import type { SanityConfig } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
+import { taskName } from '../sanity/sourceConfig.js';
 import {
   colored,
   count,
@@ -70,12 +71,12 @@ function verdictLines(summary: SanitySummary, directory: string, color: boolean)
 }
 
 function settingsLine(config: SanityConfig): string {
-  const { task, algorithm, trainingPrecision, rolloutPrecision, numerics, seed } = config;
+  const { algorithm, trainingPrecision, rolloutPrecision, numerics, seed } = config;
   const precision =
     trainingPrecision === rolloutPrecision
       ? trainingPrecision
       : `${trainingPrecision} training, ${rolloutPrecision} rollout`;
-  return `${task}, ${algorithm}, ${precision}, ${numerics} numerics, seed ${seed}`;
+  return `${taskName(config)}, ${algorithm}, ${precision}, ${numerics} numerics, seed ${seed}`;
 }
 
 function outcomeLine({ set, lossScale }: SanitySummary, { lossScaler }: SanityConfig): string {

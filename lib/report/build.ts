@@ -1,4 +1,6 @@
 import { checkChoice, InvalidArgumentError } from '../errors.js';
+import type { SanityConfig } from '../sanity/config.js';
+import { taskName } from '../sanity/sourceConfig.js';
 import { figuresOfDial } from './charts/dial.js';
 import { figuresOfGrid } from './charts/grid.js';
 import { figuresOfHeadroom } from './charts/headroom.js';
@@ -92,7 +94,7 @@ async function ofThisVersion<T>(run: ReportRun, make: () => T | Promise<T>): Pro
 }
 
 function checkOneTask(runs: readonly ReportRun[]): void {
-  const tasks = new Map(runs.map((run) => [String(run.config.task), run.directory]));
+  const tasks = new Map(runs.map((run) => [taskName(run.config as unknown as SanityConfig), run.directory]));
   if (tasks.size <= 1) return;
   const list = [...tasks].map(([task, directory]) => `${task} in ${directory}`).join(', ');
   throw new InvalidArgumentError(

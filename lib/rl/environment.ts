@@ -53,20 +53,16 @@ export interface JudgedSamples {
   readonly truncated: Uint8Array;
 }
 
-/**
- * Samples a response for each draw, at temperature 1 with the engine's weights as they are, and judges them.
- *
- * @throws InvalidArgumentError if the environment's rewards are not one finite number for each response
- */
-export async function sampleJudged(
+/** Samples a response for each draw, at temperature 1 with the engine's weights as they are. */
+export async function sampleDraws(
   rollout: RolloutEngine,
   environment: Environment,
   draws: readonly Draw[],
   seed: number,
-): Promise<JudgedSamples> {
+): Promise<Completion[]> {
   const { prompts, responseLength, stopTokens, endOf } = environment;
   const ends = endOf && draws.map(() => endOf());
-  const completions = await rollout.generate(
+  return rollout.generate(
     draws.map(({ prompt, promptId, sampleId }) => ({ prompt: prompts[prompt]!, promptId, sampleId })),
     {
       seed,
@@ -76,7 +72,21 @@ export async function sampleJudged(
       ...(ends && { onToken: (request: number, token: number) => ends[request]!(token) }),
     },
   );
-  const endless = stopTokens.length === 0 && !ends;
+}
+
+/**
+ * Samples a response for each draw, as {@link sampleDraws} does, and judges them.
+ *
+ * @throws InvalidArgumentError if the environment's rewards are not one finite number for each response
+ */
+export async function sampleJudged(
+  rollout: RolloutEngine,
+  environment: Environment,
+  draws: readonly Draw[],
+  seed: number,
+): Promise<JudgedSamples> {
+  const completions = await sampleDraws(rollout, environment, draws, seed);
+  const endless = environment.stopTokens.length === 0 && !environment.endOf;
   const truncated = Uint8Array.from(completions, ({ finishReason }) =>
     !endless && finishReason === 'length' ? 1 : 0,
   );

@@ -37,6 +37,12 @@ type Defaulted = 'template' | 'verifier' | 'maxPromptLength' | 'responseLength' 
 /** With defaults filled in and paths made absolute, so that a run can be resumed from any folder. */
 export type ModelSource = Omit<ModelSourceOptions, Defaulted> & Required<Pick<ModelSourceOptions, Defaulted>>;
 
+/** The same without a verifier, for what needs no rewards; without data the prompts are the built-in `questions`. */
+export type PromptSource = Omit<ModelSource, 'data' | 'verifier'> & {
+  readonly data?: string;
+  readonly verifier?: never;
+};
+
 /** Names of all options. */
 export const modelSourceKeys: readonly (keyof ModelSourceOptions)[] = [
   'model',
@@ -92,4 +98,21 @@ export function resolveModelSource(where: string, options: ModelSourceOptions): 
   };
   throwTogether(where, errors);
   return source;
+}
+
+/**
+ * The same for prompts whose responses nobody judges.
+ *
+ * @throws InvalidArgumentError listing all that is wrong
+ */
+export function resolvePromptSource(
+  where: string,
+  options: Omit<ModelSourceOptions, 'data' | 'verifier'> & { readonly data?: string },
+): PromptSource {
+  const {
+    data,
+    verifier: _,
+    ...source
+  } = resolveModelSource(where, { ...options, data: options.data ?? '.' });
+  return options.data === undefined ? source : { ...source, data };
 }

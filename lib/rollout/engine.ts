@@ -1,3 +1,4 @@
+import { totalmem } from 'node:os';
 import { Weights } from '../autograd/weights.js';
 import { checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
@@ -43,7 +44,10 @@ export interface RolloutOptions {
   readonly numerics?: Numerics;
   /** Choices of single layers (from 0) that differ from `numerics`. */
   readonly layerNumerics?: ReadonlyMap<number, Numerics>;
-  /** Sequences decoded at once; default 256. */
+  /**
+   * Sequences decoded at once; default 256, fewer where the KV cache of so many of maxLength would take more than a quarter of
+   * the machine's memory.
+   */
   readonly maxBatch?: number;
   /** Longest sequence, prompt and response together; default the model's maxPositionEmbeddings. */
   readonly maxLength?: number;
@@ -52,6 +56,9 @@ export interface RolloutOptions {
   /** Most prompt tokens of one prefill pass; default 8192. */
   readonly maxPrefillTokens?: number;
 }
+
+/** Most logits of one pass that scores, 1 GB in fp32. */
+const MOST_LOGITS = 2 ** 28;
 
 /**
  * The engine that generates (policy mu): paged KV cache, continuous batching, sampling on the device, rollout
@@ -87,7 +94,6 @@ export class RolloutEngine implements Disposable {
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('rollout');
     this.layerNumerics = options.layerNumerics ?? new Map();
-    this.maxBatch = checkInteger(where, 'maxBatch', options.maxBatch ?? 256, 1, 65536);
     this.maxLength = checkInteger(
       where,
       'maxLength',
@@ -96,6 +102,8 @@ export class RolloutEngine implements Disposable {
       config.maxPositionEmbeddings,
     );
     const perSequence = KvCache.pagesFor(this.maxLength);
+    const fitting = KvCache.sequencesWithin(totalmem() / 4, config, this.maxLength, this.precision);
+    this.maxBatch = checkInteger(where, 'maxBatch', options.maxBatch ?? Math.min(256, fitting), 1, 65536);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
     const packed = packableParameters(model, this.numerics, this.layerNumerics);
@@ -220,6 +228,10 @@ export class RolloutEngine implements Disposable {
     body: (part: readonly TokenSequence[], logits: () => Tensor) => Promise<void>,
   ): Promise<void> {
     if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    const mostTokens = Math.min(
+      this.#maxPrefillTokens,
+      Math.floor(MOST_LOGITS / this.#model.config.vocabSize),
+    );
     let next = 0;
     while (next < sequences.length) {
       const part: TokenSequence[] = [];
@@ -228,7 +240,7 @@ export class RolloutEngine implements Disposable {
       while (next < sequences.length) {
         const sequence = sequences[next]!;
         const length = passTokens(sequence);
-        if (part.length > 0 && slotOfToken.length + length > this.#maxPrefillTokens) break;
+        if (part.length > 0 && slotOfToken.length + length > mostTokens) break;
         const slot = this.#cache.reserve(length);
         if (slot === undefined) break;
         part.push(sequence);

@@ -1,15 +1,12 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
-import type { RunDirectory } from '../io/runDirectory.js';
+import type { Checkpoint, RunDirectory } from '../io/runDirectory.js';
 import type { Warning } from '../mismatch/earlyWarning.js';
-import { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Algorithm } from '../rl/batch.js';
 import { engineNumerics } from '../rl/engineChoices.js';
-import { taskEnvironment } from '../rl/environment.js';
+import { sampleDraws } from '../rl/environment.js';
 import { loadAlgorithm } from '../rl/load.js';
 import {
   type MismatchSummary,
@@ -21,15 +18,16 @@ import {
 import { Trainer } from '../rl/trainer.js';
 import { findStart, type LoopResult, recordsBefore, trainingLoop } from '../rl/trainingLoop.js';
 import { RolloutEngine } from '../rollout/engine.js';
-import { createTask } from '../tasks/index.js';
-import type { Task } from '../tasks/task.js';
 import { loadCheckpoint, saveCheckpoint } from '../training/checkpoint.js';
 import { TrainingEngine } from '../training/engine.js';
-import { type BaseEvent, prepareBase } from './base.js';
-import { decoderConfig } from './baseConfig.js';
-import type { SanityConfig } from './config.js';
+import { createLossScaler } from '../training/lossScaler.js';
+import { emptyBase, prepareBase } from './base.js';
+import { responseLengthOf, type SanityConfig } from './config.js';
 import { effectSettings, measureMismatch, type Setting } from './effect.js';
-import type { PerfectibleSet } from './perfectible.js';
+import { readSet, SET_FILE } from './setFile.js';
+import { prepareSource, reopenSource } from './source.js';
+import { taskName } from './sourceConfig.js';
+import type { Start, StartEvent, Subject } from './subject.js';
 import { judge, type Verdict } from './verdict.js';
 
 export interface SanitySummary extends Verdict {
@@ -69,7 +67,7 @@ export interface SanitySummary extends Verdict {
 
 /** What a run tells while it goes on. */
 export type SanityEvent =
-  | BaseEvent
+  | StartEvent
   | { readonly kind: 'resume'; readonly step: number }
   | { readonly kind: 'step'; readonly record: StepRecord; readonly steps: number }
   | { readonly kind: 'effect'; readonly setting: Setting };
@@ -78,21 +76,20 @@ export interface RunOptions {
   readonly directory: RunDirectory;
   /** A folder for TensorBoard event files, beside metrics.jsonl. */
   readonly tensorboard?: string;
-  /** A folder that keeps the base; see {@link prepareBase}. */
+  /** A folder that keeps the base, or the set of a checkpoint; see {@link prepareBase} and `selectProblems`. */
   readonly base?: string;
   /** Aborting it ends the run after the step that is running, with a checkpoint. */
   readonly signal?: AbortSignal;
   readonly report?: (event: SanityEvent) => void;
 }
 
-const SET_FILE = 'set.json';
 const EFFECT_SEQUENCES = 512;
 /** Draw names beyond those of any step. */
 const EFFECT_PROMPTS = 2 ** 30;
 
 /**
- * The paper's sanity test (arXiv 2510.26788): teach a small model until it is partly right, keep the problems that it
- * solves 20 % to 80 % of the time, and train on those; a sound setup reaches 95 % training accuracy.
+ * The paper's sanity test (arXiv 2510.26788): take a checkpoint, or teach a small model until it is partly right, keep the
+ * problems that it solves 20 % to 80 % of the time, and train on those; a sound setup reaches 95 % training accuracy.
  *
  * Everything is a function of the configuration: a run that was stopped, or killed, and resumed ends with the same
  * bits as one that was not.
@@ -100,21 +97,67 @@ const EFFECT_PROMPTS = 2 ** 30;
 export async function runSanity(config: SanityConfig, options: RunOptions): Promise<SanitySummary> {
   const { directory, signal, report } = options;
   const started = performance.now();
-  const task = createTask(config.task);
   const algorithm = await configuredAlgorithm(config);
   if (options.tensorboard !== undefined) {
     await makeWritableFolder('sanity', 'tensorboard', options.tensorboard);
   }
   const checkpoint = await findStart('sanity', directory);
-  const start = checkpoint
-    ? {
-        model: new Decoder(decoderConfig(config), { seed: config.baseSeed }),
-        set: await readSet(directory.path),
-      }
-    : await newStart(config, options);
-  using model = start.model;
-  const { set } = start;
+  await using start = checkpoint ? await reopen(config, directory.path) : await newStart(config, options);
+  const secondsIn = () => (performance.now() - started) / 1e3;
+  if (start === null || (signal?.aborted && !checkpoint)) {
+    return summarize(config, directory, {
+      loop: { step: 0, records: [], rewards: [], measured: {}, warning: null },
+      seconds: secondsIn(),
+      lossScale: createLossScaler(config.lossScaler).scale,
+      overflows: 0,
+      set: start?.set ?? { indices: [], tried: 0, accuracy: 0 },
+      interrupted: true,
+      effect: [],
+    });
+  }
+  const trained = await train(config, start, { ...options, checkpoint, algorithm, secondsIn });
+  const effect: (Setting & MismatchSummary)[] = [];
+  const { sequences } = trained;
+  // The engines of the run are gone by now: each setting has engines of its own.
+  for (const setting of sequences.length === 0 ? [] : effectSettings) {
+    report?.({ kind: 'effect', setting });
+    effect.push({
+      ...setting,
+      ...summarizeMismatch(await measureMismatch(start.model, sequences, setting)),
+    });
+  }
+  return summarize(config, directory, {
+    ...trained,
+    seconds: trained.secondsBefore + secondsIn(),
+    set: start.set,
+    effect,
+  });
+}
 
+/** What the steps of a run leave to its summary. */
+interface Trained {
+  readonly loop: LoopResult;
+  readonly interrupted: boolean;
+  readonly lossScale: number;
+  readonly overflows: number;
+  /** Seconds of the run before it was resumed. */
+  readonly secondsBefore: number;
+  /** What the effect is measured on; none of a run that was interrupted or diverged. */
+  readonly sequences: readonly TokenSequence[];
+}
+
+/** Runs the steps that are left. */
+async function train(
+  config: SanityConfig,
+  start: Start,
+  options: RunOptions & {
+    readonly checkpoint: Checkpoint | undefined;
+    readonly algorithm: Algorithm;
+    readonly secondsIn: () => number;
+  },
+): Promise<Trained> {
+  const { directory, signal, report, checkpoint, algorithm, secondsIn } = options;
+  const { model } = start;
   const numerics = engineNumerics(config.numerics);
   const totalUpdates = config.steps * config.updatesPerStep;
   const warmup = Math.min(config.warmupSteps * config.updatesPerStep, totalUpdates - 1);
@@ -143,74 +186,89 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     await loadCheckpoint(checkpoint.path, model, training);
     records.push(...(await recordsBefore(directory, checkpoint)));
     report?.({ kind: 'resume', step: checkpoint.step });
-  } else if (!signal?.aborted) {
+  } else {
     await save(0);
   }
   const secondsBefore = records.at(-1)?.['time/total_s'] ?? 0;
-  const seconds = () => secondsBefore + (performance.now() - started) / 1e3;
-
-  const responsesPerStep = config.promptsPerStep * config.groupSize;
-  // Where the making of the base was interrupted there is nothing to train on.
-  const nothing: LoopResult = { step: 0, records: [], rewards: [], measured: {}, warning: null };
-  const run = () => {
-    const prompts = set.indices.map((index) => task.problem(config.baseSeed, index));
-    return trainingLoop({
-      directory,
-      trainer: new Trainer(rollout, training, taskEnvironment(task, prompts), { ...config, algorithm }),
-      scaler: training.scaler,
-      records,
-      steps: config.steps,
-      format: (tokens) => task.format(tokens),
-      save,
-      saves: (step) => step % config.checkpointEvery === 0,
-      recordEvery: config.recordEvery,
-      ended: (rewards) => config.stopWhenPassed && judge(rewards, responsesPerStep).passed,
-      seconds,
-      tensorboard: options.tensorboard,
-      signal,
-      report: (record) => report?.({ kind: 'step', record, steps: config.steps }),
-    });
+  const passed = (rewards: readonly number[]) =>
+    config.stopWhenPassed && judge(rewards, responsesPerStep(config)).passed;
+  const loop = await trainingLoop({
+    directory,
+    trainer: new Trainer(rollout, training, start.environment, { ...config, algorithm }),
+    scaler: training.scaler,
+    records,
+    steps: config.steps,
+    format: (tokens) => start.format(tokens),
+    save,
+    saves: (step) => step % config.checkpointEvery === 0,
+    recordEvery: config.recordEvery,
+    ended: passed,
+    seconds: () => secondsBefore + secondsIn(),
+    tensorboard: options.tensorboard,
+    signal,
+    report: (record) => report?.({ kind: 'step', record, steps: config.steps }),
+  });
+  const { step, divergence, rewards } = loop;
+  const ended = step >= config.steps || divergence !== undefined || passed(rewards);
+  const interrupted = signal?.aborted === true && !ended;
+  return {
+    loop,
+    interrupted,
+    lossScale: training.scaler.scale,
+    overflows: training.scaler.state().overflows,
+    secondsBefore,
+    sequences:
+      interrupted || divergence !== undefined ? [] : await sampleSequences(rollout, start, config.seed),
   };
-  const loop = signal?.aborted && !checkpoint ? nothing : await run();
-  const { step, rewards, divergence } = loop;
+}
 
-  const judged = judge(rewards, responsesPerStep);
+function responsesPerStep({ promptsPerStep, groupSize }: SanityConfig): number {
+  return promptsPerStep * groupSize;
+}
+
+/** Judges a run and writes its summary. */
+async function summarize(
+  config: SanityConfig,
+  directory: RunDirectory,
+  run: {
+    readonly loop: LoopResult;
+    readonly seconds: number;
+    readonly lossScale: number;
+    readonly overflows: number;
+    readonly set: Start['set'];
+    readonly interrupted: boolean;
+    readonly effect: SanitySummary['effect'];
+  },
+): Promise<SanitySummary> {
+  const { loop, set } = run;
+  const { step, divergence } = loop;
+  const judged = judge(loop.rewards, responsesPerStep(config));
   const verdict =
     divergence === undefined
       ? judged
       : { ...judged, passed: false, collapsedAtStep: judged.collapsedAtStep ?? step, recovered: false };
-  const ended = step >= config.steps || divergence !== undefined || (config.stopWhenPassed && verdict.passed);
-  const interrupted = signal?.aborted === true && !ended;
-  const effect: (Setting & MismatchSummary)[] = [];
-  if (!interrupted && divergence === undefined) {
-    const sequences = await sampleSequences(rollout, task, set.indices, config);
-    for (const setting of effectSettings) {
-      report?.({ kind: 'effect', setting });
-      effect.push({ ...setting, ...summarizeMismatch(await measureMismatch(model, sequences, setting)) });
-    }
-  }
   const summary: SanitySummary = {
     ...verdict,
     steps: step,
-    seconds: seconds(),
+    seconds: run.seconds,
     precision: { training: config.trainingPrecision, rollout: config.rolloutPrecision },
     algorithm: config.algorithm,
     numerics: config.numerics,
-    task: config.task,
+    task: taskName(config),
     seed: config.seed,
-    interrupted,
+    interrupted: run.interrupted,
     ...(divergence !== undefined && { divergence }),
     mismatch: loop.records.length === 0 ? null : meanMismatch(loop.records.slice(-WINDOW)),
     lossScale: {
-      final: training.scaler.scale,
-      overflows: training.scaler.state().overflows,
+      final: run.lossScale,
+      overflows: run.overflows,
       lostUpdates: total(loop.records, 'train/skipped_updates'),
       savedUpdates: total(loop.records, 'train/saved_updates'),
       savedResponses: total(loop.records, 'train/saved_responses'),
     },
     warning: loop.warning,
     set: { problems: set.indices.length, tried: set.tried, baseAccuracy: set.accuracy },
-    effect,
+    effect: run.effect,
   };
   await directory.writeSummary(summary);
   return summary;
@@ -224,60 +282,47 @@ function total(records: readonly StepRecord[], key: string): number {
  * The algorithm of a run. Constant-length norms divide by the longest response there can be, as the paper does with its
  * 8192.
  */
-export async function configuredAlgorithm({
-  task,
-  algorithm,
-  algorithmParameters,
-}: Pick<SanityConfig, 'task' | 'algorithm' | 'algorithmParameters'>): Promise<Algorithm> {
-  const { responseLength } = createTask(task);
-  return loadAlgorithm(algorithm, algorithmParameters, { constantLength: responseLength });
+export async function configuredAlgorithm(config: SanityConfig): Promise<Algorithm> {
+  const { algorithm, algorithmParameters } = config;
+  return loadAlgorithm(algorithm, algorithmParameters, { constantLength: responseLengthOf(config) });
 }
 
-/** The base of a run that begins, and where it was interrupted a set without problems. */
+/** What a run begins from, or null where the making of it was interrupted. */
 async function newStart(
   config: SanityConfig,
   { directory, base: folder, signal, report }: RunOptions,
-): Promise<{ model: Decoder; set: PerfectibleSet }> {
-  const base = await prepareBase(config, {
+): Promise<Start | null> {
+  const options = {
     ...(folder !== undefined && { directory: folder }),
     ...(signal && { signal }),
     ...(report && { report }),
-  });
-  if (base === null) {
-    const model = new Decoder(decoderConfig(config), { seed: config.baseSeed });
-    return { model, set: { indices: [], tried: 0, accuracy: 0 } };
+  };
+  if ('source' in config) return prepareSource(config, directory.path, options);
+  const base = await prepareBase(config, options);
+  if (base !== null) {
+    await atomicWriteFile(join(directory.path, SET_FILE), `${JSON.stringify(base.set)}\n`);
   }
-  await atomicWriteFile(join(directory.path, SET_FILE), `${JSON.stringify(base.set)}\n`);
   return base;
 }
 
-/** The perfectible set of the run in `path`. */
-export async function readSet(path: string): Promise<PerfectibleSet> {
-  const file = join(path, SET_FILE);
-  try {
-    return JSON.parse(await readFile(file, 'utf8'));
-  } catch (cause) {
-    throw new InvalidArgumentError(`[sanity] expected ${file} to be readable JSON`, { cause });
-  }
+/** What a run goes on from, with weights that are yet to be loaded. */
+async function reopen(config: SanityConfig, directory: string): Promise<Start> {
+  return 'source' in config ? reopenSource(config, directory) : emptyBase(config, await readSet(directory));
 }
 
 /** Responses of the final policy to the problems of the set, for both engines to score. */
 async function sampleSequences(
   rollout: RolloutEngine,
-  task: Task,
-  indices: readonly number[],
-  { baseSeed, seed }: SanityConfig,
+  { environment }: Subject,
+  seed: number,
 ): Promise<TokenSequence[]> {
   rollout.syncWeights();
-  const requests = Array.from({ length: EFFECT_SEQUENCES }, (_, i) => ({
-    prompt: task.problem(baseSeed, indices[i % indices.length]!),
+  const { prompts } = environment;
+  const draws = Array.from({ length: EFFECT_SEQUENCES }, (_, i) => ({
+    prompt: i % prompts.length,
     promptId: EFFECT_PROMPTS + i,
     sampleId: 0,
   }));
-  const completions = await rollout.generate(requests, {
-    seed,
-    maxNewTokens: task.responseLength,
-    stopTokens: task.stopToken === undefined ? [] : [task.stopToken],
-  });
-  return completions.map(({ tokens }, i) => ({ prompt: requests[i]!.prompt, response: tokens }));
+  const completions = await sampleDraws(rollout, environment, draws, seed);
+  return completions.map(({ tokens }, i) => ({ prompt: prompts[draws[i]!.prompt]!, response: tokens }));
 }

@@ -259,16 +259,17 @@ function resolveEvaluation(errors: unknown[], options: TrainOptions): Evaluation
     temperature: section.number('temperature', 0.6, 0),
     topP: section.positive('topP', 0.95, 1),
   };
-  if (!isObject(evaluation) || evaluation.data === undefined) return null;
+  const data = isObject(evaluation) ? (evaluation as EvaluationOptions).data : undefined;
+  if (data === undefined || data === null) return null;
   const { template, verifier, maxPromptLength, responseLength } = options;
   const inherited = Object.entries({ template, verifier, maxPromptLength, responseLength });
   const given = Object.fromEntries(inherited.filter(([, value]) => value !== undefined));
   const source = attempt(errors, () =>
-    under('evaluation', () => resolveModelSource(WHERE, { ...given, ...evaluation, model: '.' })),
+    under('evaluation', () => resolveModelSource(WHERE, { ...given, ...evaluation, data, model: '.' })),
   );
   if (source === undefined) return null;
-  const { model: _, ...data } = source;
-  return { ...data, ...own };
+  const { model: _, ...problems } = source;
+  return { ...problems, ...own };
 }
 
 /** Names of what is wrong within `body` get a path before them. */
