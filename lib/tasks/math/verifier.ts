@@ -1,13 +1,13 @@
 /** Judges responses to mathematical problems: MATH, AIME, AMC and data sets like them. */
 import { checkChoice, checkInteger, checkNumber, invalid } from '../../errors.js';
-import { type AnswerPlace, extractAnswer, lastBoxed } from './extract.js';
+import { type AnswerPlace, extractAnswer, goldOf } from './extract.js';
 import { JudgePool } from './judgePool.js';
 import type { Judgement, MathMode } from './judgeWorker.js';
 
 export type { MathMode } from './judgeWorker.js';
 
 /** Changes with every change that may change a verdict; runs record it. The number is that of the Compute Engine. */
-export const mathVerifierVersion = 'isopolicy-math-1/compute-engine-0.27';
+export const mathVerifierVersion = 'isopolicy-math-2/compute-engine-0.27';
 
 export interface MathVerifierOptions {
   /** Default `symbolic`. */
@@ -53,8 +53,8 @@ export class MathVerifier {
 
   /**
    * @param response what the model wrote, of any length
-   * @param gold the right answer, or several of which each is right; a text with a `\boxed` (a whole solution) is what the
-   *   last one holds
+   * @param gold the right answer, or several of which each is right; of a whole solution it is what the last `\boxed`
+   *   holds, or what stands behind `####` in its last line
    * @throws InvalidArgumentError for a gold answer that is empty or no string
    */
   async verify(response: string, gold: string | readonly string[]): Promise<MathVerdict> {
@@ -91,7 +91,7 @@ function isRight(reason: Reason): boolean {
 
 /** A gold answer as it is compared. @throws InvalidArgumentError for none */
 function goldAnswer(gold: string): string {
-  const answer = typeof gold === 'string' ? (lastBoxed(gold) ?? gold) : '';
+  const answer = typeof gold === 'string' ? goldOf(gold) : '';
   if (answer.trim() === '') invalid('MathVerifier', 'gold to be an answer, a string that is not empty', gold);
   return answer;
 }
