@@ -1,7 +1,7 @@
 /** A checkpoint and a data set, as runs and instruments are told of them. */
 import { resolve } from 'node:path';
-import { promptTemplate } from '../data/promptTemplates.js';
-import { attempt, checkInteger, invalid, throwTogether } from '../errors.js';
+import { promptTemplates } from '../data/promptTemplates.js';
+import { attempt, checkChoice, checkInteger, invalid, throwTogether } from '../errors.js';
 import { resolveVerifierSpec } from './verifier.js';
 
 /** A data set and the columns that are read of it. */
@@ -89,7 +89,9 @@ export function resolveModelSource(where: string, options: ModelSourceOptions): 
     ...optional('idColumn'),
     ...(options.count !== undefined && { count: integer('count', options.count, 1) }),
     dataSeed: integer('dataSeed', options.dataSeed ?? 0, 0),
-    template: attempt(errors, () => promptTemplate(options.template ?? 'chat-math').name)!,
+    template: attempt(errors, () =>
+      checkChoice(where, 'template', options.template ?? 'chat-math', [...promptTemplates.keys()]),
+    )!,
     verifier: attempt(errors, () => resolveVerifierSpec(where, options.verifier ?? 'math'))!,
     maxPromptLength: integer('maxPromptLength', options.maxPromptLength ?? 1024, 1),
     responseLength: integer('responseLength', options.responseLength ?? 1024, 1),

@@ -62,10 +62,10 @@ export async function prepareBase(config: BaseConfig, options: PrepareOptions = 
     await rmdir(directory).catch(() => {});
   }
   if (base !== null && directory !== undefined) {
-    // base.json comes last: a folder that has it has everything.
     // A making that was killed may have left weights.
     await rm(join(directory, 'model.safetensors'), { force: true });
     await saveModel(directory, base.model, { dtype: 'fp32' });
+    // Last: a folder that has it has everything.
     const file: BaseFile = { formatVersion: BASE_FORMAT_VERSION, config: own, set: base.set };
     await atomicWriteFile(join(directory, BASE_FILE), `${JSON.stringify(file)}\n`);
   }

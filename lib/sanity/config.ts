@@ -1,34 +1,24 @@
 import { attempt, checkChoice, checkInteger, checkNumber, invalid, throwTogether } from '../errors.js';
-import { type Numerics, type NumericsPreset, numerics } from '../numerics.js';
 import type { AlgorithmParameters } from '../rl/algorithms.js';
+import { type EngineOptions, resolveEngineOptions } from '../rl/engineChoices.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
 import { type TruncatedMode, truncatedModes } from '../rl/trainer.js';
 import { createTask } from '../tasks/index.js';
-import { checkFloatDtype, type FloatDType } from '../tensor/dtype.js';
-import { defaultLossScaler, type OverflowMode, overflowModes } from '../training/engine.js';
-import { createLossScaler } from '../training/lossScaler.js';
+import { type OverflowMode, overflowModes } from '../training/engine.js';
 import { type BaseConfig, type BaseOptions, resolveBaseOptions } from './baseConfig.js';
 import { resolveSourceOptions, type SourceConfig, type SourceOptions } from './sourceConfig.js';
 
-export const numericsModes = ['default', 'matched'] as const;
-export type NumericsMode = (typeof numericsModes)[number];
 export const sanitySchedules = ['linear', 'constant'] as const;
 export type SanitySchedule = (typeof sanitySchedules)[number];
 
 /** How a sanity run trains; everything is optional. Defaults depend on what it starts from: see {@link taskDefaults}. */
-export interface RunSettings {
-  /** Default fp16. */
-  readonly trainingPrecision?: FloatDType;
-  /** Default the training precision. */
-  readonly rolloutPrecision?: FloatDType;
+export interface RunSettings extends EngineOptions {
   /** A preset or the path of a file, see {@link loadAlgorithm}; default `pg-seq-is`. */
   readonly algorithm?: string;
   /** Parameters that differ from the preset's. */
   readonly algorithmParameters?: AlgorithmParameters;
   /** Whether responses that are cut off are trained on (default; their reward is 0) or masked. */
   readonly truncated?: TruncatedMode;
-  /** `matched`: both engines make the same numeric choices and agree to the bit. */
-  readonly numerics?: NumericsMode;
   /** Of the order of problems, sampling and mini-batches, and of a taught base unless baseSeed says otherwise; default 1. */
   readonly seed?: number;
   /** Most RL steps. */
@@ -42,8 +32,6 @@ export interface RunSettings {
   readonly schedule?: SanitySchedule;
   /** Ends the run as soon as it has passed (default); otherwise it goes on to its last step. */
   readonly stopWhenPassed?: boolean;
-  /** A spec of createLossScaler; default {@link defaultLossScaler}. */
-  readonly lossScaler?: string;
   /** What becomes of a mini-batch whose gradients overflow; default `skip`. */
   readonly overflow?: OverflowMode;
   /** Steps between checkpoints. */
@@ -99,7 +87,7 @@ export function resolveSanityOptions(options: SanityOptions | SourceSanityOption
       ? resolveSourceOptions(where, options)
       : resolveBaseOptions(where, { ...options, baseSeed: options.baseSeed ?? seed }),
   );
-  const engines = attempt(errors, () => resolveEngines(where, options));
+  const engines = attempt(errors, () => resolveEngineOptions(where, options));
   const batch = attempt(errors, () => resolveBatch(where, options, defaults.promptsPerStep));
   throwTogether(where, errors);
   const stopWhenPassed = options.stopWhenPassed ?? true;
@@ -123,38 +111,12 @@ export function resolveSanityOptions(options: SanityOptions | SourceSanityOption
   };
 }
 
-function resolveEngines(where: string, options: RunSettings) {
-  const trainingPrecision = checkFloatDtype(where, 'trainingPrecision', options.trainingPrecision ?? 'fp16');
-  const rolloutPrecision = checkFloatDtype(
-    where,
-    'rolloutPrecision',
-    options.rolloutPrecision ?? trainingPrecision,
-  );
-  const mode = checkChoice(where, 'numerics', options.numerics ?? 'default', numericsModes);
-  if (mode === 'matched' && rolloutPrecision !== trainingPrecision) {
-    invalid(
-      where,
-      'one precision for both engines with numerics matched',
-      `${trainingPrecision} and ${rolloutPrecision}`,
-    );
-  }
-  const lossScaler = options.lossScaler ?? defaultLossScaler(trainingPrecision);
-  createLossScaler(lossScaler);
-  return { trainingPrecision, rolloutPrecision, numerics: mode, lossScaler };
-}
-
 function resolveBatch(where: string, options: RunSettings, prompts: number) {
   const promptsPerStep = checkInteger(where, 'promptsPerStep', options.promptsPerStep ?? prompts, 1, 65536);
   const groupSize = checkInteger(where, 'groupSize', options.groupSize ?? 8, 2, 65536);
   const responses = promptsPerStep * groupSize;
   const updatesPerStep = checkInteger(where, 'updatesPerStep', options.updatesPerStep ?? 4, 1, responses);
   return { promptsPerStep, groupSize, updatesPerStep };
-}
-
-/** The numeric choices of both engines in a mode. */
-export function engineNumerics(mode: NumericsMode): { rollout: Numerics; training: Numerics } {
-  const preset = (own: NumericsPreset) => numerics(mode === 'matched' ? 'matched' : own);
-  return { rollout: preset('rollout'), training: preset('training') };
 }
 
 /** Most new tokens of a response. */

@@ -5,6 +5,7 @@ import type { Checkpoint, RunDirectory } from '../io/runDirectory.js';
 import type { Warning } from '../mismatch/earlyWarning.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Algorithm } from '../rl/batch.js';
+import { engineNumerics } from '../rl/engineChoices.js';
 import { sampleDraws } from '../rl/environment.js';
 import { loadAlgorithm } from '../rl/load.js';
 import {
@@ -21,7 +22,7 @@ import { loadCheckpoint, saveCheckpoint } from '../training/checkpoint.js';
 import { TrainingEngine } from '../training/engine.js';
 import { createLossScaler } from '../training/lossScaler.js';
 import { prepareBase } from './base.js';
-import { engineNumerics, responseLengthOf, type SanityConfig } from './config.js';
+import { responseLengthOf, type SanityConfig } from './config.js';
 import { effectSettings, measureMismatch, type Setting } from './effect.js';
 import { reopen } from './openSubject.js';
 import { SET_FILE } from './setFile.js';

@@ -13,7 +13,7 @@ type Report = ((event: StartEvent) => void) | undefined;
 /** A checkpoint as it is, on all problems of its data set. */
 export async function openSource(source: ModelSource | PromptSource, report?: Report): Promise<Subject> {
   const opened = await openModelSource(source);
-  return orDispose(opened, async () => subjectOf(source, opened, await load(source, opened, report)));
+  return orDispose(opened, async () => subjectOf(source, opened, await load(source.model, opened, report)));
 }
 
 /**
@@ -32,7 +32,7 @@ export async function prepareSource(
   const opened = await openModelSource(source);
   let model: Decoder | undefined;
   const loaded = async () => {
-    model ??= await load(source, opened, options.report);
+    model ??= await load(source.model, opened, options.report);
     return model;
   };
   return orDispose(opened, async () => {
@@ -44,7 +44,7 @@ export async function prepareSource(
         return null;
       }
       if (directory !== run) await writeSelection(run, set);
-      return await startOf(config, opened, await loaded(), set);
+      return await startOf(config, opened, set, loaded);
     } catch (error) {
       model?.dispose();
       throw error;
@@ -57,32 +57,30 @@ export async function reopenSource(config: SourceConfig, run: string, weights: s
   const opened = await openModelSource(config.source);
   return orDispose(opened, async () => {
     const set = await readSelectionOf(config, opened, run);
-    const { model } = await loadModel(weights, { maxLength: opened.maxLength });
-    return startOf(config, opened, model, set);
+    return startOf(config, opened, set, () => load(weights, opened));
   });
 }
 
-async function load(
-  { model: path }: Pick<ModelSource, 'model'>,
-  { maxLength }: OpenedSource,
-  report: Report,
-): Promise<Decoder> {
+async function load(path: string, { maxLength }: OpenedSource, report?: Report): Promise<Decoder> {
   report?.({ kind: 'load', model: path });
   const { model } = await loadModel(path, { maxLength });
   return model;
 }
 
+/** The model is loaded last: what else is wrong shows before. */
 async function startOf(
   { source }: SourceConfig,
   opened: OpenedSource,
-  model: Decoder,
   { indices, tried, accuracy }: Start['set'],
+  model: () => Promise<Decoder>,
 ): Promise<Start> {
+  const environment = opened.problems.subset(indices);
+  const files = await readCompanionFiles(source.model);
   return {
-    ...subjectOf(source, opened, model),
-    environment: opened.problems.subset(indices),
+    ...subjectOf(source, opened, await model()),
+    environment,
     set: { indices, tried, accuracy },
-    origin: { config: opened.text.config, files: await readCompanionFiles(source.model) },
+    origin: { config: opened.text.config, files },
   };
 }
 
