@@ -187,7 +187,8 @@ describe('a sanity run on a checkpoint', () => {
       signal: controller.signal,
       report: (event) => event.kind === 'select' && controller.abort(),
     });
-    const { directory } = await run(options({ steps: 1 }), { base: shared, report });
+    // As a run that was told so when it was begun.
+    const { directory } = await run(options({ steps: 1, base: shared }), { report });
     assert.deepEqual(setOf(directory), setOf(whole.directory));
     assert.equal(
       readFileSync(path.join(shared, 'filter.jsonl'), 'utf8'),
