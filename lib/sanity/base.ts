@@ -4,7 +4,7 @@ import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
 import { Decoder } from '../models/decoder.js';
-import { loadWeights } from '../models/loadModel.js';
+import { loadModel } from '../models/loadModel.js';
 import { saveModel } from '../models/saveModel.js';
 import { taskEnvironment } from '../rl/environment.js';
 import { createTask } from '../tasks/index.js';
@@ -84,28 +84,13 @@ export async function loadBase(directory: string): Promise<Base> {
       `[base] expected the folder of a base, with a ${BASE_FILE}, got ${JSON.stringify(directory)}`,
     );
   }
-  return baseWithWeights(file.config, file.set, directory);
+  return reopenBase(file.config, file.set, directory);
 }
 
-/** The base of a configuration and a set, with the weights of a folder: its own, or those of a run from it. */
-export async function baseWithWeights(
-  config: BaseConfig,
-  set: PerfectibleSet,
-  folder: string,
-): Promise<Base> {
-  const base = emptyBase(config, set);
-  try {
-    await loadWeights(folder, base.model);
-  } catch (error) {
-    base.model.dispose();
-    throw error;
-  }
-  return base;
-}
-
-/** The base of a configuration and a set, with weights that are yet to be loaded. */
-export function emptyBase(config: BaseConfig, set: PerfectibleSet): Base {
-  return baseOf(baseConfigOf(config), new Decoder(decoderConfig(config), { seed: config.baseSeed }), set);
+/** The base of a configuration and a set, with the weights of a model's folder: its own, or a checkpoint of a run from it. */
+export async function reopenBase(config: BaseConfig, set: PerfectibleSet, weights: string): Promise<Base> {
+  const { model } = await loadModel(weights);
+  return baseOf(baseConfigOf(config), model, set);
 }
 
 function baseOf(config: BaseConfig, model: Decoder, set: PerfectibleSet): Base {

@@ -1,7 +1,7 @@
 import { InvalidArgumentError } from '../errors.js';
 import { type Checkpoint, RunDirectory } from '../io/runDirectory.js';
 import type { ModelSource, PromptSource } from '../rl/modelSource.js';
-import { baseWithWeights, prepareBase } from './base.js';
+import { prepareBase, reopenBase } from './base.js';
 import type { BaseConfig } from './baseConfig.js';
 import {
   resolveSanityOptions,
@@ -11,7 +11,7 @@ import {
 } from './config.js';
 import { readSet } from './setFile.js';
 import { openSource, reopenSource } from './source.js';
-import type { PrepareOptions, Subject } from './subject.js';
+import type { PrepareOptions, Start, Subject } from './subject.js';
 
 /** The model that an instrument measures: the newest weights of a sanity run, a taught base, or a checkpoint. */
 export type SubjectSource =
@@ -39,11 +39,15 @@ export async function openSubject(
   }
   if ('source' in source) return { ...(await openSource(source.source, options.report)), step: 0 };
   const { config, checkpoint } = await readSubjectRun(source.run);
-  const subject =
-    'source' in config
-      ? await reopenSource(config, source.run, checkpoint.path)
-      : await baseWithWeights(config, await readSet(source.run), checkpoint.path);
+  const subject = await reopen(config, source.run, checkpoint.path);
   return { ...subject, step: checkpoint.step };
+}
+
+/** What the run in a folder started from, with the weights of one of its checkpoints. */
+export async function reopen(config: SanityConfig, run: string, weights: string): Promise<Start> {
+  return 'source' in config
+    ? reopenSource(config, run, weights)
+    : reopenBase(config, await readSet(run), weights);
 }
 
 /**

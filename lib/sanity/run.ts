@@ -21,11 +21,12 @@ import { RolloutEngine } from '../rollout/engine.js';
 import { loadCheckpoint, saveCheckpoint } from '../training/checkpoint.js';
 import { TrainingEngine } from '../training/engine.js';
 import { createLossScaler } from '../training/lossScaler.js';
-import { emptyBase, prepareBase } from './base.js';
+import { prepareBase } from './base.js';
 import { responseLengthOf, type SanityConfig } from './config.js';
 import { effectSettings, measureMismatch, type Setting } from './effect.js';
-import { readSet, SET_FILE } from './setFile.js';
-import { prepareSource, reopenSource } from './source.js';
+import { reopen } from './openSubject.js';
+import { SET_FILE } from './setFile.js';
+import { prepareSource } from './source.js';
 import { taskName } from './sourceConfig.js';
 import type { Start, StartEvent, Subject } from './subject.js';
 import { judge, type Verdict } from './verdict.js';
@@ -102,7 +103,9 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     await makeWritableFolder('sanity', 'tensorboard', options.tensorboard);
   }
   const checkpoint = await findStart('sanity', directory);
-  await using start = checkpoint ? await reopen(config, directory.path) : await newStart(config, options);
+  await using start = checkpoint
+    ? await reopen(config, directory.path, checkpoint.path)
+    : await newStart(config, options);
   const secondsIn = () => (performance.now() - started) / 1e3;
   if (start === null || (signal?.aborted && !checkpoint)) {
     return summarize(config, directory, {
@@ -179,7 +182,7 @@ async function train(
     numerics: numerics.rollout,
   });
   const save = (step: number) =>
-    directory.saveCheckpoint(step, (dir) => saveCheckpoint(dir, model, training));
+    directory.saveCheckpoint(step, (dir) => saveCheckpoint(dir, model, training, start.origin));
 
   const records: StepRecord[] = [];
   if (checkpoint) {
@@ -303,11 +306,6 @@ async function newStart(
     await atomicWriteFile(join(directory.path, SET_FILE), `${JSON.stringify(base.set)}\n`);
   }
   return base;
-}
-
-/** What a run goes on from, with weights that are yet to be loaded. */
-async function reopen(config: SanityConfig, directory: string): Promise<Start> {
-  return 'source' in config ? reopenSource(config, directory) : emptyBase(config, await readSet(directory));
 }
 
 /** Responses of the final policy to the problems of the set, for both engines to score. */

@@ -1,6 +1,7 @@
 /** Checkpoints with their problems, as runs start from them and instruments measure them. */
-import { Decoder } from '../models/decoder.js';
-import { loadModel, loadWeights } from '../models/loadModel.js';
+import { readCompanionFiles } from '../models/companionFiles.js';
+import type { Decoder } from '../models/decoder.js';
+import { loadModel } from '../models/loadModel.js';
 import type { ModelSource, PromptSource } from '../rl/modelSource.js';
 import { type OpenedSource, openModelSource } from '../rl/openModelSource.js';
 import { readSelectionOf, selectProblems, writeSelection } from './problemFilter.js';
@@ -12,7 +13,7 @@ type Report = ((event: StartEvent) => void) | undefined;
 /** A checkpoint as it is, on all problems of its data set. */
 export async function openSource(source: ModelSource | PromptSource, report?: Report): Promise<Subject> {
   const opened = await openModelSource(source);
-  return orDispose(opened, async () => subjectOf(source, opened, await load(source, opened, report)));
+  return orDispose(opened, async () => subjectOf(source, opened, await load(source.model, opened, report)));
 }
 
 /**
@@ -31,7 +32,7 @@ export async function prepareSource(
   const opened = await openModelSource(source);
   let model: Decoder | undefined;
   const loaded = async () => {
-    model ??= await load(source, opened, options.report);
+    model ??= await load(source.model, opened, options.report);
     return model;
   };
   return orDispose(opened, async () => {
@@ -43,7 +44,7 @@ export async function prepareSource(
         return null;
       }
       if (directory !== run) await writeSelection(run, set);
-      return startOf(config, opened, await loaded(), set);
+      return await startOf(config, opened, set, loaded);
     } catch (error) {
       model?.dispose();
       throw error;
@@ -51,43 +52,35 @@ export async function prepareSource(
   });
 }
 
-/** What the run in the folder `run` started from, with the weights of a folder, or with weights that are yet to be loaded. */
-export async function reopenSource(config: SourceConfig, run: string, weights?: string): Promise<Start> {
+/** What the run in the folder `run` started from, with the weights of one of its checkpoints. */
+export async function reopenSource(config: SourceConfig, run: string, weights: string): Promise<Start> {
   const opened = await openModelSource(config.source);
   return orDispose(opened, async () => {
     const set = await readSelectionOf(config, opened, run);
-    const { decoder } = opened.text.config;
-    const model = new Decoder({ ...decoder, maxPositionEmbeddings: opened.maxLength }, { seed: null });
-    try {
-      if (weights !== undefined) await loadWeights(weights, model);
-      return startOf(config, opened, model, set);
-    } catch (error) {
-      model.dispose();
-      throw error;
-    }
+    return startOf(config, opened, set, () => load(weights, opened));
   });
 }
 
-async function load(
-  { model: path }: Pick<ModelSource, 'model'>,
-  { maxLength }: OpenedSource,
-  report: Report,
-): Promise<Decoder> {
+async function load(path: string, { maxLength }: OpenedSource, report?: Report): Promise<Decoder> {
   report?.({ kind: 'load', model: path });
   const { model } = await loadModel(path, { maxLength });
   return model;
 }
 
-function startOf(
+/** The model is loaded last: what else is wrong shows before. */
+async function startOf(
   { source }: SourceConfig,
   opened: OpenedSource,
-  model: Decoder,
   { indices, tried, accuracy }: Start['set'],
-): Start {
+  model: () => Promise<Decoder>,
+): Promise<Start> {
+  const environment = opened.problems.subset(indices);
+  const files = await readCompanionFiles(source.model);
   return {
-    ...subjectOf(source, opened, model),
-    environment: opened.problems.subset(indices),
+    ...subjectOf(source, opened, await model()),
+    environment,
     set: { indices, tried, accuracy },
+    origin: { config: opened.text.config, files },
   };
 }
 

@@ -5,6 +5,7 @@ import { type Environment, sampleDraws, sampleJudged } from '../rl/environment.j
 import { RolloutEngine } from '../rollout/engine.js';
 import type { Completion } from '../rollout/generation.js';
 import type { FloatDType } from '../tensor/dtype.js';
+import type { CheckpointSource } from '../training/checkpoint.js';
 import type { PerfectibleSet } from './perfectible.js';
 import type { TeachProgress } from './supervised.js';
 
@@ -29,6 +30,8 @@ export interface Subject extends AsyncDisposable {
 /** What a run starts from: its problems are a perfectible set. */
 export interface Start extends Subject {
   readonly set: PerfectibleSet;
+  /** What checkpoints take over from the model's folder. */
+  readonly origin?: CheckpointSource;
 }
 
 /** What the making of a start tells while it goes on. */
