@@ -8,6 +8,7 @@ import { loadAlgorithm } from '../rl/load.js';
 import { estimateMemory, type MemoryEstimate } from '../rl/memory.js';
 import { type OpenedSource, openModelSource, openProblems } from '../rl/openModelSource.js';
 import type { ProblemSet } from '../rl/problemSet.js';
+import { defaultMaxBatch } from '../rollout/engine.js';
 import type { TrainConfig } from './config.js';
 import { WHERE } from './section.js';
 
@@ -19,6 +20,8 @@ export interface OpenedTraining extends AsyncDisposable {
   readonly longestPrompt: number;
   /** Longest prompt and response together: the context that engines need. */
   readonly maxLength: number;
+  /** Sequences decoded at once. */
+  readonly maxBatch: number;
   readonly memory: MemoryEstimate;
 }
 
@@ -54,6 +57,7 @@ export async function openTraining(config: TrainConfig): Promise<OpenedTraining>
     const maxLength = Math.max(source.maxLength, evaluated);
     const longestPrompt = Math.max(longest(source.problems), evaluation === null ? 0 : longest(evaluation));
     const { trainingPrecision, rolloutPrecision, numerics, batch, rollout } = config;
+    const maxBatch = rollout.maxBatch ?? defaultMaxBatch(decoder, maxLength, rolloutPrecision);
     const memory = estimateMemory(
       { ...decoder, maxPositionEmbeddings: maxLength },
       {
@@ -63,6 +67,7 @@ export async function openTraining(config: TrainConfig): Promise<OpenedTraining>
         microBatchTokens: batch.microBatchTokens,
         recompute: batch.recompute,
         ...rollout,
+        maxBatch,
         maxLength,
         maxPromptLength: longestPrompt,
       },
@@ -73,6 +78,7 @@ export async function openTraining(config: TrainConfig): Promise<OpenedTraining>
       algorithm,
       longestPrompt,
       maxLength,
+      maxBatch,
       memory,
       [Symbol.asyncDispose]: close,
     };

@@ -130,6 +130,7 @@ export async function runTrain(config: TrainConfig, options: TrainRunOptions): P
     precision: config.rolloutPrecision,
     numerics: engineNumerics(config.numerics).rollout,
     ...config.rollout,
+    maxBatch: opened.maxBatch,
   });
   const records: StepRecord[] = [];
   if (checkpoint) {
@@ -173,8 +174,7 @@ export async function runTrain(config: TrainConfig, options: TrainRunOptions): P
     algorithm: config.algorithm,
     numerics: config.numerics,
     seed: config.seed,
-    interrupted:
-      options.signal?.aborted === true && loop.step < config.steps && loop.divergence === undefined,
+    interrupted: options.signal?.aborted === true && !isDone(config, loop),
     ...(loop.divergence !== undefined && { divergence: loop.divergence }),
     reward: summarizeReward(loop.records),
     evaluation: summarizeEvaluation(config, loop),
@@ -221,6 +221,13 @@ function trainingEngine(model: Decoder, config: TrainConfig): TrainingEngine {
     microBatchTokens: batch.microBatchTokens,
     recompute: batch.recompute,
   });
+}
+
+/** Whether nothing is left to do, the last evaluation included. */
+function isDone({ steps, evaluation }: TrainConfig, { step, measured, divergence }: LoopResult): boolean {
+  return (
+    divergence !== undefined || (step >= steps && (evaluation === null || Object.keys(measured).length > 0))
+  );
 }
 
 function evaluatedAt(step: number, { evaluation, steps }: TrainConfig): boolean {
