@@ -83,6 +83,8 @@ export interface TrainRunOptions {
   readonly directory: RunDirectory;
   /** A folder for TensorBoard event files, beside metrics.jsonl. */
   readonly tensorboard?: string;
+  /** What the configuration names, where it is open already; it stays open. */
+  readonly opened?: OpenedTraining;
   /** Bytes that the run may take; default what is available. */
   readonly availableMemory?: number;
   /** Aborting it ends the run after the step that is running, with a checkpoint. */
@@ -113,11 +115,20 @@ const STATE = 'trainer.json';
  *   and where a run that goes on finds other problems than it began with
  */
 export async function runTrain(config: TrainConfig, options: TrainRunOptions): Promise<TrainSummary> {
+  if (options.opened) return train(config, options.opened, options);
+  await using opened = await openTraining(config);
+  return await train(config, opened, options);
+}
+
+async function train(
+  config: TrainConfig,
+  opened: OpenedTraining,
+  options: TrainRunOptions,
+): Promise<TrainSummary> {
   const { directory, report } = options;
   const started = performance.now();
   if (options.tensorboard !== undefined) await makeWritableFolder(WHERE, 'tensorboard', options.tensorboard);
   const checkpoint = await findStart(WHERE, directory);
-  await using opened = await openTraining(config);
   checkMemory(opened.memory, options.availableMemory);
   await atomicWriteFile(join(directory.path, 'config.yaml'), formatYaml(config));
   const digest = problemsDigest(opened.source.problems);
