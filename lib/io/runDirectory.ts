@@ -2,7 +2,7 @@
  * The folder of one run: what it was asked to do, what it measured, and the checkpoints it can go on from.
  *
  * ```
- * config.json      the resolved configuration, with `formatVersion`
+ * config.json      the resolved configuration, with `formatVersion`; of training runs also as config.yaml
  * metrics.jsonl    a flat object a step: `step` and `group/name` keys
  * samples.jsonl    an object a sample, with its `step`
  * summary.json     the outcome
@@ -30,7 +30,7 @@ const SUMMARY = 'summary.json';
 const CHECKPOINTS = 'checkpoint';
 const SCORE = 'score.json';
 /** A run's own entries: where one of them exists, the folder is taken. */
-const RUN_ENTRIES = [CONFIG, METRICS, SAMPLES, SUMMARY, CHECKPOINTS];
+const RUN_ENTRIES = [CONFIG, 'config.yaml', METRICS, SAMPLES, SUMMARY, CHECKPOINTS];
 const METRIC_KEY = /^[^\s/]+(?:\/[^\s/]+)+$/;
 /** A complete checkpoint, or one that was complete when a newer one of the same step took its place. */
 const CHECKPOINT_NAME = /^(step|replaced)-(\d{6,15})$/;

@@ -83,6 +83,15 @@ export async function loadWeights(dir: string, model: Decoder): Promise<void> {
   await readWeights(files, model);
 }
 
+/**
+ * Checks names, shapes and dtypes of a checkpoint's weights, which headers tell; no value is read.
+ *
+ * @throws InvalidArgumentError as {@link loadModel} does
+ */
+export async function checkWeights(dir: string, decoder: ResolvedDecoderConfig): Promise<void> {
+  await (await openCheckedWeights(dir, decoder)).close();
+}
+
 /** The files of a checkpoint whose headers are what a decoder needs. */
 async function openCheckedWeights(dir: string, decoder: ResolvedDecoderConfig): Promise<CheckpointFiles> {
   const files = await openCheckpoint(dir);

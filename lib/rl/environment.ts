@@ -2,6 +2,7 @@
 import { invalid } from '../errors.js';
 import type { RolloutEngine } from '../rollout/engine.js';
 import type { Completion } from '../rollout/generation.js';
+import type { SamplingOptions } from '../rollout/sampling.js';
 import type { Task } from '../tasks/task.js';
 
 /** A response to the prompt of that number. */
@@ -53,12 +54,16 @@ export interface JudgedSamples {
   readonly truncated: Uint8Array;
 }
 
-/** Samples a response for each draw, at temperature 1 with the engine's weights as they are. */
+/** How responses are drawn; training draws from the policy itself, as the defaults do. */
+export type DrawOptions = Pick<SamplingOptions, 'temperature' | 'topP'>;
+
+/** Samples a response for each draw, with the engine's weights as they are. */
 export async function sampleDraws(
   rollout: RolloutEngine,
   environment: Environment,
   draws: readonly Draw[],
   seed: number,
+  { temperature = 1, topP = 1 }: DrawOptions = {},
 ): Promise<Completion[]> {
   const { prompts, responseLength, stopTokens, endOf } = environment;
   const ends = endOf && draws.map(() => endOf());
@@ -66,7 +71,8 @@ export async function sampleDraws(
     draws.map(({ prompt, promptId, sampleId }) => ({ prompt: prompts[prompt]!, promptId, sampleId })),
     {
       seed,
-      temperature: 1,
+      temperature,
+      topP,
       maxNewTokens: responseLength,
       stopTokens,
       ...(ends && { onToken: (request: number, token: number) => ends[request]!(token) }),
@@ -84,8 +90,9 @@ export async function sampleJudged(
   environment: Environment,
   draws: readonly Draw[],
   seed: number,
+  options: DrawOptions = {},
 ): Promise<JudgedSamples> {
-  const completions = await sampleDraws(rollout, environment, draws, seed);
+  const completions = await sampleDraws(rollout, environment, draws, seed, options);
   const endless = environment.stopTokens.length === 0 && !environment.endOf;
   const truncated = Uint8Array.from(completions, ({ finishReason }) =>
     !endless && finishReason === 'length' ? 1 : 0,

@@ -1,6 +1,7 @@
 import { totalmem } from 'node:os';
 import { Weights } from '../autograd/weights.js';
 import { checkInteger, checkNumber, invalid } from '../errors.js';
+import type { ResolvedDecoderConfig } from '../models/config.js';
 import type { Decoder } from '../models/decoder.js';
 import {
   checkSequences,
@@ -57,6 +58,15 @@ export interface RolloutOptions {
   readonly maxPrefillTokens?: number;
 }
 
+/** Sequences that an engine decodes at once unless it is told how many. */
+export function defaultMaxBatch(
+  config: ResolvedDecoderConfig,
+  maxLength: number,
+  precision: FloatDType,
+): number {
+  return Math.min(256, KvCache.sequencesWithin(totalmem() / 4, config, maxLength, precision));
+}
+
 /** Most logits of one pass that scores, 1 GB in fp32. */
 const MOST_LOGITS = 2 ** 28;
 
@@ -102,8 +112,8 @@ export class RolloutEngine implements Disposable {
       config.maxPositionEmbeddings,
     );
     const perSequence = KvCache.pagesFor(this.maxLength);
-    const fitting = KvCache.sequencesWithin(totalmem() / 4, config, this.maxLength, this.precision);
-    this.maxBatch = checkInteger(where, 'maxBatch', options.maxBatch ?? Math.min(256, fitting), 1, 65536);
+    const batch = options.maxBatch ?? defaultMaxBatch(config, this.maxLength, this.precision);
+    this.maxBatch = checkInteger(where, 'maxBatch', batch, 1, 65536);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
     const packed = packableParameters(model, this.numerics, this.layerNumerics);

@@ -15,12 +15,13 @@ import {
   summarizeMismatch,
   WINDOW,
 } from '../rl/record.js';
+import { type ScalingSummary, summarizeScaling } from '../rl/scaling.js';
 import { Trainer } from '../rl/trainer.js';
 import { findStart, type LoopResult, recordsBefore, trainingLoop } from '../rl/trainingLoop.js';
 import { RolloutEngine } from '../rollout/engine.js';
 import { loadCheckpoint, saveCheckpoint } from '../training/checkpoint.js';
 import { TrainingEngine } from '../training/engine.js';
-import { createLossScaler } from '../training/lossScaler.js';
+import { createLossScaler, type LossScaler } from '../training/lossScaler.js';
 import { prepareBase } from './base.js';
 import { responseLengthOf, type SanityConfig } from './config.js';
 import { effectSettings, measureMismatch, type Setting } from './effect.js';
@@ -48,16 +49,7 @@ export interface SanitySummary extends Verdict {
   readonly divergence?: string;
   /** Means over the last window of steps (maxProbDiff: the greatest over it); null before the first step. */
   readonly mismatch: MismatchSummary | null;
-  readonly lossScale: {
-    readonly final: number;
-    /** Tries that overflowed. */
-    readonly overflows: number;
-    /** Mini-batches that were lost to overflow, and those that a retry at a lower scale saved. */
-    readonly lostUpdates: number;
-    readonly savedUpdates: number;
-    /** Responses of the saved mini-batches; undefined in runs of before they were counted. */
-    readonly savedResponses?: number;
-  };
+  readonly lossScale: ScalingSummary;
   /** The first warning of a growing mismatch, or null; beside `collapsedAtStep` it tells how long before. */
   readonly warning: Warning | null;
   /** Problems in the set, problems tried, and the base's accuracy on those. */
@@ -111,8 +103,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     return summarize(config, directory, {
       loop: { step: 0, records: [], rewards: [], measured: {}, warning: null },
       seconds: secondsIn(),
-      lossScale: createLossScaler(config.lossScaler).scale,
-      overflows: 0,
+      scaler: createLossScaler(config.lossScaler),
       set: start?.set ?? { indices: [], tried: 0, accuracy: 0 },
       interrupted: true,
       effect: [],
@@ -141,8 +132,7 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
 interface Trained {
   readonly loop: LoopResult;
   readonly interrupted: boolean;
-  readonly lossScale: number;
-  readonly overflows: number;
+  readonly scaler: LossScaler;
   /** Seconds of the run before it was resumed. */
   readonly secondsBefore: number;
   /** What the effect is measured on; none of a run that was interrupted or diverged. */
@@ -217,8 +207,7 @@ async function train(
   return {
     loop,
     interrupted,
-    lossScale: training.scaler.scale,
-    overflows: training.scaler.state().overflows,
+    scaler: training.scaler,
     secondsBefore,
     sequences:
       interrupted || divergence !== undefined ? [] : await sampleSequences(rollout, start, config.seed),
@@ -236,8 +225,7 @@ async function summarize(
   run: {
     readonly loop: LoopResult;
     readonly seconds: number;
-    readonly lossScale: number;
-    readonly overflows: number;
+    readonly scaler: LossScaler;
     readonly set: Start['set'];
     readonly interrupted: boolean;
     readonly effect: SanitySummary['effect'];
@@ -262,23 +250,13 @@ async function summarize(
     interrupted: run.interrupted,
     ...(divergence !== undefined && { divergence }),
     mismatch: loop.records.length === 0 ? null : meanMismatch(loop.records.slice(-WINDOW)),
-    lossScale: {
-      final: run.lossScale,
-      overflows: run.overflows,
-      lostUpdates: total(loop.records, 'train/skipped_updates'),
-      savedUpdates: total(loop.records, 'train/saved_updates'),
-      savedResponses: total(loop.records, 'train/saved_responses'),
-    },
+    lossScale: summarizeScaling(loop.records, run.scaler),
     warning: loop.warning,
     set: { problems: set.indices.length, tried: set.tried, baseAccuracy: set.accuracy },
     effect: run.effect,
   };
   await directory.writeSummary(summary);
   return summary;
-}
-
-function total(records: readonly StepRecord[], key: string): number {
-  return records.reduce((sum, record) => sum + (record[key] ?? 0), 0);
 }
 
 /**

@@ -77,7 +77,7 @@ export interface CheckpointOptions {
 }
 
 export interface RolloutOptions {
-  /** Sequences decoded at once; default 256. */
+  /** Sequences decoded at once; default 256, or fewer where memory is short. */
   readonly maxBatch?: number;
   /** Pages of 16 positions in the KV cache; default enough for maxBatch of the longest sequences. */
   readonly kvPages?: number;
@@ -119,7 +119,7 @@ export interface TrainConfig extends ModelSource, Required<EngineOptions> {
   readonly optimizer: Required<OptimizerOptions>;
   readonly evaluation: EvaluationConfig | null;
   readonly checkpoint: Required<CheckpointOptions>;
-  readonly rollout: RolloutOptions & { readonly maxBatch: number };
+  readonly rollout: RolloutOptions;
   readonly recordEvery: number;
 }
 
@@ -242,10 +242,11 @@ function resolveCheckpoint(
   };
 }
 
-function resolveRollout(errors: unknown[], options: RolloutOptions | undefined): TrainConfig['rollout'] {
+function resolveRollout(errors: unknown[], options: RolloutOptions | undefined): RolloutOptions {
   const rollout = new Section(errors, 'rollout', options, ['maxBatch', 'kvPages']);
+  const maxBatch = rollout.optionalInteger('maxBatch', 1, 65536);
   const kvPages = rollout.optionalInteger('kvPages', 1);
-  return { maxBatch: rollout.integer('maxBatch', 256, 1, 65536), ...(kvPages !== undefined && { kvPages }) };
+  return { ...(maxBatch !== undefined && { maxBatch }), ...(kvPages !== undefined && { kvPages }) };
 }
 
 function resolveEvaluation(errors: unknown[], options: TrainOptions): EvaluationConfig | null {

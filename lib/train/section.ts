@@ -17,7 +17,8 @@ export class Section {
   constructor(errors: unknown[], path: string, value: unknown, names: readonly string[]) {
     this.#errors = errors;
     this.#path = path;
-    const isSection = value === undefined || isObject(value);
+    // A name with nothing behind it is null in YAML.
+    const isSection = value === undefined || value === null || isObject(value);
     this.#values = isObject(value) ? value : {};
     if (!isSection)
       attempt(errors, () => invalid(WHERE, `${path} to be a section with ${list(names)}`, value));
