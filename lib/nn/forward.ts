@@ -29,9 +29,9 @@ export type Observer = (point: ActivationPoint, layer: number, t: Tensor) => voi
 /** Who else has a say in, or looks at, which experts the tokens of a pass go to; `layer` counts all layers. */
 export interface Routing {
   /** int32 [tokens, k]: the experts of a mixture, as another pass chose them; undefined leaves the choice to its router. */
-  readonly given?: (layer: number) => Tensor | undefined;
+  readonly given?: ((layer: number) => Tensor | undefined) | undefined;
   /** Sees the logits [tokens, E] of a mixture's router and the ids [tokens, k] of the experts that are used. */
-  readonly seen?: (layer: number, logits: Tensor, ids: Tensor) => void;
+  readonly seen?: ((layer: number, logits: Tensor, ids: Tensor) => void) | undefined;
 }
 
 /**

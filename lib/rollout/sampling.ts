@@ -14,6 +14,8 @@ export interface SamplingOptions {
   readonly maxNewTokens: number;
   /** Tokens that end a response; they are part of it. */
   readonly stopTokens?: readonly number[];
+  /** Of a mixture of experts: whether completions tell which experts their tokens went to; default false. */
+  readonly recordRoutes?: boolean;
 }
 
 export type ResolvedSampling = Required<SamplingOptions>;
@@ -26,6 +28,8 @@ export function resolveSampling(
   const topP = checkNumber(where, 'topP', options.topP ?? 1, 0, 1);
   if (topP === 0) invalid(where, 'topP above 0', topP);
   const stopTokens = options.stopTokens ?? [];
+  const recordRoutes = options.recordRoutes ?? false;
+  if (typeof recordRoutes !== 'boolean') invalid(where, 'recordRoutes to be a boolean', recordRoutes);
   for (const token of stopTokens) checkInteger(where, 'each of stopTokens', token, 0, vocabSize - 1);
   return {
     seed: checkInteger(where, 'seed', options.seed, 0, Number.MAX_SAFE_INTEGER),
@@ -34,5 +38,6 @@ export function resolveSampling(
     topP,
     maxNewTokens: checkInteger(where, 'maxNewTokens', options.maxNewTokens, 1),
     stopTokens,
+    recordRoutes,
   };
 }
