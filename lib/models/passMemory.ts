@@ -1,11 +1,28 @@
-import { type AllocatorModel, type Block, blockBytes } from '../tensor/allocatorModel.js';
+import type { AllocatorModel, Block } from '../tensor/allocatorModel.js';
 import { bytesPerElement, type DType, type FloatDType } from '../tensor/dtype.js';
-import type { ResolvedDecoderConfig } from './config.js';
+import { isMixtureLayer, type ResolvedDecoderConfig } from './config.js';
 
 /** What a norm puts out: the sum that the residual stream goes on with, null where nothing was pending, and the normed one. */
 interface NormBlocks {
   readonly sum: Block | null;
   readonly out: Block;
+}
+
+/** The tensors of a feed-forward block. */
+export interface MlpBlocks {
+  readonly gateUp: Block;
+  readonly gated: Block;
+  readonly out: Block;
+  /** Of a mixture of experts. */
+  readonly mixture: {
+    readonly logits: Block;
+    readonly ids: Block;
+    readonly weights: Block;
+    /** Integers that tell which row is whose. */
+    readonly groups: readonly Block[];
+    readonly sorted: Block;
+    readonly down: Block;
+  } | null;
 }
 
 /** The tensors that a layer of a decoder makes (`DecoderLayer`), in that order. */
@@ -19,9 +36,7 @@ export interface LayerBlocks {
   readonly lse: Block | null;
   readonly attentionOut: Block;
   readonly mlpNorm: NormBlocks;
-  readonly gateUp: Block;
-  readonly gated: Block;
-  readonly mlpOut: Block;
+  readonly mlp: MlpBlocks;
   /** Copies of the selected rows, where some were. */
   readonly selected: readonly Block[];
 }
@@ -73,7 +88,7 @@ export class PassMemory {
     attention: 'kept' | 'packed' | 'paged',
     selected: number | null = null,
   ): LayerBlocks {
-    const { numHeads, hiddenSize, intermediateSize, qkNorm } = this.config;
+    const { numHeads, hiddenSize, qkNorm } = this.config;
     const attentionNorm = this.norm(tokens, layer > 0);
     const qkv = this.take(tokens, this.qkvColumns);
     const headNorm = qkNorm ? this.headNorm(tokens) : null;
@@ -92,11 +107,34 @@ export class PassMemory {
       lse: attention === 'kept' ? lse : null,
       attentionOut,
       mlpNorm: this.norm(rows, true),
-      gateUp: this.take(rows, 2 * intermediateSize),
-      gated: this.take(rows, intermediateSize),
-      mlpOut: this.take(rows, hiddenSize),
+      mlp: isMixtureLayer(this.config, layer) ? this.mixture(rows) : this.mlp(rows),
       selected: copies,
     };
+  }
+
+  mlp(tokens: number): MlpBlocks {
+    const { hiddenSize, intermediateSize } = this.config;
+    return {
+      gateUp: this.take(tokens, 2 * intermediateSize),
+      gated: this.take(tokens, intermediateSize),
+      out: this.take(tokens, hiddenSize),
+      mixture: null,
+    };
+  }
+
+  mixture(tokens: number): MlpBlocks {
+    const { hiddenSize, numExperts, numExpertsPerToken: k, moeIntermediateSize } = this.config;
+    const mixture = {
+      logits: this.take(tokens, numExperts),
+      ids: this.take(tokens, k, 'int32'),
+      weights: this.take(tokens, k, 'fp32'),
+      groups: [tokens * k, tokens * k, numExperts + 1].map((n) => this.take(n, 1, 'int32')),
+      sorted: this.take(tokens * k, hiddenSize),
+    };
+    const gateUp = this.take(tokens * k, 2 * moeIntermediateSize);
+    const gated = this.take(tokens * k, moeIntermediateSize);
+    const down = this.take(tokens * k, hiddenSize);
+    return { gateUp, gated, out: this.take(tokens, hiddenSize), mixture: { ...mixture, down } };
   }
 
   /** Sorts heads, norms queries and keys, and sorts back. */
@@ -111,11 +149,14 @@ export class PassMemory {
 
   /** Gives back all of a layer but the residual stream behind it, which is returned. */
   dropLayer(blocks: LayerBlocks): Block[] {
-    const { attentionNorm, mlpNorm, mlpOut } = blocks;
-    const { qkv, headNorm, attended, lse, attentionOut, gateUp, gated, selected } = blocks;
+    const { attentionNorm, qkv, headNorm, attended, lse, attentionOut, mlpNorm, mlp, selected } = blocks;
     this.memory.give(attentionNorm.sum, attentionNorm.out, qkv, headNorm, attended, lse, attentionOut);
-    this.memory.give(mlpNorm.out, gateUp, gated, ...selected);
-    return [mlpNorm.sum!, mlpOut];
+    this.memory.give(mlpNorm.out, mlp.gateUp, mlp.gated, ...selected);
+    if (mlp.mixture) {
+      const { groups, ...others } = mlp.mixture;
+      this.memory.give(...groups, ...Object.values(others));
+    }
+    return [mlpNorm.sum!, mlp.out];
   }
 
   /** A pass that keeps nothing for gradients, up to the last norm, of which the output is returned: [rows, hiddenSize]. */
@@ -130,12 +171,4 @@ export class PassMemory {
     const { sum, out } = this.norm(selected ?? tokens, true);
     return [...residual, sum!, out];
   }
-}
-
-/** The bytes of fp32, or other, tensors of these shapes, each in a block of its own. */
-export function tensorBytes(shapes: Iterable<readonly number[]>, dtype: DType = 'fp32'): number {
-  let sum = 0;
-  for (const shape of shapes)
-    sum += blockBytes(shape.reduce((product, d) => product * d, 1) * bytesPerElement(dtype));
-  return sum;
 }

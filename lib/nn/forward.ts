@@ -14,6 +14,8 @@ export const activationPoints = [
   'attentionOut',
   'residual',
   'mlpNorm',
+  /** Of a mixture of experts; what follows has then a row for each expert of a token, sorted by expert. */
+  'routerLogits',
   'gateUp',
   'gated',
   'mlpOut',
@@ -23,6 +25,17 @@ export type ActivationPoint = (typeof activationPoints)[number];
 
 /** Sees an activation as soon as it is queued; what reads it has to be queued at once. `layer` is -1 outside of layers. */
 export type Observer = (point: ActivationPoint, layer: number, t: Tensor) => void;
+
+/** Who else has a say in, or looks at, which experts the tokens of a pass go to; `layer` counts all layers. */
+export interface Routing {
+  /** int32 [tokens, k]: the experts of a mixture, as another pass chose them; undefined leaves the choice to its router. */
+  readonly given?: ((layer: number) => Tensor | undefined) | undefined;
+  /**
+   * Sees the logits [tokens, E] of a mixture's router and the ids [tokens, k] of the experts that are used, once for each
+   * layer. Both go when the layer is done: what is made of them has to be kept (`keep`).
+   */
+  readonly seen?: ((layer: number, logits: Tensor, ids: Tensor) => void) | undefined;
+}
 
 /**
  * One pass through a model: what differs between the engines and between passes. Modules hold parameters and
@@ -43,6 +56,8 @@ export interface Forward {
   readonly ropeTable: Tensor;
   /** The order of the pass's heads, where query and key heads have norms of their own. */
   readonly headOrder?: HeadOrder | undefined;
+  /** Every token goes through every mixture where there is one, also those that nothing is predicted from. */
+  readonly routing?: Routing | undefined;
   /** The tensor that stands for a parameter in this pass. */
   weight(parameter: Parameter): Weight;
   /** Causal attention of layer `layer`: [tokens, numHeads + 2 numKvHeads, headDim] -> [tokens, numHeads headDim]. */

@@ -1,6 +1,7 @@
 import { Weights } from '../autograd/weights.js';
 import { checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
+import { expectMixture, RoutesRecorder, type RoutesShape, routesShape } from '../models/routes.js';
 import {
   checkSequences,
   checkTokens,
@@ -12,7 +13,7 @@ import {
   splitRows,
   type TokenSequence,
 } from '../models/sequences.js';
-import type { Forward } from '../nn/forward.js';
+import type { Forward, Routing } from '../nn/forward.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
 import { type HeadOrder, headOrder } from '../ops/headNorm.js';
@@ -67,6 +68,8 @@ export class RolloutEngine implements Disposable {
   readonly layerNumerics: ReadonlyMap<number, Numerics>;
   readonly maxBatch: number;
   readonly maxLength: number;
+  /** What routes are made of; null for a dense model. */
+  readonly routes: RoutesShape | null;
   readonly #model: Decoder;
   readonly #maxPrefillTokens: number;
   readonly #pages: number;
@@ -84,6 +87,7 @@ export class RolloutEngine implements Disposable {
     const where = 'RolloutEngine';
     const { config } = model;
     this.#model = model;
+    this.routes = routesShape(config);
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('rollout');
     this.layerNumerics = options.layerNumerics ?? new Map();
@@ -131,6 +135,7 @@ export class RolloutEngine implements Disposable {
    */
   async generate(requests: readonly GenerationRequest[], options: SamplingOptions): Promise<Completion[]> {
     const sampling = resolveSampling('generate', options, this.#model.config.vocabSize);
+    if (sampling.recordRoutes) expectMixture('generate', 'recordRoutes', this.routes);
     for (const [i, request] of requests.entries()) this.#checkRequest(request, i, sampling);
     return this.#turns.take(() => this.#generate(requests, sampling));
   }
@@ -190,6 +195,7 @@ export class RolloutEngine implements Disposable {
       cache: this.#cache,
       decodeStep: this.#decodeStep,
       maxPrefillTokens: this.#maxPrefillTokens,
+      routes: sampling.recordRoutes ? this.routes : null,
       prefill: (rows, lastRows, keys) => this.#step(rows, lastRows, keys, sampling),
     }).run();
   }
@@ -254,24 +260,25 @@ export class RolloutEngine implements Disposable {
     }
   }
 
-  /** One pass and one draw a row (or for the rows that `lastRows` names): [ids, logprobs]. */
+  /** One pass and one draw a row (or for the rows that `lastRows` names), and the routes of every row. */
   #step(rows: RolloutRows, lastRows: Tensor | null, keys: Tensor, sampling: ResolvedSampling): Draws {
     const { seed, temperature, topK, topP } = sampling;
     const chunk = this.numerics.logSoftmaxChunk;
-    const { ids, logprobs } = sample(this.#logits(rows, lastRows), keys, {
+    const recorder = sampling.recordRoutes ? new RoutesRecorder(this.routes!, rows.ids.size) : undefined;
+    const { ids, logprobs } = sample(this.#logits(rows, lastRows, recorder), keys, {
       seed,
       temperature,
       topK,
       topP,
       chunk,
     });
-    return [ids, logprobs];
+    return recorder ? [ids, logprobs, recorder.ids] : [ids, logprobs];
   }
 
   /** One pass: the logits of every row, or of the rows that `selected` names. */
-  #logits(rows: RolloutRows, selected: Tensor | null): Tensor {
+  #logits(rows: RolloutRows, selected: Tensor | null, routing?: Routing): Tensor {
     const { numerics } = this;
-    const hidden = this.#model.hidden(this.#pass(rows), rows.ids, selected);
+    const hidden = this.#model.hidden(this.#pass(rows, routing), rows.ids, selected);
     const head = this.#weights.of(this.#model.head);
     return linear(hidden, [head.packed ?? head.value], {
       family: gemmFamilyOf(numerics),
@@ -285,7 +292,7 @@ export class RolloutEngine implements Disposable {
     return this.#headOrders.get(rows) ?? headOrder(rows, this.#model.config);
   }
 
-  #pass({ positions, slots }: RolloutRows): Forward {
+  #pass({ positions, slots }: RolloutRows, routing: Routing | undefined): Forward {
     const { numHeads, numKvHeads } = this.#model.config;
     const { keys, values, blockTable } = this.#cache;
     return {
@@ -295,6 +302,7 @@ export class RolloutEngine implements Disposable {
       positions,
       ropeTable: this.#ropeTable,
       headOrder: this.#headOrder(positions.size),
+      routing,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
         const cache = { keyCache: keys[layer]!, valueCache: values[layer]!, blockTable, slots, positions };

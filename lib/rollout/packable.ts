@@ -1,5 +1,6 @@
 import type { Parameter } from '../autograd/parameter.js';
 import type { Decoder } from '../models/decoder.js';
+import { MoeMlp } from '../nn/moeMlp.js';
 import type { Numerics } from '../numerics.js';
 
 /** Packed weights come in whole steps of k at every level: a split of k has to end where a step does. */
@@ -20,11 +21,12 @@ export function packableParameters(
     ...layers.flatMap(({ attention, mlp }, i) => {
       const own = layerNumerics.get(i) ?? numerics;
       if (!whole(own)) return [];
-      return [
-        attention.outWeight,
-        mlp.downWeight,
-        ...(own.mergedProjections ? [attention.qkvWeight, mlp.gateUpWeight] : []),
-      ];
+      const merged = own.mergedProjections ? [attention.qkvWeight] : [];
+      if (mlp instanceof MoeMlp) {
+        return [...merged, attention.outWeight, mlp.routerWeight, mlp.gateUpWeight, mlp.downWeight];
+      }
+      if (own.mergedProjections) merged.push(mlp.gateUpWeight);
+      return [...merged, attention.outWeight, mlp.downWeight];
     }),
   ];
 }

@@ -1,5 +1,5 @@
 import type { ResolvedDecoderConfig } from '../models/config.js';
-import { type LayerBlocks, PassMemory } from '../models/passMemory.js';
+import { type LayerBlocks, type MlpBlocks, PassMemory } from '../models/passMemory.js';
 import type { AllocatorModel, Block } from '../tensor/allocatorModel.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import type { Recompute } from './engine.js';
@@ -46,9 +46,13 @@ export class TrainingPassMemory {
     memory.give(dGathered, head.gathered.pop()!);
     let gradient = pass.take(tokens, hiddenSize);
     memory.give(dHidden, last.sum, last.out);
-    for (let i = numLayers - 1; i >= 0; i--) {
-      memory.give(...kept[i]!.outputs);
-      gradient = this.#layerBackward(tokens, kept[i]!.layer ?? pass.layer(i, tokens, 'kept'), gradient);
+    for (const [i, { layer, outputs }] of [...kept.entries()].reverse()) {
+      memory.give(...outputs);
+      const blocks = layer ?? pass.layer(i, tokens, 'kept');
+      gradient = this.#layerBackward(tokens, blocks, gradient);
+      const groups = blocks.mlp.mixture?.groups ?? [];
+      if (layer) inputs.push(...groups);
+      else memory.give(...groups);
     }
     memory.give(gradient, embedded, seed, ...inputs, ...head.gathered);
   }
@@ -72,15 +76,10 @@ export class TrainingPassMemory {
   #layerBackward(tokens: number, blocks: LayerBlocks, gradient: Block): Block {
     const pass = this.#pass;
     const { memory } = pass;
-    const { hiddenSize, intermediateSize } = pass.config;
-    const stream = () => pass.take(tokens, hiddenSize);
-    const { attentionNorm, attended, attentionOut, mlpNorm } = blocks;
+    const stream = () => pass.take(tokens, pass.config.hiddenSize);
+    const { attentionNorm, attended, attentionOut, mlpNorm, mlp } = blocks;
 
-    const dGated = pass.take(tokens, intermediateSize);
-    memory.give(blocks.mlpOut);
-    memory.give(dGated, blocks.gated); // the gradient of gateUp takes its memory
-    const dMlpNorm = stream();
-    memory.give(blocks.gateUp);
+    const dMlpNorm = mlp.mixture ? this.#mixtureBackward(tokens, mlp) : this.#mlpBackward(tokens, mlp);
     const dBetween = stream();
     memory.give(dMlpNorm, gradient, mlpNorm.sum, mlpNorm.out);
 
@@ -100,6 +99,40 @@ export class TrainingPassMemory {
     }
     memory.give(dBetween, dAttentionNorm, attentionNorm.sum, attentionNorm.out);
     return dInput;
+  }
+
+  #mlpBackward(tokens: number, { gateUp, gated, out }: MlpBlocks): Block {
+    const pass = this.#pass;
+    const dGated = pass.take(tokens, pass.config.intermediateSize);
+    pass.memory.give(out);
+    pass.memory.give(dGated, gated); // the gradient of gateUp takes its memory
+    const dInput = pass.take(tokens, pass.config.hiddenSize);
+    pass.memory.give(gateUp);
+    return dInput;
+  }
+
+  /** Leaves the groups of rows, which are the tape's. */
+  #mixtureBackward(tokens: number, { gateUp, gated, out, mixture }: MlpBlocks): Block {
+    const pass = this.#pass;
+    const { memory } = pass;
+    const { hiddenSize, numExperts, numExpertsPerToken: k, moeIntermediateSize } = pass.config;
+    const { logits, ids, weights, sorted, down } = mixture!;
+    const dDown = pass.take(tokens * k, hiddenSize);
+    const dWeights = pass.take(tokens, k, 'fp32');
+    memory.give(out);
+    const dGated = pass.take(tokens * k, moeIntermediateSize);
+    memory.give(dDown, down);
+    memory.give(dGated, gated);
+    const dSorted = pass.take(tokens * k, hiddenSize);
+    memory.give(gateUp);
+    const ofExperts = pass.take(tokens, hiddenSize);
+    memory.give(dSorted, sorted);
+    const dLogits = pass.take(tokens, numExperts);
+    memory.give(dWeights, ids, weights);
+    const ofRouter = pass.take(tokens, hiddenSize);
+    const sum = pass.take(tokens, hiddenSize);
+    memory.give(ofExperts, ofRouter, dLogits, logits);
+    return sum;
   }
 
   /** Sorts gradients and heads, takes the gradients of the norms of queries and keys, and sorts back. */

@@ -42,6 +42,13 @@ const features: Record<string, Partial<DecoderConfig>> = {
   'biases, own head': { attentionOutBias: true, mlpBias: true },
   'norms of heads, tied head, one layer': { qkNorm: true, tieWordEmbeddings: true, numLayers: 1 },
   'norms of heads, tied head, five layers': { qkNorm: true, tieWordEmbeddings: true, numLayers: 5 },
+  'mixtures of experts': {
+    numExperts: 7,
+    numExpertsPerToken: 3,
+    moeIntermediateSize: 20,
+    denseLayers: [1],
+    numLayers: 3,
+  },
 };
 
 describe('recompute: layers', () => {
@@ -70,6 +77,29 @@ describe('recompute: layers', () => {
       });
     }
   }
+
+  it('routes as the first time, records routes once and replays given ones', async () => {
+    const config = features['mixtures of experts']!;
+    const perToken = 2 * 3;
+    const replay = batch.map(({ prompt, response }, s) =>
+      Uint16Array.from({ length: perToken * (prompt.length + response.length - 1) }, (_, i) => (i + s) % 7),
+    );
+    const results = new Map<Recompute, { masters: Float32Array[]; steps: unknown[] }>();
+    for (const recompute of ['none', 'layers'] as const) {
+      using model = oddModel(config);
+      using engine = new TrainingEngine(model, options(recompute, { precision: 'bf16' }));
+      const steps = [
+        await engine.step(batch, lossOf, { recordRoutes: true }),
+        await engine.step(batch, lossOf, { recordRoutes: true, replay }),
+      ];
+      assert.deepEqual(steps[1]!.routing!.routes, replay);
+      assert.notDeepEqual(steps[0]!.routing!.routes, replay);
+      const masters: Float32Array[] = [];
+      for (const { master } of model.parameters) masters.push(await master.floats());
+      results.set(recompute, { masters, steps });
+    }
+    assert.deepEqual(results.get('layers'), results.get('none'));
+  });
 
   it('shows each activation and each gradient once, in the same order and with the same bits', async () => {
     using model = oddModel({ qkNorm: true });

@@ -78,6 +78,17 @@ const cases: Record<string, Case> = {
     },
     options: { trainingPrecision: 'fp16', maxBatch: 4, kvPages: 28 },
   },
+  'bf16 and fp16, mixtures of experts, a dense layer, norms of heads': {
+    config: {
+      ...small,
+      qkNorm: true,
+      numExperts: 6,
+      numExpertsPerToken: 2,
+      moeIntermediateSize: 56,
+      denseLayers: [1],
+    },
+    options: { trainingPrecision: 'bf16', rolloutPrecision: 'fp16' },
+  },
 };
 
 // Under AddressSanitizer blocks are as large as what is asked for, so that a write past the end shows.
