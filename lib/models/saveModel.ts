@@ -24,11 +24,13 @@ export interface SaveOptions {
  * names and shapes that {@link loadModel} and other tools read. The folder (made where it is missing) has a model only
  * once all of it is there. In fp32 what is loaded again has the same bits.
  *
- * @throws InvalidArgumentError where the folder has a model already, the config is another model's, or a weight is too
+ * @throws InvalidArgumentError where the model has an adapter or the folder a model already, the config is another model's, or a weight is too
  *   large for the dtype, naming its tensor
  */
 export async function saveModel(dir: string, model: Decoder, options: SaveOptions): Promise<void> {
   const { config, maxShardBytes } = options;
+  if (model.lora)
+    invalid('saveModel', 'a model without an adapter (mergeLora it, or saveAdapter)', 'one with an adapter');
   const dtype = checkChoice('saveModel', 'dtype', options.dtype, floatDtypes);
   const described = composeHuggingFaceConfig(model.config, dtype, config?.source);
   const masters = new Map(model.parameters.map(({ name, master }) => [name, master]));
