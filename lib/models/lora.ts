@@ -108,6 +108,18 @@ export function mergeLora(model: Decoder): void {
 }
 
 /**
+ * Takes a model's adapter away as if it had never been there. Engines that were made before it have to be made anew.
+ *
+ * @throws InvalidArgumentError for a model without an adapter
+ */
+export function removeLora(model: Decoder): void {
+  const { lora } = model;
+  if (!lora) invalid('removeLora', 'a model with an adapter', 'one without');
+  model.adopt(null);
+  lora.dispose();
+}
+
+/**
  * The weights of a model as its adapter changes them, fp32, by parameter: each made anew when it is called for, for its
  * caller to dispose of. Only parameters that the adapter changes are there.
  */

@@ -38,7 +38,7 @@ export async function saveModel(dir: string, model: Decoder, options: SaveOption
     name: tensor.name,
     dtype: storedDtypes[dtype],
     shape: tensor.shape,
-    data: () => pieces(masters.get(tensor.parameter)!, tensor, dtype),
+    data: () => pieces('saveModel', masters.get(tensor.parameter)!, tensor, dtype),
   }));
   await checkNoModel('saveModel', dir);
   await makeFolder(dir);
@@ -46,8 +46,13 @@ export async function saveModel(dir: string, model: Decoder, options: SaveOption
   await writeCheckpoint(dir, entries, maxShardBytes === undefined ? {} : { maxShardBytes });
 }
 
-/** The stored bits of a tensor's rows of a master. */
-async function* pieces(
+/**
+ * The stored bits of a tensor's rows of a master.
+ *
+ * @throws InvalidArgumentError naming a tensor with values that the dtype has no finite number for
+ */
+export async function* pieces(
+  where: string,
   master: Tensor,
   { name, shape: [rows = 0, columns = 1], row }: PublishedTensor,
   dtype: NativeFloatDType,
@@ -58,7 +63,7 @@ async function* pieces(
     using rounded = cast(part, dtype);
     const { nonFinite } = await gradientStats([[name, rounded]]);
     if (nonFinite > 0)
-      invalid('saveModel', `${name} to have finite values in ${dtype}`, `${nonFinite} NaN or infinite`);
+      invalid(where, `${name} to have finite values in ${dtype}`, `${nonFinite} NaN or infinite`);
     yield await rounded.bits();
   }
 }
