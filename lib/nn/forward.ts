@@ -4,6 +4,7 @@ import type { Weight } from '../autograd/weights.js';
 import { gemmFamilyOf, type KernelFamily, type Numerics } from '../numerics.js';
 import type { HeadOrder } from '../ops/headNorm.js';
 import type { Tensor } from '../tensor/tensor.js';
+import type { LoraAdapter } from './lora.js';
 
 /** Where a pass can be watched, in the order in which a layer comes by. */
 export const activationPoints = [
@@ -58,6 +59,8 @@ export interface Forward {
   readonly headOrder?: HeadOrder | undefined;
   /** Every token goes through every mixture where there is one, also those that nothing is predicted from. */
   readonly routing?: Routing | undefined;
+  /** The adapter whose products are computed beside those of the weights; null where there is none, or it is in them. */
+  readonly lora?: LoraAdapter | null;
   /** The tensor that stands for a parameter in this pass. */
   weight(parameter: Parameter): Weight;
   /** Causal attention of layer `layer`: [tokens, numHeads + 2 numKvHeads, headDim] -> [tokens, numHeads headDim]. */

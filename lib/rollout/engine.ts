@@ -1,6 +1,7 @@
 import { Weights } from '../autograd/weights.js';
-import { checkInteger, checkNumber, invalid } from '../errors.js';
+import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
+import { mergedMasters } from '../models/lora.js';
 import { expectMixture, RoutesRecorder, type RoutesShape, routesShape } from '../models/routes.js';
 import {
   checkSequences,
@@ -14,6 +15,7 @@ import {
   type TokenSequence,
 } from '../models/sequences.js';
 import type { Forward, Routing } from '../nn/forward.js';
+import type { LoraAdapter } from '../nn/lora.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
 import { type HeadOrder, headOrder } from '../ops/headNorm.js';
@@ -44,6 +46,8 @@ export interface RolloutOptions {
   readonly numerics?: Numerics;
   /** Choices of single layers (from 0) that differ from `numerics`. */
   readonly layerNumerics?: ReadonlyMap<number, Numerics>;
+  /** How an adapter of the model is computed with; default merged. A model without one has no use for it. */
+  readonly lora?: LoraMode;
   /** Sequences decoded at once; default 256. */
   readonly maxBatch?: number;
   /** Longest sequence, prompt and response together; default the model's maxPositionEmbeddings. */
@@ -53,6 +57,15 @@ export interface RolloutOptions {
   /** Most prompt tokens of one prefill pass; default 8192. */
   readonly maxPrefillTokens?: number;
 }
+
+export const loraModes = ['merged', 'factored'] as const;
+
+/**
+ * How a rollout engine computes with an adapter: `merged` rounds W + scaling B A to the rollout dtype at each sync, so that
+ * a pass costs what it does without an adapter; `factored` keeps A and B apart and adds their product to that of W, as the
+ * training engine does, and with matched numerics to the same bits.
+ */
+export type LoraMode = (typeof loraModes)[number];
 
 /**
  * The engine that generates (policy mu): paged KV cache, continuous batching, sampling on the device, rollout
@@ -71,6 +84,8 @@ export class RolloutEngine implements Disposable {
   /** What routes are made of; null for a dense model. */
   readonly routes: RoutesShape | null;
   readonly #model: Decoder;
+  /** The adapter that is computed with beside the weights; one that is merged into them is not here. */
+  readonly #lora: LoraAdapter | null;
   readonly #maxPrefillTokens: number;
   readonly #pages: number;
   readonly #weights: Weights;
@@ -102,8 +117,15 @@ export class RolloutEngine implements Disposable {
     const perSequence = KvCache.pagesFor(this.maxLength);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
-    const packed = packableParameters(model, this.numerics, this.layerNumerics);
-    this.#weights = new Weights(model.parameters, this.precision, packed, [model.embedding]);
+    const mode = checkChoice(where, 'lora', options.lora ?? 'merged', loraModes);
+    this.#lora = mode === 'factored' ? model.lora : null;
+    this.#weights = new Weights(
+      [...model.parameters, ...(this.#lora?.parameters ?? [])],
+      this.precision,
+      packableParameters(model, this.#lora, this.numerics, this.layerNumerics),
+      [model.embedding],
+      model.lora && !this.#lora ? mergedMasters(model.lora) : undefined,
+    );
     this.#cache = new KvCache(config, {
       slots: this.maxBatch,
       maxLength: this.maxLength,
@@ -303,6 +325,7 @@ export class RolloutEngine implements Disposable {
       ropeTable: this.#ropeTable,
       headOrder: this.#headOrder(positions.size),
       routing,
+      lora: this.#lora,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
         const cache = { keyCache: keys[layer]!, valueCache: values[layer]!, blockTable, slots, positions };

@@ -13,9 +13,9 @@ const STATE = 'training.json';
 
 type NamedTensor = readonly [name: string, tensor: Tensor];
 
-/** The fp32 masters of a model, by name. */
+/** The fp32 masters of what training changes in a model, by name. */
 function masters(model: Decoder): NamedTensor[] {
-  return model.parameters.map((p) => [p.name, p.master]);
+  return model.trainable.map((p) => [p.name, p.master]);
 }
 
 function moments(engine: TrainingEngine): NamedTensor[] {
@@ -28,7 +28,7 @@ function moments(engine: TrainingEngine): NamedTensor[] {
   });
 }
 
-/** Writes the fp32 masters to one safetensors file, atomically. */
+/** Writes the fp32 masters to one safetensors file, atomically: of all parameters, or of an adapter's alone. */
 export async function saveWeights(path: string, model: Decoder): Promise<void> {
   await saveTensors(path, masters(model));
 }

@@ -2,13 +2,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { DecoderConfig } from '../../lib/models/config.js';
+import type { Decoder } from '../../lib/models/decoder.js';
+import { addLora } from '../../lib/models/lora.js';
 import type { TokenSequence } from '../../lib/models/sequences.js';
 import { numerics } from '../../lib/numerics.js';
 import { memory } from '../../lib/runtime.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
 import { copy, type Tensor } from '../../lib/tensor/tensor.js';
 import { type Recompute, TrainingEngine, type TrainingOptions } from '../../lib/training/engine.js';
-import { assertSameBits } from '../support/compare.js';
+import { assertSameBits, normals } from '../support/compare.js';
 import { oddModel, randomTokens } from '../support/models.js';
 import { ownTensors } from '../support/owned.js';
 
@@ -51,13 +53,23 @@ const features: Record<string, Partial<DecoderConfig>> = {
   },
 };
 
+const ADAPTER = 'an adapter';
+
+/** A model with an adapter that does something: B is not zero. */
+function adaptedModel(): Decoder {
+  const model = oddModel();
+  const { branches } = addLora(model, { rank: 3, alpha: 5 }, { seed: 2 });
+  for (const [i, { b }] of branches.entries()) b.master.upload(normals(b.size, i, 0.1));
+  return model;
+}
+
 describe('recompute: layers', () => {
   for (const precision of [...floatDtypes, 'e8m4'] as const) {
     for (const preset of ['rollout', 'training', 'matched'] as const) {
       it(`gives the gradients and steps of recompute: none, to the bit, in ${precision} with ${preset} numerics`, async () => {
-        for (const [name, config] of Object.entries(features)) {
-          using kept = oddModel(config);
-          using again = oddModel(config);
+        for (const [name, config] of [...Object.entries(features), [ADAPTER, {}] as const]) {
+          using kept = name === ADAPTER ? adaptedModel() : oddModel(config);
+          using again = name === ADAPTER ? adaptedModel() : oddModel(config);
           const layerNumerics = new Map([[0, numerics('rollout', { gemmSplitK: 32 })]]);
           const more = { precision, numerics: numerics(preset), layerNumerics, microBatchTokens: 100 };
           using plain = new TrainingEngine(kept, options('none', more));
@@ -69,8 +81,8 @@ describe('recompute: layers', () => {
             assertSameBits(found.gradients.get(parameter)!, gradient, `${name}: ${parameter}`);
           }
           assert.deepEqual(await recomputing.step(batch, lossOf), await plain.step(batch, lossOf));
-          for (const [i, { master }] of kept.parameters.entries())
-            assertSameBits(await again.parameters[i]!.master.floats(), await master.floats(), name);
+          for (const [i, { master }] of kept.trainable.entries())
+            assertSameBits(await again.trainable[i]!.master.floats(), await master.floats(), name);
           const scores = [await plain.score(batch), await recomputing.score(batch)];
           assertSameBits(scores[1]!.logprobs, scores[0]!.logprobs, `${name}: scores`);
         }
