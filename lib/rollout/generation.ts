@@ -175,11 +175,11 @@ export class Generation {
     return { sequences: admitted, steps: 1, draws: read };
   }
 
-  /** Queues the next steps: one where a stop token may end a sequence, else as many as all still have to go. */
+  /** Queues the next steps: one where a token may end a sequence, else as many as all still have to go. */
   #decode(sequences: readonly Running[]): Pass {
-    const { stopTokens, maxNewTokens } = this.#sampling;
+    const { stopTokens, onToken, maxNewTokens } = this.#sampling;
     const left = sequences.map(({ queued }) => maxNewTokens - queued);
-    const steps = stopTokens.length > 0 ? 1 : Math.min(DecodeStep.maxSteps, ...left);
+    const steps = stopTokens.length > 0 || onToken ? 1 : Math.min(DecodeStep.maxSteps, ...left);
     const { rows, draws } = this.#parts.decodeStep.queue(sequences, this.#sampling, steps);
     for (const sequence of sequences) advance(sequence, steps);
     return { sequences: rows, steps, draws };
@@ -189,7 +189,9 @@ export class Generation {
     const { tokens, logprobs, request, slot } = sequence;
     tokens.push(token);
     logprobs.push(logprob);
-    const stopped = this.#sampling.stopTokens.includes(token);
+    const { stopTokens, onToken } = this.#sampling;
+    const ended = onToken?.(request, token, logprob) === true;
+    const stopped = ended || stopTokens.includes(token);
     if (!stopped && tokens.length < this.#sampling.maxNewTokens) return;
     sequence.ended = true;
     this.#parts.cache.release(slot);

@@ -14,9 +14,14 @@ export interface SamplingOptions {
   readonly maxNewTokens: number;
   /** Tokens that end a response; they are part of it. */
   readonly stopTokens?: readonly number[];
+  /**
+   * Told each token of a response as it is read, in order within a response: its request's number, the token and its
+   * log-prob. Where it returns true the response ends with that token, as with a stop token; an error ends the generation.
+   */
+  readonly onToken?: (request: number, token: number, logprob: number) => unknown;
 }
 
-export type ResolvedSampling = Required<SamplingOptions>;
+export type ResolvedSampling = Required<Omit<SamplingOptions, 'onToken'>> & Pick<SamplingOptions, 'onToken'>;
 
 export function resolveSampling(
   where: string,
@@ -27,6 +32,9 @@ export function resolveSampling(
   if (topP === 0) invalid(where, 'topP above 0', topP);
   const stopTokens = options.stopTokens ?? [];
   for (const token of stopTokens) checkInteger(where, 'each of stopTokens', token, 0, vocabSize - 1);
+  const { onToken } = options;
+  if (onToken !== undefined && typeof onToken !== 'function')
+    invalid(where, 'onToken to be a function', onToken);
   return {
     seed: checkInteger(where, 'seed', options.seed, 0, Number.MAX_SAFE_INTEGER),
     temperature: checkNumber(where, 'temperature', options.temperature ?? 1, 0),
@@ -34,5 +42,6 @@ export function resolveSampling(
     topP,
     maxNewTokens: checkInteger(where, 'maxNewTokens', options.maxNewTokens, 1),
     stopTokens,
+    ...(onToken && { onToken }),
   };
 }
