@@ -77,13 +77,20 @@ function isOff(value: unknown): boolean {
   return value === null || value === false;
 }
 
-/** The projections that are listed; null for all that the model has. */
+/**
+ * The projections that are listed, by name or by whole paths; null for all that the model has. Paths of some layers alone
+ * are told by the tensors, which then are not there for the others.
+ */
 function readTargets(modules: unknown, where: string): LoraConfig['targets'] | null {
   if (modules === 'all-linear') return null;
   if (!Array.isArray(modules) || modules.length === 0) {
     invalid(where, `target_modules to list some of ${loraTargets.join(', ')}`, modules);
   }
-  return modules.map((name) => checkChoice(where, 'each of target_modules', name, loraTargets));
+  const names = modules.map((path) =>
+    typeof path === 'string' ? path.slice(path.lastIndexOf('.') + 1) : path,
+  );
+  const targets = names.map((name) => checkChoice(where, 'each of target_modules', name, loraTargets));
+  return [...new Set(targets)];
 }
 
 /** The adapter_config.json of an adapter; `baseModel` is the name or folder of the model it is of. */

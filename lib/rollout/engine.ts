@@ -89,6 +89,8 @@ export class RolloutEngine implements Disposable {
   readonly #maxPrefillTokens: number;
   readonly #pages: number;
   readonly #weights: Weights;
+  /** The parameters whose copies change: of a model with an adapter, those that it is merged into or its own. */
+  readonly #changing: readonly Parameter[];
   readonly #cache: KvCache;
   readonly #ropeTable: Tensor;
   /** By the numbers of rows that decode steps have: nothing can be uploaded while one is recorded. */
@@ -119,12 +121,14 @@ export class RolloutEngine implements Disposable {
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
     const mode = checkChoice(where, 'lora', options.lora ?? 'merged', loraModes);
     this.#lora = mode === 'factored' ? model.lora : null;
+    const merged = mode === 'merged' && model.lora ? mergedMasters(model.lora) : null;
+    this.#changing = merged ? [...merged.keys()] : model.trainable;
     this.#weights = new Weights(
       [...model.parameters, ...(this.#lora?.parameters ?? [])],
       this.precision,
       packableParameters(model, this.#lora, this.numerics, this.layerNumerics),
       [model.embedding],
-      model.lora && !this.#lora ? mergedMasters(model.lora) : undefined,
+      merged ?? undefined,
     );
     this.#cache = new KvCache(config, {
       slots: this.maxBatch,
@@ -145,9 +149,9 @@ export class RolloutEngine implements Disposable {
     return this.layerNumerics.get(layer) ?? this.numerics;
   }
 
-  /** Takes over the model's masters, rounded to the rollout dtype. */
+  /** Takes over the model's masters, rounded to the rollout dtype; frozen ones stay as they were. */
   syncWeights(): void {
-    this.#weights.sync();
+    this.#weights.sync(this.#changing);
   }
 
   /**
@@ -212,7 +216,7 @@ export class RolloutEngine implements Disposable {
   }
 
   async #generate(requests: readonly GenerationRequest[], sampling: ResolvedSampling): Promise<Completion[]> {
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    if (!this.numerics.weightsSnapshot) this.syncWeights();
     return new Generation(requests, sampling, {
       cache: this.#cache,
       decodeStep: this.#decodeStep,
@@ -247,7 +251,7 @@ export class RolloutEngine implements Disposable {
     sequences: readonly TokenSequence[],
     body: (part: readonly TokenSequence[], logits: () => Tensor) => Promise<void>,
   ): Promise<void> {
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    if (!this.numerics.weightsSnapshot) this.syncWeights();
     let next = 0;
     while (next < sequences.length) {
       const part: TokenSequence[] = [];

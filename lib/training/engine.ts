@@ -203,9 +203,9 @@ export class TrainingEngine implements Disposable {
     this.#ropeTable = ropeTable(maxPositionEmbeddings, headDim, ropeTheta, 'fp32', ropeScaling);
   }
 
-  /** Takes over masters that were changed from outside, such as by another engine; frozen ones only here. */
+  /** Takes over masters that were changed from outside, such as by another engine; frozen ones stay as they were. */
   syncWeights(): void {
-    this.#weights.sync();
+    this.#weights.sync(this.optimizer.parameters);
   }
 
   /**
