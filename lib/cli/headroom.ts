@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { invalid } from '../errors.js';
+import { InvalidArgumentError, invalid } from '../errors.js';
 import type { Headroom, HeadroomConfig, HeadroomSummary } from '../instruments/headroom.js';
 import { checkFloatDtype, type FloatDType, precisionLabel } from '../tensor/dtype.js';
 import { createLossScaler } from '../training/lossScaler.js';
@@ -103,7 +103,9 @@ async function resolve(given: Options): Promise<HeadroomConfig> {
   if (samples % 8 !== 0) invalid('headroom', 'samples to be a multiple of 8', samples);
   const { presentScaler } = await import('../instruments/headroom.js');
   if (given.source && !given.source.judged) {
-    invalid('headroom', '--data beside --model: gradients need rewards', 'prompts alone');
+    throw new InvalidArgumentError(
+      '[headroom] expected --data beside --model: there is no gradient without rewards',
+    );
   }
   const subject = await resolveSubject('headroom', given);
   const precision = checkFloatDtype('headroom', 'precision', given.precision ?? 'fp16');

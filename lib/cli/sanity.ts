@@ -1,4 +1,4 @@
-import { basename } from 'node:path';
+import { basename, resolve as resolvePath } from 'node:path';
 import { Command, Option } from 'commander';
 import { attempt, InvalidArgumentError, throwTogether } from '../errors.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
@@ -66,12 +66,13 @@ export function sanityCommand(): Command {
   experimentOptions(baseOptions(trainingOptions(command))).addHelpText(
     'after',
     `
-With --model and --data the checkpoint is trained as it is: --samples-per-problem,
---solved-at-least and --solved-at-most choose its problems, options of a taught
-model are refused, and defaults are the paper's: --steps 2000
---prompts-per-step 64 --learning-rate 1e-6 --schedule constant --warmup-steps 0,
-and --base-seed 1, so that runs of any seed and precision share a set. What the
-filter has sampled is kept as it goes on; --resume goes on with it.
+With --model and --data the checkpoint is trained as it is, on the problems that
+it solves sometimes by --samples-per-problem, --solved-at-least and
+--solved-at-most; options of a taught model are refused. Defaults are then the
+paper's: --steps 2000 --prompts-per-step 64 --learning-rate 1e-6
+--schedule constant --warmup-steps 0, and --base-seed 1, so that runs of all
+seeds and precisions share a set. What the filter has sampled is kept;
+--resume goes on with it.
 
 The first Ctrl-C finishes the step and saves, the second stops at once.
 
@@ -192,6 +193,7 @@ function sanityOptions(flags: Flags, command: Command): Options {
     ...run,
     ...filter,
     ...(filterPrecision !== undefined && { filterPrecision }),
+    ...(flags.base !== undefined && { base: resolvePath(flags.base) }),
     source: modelOptionsOf(flags) as ModelSourceOptions,
   };
 }

@@ -114,7 +114,7 @@ export async function measureHeadroom(
   });
   if (subject === null) return null;
   const { model, environment, judged, step } = subject;
-  if (!judged) invalid('headroom', 'a data set with answers: gradients need rewards', 'prompts alone');
+  if (!judged) invalid('headroom', 'a subject whose responses have rewards', subject.task);
   report?.(`${samples} responses, forward and backward`);
   const sample = await sampleResponses(subject, { precision, count: samples, groupSize: GROUP, seed });
   const algorithm = createAlgorithm('reinforce', { constantLength: environment.responseLength });

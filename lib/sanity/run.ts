@@ -273,8 +273,9 @@ async function newStart(
   config: SanityConfig,
   { directory, base: folder, signal, report }: RunOptions,
 ): Promise<Start | null> {
+  const kept = folder ?? ('source' in config ? config.base : undefined);
   const options = {
-    ...(folder !== undefined && { directory: folder }),
+    ...(kept !== undefined && { directory: kept }),
     ...(signal && { signal }),
     ...(report && { report }),
   };

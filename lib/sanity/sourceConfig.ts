@@ -1,5 +1,5 @@
-import { basename, extname } from 'node:path';
-import { attempt, checkInteger, InvalidArgumentError, throwTogether } from '../errors.js';
+import { basename } from 'node:path';
+import { attempt, checkInteger, InvalidArgumentError, invalid, throwTogether } from '../errors.js';
 import {
   type ModelSource,
   type ModelSourceOptions,
@@ -17,15 +17,19 @@ export interface SourceOptions extends FilterOptions {
   readonly baseSeed?: number;
   /** In which the filter samples; default fp32, so that runs of different precisions train on the same set. */
   readonly filterPrecision?: FloatDType;
+  /** A folder that keeps the set; remembered, so that a run that is resumed finds the filter's progress. */
+  readonly base?: string;
 }
 
 export interface SourceConfig extends FilterConfig {
   readonly source: ModelSource;
   readonly baseSeed: number;
   readonly filterPrecision: FloatDType;
+  readonly base?: string;
 }
 
-const sourceKeys = ['source', 'baseSeed', 'filterPrecision', ...filterKeys] as const;
+/** Options that a taught base has, too. */
+const sharedKeys: readonly string[] = ['baseSeed', ...filterKeys];
 
 /**
  * Fills in the defaults and checks everything that needs no file; other properties are left out.
@@ -34,7 +38,7 @@ const sourceKeys = ['source', 'baseSeed', 'filterPrecision', ...filterKeys] as c
  */
 export function resolveSourceOptions(where: string, options: SourceOptions): SourceConfig {
   const errors: unknown[] = [];
-  const foreign = baseKeys.filter((key) => !isSourceKey(key) && key in options);
+  const foreign = baseKeys.filter((key) => !sharedKeys.includes(key) && key in options);
   if (foreign.length > 0) {
     errors.push(new InvalidArgumentError(`[${where}] expected no ${foreign.join(', ')} beside a model`));
   }
@@ -46,18 +50,24 @@ export function resolveSourceOptions(where: string, options: SourceOptions): Sou
   const filterPrecision = attempt(errors, () =>
     checkFloatDtype(where, 'filterPrecision', options.filterPrecision ?? 'fp32'),
   );
+  const { base } = options;
+  if (base !== undefined && typeof base !== 'string') {
+    attempt(errors, () => invalid(where, 'base to be a path', base));
+  }
   throwTogether(where, errors);
-  return { source: source!, ...filter!, baseSeed: baseSeed!, filterPrecision: filterPrecision! };
-}
-
-function isSourceKey(key: string): boolean {
-  return (sourceKeys as readonly string[]).includes(key);
+  return {
+    source: source!,
+    ...filter!,
+    baseSeed: baseSeed!,
+    filterPrecision: filterPrecision!,
+    ...(base !== undefined && { base }),
+  };
 }
 
 /** What records and charts call a model with its data: `Qwen2.5-Math-1.5B on math_1460`. */
 export function sourceName({ model, data, split }: ModelSource | PromptSource): string {
-  const on =
-    data === undefined ? 'built-in questions' : `${basename(data, extname(data))}${split ? `/${split}` : ''}`;
+  const name = (path: string) => basename(path).replace(/\.(jsonl?|parquet|arrow)$/, '');
+  const on = data === undefined ? 'built-in questions' : `${name(data)}${split ? `/${split}` : ''}`;
   return `${basename(model)} on ${on}`;
 }
 
