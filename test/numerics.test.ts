@@ -32,6 +32,7 @@ import { copy, type Tensor, tensor } from '../lib/tensor/tensor.js';
 import { TrainingEngine } from '../lib/training/engine.js';
 import { assertSameBits, normals } from './support/compare.js';
 import { randomizeConstants } from './support/decoderReference.js';
+import { adaptedModel } from './support/lora.js';
 import { oddModel, randomTokens } from './support/models.js';
 
 describe('numerics', () => {
@@ -58,6 +59,7 @@ describe('numerics', () => {
       ropeTable16: 0,
       ropeRoundings: 1,
       swigluRoundings: 1,
+      loraScaleFirst: 1,
       attentionChunk: 256,
       attentionTile: 32,
       logits16: 1,
@@ -73,6 +75,7 @@ describe('numerics', () => {
       ropeTable16: 1,
       ropeRoundings: 3,
       swigluRoundings: 2,
+      loraScaleFirst: 0,
       attentionChunk: 0,
       attentionTile: 128,
       logits16: 0,
@@ -114,6 +117,7 @@ describe('numerics', () => {
       ropeTable16: [0, 1],
       ropeRoundings: [1, 3],
       swigluRoundings: [1, 2],
+      loraScaleFirst: [0, 1],
       logits16: [0, 1],
       weightsSnapshot: [0, 1],
     };
@@ -317,6 +321,7 @@ const changes: readonly (readonly [Partial<Numerics>, Effect, Effect])[] = [
   [{ ropeTable16: 1 }, 'rounding', 'none'],
   [{ ropeRoundings: 3 }, 'rounding', 'none'],
   [{ swigluRoundings: 2 }, 'rounding', 'none'],
+  [{ loraScaleFirst: 1 }, 'rounding', 'order'],
   [{ logits16: 1 }, 'rounding', 'none'],
   // fp32 in every precision: the log-sum-exp alone.
   [{ logSoftmaxChunk: 16 }, 'order', 'order'],
@@ -333,7 +338,7 @@ describe('each knob alone', () => {
   let batch: TokenSequence[];
   before(() => {
     // Sums of several steps of 32 k, so that their order has an effect on tiles, too.
-    model = oddModel({ hiddenSize: 140, intermediateSize: 300 });
+    model = adaptedModel({ hiddenSize: 140, intermediateSize: 300 });
     randomizeConstants(model, 1000);
     // 256 keys and more, which attentionChunk needs to have an effect.
     batch = [
@@ -347,7 +352,12 @@ describe('each knob alone', () => {
   after(() => model[Symbol.dispose]());
 
   async function score(precision: NativeFloatDType, choices: Numerics, sequences = batch) {
-    using rollout = new RolloutEngine(model, { precision, numerics: choices, maxBatch: 2 });
+    using rollout = new RolloutEngine(model, {
+      precision,
+      numerics: choices,
+      maxBatch: 2,
+      lora: 'factored',
+    });
     using training = new TrainingEngine(model, { precision, numerics: choices, schedule });
     const [mu, pi] = [await rollout.score(sequences), await training.score(sequences)];
     return { mu: mu.logprobs, pi: pi.logprobs };

@@ -14,14 +14,15 @@ export const architectures = {
   llama: 'LlamaForCausalLM',
   qwen2: 'Qwen2ForCausalLM',
   qwen3: 'Qwen3ForCausalLM',
+  qwen3_moe: 'Qwen3MoeForCausalLM',
+  mixtral: 'MixtralForCausalLM',
 } as const;
 export type ModelType = keyof typeof architectures;
 
-/** Mixtures of experts: known, but not to be loaded. */
-const mixtures: Readonly<Record<string, string>> = {
-  qwen3_moe: 'Qwen3MoeForCausalLM',
-  mixtral: 'MixtralForCausalLM',
-};
+/** Model types whose classes have a norm of query and key heads. */
+const withHeadNorms: readonly ModelType[] = ['qwen3', 'qwen3_moe'];
+/** Model types whose query, key and value have no bias or always one, whatever the file says. */
+const fixedBias: Partial<Record<ModelType, boolean>> = { qwen2: true, mixtral: false };
 
 /** What Hugging Face calls our dtypes. */
 const dtypeNames = { fp32: 'float32', fp16: 'float16', bf16: 'bfloat16' } as const;
@@ -46,7 +47,7 @@ type JsonObject = Readonly<Record<string, unknown>>;
  *   known ones
  */
 export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'): HuggingFaceConfig {
-  const modelType = modelTypeOf(source, where);
+  const modelType = readModelType(source, where);
   const errors: unknown[] = [];
   const integer = (name: string, fallback?: number) =>
     attempt(errors, () => checkInteger(where, name, source[name] ?? fallback, 1));
@@ -63,7 +64,8 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
   const headDim = derived('head_dim', defaultHeadDim(modelType, hiddenSize, numHeads));
   attempt(errors, () => checkHeads(where, numHeads, numKvHeads, headDim));
 
-  const biased = modelType === 'qwen2' ? undefined : boolean('attention_bias');
+  const biased = fixedBias[modelType] ?? boolean('attention_bias');
+  const mixtral = modelType === 'mixtral';
   const described: Partial<Record<keyof DecoderConfig, unknown>> = {
     vocabSize: integer('vocab_size'),
     hiddenSize,
@@ -73,14 +75,18 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
     numKvHeads,
     headDim,
     maxPositionEmbeddings: integer('max_position_embeddings'),
-    ...readRope(source, where, errors),
-    rmsNormEps: attempt(errors, () => checkNumber(where, 'rms_norm_eps', source.rms_norm_eps ?? 1e-6, 0)),
+    ...readRope(source, where, errors, mixtral ? 1e6 : 1e4),
+    rmsNormEps: attempt(errors, () =>
+      checkNumber(where, 'rms_norm_eps', source.rms_norm_eps ?? (mixtral ? 1e-5 : 1e-6), 0),
+    ),
     tieWordEmbeddings: boolean('tie_word_embeddings'),
-    // Qwen2's class has a bias on Q, K and V and none behind the attention, whatever the file says.
-    attentionBias: biased ?? true,
-    attentionOutBias: biased ?? false,
+    attentionBias: biased,
+    // Behind the attention Qwen2's class has none.
+    attentionOutBias: modelType === 'qwen2' ? false : biased,
     mlpBias: modelType === 'llama' ? boolean('mlp_bias') : false,
-    qkNorm: modelType === 'qwen3',
+    qkNorm: withHeadNorms.includes(modelType),
+    ...(modelType === 'qwen3_moe' && readQwen3Mixture(source, where, errors)),
+    ...(mixtral && readMixtralMixture(source, where, errors)),
   };
   attempt(errors, () => checkChoice(where, 'hidden_act', source.hidden_act ?? 'silu', ['silu', 'swish']));
   attempt(errors, () => refuseSlidingWindow(source, where, modelType));
@@ -90,13 +96,9 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
   return { modelType, decoder: resolveDecoderConfig(described as unknown as DecoderConfig), dtype, source };
 }
 
-function modelTypeOf({ architectures: listed, model_type: type }: JsonObject, where: string): ModelType {
-  const known: Readonly<Record<string, string>> = { ...architectures, ...mixtures };
-  const byType = Object.keys(known).find((key) => key === type);
-  const name = Array.isArray(listed) && listed.length > 0 ? listed[0] : byType && known[byType];
-  if (Object.values(mixtures).includes(name)) {
-    invalid(where, 'a dense model (this version has no mixture of experts)', name);
-  }
+function readModelType({ architectures: listed, model_type: type }: JsonObject, where: string): ModelType {
+  const byType = (Object.keys(architectures) as ModelType[]).find((key) => key === type);
+  const name = Array.isArray(listed) && listed.length > 0 ? listed[0] : byType && architectures[byType];
   if (name === undefined && type !== undefined)
     checkChoice(where, 'model_type', type, Object.keys(architectures));
   const architecture = checkChoice(where, 'architectures', name, Object.values(architectures));
@@ -139,12 +141,13 @@ function readRope(
   source: JsonObject,
   where: string,
   errors: unknown[],
+  defaultTheta: number,
 ): { ropeTheta: number | undefined; ropeScaling: RopeScaling | null | undefined } {
   const name = isObject(source.rope_parameters) ? 'rope_parameters' : 'rope_scaling';
   const settings = source[name] ?? {};
   const ropeTheta = attempt(errors, () => {
     const inner = isObject(settings) ? settings.rope_theta : undefined;
-    const theta = checkNumber(where, 'rope_theta', inner ?? source.rope_theta ?? 10000, 1);
+    const theta = checkNumber(where, 'rope_theta', inner ?? source.rope_theta ?? defaultTheta, 1);
     const outer = source.rope_theta ?? theta;
     if (outer !== theta) invalid(where, `rope_theta to be ${name}.rope_theta = ${theta}`, outer);
     return theta;
@@ -189,15 +192,86 @@ function readScaling(settings: unknown, where: string, name: string): RopeScalin
   return { type, factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings };
 }
 
-/** Attention to the nearest tokens alone, which the Qwen classes can be told to do in some layers. */
+type MixtureFields = Partial<Record<keyof DecoderConfig, unknown>>;
+
+/** Under either of the names that it has had. */
+function readNumExperts(source: JsonObject, where: string, errors: unknown[]): number | undefined {
+  const [older, newer] = [source.num_experts ?? undefined, source.num_local_experts ?? undefined];
+  return attempt(errors, () => {
+    if (older !== undefined && newer !== undefined && older !== newer)
+      invalid(where, `num_local_experts to be num_experts = ${older}`, newer);
+    const name = older === undefined && newer !== undefined ? 'num_local_experts' : 'num_experts';
+    return checkInteger(where, name, source[name], 1, 65536);
+  });
+}
+
+function readExpertsPerToken(
+  source: JsonObject,
+  where: string,
+  errors: unknown[],
+  experts: number | undefined,
+): number | undefined {
+  const name = 'num_experts_per_tok';
+  return attempt(errors, () => checkInteger(where, name, source[name], 1, experts));
+}
+
+/** Every block is a mixture, whose experts are as wide as a dense block would be. */
+function readMixtralMixture(source: JsonObject, where: string, errors: unknown[]): MixtureFields {
+  const numExperts = readNumExperts(source, where, errors);
+  return {
+    numExperts,
+    numExpertsPerToken: readExpertsPerToken(source, where, errors, numExperts),
+    normalizeRouterWeights: true,
+  };
+}
+
+/** Every `decoder_sparse_step`-th block is a mixture, but for those of `mlp_only_layers`. */
+function readQwen3Mixture(source: JsonObject, where: string, errors: unknown[]): MixtureFields {
+  const numExperts = readNumExperts(source, where, errors);
+  const size = 'moe_intermediate_size';
+  return {
+    numExperts,
+    numExpertsPerToken: readExpertsPerToken(source, where, errors, numExperts),
+    moeIntermediateSize: attempt(errors, () => checkInteger(where, size, source[size], 1)),
+    normalizeRouterWeights: attempt(errors, () =>
+      checkBoolean(where, 'norm_topk_prob', source.norm_topk_prob ?? false),
+    ),
+    denseLayers: attempt(errors, () => readDenseLayers(source, where)),
+  };
+}
+
+function readDenseLayers(source: JsonObject, where: string): number[] {
+  const layers = checkInteger(where, 'num_hidden_layers', source.num_hidden_layers, 1);
+  const step = checkInteger(where, 'decoder_sparse_step', source.decoder_sparse_step ?? 1, 1);
+  const listed = source.mlp_only_layers ?? [];
+  if (!Array.isArray(listed)) invalid(where, 'mlp_only_layers to be an array', listed);
+  const only = listed.map((layer, i) => checkInteger(where, `mlp_only_layers[${i}]`, layer, 0));
+  const dense = Array.from({ length: layers }, (_, layer) => layer).filter(
+    (layer) => only.includes(layer) || (layer + 1) % step !== 0,
+  );
+  if (dense.length === layers) {
+    invalid(where, 'decoder_sparse_step and mlp_only_layers to leave a layer with experts', 'none');
+  }
+  return dense;
+}
+
+/** Attention to the nearest tokens alone, which the Qwen classes can be told to do in some layers, Mixtral in all. */
 function refuseSlidingWindow(source: JsonObject, where: string, modelType: ModelType): void {
   const without = '(sliding windows are not supported)';
   const { layer_types: types } = source;
   const other = Array.isArray(types) ? types.find((type) => type !== 'full_attention') : undefined;
   if (other !== undefined)
     invalid(where, `layer_types to be full_attention in every layer ${without}`, other);
+  const { sliding_window: window, max_position_embeddings: context } = source;
+  if (modelType === 'mixtral' && typeof window === 'number' && window < Number(context)) {
+    invalid(
+      where,
+      `sliding_window to be null or at least max_position_embeddings = ${context} ${without}`,
+      window,
+    );
+  }
   if (
-    modelType !== 'llama' &&
+    modelType.startsWith('qwen') &&
     checkBoolean(where, 'use_sliding_window', source.use_sliding_window ?? false)
   ) {
     invalid(where, `use_sliding_window to be false ${without}`, true);
@@ -224,6 +298,32 @@ function checkBoolean(where: string, name: string, value: unknown): boolean {
 }
 
 /**
+ * The model type that a decoder is written as: of two that could have it, the one that says so in fewer words.
+ *
+ * @throws InvalidArgumentError where no known architecture has what this one has
+ */
+export function modelTypeOf(where: string, decoder: ResolvedDecoderConfig): ModelType {
+  const { attentionBias, attentionOutBias, mlpBias, qkNorm, numExperts } = decoder;
+  const biasesOfQwen2 = attentionBias && !attentionOutBias && !mlpBias;
+  const dense = qkNorm ? 'qwen3' : biasesOfQwen2 ? 'qwen2' : 'llama';
+  const modelType = numExperts === 0 ? dense : qkNorm ? 'qwen3_moe' : 'mixtral';
+  const asIn = `as in ${architectures[modelType]}`;
+  if (modelType !== 'qwen2' && attentionBias !== attentionOutBias) {
+    invalid(where, `attentionOutBias to be attentionBias, ${asIn}`, attentionOutBias);
+  }
+  if (modelType !== 'llama' && mlpBias) invalid(where, `mlpBias to be false, ${asIn}`, mlpBias);
+  if (modelType === 'mixtral') {
+    const { intermediateSize, moeIntermediateSize, normalizeRouterWeights, denseLayers } = decoder;
+    if (attentionBias) invalid(where, `attentionBias to be false, ${asIn}`, attentionBias);
+    if (!normalizeRouterWeights) invalid(where, `normalizeRouterWeights to be true, ${asIn}`, false);
+    if (denseLayers.length > 0) invalid(where, `no denseLayers, ${asIn}`, denseLayers);
+    if (moeIntermediateSize !== intermediateSize)
+      invalid(where, `moeIntermediateSize to be intermediateSize, ${asIn}`, moeIntermediateSize);
+  }
+  return modelType;
+}
+
+/**
  * The config.json of a decoder whose weights are stored in `dtype`.
  *
  * @param source of a model that this one was made from: its fields are carried over, its context included
@@ -245,17 +345,8 @@ export function composeHuggingFaceConfig(
     const key = source.dtype === undefined ? 'torch_dtype' : 'dtype';
     return { ...source, [key]: dtypeNames[dtype] };
   }
-  const { attentionBias, attentionOutBias, mlpBias, qkNorm, ropeScaling } = decoder;
-  const biasesOfQwen2 = attentionBias && !attentionOutBias && !mlpBias;
-  const modelType = qkNorm ? 'qwen3' : biasesOfQwen2 ? 'qwen2' : 'llama';
-  if (modelType !== 'qwen2' && attentionBias !== attentionOutBias) {
-    invalid(
-      where,
-      `attentionOutBias to be attentionBias, as in ${architectures[modelType]}`,
-      attentionOutBias,
-    );
-  }
-  if (qkNorm && mlpBias) invalid(where, 'mlpBias to be false, as in Qwen3ForCausalLM', mlpBias);
+  const { attentionBias, mlpBias, ropeScaling } = decoder;
+  const modelType = modelTypeOf(where, decoder);
   return {
     architectures: [architectures[modelType]],
     model_type: modelType,
@@ -272,9 +363,27 @@ export function composeHuggingFaceConfig(
     rope_scaling: ropeScaling && composeScaling(ropeScaling),
     rms_norm_eps: decoder.rmsNormEps,
     tie_word_embeddings: decoder.tieWordEmbeddings,
-    ...(modelType === 'qwen2' ? {} : { attention_bias: attentionBias }),
-    ...(modelType === 'llama' ? { mlp_bias: mlpBias } : { use_sliding_window: false }),
+    ...(fixedBias[modelType] === undefined && { attention_bias: attentionBias }),
+    ...(modelType === 'llama' && { mlp_bias: mlpBias }),
+    ...(modelType.startsWith('qwen') && { use_sliding_window: false }),
+    ...composeMixture(modelType, decoder),
     torch_dtype: dtypeNames[dtype],
+  };
+}
+
+function composeMixture(modelType: ModelType, decoder: ResolvedDecoderConfig): JsonObject {
+  const { numExperts, numExpertsPerToken } = decoder;
+  if (modelType === 'mixtral') {
+    return { num_local_experts: numExperts, num_experts_per_tok: numExpertsPerToken, sliding_window: null };
+  }
+  if (modelType !== 'qwen3_moe') return {};
+  return {
+    num_experts: numExperts,
+    num_experts_per_tok: numExpertsPerToken,
+    moe_intermediate_size: decoder.moeIntermediateSize,
+    norm_topk_prob: decoder.normalizeRouterWeights,
+    decoder_sparse_step: 1,
+    mlp_only_layers: decoder.denseLayers,
   };
 }
 

@@ -13,6 +13,7 @@ import {
   CHUNK_BYTES,
   EMBEDDING,
   HEAD,
+  masterRows,
   type PublishedTensor,
   publishedTensors,
   storedDtypes,
@@ -44,7 +45,7 @@ export async function readHuggingFaceConfig(dir: string): Promise<HuggingFaceCon
 }
 
 /**
- * Loads a Hugging Face checkpoint (Llama, Qwen2, Qwen3): `config.json`, and weights in F32, F16 or BF16 from
+ * Loads a Hugging Face checkpoint (Llama, Qwen2, Qwen3, Qwen3-MoE, Mixtral): `config.json`, and weights in F32, F16 or BF16 from
  * `model.safetensors` or its shards, as fp32 masters. Beyond these it takes a few megabytes of memory.
  *
  * Names, shapes and dtypes of all tensors are checked before any is read; values as they are read.
@@ -96,8 +97,10 @@ export async function checkWeights(dir: string, decoder: ResolvedDecoderConfig):
 async function openCheckedWeights(dir: string, decoder: ResolvedDecoderConfig): Promise<CheckpointFiles> {
   const files = await openCheckpoint(dir);
   try {
-    checkTensors(files, publishedTensors(decoder), decoder.tieWordEmbeddings);
-    if (decoder.tieWordEmbeddings && files.tensors.has(HEAD)) await checkTiedHead(files);
+    const tied = decoder.tieWordEmbeddings;
+    const ignored = (name: string) => DERIVED.test(name) || (tied && name === HEAD);
+    checkTensors('loadModel', files, publishedTensors(decoder), ignored);
+    if (tied && files.tensors.has(HEAD)) await checkTiedHead(files);
     return files;
   } catch (error) {
     await files.close();
@@ -108,22 +111,33 @@ async function openCheckedWeights(dir: string, decoder: ResolvedDecoderConfig): 
 async function readWeights(files: CheckpointFiles, model: Decoder): Promise<void> {
   const masters = new Map(model.parameters.map(({ name, master }) => [name, master]));
   for (const tensor of publishedTensors(model.config)) {
-    await readInto(masters.get(tensor.parameter)!, tensor, files);
+    await readInto('loadModel', masters.get(tensor.parameter)!, tensor, files);
   }
 }
 
-/** Everything that headers tell. */
-function checkTensors(files: CheckpointFiles, expected: readonly PublishedTensor[], tied: boolean): void {
+/** Files of tensors, of a model or of an adapter. */
+type StoredTensors = Pick<CheckpointFiles, 'path' | 'tensors' | 'read'>;
+
+/**
+ * Checks everything that headers tell.
+ *
+ * @param ignored says which tensors may be there beside those expected
+ * @throws InvalidArgumentError listing tensors that are missing, not expected, misshapen or of another dtype
+ */
+export function checkTensors(
+  where: string,
+  files: StoredTensors,
+  expected: readonly PublishedTensor[],
+  ignored: (name: string) => boolean = () => false,
+): void {
   const errors: unknown[] = [];
   const check = (what: string, problems: readonly string[], found = '') => {
-    if (problems.length > 0) attempt(errors, () => invalid('loadModel', what, found + listNames(problems)));
+    if (problems.length > 0) attempt(errors, () => invalid(where, what, found + listNames(problems)));
   };
   const known = new Set(expected.map(({ name }) => name));
   const missing = [...known].filter((name) => !files.tensors.has(name));
   check(`all tensors of the model in ${files.path}`, missing, 'no ');
-  const extra = [...files.tensors.keys()].filter(
-    (name) => !known.has(name) && !DERIVED.test(name) && !(tied && name === HEAD),
-  );
+  const extra = [...files.tensors.keys()].filter((name) => !known.has(name) && !ignored(name));
   check(`no tensors but the model's in ${files.path}`, extra);
   const misshapen: string[] = [];
   const mistyped: string[] = [];
@@ -136,7 +150,7 @@ function checkTensors(files: CheckpointFiles, expected: readonly PublishedTensor
   }
   check('tensors of the shapes that the config asks for', misshapen);
   check('tensors in F32, F16 or BF16', mistyped);
-  throwTogether('loadModel', errors);
+  throwTogether(where, errors);
 }
 
 function storedDtype({ dtype }: TensorInfo): NativeFloatDType | undefined {
@@ -156,11 +170,16 @@ async function checkTiedHead(files: CheckpointFiles): Promise<void> {
     invalid('loadModel', `${HEAD} to be ${EMBEDDING}, as tie_word_embeddings says`, 'another tensor');
 }
 
-/** Reads a tensor into its rows of a master, piece by piece. */
-async function readInto(
+/**
+ * Reads a tensor into its rows of a master, piece by piece.
+ *
+ * @throws InvalidArgumentError naming a tensor with NaN or infinite values
+ */
+export async function readInto(
+  where: string,
   master: Tensor,
   { name, shape: [rows = 0], row }: PublishedTensor,
-  files: CheckpointFiles,
+  files: StoredTensors,
 ): Promise<void> {
   const info = files.tensors.get(name)!;
   const dtype = storedDtype(info)!;
@@ -169,7 +188,7 @@ async function readInto(
   for (let begin = 0; begin < rows; begin += step) {
     const end = Math.min(begin + step, rows);
     const bytes = await files.read(name, { begin: begin * rowBytes, end: end * rowBytes });
-    using part = master.rows(row + begin, row + end);
+    using part = masterRows(master, row + begin, row + end);
     if (dtype === 'fp32') {
       part.upload(new Float32Array(bytes));
     } else {
@@ -178,6 +197,6 @@ async function readInto(
     }
     // The wait for it also keeps no more than one piece on its way.
     const { nonFinite } = await gradientStats([[name, part]]);
-    if (nonFinite > 0) invalid('loadModel', `finite values in ${name}`, `${nonFinite} NaN or infinite`);
+    if (nonFinite > 0) invalid(where, `finite values in ${name}`, `${nonFinite} NaN or infinite`);
   }
 }

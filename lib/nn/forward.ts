@@ -4,6 +4,7 @@ import type { Weight } from '../autograd/weights.js';
 import { gemmFamilyOf, type KernelFamily, type Numerics } from '../numerics.js';
 import type { HeadOrder } from '../ops/headNorm.js';
 import type { Tensor } from '../tensor/tensor.js';
+import type { LoraAdapter } from './lora.js';
 
 /** Where a pass can be watched, in the order in which a layer comes by. */
 export const activationPoints = [
@@ -14,6 +15,8 @@ export const activationPoints = [
   'attentionOut',
   'residual',
   'mlpNorm',
+  /** Of a mixture of experts; what follows has then a row for each expert of a token, sorted by expert. */
+  'routerLogits',
   'gateUp',
   'gated',
   'mlpOut',
@@ -23,6 +26,17 @@ export type ActivationPoint = (typeof activationPoints)[number];
 
 /** Sees an activation as soon as it is queued; what reads it has to be queued at once. `layer` is -1 outside of layers. */
 export type Observer = (point: ActivationPoint, layer: number, t: Tensor) => void;
+
+/** Who else has a say in, or looks at, which experts the tokens of a pass go to; `layer` counts all layers. */
+export interface Routing {
+  /** int32 [tokens, k]: the experts of a mixture, as another pass chose them; undefined leaves the choice to its router. */
+  readonly given?: ((layer: number) => Tensor | undefined) | undefined;
+  /**
+   * Sees the logits [tokens, E] of a mixture's router and the ids [tokens, k] of the experts that are used, once for each
+   * layer. Both go when the layer is done: what is made of them has to be kept (`keep`).
+   */
+  readonly seen?: ((layer: number, logits: Tensor, ids: Tensor) => void) | undefined;
+}
 
 /**
  * One pass through a model: what differs between the engines and between passes. Modules hold parameters and
@@ -43,6 +57,10 @@ export interface Forward {
   readonly ropeTable: Tensor;
   /** The order of the pass's heads, where query and key heads have norms of their own. */
   readonly headOrder?: HeadOrder | undefined;
+  /** Every token goes through every mixture where there is one, also those that nothing is predicted from. */
+  readonly routing?: Routing | undefined;
+  /** The adapter whose products are computed beside those of the weights; null where there is none, or it is in them. */
+  readonly lora?: LoraAdapter | null;
   /** The tensor that stands for a parameter in this pass. */
   weight(parameter: Parameter): Weight;
   /** Causal attention of layer `layer`: [tokens, numHeads + 2 numKvHeads, headDim] -> [tokens, numHeads headDim]. */

@@ -46,6 +46,7 @@ function remedies({ config, options, residentBytes }: MemoryEstimate): { text: s
       `${fewerSequences} sequence${fewerSequences === 1 ? '' : 's'} at once`,
       { ...otherwise, maxBatch: fewerSequences },
     ],
+    ['LoRA of rank 16', { ...options, lora: options.lora ?? { rank: 16 } }],
   ];
   return changes
     .map(([text, changed]) => ({ text, bytes: estimateMemory(config, changed).residentBytes }))

@@ -2,12 +2,13 @@ import type { Parameter } from '../autograd/parameter.js';
 import { checkChoice, checkInteger } from '../errors.js';
 import { type DecoderConfig, resolveDecoderConfig } from '../models/config.js';
 import { Decoder } from '../models/decoder.js';
+import { addLora } from '../models/lora.js';
+import { loraColumns } from '../models/passMemory.js';
+import type { LoraConfig } from '../nn/lora.js';
 import { type Numerics, numerics } from '../numerics.js';
-import { packedSize } from '../ops/packWeight.js';
+import { type LoraMode, loraModes } from '../rollout/engine.js';
 import { KvCache } from '../rollout/kvCache.js';
 import { RolloutMemory } from '../rollout/memory.js';
-import { packableParameters } from '../rollout/packable.js';
-import { info } from '../runtime.js';
 import { AllocatorModel } from '../tensor/allocatorModel.js';
 import { bytesPerElement, checkFloatDtype, type FloatDType } from '../tensor/dtype.js';
 import { type Recompute, recomputeModes } from '../training/engine.js';
@@ -22,6 +23,10 @@ export interface MemoryOptions {
   /** Most tokens of one forward and backward pass; default 4096. */
   readonly microBatchTokens?: number;
   readonly recompute?: Recompute;
+  /** The adapter that is trained in place of the weights; default null, none. Targets: default all that the model has. */
+  readonly lora?: Pick<LoraConfig, 'rank' | 'targets'> | null;
+  /** How the rollout engine computes with it; default merged. */
+  readonly loraMode?: LoraMode;
   /** Sequences decoded at once; default 256. */
   readonly maxBatch?: number;
   /** Longest sequence, prompt and response together; default the model's maxPositionEmbeddings. */
@@ -42,7 +47,9 @@ export interface MemoryRow {
 }
 
 export interface MemoryEstimate {
+  /** Of the model and its adapter. */
   readonly parameters: number;
+  readonly trainableParameters: number;
   /** What is held from the first step to the last. */
   readonly rows: readonly MemoryRow[];
   /** What comes on top while a phase of a step runs, one after the other. */
@@ -77,7 +84,9 @@ export function estimateMemory(config: DecoderConfig, options: MemoryOptions): M
   const resolved = resolveDecoderConfig(config);
   const o = resolve(options, resolved.maxPositionEmbeddings);
   const model = new Decoder(config, { seed: null }); // its masters are never asked for
-  const { parameters } = model;
+  if (o.lora) addLora(model, { ...o.lora, alpha: o.lora.rank }, { seed: null });
+  const { trainable, lora } = model;
+  const parameters = [...model.parameters, ...(lora?.parameters ?? [])];
   const memory = new AllocatorModel();
   const rows: MemoryRow[] = [];
   const held = (name: string, note: string, body: () => void) => {
@@ -85,25 +94,21 @@ export function estimateMemory(config: DecoderConfig, options: MemoryOptions): M
     body();
     rows.push({ name, bytes: memory.bytes - before, note });
   };
-  const each = (dtype: FloatDType) => () => {
-    for (const { size } of parameters) memory.take(size * bytesPerElement(dtype));
+  const copies = (of: readonly Parameter[], dtype: FloatDType) => {
+    for (const { size } of of) memory.take(size * bytesPerElement(dtype));
   };
+  const what = lora ? ' of the adapter' : '';
 
-  held('master weights', 'fp32', each('fp32'));
-  held('optimizer moments', 'fp32, two of each parameter', () => {
-    for (let i = 0; i < 2; i++) each('fp32')();
+  held('master weights', `fp32${lora ? ', frozen, and the adapter' : ''}`, () => copies(parameters, 'fp32'));
+  held('optimizer moments', `fp32, two of each parameter${what}`, () => {
+    copies([...trainable, ...trainable], 'fp32');
   });
-  held('gradients', 'fp32, added up over micro-batches', each('fp32'));
-  held('training weights', o.trainingPrecision, each(o.trainingPrecision));
-  const packed = new Set(packableParameters(model, o.rolloutNumerics));
-  const snapshot = () => rolloutWeights(memory, model, packed, o.rolloutPrecision);
-  held('rollout weights', `${o.rolloutPrecision}, packed for products`, snapshot);
-  const rollout = new RolloutMemory(memory, resolved, {
-    ...o,
-    precision: o.rolloutPrecision,
-    numerics: o.rolloutNumerics,
-  });
-  held('KV cache', `${o.rolloutPrecision}, ${o.kvPages} pages of 16 positions`, () => rollout.cache());
+  held('gradients', `fp32${what}, added up over micro-batches`, () => copies(trainable, 'fp32'));
+  held('training weights', o.trainingPrecision, () => copies(parameters, o.trainingPrecision));
+  const { rolloutPrecision: precision, rolloutNumerics } = o;
+  const rollout = new RolloutMemory(memory, model, { ...o, precision, numerics: rolloutNumerics });
+  held('rollout weights', `${precision}, packed for products`, () => rollout.weights());
+  held('KV cache', `${precision}, ${o.kvPages} pages of 16 positions`, () => rollout.cache());
   held('position tables', 'rotary angles of both engines, orders of heads', () => {
     rollout.tables();
     memory.take(resolved.maxPositionEmbeddings * resolved.headDim * 4);
@@ -121,12 +126,9 @@ export function estimateMemory(config: DecoderConfig, options: MemoryOptions): M
     body();
     phases.push({ name, bytes: memory.peakBytes - lastingBytes, note });
   };
-  const training = new TrainingPassMemory(memory, resolved, o.trainingPrecision);
-  phase('weight sync', 'the largest weight before it is packed', () => {
-    for (const parameter of packed)
-      if (parameter !== model.embedding)
-        memory.give(memory.take(parameter.size * bytesPerElement(o.rolloutPrecision)));
-  });
+  const columns = loraColumns(model, numerics('training').loraScaleFirst);
+  const training = new TrainingPassMemory(memory, resolved, o.trainingPrecision, columns);
+  phase('weight sync', 'the largest weight before it is packed', () => rollout.sync());
   phase('prefill', `${o.prefillTokens} prompt tokens`, () => rollout.prefill(o.prefillTokens, o.maxBatch));
   phase('scoring', `${o.passTokens} tokens, one layer at a time`, () => training.score(o.passTokens));
   phase(
@@ -135,7 +137,8 @@ export function estimateMemory(config: DecoderConfig, options: MemoryOptions): M
     () => training.microBatch(o.passTokens, o.recompute),
   );
   return {
-    parameters: model.parameterCount,
+    parameters: count(parameters),
+    trainableParameters: count(trainable),
     rows,
     phases,
     lastingBytes,
@@ -146,20 +149,8 @@ export function estimateMemory(config: DecoderConfig, options: MemoryOptions): M
   };
 }
 
-function rolloutWeights(
-  memory: AllocatorModel,
-  { parameters, embedding }: Decoder,
-  packed: ReadonlySet<Parameter>,
-  precision: FloatDType,
-): void {
-  const { vectorLevel } = info();
-  const size = bytesPerElement(precision);
-  for (const parameter of parameters) {
-    const plain = memory.take(parameter.size * size);
-    if (!packed.has(parameter)) continue;
-    memory.take(packedSize(parameter.shape, precision, vectorLevel) * size);
-    if (parameter !== embedding) memory.give(plain);
-  }
+function count(parameters: readonly Parameter[]): number {
+  return parameters.reduce((sum, { size }) => sum + size, 0);
 }
 
 function resolve(options: MemoryOptions, maxPositionEmbeddings: number) {
@@ -176,6 +167,8 @@ function resolve(options: MemoryOptions, maxPositionEmbeddings: number) {
     rolloutPrecision: checkFloatDtype(where, 'rolloutPrecision', options.rolloutPrecision),
     rolloutNumerics: options.rolloutNumerics ?? numerics('rollout'),
     recompute: checkChoice(where, 'recompute', options.recompute ?? 'none', recomputeModes),
+    lora: options.lora ?? null,
+    loraMode: checkChoice(where, 'loraMode', options.loraMode ?? 'merged', loraModes),
     maxBatch,
     maxLength,
     kvPages: integer('kvPages', maxBatch * perSequence, perSequence),

@@ -1,8 +1,11 @@
 import { totalmem } from 'node:os';
+import type { Parameter } from '../autograd/parameter.js';
 import { Weights } from '../autograd/weights.js';
-import { checkInteger, checkNumber, invalid } from '../errors.js';
+import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { ResolvedDecoderConfig } from '../models/config.js';
 import type { Decoder } from '../models/decoder.js';
+import { mergedMasters } from '../models/lora.js';
+import { expectMixture, RoutesRecorder, type RoutesShape, routesShape } from '../models/routes.js';
 import {
   checkSequences,
   checkTokens,
@@ -14,7 +17,8 @@ import {
   splitRows,
   type TokenSequence,
 } from '../models/sequences.js';
-import type { Forward } from '../nn/forward.js';
+import type { Forward, Routing } from '../nn/forward.js';
+import type { LoraAdapter } from '../nn/lora.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
 import { type HeadOrder, headOrder } from '../ops/headNorm.js';
@@ -45,6 +49,8 @@ export interface RolloutOptions {
   readonly numerics?: Numerics;
   /** Choices of single layers (from 0) that differ from `numerics`. */
   readonly layerNumerics?: ReadonlyMap<number, Numerics>;
+  /** How an adapter of the model is computed with; default merged. A model without one has no use for it. */
+  readonly lora?: LoraMode;
   /**
    * Sequences decoded at once; default 256, fewer where the KV cache of so many of maxLength would take more than a quarter of
    * the machine's memory.
@@ -57,6 +63,15 @@ export interface RolloutOptions {
   /** Most prompt tokens of one prefill pass; default 8192. */
   readonly maxPrefillTokens?: number;
 }
+
+export const loraModes = ['merged', 'factored'] as const;
+
+/**
+ * How a rollout engine computes with an adapter: `merged` rounds W + scaling B A to the rollout dtype at each sync, so that
+ * a pass costs what it does without an adapter; `factored` keeps A and B apart and adds their product to that of W, as the
+ * training engine does, and with matched numerics to the same bits.
+ */
+export type LoraMode = (typeof loraModes)[number];
 
 /** Sequences that an engine decodes at once unless it is told how many. */
 export function defaultMaxBatch(
@@ -84,10 +99,16 @@ export class RolloutEngine implements Disposable {
   readonly layerNumerics: ReadonlyMap<number, Numerics>;
   readonly maxBatch: number;
   readonly maxLength: number;
+  /** What routes are made of; null for a dense model. */
+  readonly routes: RoutesShape | null;
   readonly #model: Decoder;
+  /** The adapter that is computed with beside the weights; one that is merged into them is not here. */
+  readonly #lora: LoraAdapter | null;
   readonly #maxPrefillTokens: number;
   readonly #pages: number;
   readonly #weights: Weights;
+  /** The parameters whose copies change: of a model with an adapter, those that it is merged into or its own. */
+  readonly #changing: readonly Parameter[];
   readonly #cache: KvCache;
   readonly #ropeTable: Tensor;
   /** By the numbers of rows that decode steps have: nothing can be uploaded while one is recorded. */
@@ -101,6 +122,7 @@ export class RolloutEngine implements Disposable {
     const where = 'RolloutEngine';
     const { config } = model;
     this.#model = model;
+    this.routes = routesShape(config);
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('rollout');
     this.layerNumerics = options.layerNumerics ?? new Map();
@@ -116,8 +138,17 @@ export class RolloutEngine implements Disposable {
     this.maxBatch = checkInteger(where, 'maxBatch', batch, 1, 65536);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
-    const packed = packableParameters(model, this.numerics, this.layerNumerics);
-    this.#weights = new Weights(model.parameters, this.precision, packed, [model.embedding]);
+    const mode = checkChoice(where, 'lora', options.lora ?? 'merged', loraModes);
+    this.#lora = mode === 'factored' ? model.lora : null;
+    const merged = mode === 'merged' && model.lora ? mergedMasters(model.lora) : null;
+    this.#changing = merged ? [...merged.keys()] : model.trainable;
+    this.#weights = new Weights(
+      [...model.parameters, ...(this.#lora?.parameters ?? [])],
+      this.precision,
+      packableParameters(model, this.#lora, this.numerics, this.layerNumerics),
+      [model.embedding],
+      merged ?? undefined,
+    );
     this.#cache = new KvCache(config, {
       slots: this.maxBatch,
       maxLength: this.maxLength,
@@ -137,9 +168,9 @@ export class RolloutEngine implements Disposable {
     return this.layerNumerics.get(layer) ?? this.numerics;
   }
 
-  /** Takes over the model's masters, rounded to the rollout dtype. */
+  /** Takes over the model's masters, rounded to the rollout dtype; frozen ones stay as they were. */
   syncWeights(): void {
-    this.#weights.sync();
+    this.#weights.sync(this.#changing);
   }
 
   /**
@@ -149,6 +180,7 @@ export class RolloutEngine implements Disposable {
    */
   async generate(requests: readonly GenerationRequest[], options: SamplingOptions): Promise<Completion[]> {
     const sampling = resolveSampling('generate', options, this.#model.config.vocabSize);
+    if (sampling.recordRoutes) expectMixture('generate', 'recordRoutes', this.routes);
     for (const [i, request] of requests.entries()) this.#checkRequest(request, i, sampling);
     return this.#turns.take(() => this.#generate(requests, sampling));
   }
@@ -203,11 +235,12 @@ export class RolloutEngine implements Disposable {
   }
 
   async #generate(requests: readonly GenerationRequest[], sampling: ResolvedSampling): Promise<Completion[]> {
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    if (!this.numerics.weightsSnapshot) this.syncWeights();
     return new Generation(requests, sampling, {
       cache: this.#cache,
       decodeStep: this.#decodeStep,
       maxPrefillTokens: this.#maxPrefillTokens,
+      routes: sampling.recordRoutes ? this.routes : null,
       prefill: (rows, lastRows, keys) => this.#step(rows, lastRows, keys, sampling),
     }).run();
   }
@@ -237,7 +270,7 @@ export class RolloutEngine implements Disposable {
     sequences: readonly TokenSequence[],
     body: (part: readonly TokenSequence[], logits: () => Tensor) => Promise<void>,
   ): Promise<void> {
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    if (!this.numerics.weightsSnapshot) this.syncWeights();
     const mostTokens = Math.min(
       this.#maxPrefillTokens,
       Math.floor(MOST_LOGITS / this.#model.config.vocabSize),
@@ -276,24 +309,25 @@ export class RolloutEngine implements Disposable {
     }
   }
 
-  /** One pass and one draw a row (or for the rows that `lastRows` names): [ids, logprobs]. */
+  /** One pass and one draw a row (or for the rows that `lastRows` names), and the routes of every row. */
   #step(rows: RolloutRows, lastRows: Tensor | null, keys: Tensor, sampling: ResolvedSampling): Draws {
     const { seed, temperature, topK, topP } = sampling;
     const chunk = this.numerics.logSoftmaxChunk;
-    const { ids, logprobs } = sample(this.#logits(rows, lastRows), keys, {
+    const recorder = sampling.recordRoutes ? new RoutesRecorder(this.routes!, rows.ids.size) : undefined;
+    const { ids, logprobs } = sample(this.#logits(rows, lastRows, recorder), keys, {
       seed,
       temperature,
       topK,
       topP,
       chunk,
     });
-    return [ids, logprobs];
+    return recorder ? [ids, logprobs, recorder.ids] : [ids, logprobs];
   }
 
   /** One pass: the logits of every row, or of the rows that `selected` names. */
-  #logits(rows: RolloutRows, selected: Tensor | null): Tensor {
+  #logits(rows: RolloutRows, selected: Tensor | null, routing?: Routing): Tensor {
     const { numerics } = this;
-    const hidden = this.#model.hidden(this.#pass(rows), rows.ids, selected);
+    const hidden = this.#model.hidden(this.#pass(rows, routing), rows.ids, selected);
     const head = this.#weights.of(this.#model.head);
     return linear(hidden, [head.packed ?? head.value], {
       family: gemmFamilyOf(numerics),
@@ -307,7 +341,7 @@ export class RolloutEngine implements Disposable {
     return this.#headOrders.get(rows) ?? headOrder(rows, this.#model.config);
   }
 
-  #pass({ positions, slots }: RolloutRows): Forward {
+  #pass({ positions, slots }: RolloutRows, routing: Routing | undefined): Forward {
     const { numHeads, numKvHeads } = this.#model.config;
     const { keys, values, blockTable } = this.#cache;
     return {
@@ -317,6 +351,8 @@ export class RolloutEngine implements Disposable {
       positions,
       ropeTable: this.#ropeTable,
       headOrder: this.#headOrder(positions.size),
+      routing,
+      lora: this.#lora,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
         const cache = { keyCache: keys[layer]!, valueCache: values[layer]!, blockTable, slots, positions };

@@ -1,30 +1,74 @@
+import type { Parameter } from '../autograd/parameter.js';
 import type { ResolvedDecoderConfig } from '../models/config.js';
-import { PassMemory } from '../models/passMemory.js';
+import type { Decoder } from '../models/decoder.js';
+import { loraColumns, PassMemory } from '../models/passMemory.js';
+import type { LoraAdapter } from '../nn/lora.js';
 import type { Numerics } from '../numerics.js';
 import { pageSize } from '../ops/attention.js';
+import { packedSize } from '../ops/packWeight.js';
+import { info } from '../runtime.js';
 import { AllocatorModel, type Block } from '../tensor/allocatorModel.js';
 import { bytesPerElement, type FloatDType } from '../tensor/dtype.js';
 import { DecodeStep } from './decodeStep.js';
+import type { LoraMode } from './engine.js';
 import { KvCache } from './kvCache.js';
+import { packableParameters } from './packable.js';
 
 export interface RolloutMemoryOptions {
   readonly precision: FloatDType;
   readonly numerics: Numerics;
+  readonly loraMode: LoraMode;
   readonly maxBatch: number;
   readonly maxLength: number;
   readonly kvPages: number;
 }
 
-/** The memory of a rollout engine, in numbers alone: what `RolloutEngine` takes and gives back beside its weights. */
+/** The memory of a rollout engine, in numbers alone: what `RolloutEngine` takes and gives back. */
 export class RolloutMemory {
   readonly #memory: AllocatorModel;
+  readonly #model: Decoder;
   readonly #config: ResolvedDecoderConfig;
   readonly #options: RolloutMemoryOptions;
+  /** The adapter, where it is computed with beside the weights. */
+  readonly #lora: LoraAdapter | null;
+  readonly #packed: ReadonlySet<Parameter>;
 
-  constructor(memory: AllocatorModel, config: ResolvedDecoderConfig, options: RolloutMemoryOptions) {
+  constructor(memory: AllocatorModel, model: Decoder, options: RolloutMemoryOptions) {
     this.#memory = memory;
-    this.#config = config;
+    this.#model = model;
+    this.#config = model.config;
     this.#options = options;
+    this.#lora = options.loraMode === 'factored' ? model.lora : null;
+    this.#packed = new Set(packableParameters(model, this.#lora, options.numerics));
+  }
+
+  /** The copies of the weights, packed where products read them so. */
+  weights(): void {
+    const { vectorLevel } = info();
+    const { precision } = this.#options;
+    const size = bytesPerElement(precision);
+    for (const parameter of [...this.#model.parameters, ...(this.#lora?.parameters ?? [])]) {
+      const plain = this.#rounded(parameter);
+      if (!this.#packed.has(parameter)) continue;
+      this.#memory.take(packedSize(parameter.shape, precision, vectorLevel) * size);
+      if (parameter !== this.#model.embedding) this.#memory.give(plain);
+    }
+  }
+
+  /** Takes over the masters: what is packed alone is rounded beside first. */
+  sync(): void {
+    for (const parameter of this.#packed)
+      if (parameter !== this.#model.embedding) this.#memory.give(this.#rounded(parameter));
+  }
+
+  /** A copy in the rollout dtype, of the weight with its adapter where that is merged. */
+  #rounded(parameter: Parameter): Block {
+    const branches = this.#lora ? [] : (this.#model.lora?.of(parameter) ?? []);
+    const merged = branches.length > 0 ? this.#memory.take(4 * parameter.size) : null;
+    for (const { b } of branches) this.#memory.give(this.#memory.take(4 * b.size));
+    const rounded = this.#memory.take(parameter.size * bytesPerElement(this.#options.precision));
+    this.#memory.give(merged);
+    return rounded;
   }
 
   /** Keys and values of all pages, and the block table. */
@@ -79,7 +123,9 @@ export class RolloutMemory {
   }
 
   #pass(memory: AllocatorModel): PassMemory {
-    return new PassMemory(memory, this.#config, this.#options.precision);
+    const { precision, numerics } = this.#options;
+    const lora = this.#lora && loraColumns(this.#model, numerics.loraScaleFirst);
+    return new PassMemory(memory, this.#config, precision, lora);
   }
 
   /** A pass, the logits of its last rows, and a draw for each. */

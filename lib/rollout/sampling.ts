@@ -19,6 +19,8 @@ export interface SamplingOptions {
    * log-prob. Where it returns true the response ends with that token, as with a stop token; an error ends the generation.
    */
   readonly onToken?: (request: number, token: number, logprob: number) => unknown;
+  /** Of a mixture of experts: whether completions tell which experts their tokens went to; default false. */
+  readonly recordRoutes?: boolean;
 }
 
 export type ResolvedSampling = Required<Omit<SamplingOptions, 'onToken'>> & Pick<SamplingOptions, 'onToken'>;
@@ -31,6 +33,8 @@ export function resolveSampling(
   const topP = checkNumber(where, 'topP', options.topP ?? 1, 0, 1);
   if (topP === 0) invalid(where, 'topP above 0', topP);
   const stopTokens = options.stopTokens ?? [];
+  const recordRoutes = options.recordRoutes ?? false;
+  if (typeof recordRoutes !== 'boolean') invalid(where, 'recordRoutes to be a boolean', recordRoutes);
   for (const token of stopTokens) checkInteger(where, 'each of stopTokens', token, 0, vocabSize - 1);
   const { onToken } = options;
   if (onToken !== undefined && typeof onToken !== 'function')
@@ -43,5 +47,6 @@ export function resolveSampling(
     maxNewTokens: checkInteger(where, 'maxNewTokens', options.maxNewTokens, 1),
     stopTokens,
     ...(onToken && { onToken }),
+    recordRoutes,
   };
 }

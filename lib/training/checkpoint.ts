@@ -3,7 +3,8 @@
  * it.
  *
  * ```
- * config.json, model.safetensors (or shards)   the fp32 masters, under the names that other tools know
+ * config.json, model.safetensors (or shards)   the fp32 masters, under the names that other tools know; or of a model with
+ * adapter_config.json, adapter_model.safetensors   an adapter that alone, as the PEFT library has it
  * tokenizer.json, generation_config.json, ...  of the model that the run began with
  * optimizer.safetensors                        AdamW's moments: `<parameter>.first` and `.second`
  * training.json                                optimizer step, loss scaler
@@ -14,6 +15,7 @@ import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { readJsonObject } from '../io/jsonFile.js';
 import { openSafetensors, type SafetensorsEntry, writeSafetensors } from '../io/safetensors.js';
+import { loadAdapterWeights, saveAdapter } from '../models/adapterFiles.js';
 import { type CompanionFiles, writeCompanionFiles } from '../models/companionFiles.js';
 import type { Decoder } from '../models/decoder.js';
 import type { HuggingFaceConfig } from '../models/huggingFaceConfig.js';
@@ -31,6 +33,8 @@ type NamedTensor = readonly [name: string, tensor: Tensor];
 export interface CheckpointSource {
   readonly config?: HuggingFaceConfig;
   readonly files?: CompanionFiles;
+  /** Its name or folder, which an adapter says it is of. */
+  readonly path?: string;
 }
 
 /** Writes everything a training engine needs to go on to the same bits: masters, moments, steps, loss scaler. */
@@ -38,9 +42,10 @@ export async function saveCheckpoint(
   dir: string,
   model: Decoder,
   engine: TrainingEngine,
-  { config, files }: CheckpointSource = {},
+  { config, files, path }: CheckpointSource = {},
 ): Promise<void> {
-  await saveModel(dir, model, { dtype: 'fp32', ...(config && { config }) });
+  if (model.lora) await saveAdapter(dir, model, { baseModel: path ?? null });
+  else await saveModel(dir, model, { dtype: 'fp32', ...(config && { config }) });
   if (files) await writeCompanionFiles(dir, files);
   const entries = moments(engine).map(
     ([name, t]): SafetensorsEntry => ({ name, dtype: 'F32', shape: t.shape, data: () => t.floats() }),
@@ -51,13 +56,14 @@ export async function saveCheckpoint(
 }
 
 /**
- * Restores what {@link saveCheckpoint} wrote, and brings the engine's weights up to date.
+ * Restores what {@link saveCheckpoint} wrote, and brings the engine's weights up to date. A model with an adapter gets that
+ * back; its own weights have to be those that it had.
  *
  * @throws InvalidArgumentError where the folder lacks a part, or has the state of another model
  */
 export async function loadCheckpoint(dir: string, model: Decoder, engine: TrainingEngine): Promise<void> {
   const { optimizerStep, lossScaler } = await readJsonObject('loadCheckpoint', join(dir, STATE));
-  await loadWeights(dir, model);
+  await (model.lora ? loadAdapterWeights : loadWeights)(dir, model);
   await loadTensors(join(dir, OPTIMIZER), moments(engine));
   engine.optimizer.resume(optimizerStep as number);
   engine.scaler.load(lossScaler);

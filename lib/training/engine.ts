@@ -3,6 +3,7 @@ import { Tape } from '../autograd/tape.js';
 import { Weights } from '../autograd/weights.js';
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
+import { type RoutesShape, routesShape } from '../models/routes.js';
 import {
   checkSequences,
   concatenateScores,
@@ -15,6 +16,7 @@ import {
   type TokenSequence,
 } from '../models/sequences.js';
 import type { ActivationPoint, Forward, Observer } from '../nn/forward.js';
+import type { LoraAdapter } from '../nn/lora.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { gradientStats } from '../ops/gradStats.js';
 import { headOrder } from '../ops/headNorm.js';
@@ -27,6 +29,7 @@ import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
 import { Turns } from '../turns.js';
 import { AdamW, type AdamWOptions } from './adamW.js';
 import { createLossScaler, type LossScaler } from './lossScaler.js';
+import { CallRouting, type PassRouting, type RoutingOptions, type RoutingRecord } from './routing.js';
 import { createSchedule, type Schedule, type ScheduleSpec } from './schedule.js';
 
 export interface TrainingOptions {
@@ -93,6 +96,13 @@ export interface StepResult {
   readonly learningRate: number;
   /** Means over the micro-batches, weighted by sequences, of the algorithm's own metrics. */
   readonly metrics: Readonly<Record<string, number>>;
+  /** Of the last try, where `recordRoutes` asked for it. */
+  readonly routing?: RoutingRecord;
+}
+
+/** Scores, and what `recordRoutes` asked for. */
+export interface RoutedScores extends Scores {
+  readonly routing?: RoutingRecord;
 }
 
 /** `verl` (the paper's) where gradients may leave the range of the format: with 5 exponent bits or fewer; else `none`. */
@@ -134,7 +144,7 @@ function watched(pass: Forward, tape: Tape | null, { activation, gradient }: Wat
 }
 
 /** What {@link TrainingEngine.gradients} returns. */
-export interface GradientResult extends Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed'> {
+export interface GradientResult extends Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed' | 'routing'> {
   /** By parameter; not finite where it overflowed. */
   readonly gradients: ReadonlyMap<string, Float32Array>;
 }
@@ -152,7 +162,10 @@ export class TrainingEngine implements Disposable {
   readonly layerNumerics: ReadonlyMap<number, Numerics>;
   readonly scaler: LossScaler;
   readonly optimizer: AdamW;
+  /** What routes are made of; null for a dense model. */
+  readonly routes: RoutesShape | null;
   readonly #model: Decoder;
+  readonly #lora: LoraAdapter | null;
   readonly #weights: Weights;
   readonly #schedule: Schedule;
   readonly #maxGradNorm: number;
@@ -167,6 +180,7 @@ export class TrainingEngine implements Disposable {
   constructor(model: Decoder, options: TrainingOptions) {
     const where = 'TrainingEngine';
     this.#model = model;
+    this.routes = routesShape(model.config);
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('training');
     this.layerNumerics = options.layerNumerics ?? new Map();
@@ -180,38 +194,44 @@ export class TrainingEngine implements Disposable {
     this.#temperature = checkNumber(where, 'temperature', options.temperature ?? 1, 0);
     if (this.#temperature === 0) invalid(where, 'temperature above 0', 0);
     this.#overflow = checkChoice(where, 'overflow', options.overflow ?? 'skip', overflowModes);
-    this.optimizer = new AdamW(model.parameters, options.optimizer);
-    this.#weights = new Weights(model.parameters, this.precision);
+    this.#lora = model.lora;
+    const dropout = this.#lora?.config.dropout ?? 0;
+    if (dropout !== 0) invalid(where, 'an adapter without dropout (lora_dropout 0)', dropout);
+    this.optimizer = new AdamW(model.trainable, options.optimizer);
+    this.#weights = new Weights([...model.parameters, ...(this.#lora?.parameters ?? [])], this.precision);
     const { maxPositionEmbeddings, headDim, ropeTheta, ropeScaling } = model.config;
     this.#ropeTable = ropeTable(maxPositionEmbeddings, headDim, ropeTheta, 'fp32', ropeScaling);
   }
 
-  /** Takes over masters that were changed from outside, such as by another engine. */
+  /** Takes over masters that were changed from outside, such as by another engine; frozen ones stay as they were. */
   syncWeights(): void {
-    this.#weights.sync();
+    this.#weights.sync(this.optimizer.parameters);
   }
 
   /**
    * log pi and entropy of every response token, without gradients.
    *
-   * @throws InvalidArgumentError naming the sequence at fault
+   * @throws InvalidArgumentError naming the sequence at fault, or what routing was asked of a dense model
    */
-  async score(sequences: readonly TokenSequence[]): Promise<Scores> {
-    this.#check('score', sequences);
+  async score(sequences: readonly TokenSequence[], routing: RoutingOptions = {}): Promise<RoutedScores> {
+    const call = this.#check('score', sequences, routing);
     const parts: Scores[] = [];
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    if (!this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const part = sequences.slice(begin, end);
-      const outputs = tidy(() => this.#forward(part, null));
+      using routes = call.pass(begin, end);
+      const outputs = tidy(() => this.#forward(part, null, { routes }));
       try {
-        const [logprobs, entropy] = await readTensors([outputs.logprobs, outputs.entropy]);
+        const read = [outputs.logprobs, outputs.entropy, ...(routes?.noted ?? [])];
+        const [logprobs, entropy, ...noted] = await readTensors(read);
+        routes?.accept(noted);
         parts.push(scoresOf(part, logprobs!, entropy!));
       } finally {
         outputs.logprobs.dispose();
         outputs.entropy.dispose();
       }
     });
-    return concatenateScores(parts);
+    return { ...concatenateScores(parts), ...call.record() };
   }
 
   /**
@@ -223,7 +243,7 @@ export class TrainingEngine implements Disposable {
   async distributions(sequences: readonly TokenSequence[]): Promise<Float32Array[]> {
     this.#check('distributions', sequences);
     const parts: Float32Array[] = [];
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    if (!this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const part = sequences.slice(begin, end);
       using logprobs = tidy(() => this.#logprobs(part));
@@ -258,9 +278,13 @@ export class TrainingEngine implements Disposable {
    *
    * @throws InvalidArgumentError naming the sequence at fault, before anything is queued
    */
-  async step(sequences: readonly TokenSequence[], lossOf: LossFunction): Promise<StepResult> {
-    this.#check('step', sequences);
-    return this.#turns.take(() => this.#step(sequences, lossOf));
+  async step(
+    sequences: readonly TokenSequence[],
+    lossOf: LossFunction,
+    routing: RoutingOptions = {},
+  ): Promise<StepResult> {
+    const call = this.#check('step', sequences, routing);
+    return this.#turns.take(() => this.#step(sequences, lossOf, call));
   }
 
   /**
@@ -272,28 +296,32 @@ export class TrainingEngine implements Disposable {
   async gradients(
     sequences: readonly TokenSequence[],
     lossOf: LossFunction,
-    watch: Watch = {},
+    options: Watch & RoutingOptions = {},
   ): Promise<GradientResult> {
-    this.#check('gradients', sequences);
+    const call = this.#check('gradients', sequences, options);
     return this.#turns.take(async () => {
-      const { loss, gradNorm, overflowed } = await this.#backward(sequences, lossOf, watch);
+      const { loss, gradNorm, overflowed } = await this.#backward(sequences, lossOf, call, options);
       const { scale } = this.scaler;
       const gradients = new Map<string, Float32Array>();
-      for (const { name, gradient } of this.#model.parameters) {
+      for (const { name, gradient } of this.optimizer.parameters) {
         const values = await gradient.floats();
         for (let i = 0; i < values.length; i++) values[i]! /= scale;
         gradients.set(name, values);
       }
-      return { loss, gradNorm, gradients, ...(overflowed !== undefined && { overflowed }) };
+      return { loss, gradNorm, gradients, ...(overflowed !== undefined && { overflowed }), ...call.record() };
     });
   }
 
-  async #step(sequences: readonly TokenSequence[], lossOf: LossFunction): Promise<StepResult> {
+  async #step(
+    sequences: readonly TokenSequence[],
+    lossOf: LossFunction,
+    call: CallRouting,
+  ): Promise<StepResult> {
     const mayRetry = this.#overflow === 'retry' && this.scaler.kind !== 'static';
     let firstOverflow: string | undefined;
     for (let retries = 0; ; retries++) {
       const lossScale = this.scaler.scale;
-      const { loss, gradNorm, overflowed, metrics } = await this.#backward(sequences, lossOf);
+      const { loss, gradNorm, overflowed, metrics } = await this.#backward(sequences, lossOf, call);
       const overflow = overflowed !== undefined;
       firstOverflow ??= overflowed;
       const learningRate = this.#schedule(this.optimizer.step);
@@ -302,7 +330,7 @@ export class TrainingEngine implements Disposable {
       if (!overflow) {
         const clip = Math.min(1, this.#maxGradNorm / (gradNorm + 1e-6));
         this.optimizer.update(learningRate, clip / lossScale);
-        if (this.numerics.weightsSnapshot) this.#weights.sync();
+        if (this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
       }
       return {
         loss,
@@ -313,6 +341,7 @@ export class TrainingEngine implements Disposable {
         lossScale,
         learningRate,
         metrics,
+        ...call.record(),
       };
     }
   }
@@ -321,20 +350,25 @@ export class TrainingEngine implements Disposable {
   async #backward(
     sequences: readonly TokenSequence[],
     lossOf: LossFunction,
+    call: CallRouting,
     watch: Watch = {},
   ): Promise<Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed' | 'metrics'>> {
     const lossScale = this.scaler.scale;
     const metrics: Record<string, number> = {};
     let loss = 0;
     let overflowed: string | undefined;
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
-    for (const parameter of this.#model.parameters) parameter.zeroGradient();
+    if (!this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
+    for (const parameter of this.optimizer.parameters) parameter.zeroGradient();
+    call.reset();
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const sequencesOfPart = sequences.slice(begin, end);
+      using routes = call.pass(begin, end);
       const tape = new Tape();
       try {
-        const { logprobs, entropy } = this.#forward(sequencesOfPart, tape, watch);
-        const [logprobValues, entropyValues] = await readTensors([logprobs, entropy]);
+        const { logprobs, entropy } = this.#forward(sequencesOfPart, tape, { watch, routes });
+        const read = [logprobs, entropy, ...(routes?.noted ?? [])];
+        const [logprobValues, entropyValues, ...noted] = await readTensors(read);
+        routes?.accept(noted);
         const scores = scoresOf(sequencesOfPart, logprobValues!, entropyValues!);
         if (!scores.logprobs.every(Number.isFinite)) {
           overflowed = LOGPROBS;
@@ -352,7 +386,7 @@ export class TrainingEngine implements Disposable {
         tape.dispose();
       }
     });
-    const stats = await gradientStats(this.#model.parameters.map((p) => [p.name, p.gradient]));
+    const stats = await gradientStats(this.optimizer.parameters.map((p) => [p.name, p.gradient]));
     overflowed ??= stats.firstNonFinite;
     return {
       loss,
@@ -362,9 +396,12 @@ export class TrainingEngine implements Disposable {
     };
   }
 
-  #check(where: string, sequences: readonly TokenSequence[]): void {
+  #check(where: string, sequences: readonly TokenSequence[], routing: RoutingOptions = {}): CallRouting {
+    if (this.#model.lora !== this.#lora)
+      invalid(where, "an engine made after the model's adapter", 'one made before');
     const { vocabSize, maxPositionEmbeddings: maxLength } = this.#model.config;
     checkSequences(where, sequences, { vocabSize, maxLength });
+    return new CallRouting(where, this.routes, sequences, routing);
   }
 
   async #eachMicroBatch(
@@ -379,7 +416,7 @@ export class TrainingEngine implements Disposable {
   #forward(
     sequences: readonly TokenSequence[],
     tape: Tape | null,
-    watch: Watch = {},
+    { watch = {}, routes }: { watch?: Watch; routes: PassRouting | undefined },
   ): { logprobs: Tensor; entropy: Tensor } {
     const { numerics } = this;
     const packed = packSequences(sequences);
@@ -387,7 +424,7 @@ export class TrainingEngine implements Disposable {
       const t = tensor(values, [values.length], 'int32');
       return tape ? tape.own(t) : t;
     };
-    const pass = this.#pass(tape, upload(packed.positions), upload(packed.cuSeqlens));
+    const pass = this.#pass(tape, upload(packed.positions), upload(packed.cuSeqlens), routes);
     const hidden = this.#model.hidden(watched(pass, tape, watch), upload(packed.ids));
     const predicting = gatherRows(tape, hidden, upload(packed.rows));
     return linearLogprob(tape, predicting, this.#weights.of(this.#model.head), upload(packed.targets), {
@@ -399,7 +436,7 @@ export class TrainingEngine implements Disposable {
     });
   }
 
-  #pass(tape: Tape | null, positions: Tensor, cuSeqlens: Tensor): Forward {
+  #pass(tape: Tape | null, positions: Tensor, cuSeqlens: Tensor, routing?: PassRouting): Forward {
     const { numHeads, numKvHeads, qkNorm } = this.#model.config;
     const order = qkNorm ? headOrder(positions.size, { numHeads, numKvHeads }) : undefined;
     if (order) for (const t of [order.sorted, order.packed]) tape?.own(t);
@@ -411,6 +448,8 @@ export class TrainingEngine implements Disposable {
       positions,
       ropeTable: this.#ropeTable,
       headOrder: order,
+      routing,
+      lora: this.#lora,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv, tape) => {
         const { attentionChunk: chunk, attentionTile: tile } = this.layerNumerics.get(layer) ?? this.numerics;

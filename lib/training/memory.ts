@@ -1,5 +1,12 @@
 import type { ResolvedDecoderConfig } from '../models/config.js';
-import { type LayerBlocks, PassMemory } from '../models/passMemory.js';
+import {
+  type LayerBlocks,
+  type LoraColumns,
+  type LoraWeight,
+  type MlpBlocks,
+  PassMemory,
+  type Projected,
+} from '../models/passMemory.js';
 import type { AllocatorModel, Block } from '../tensor/allocatorModel.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import type { Recompute } from './engine.js';
@@ -11,8 +18,13 @@ import type { Recompute } from './engine.js';
 export class TrainingPassMemory {
   readonly #pass: PassMemory;
 
-  constructor(memory: AllocatorModel, config: ResolvedDecoderConfig, precision: FloatDType) {
-    this.#pass = new PassMemory(memory, config, precision);
+  constructor(
+    memory: AllocatorModel,
+    config: ResolvedDecoderConfig,
+    precision: FloatDType,
+    lora: LoraColumns | null,
+  ) {
+    this.#pass = new PassMemory(memory, config, precision, lora);
   }
 
   /** `score`: one pass of packed sequences of `tokens` tokens. */
@@ -46,9 +58,13 @@ export class TrainingPassMemory {
     memory.give(dGathered, head.gathered.pop()!);
     let gradient = pass.take(tokens, hiddenSize);
     memory.give(dHidden, last.sum, last.out);
-    for (let i = numLayers - 1; i >= 0; i--) {
-      memory.give(...kept[i]!.outputs);
-      gradient = this.#layerBackward(tokens, kept[i]!.layer ?? pass.layer(i, tokens, 'kept'), gradient);
+    for (const [i, { layer, outputs }] of [...kept.entries()].reverse()) {
+      memory.give(...outputs);
+      const blocks = layer ?? pass.layer(i, tokens, 'kept');
+      gradient = this.#layerBackward(tokens, blocks, gradient);
+      const groups = blocks.mlp.mixture?.groups ?? [];
+      if (layer) inputs.push(...groups);
+      else memory.give(...groups);
     }
     memory.give(gradient, embedded, seed, ...inputs, ...head.gathered);
   }
@@ -72,25 +88,20 @@ export class TrainingPassMemory {
   #layerBackward(tokens: number, blocks: LayerBlocks, gradient: Block): Block {
     const pass = this.#pass;
     const { memory } = pass;
-    const { hiddenSize, intermediateSize } = pass.config;
-    const stream = () => pass.take(tokens, hiddenSize);
-    const { attentionNorm, attended, attentionOut, mlpNorm } = blocks;
+    const stream = () => pass.take(tokens, pass.config.hiddenSize);
+    const { attentionNorm, attended, attentionOut, mlpNorm, mlp } = blocks;
 
-    const dGated = pass.take(tokens, intermediateSize);
-    memory.give(blocks.mlpOut);
-    memory.give(dGated, blocks.gated); // the gradient of gateUp takes its memory
-    const dMlpNorm = stream();
-    memory.give(blocks.gateUp);
+    const dMlpNorm = mlp.mixture ? this.#mixtureBackward(tokens, mlp) : this.#mlpBackward(tokens, mlp);
     const dBetween = stream();
     memory.give(dMlpNorm, gradient, mlpNorm.sum, mlpNorm.out);
 
-    const dAttended = pass.take(tokens, pass.attentionColumns);
-    memory.give(attentionOut);
+    const dAttended = this.#projectBackward(tokens, pass.attentionColumns, 'out', attentionOut);
+    memory.give(attentionOut.y);
     let dQkv = pass.take(tokens, pass.qkvColumns);
     memory.give(dAttended, attended, blocks.lse);
     if (blocks.headNorm !== null) dQkv = this.#headNormBackward(tokens, blocks.headNorm, dQkv);
-    const dAttentionNorm = stream();
-    memory.give(dQkv, blocks.qkv);
+    const dAttentionNorm = this.#projectBackward(tokens, pass.config.hiddenSize, 'qkv', blocks.qkv);
+    memory.give(dQkv, blocks.qkv.y);
     let dInput = stream();
     if (attentionNorm.sum === null) {
       // The first layer's input is read by its norm and by the residual stream: the two are added.
@@ -100,6 +111,61 @@ export class TrainingPassMemory {
     }
     memory.give(dBetween, dAttentionNorm, attentionNorm.sum, attentionNorm.out);
     return dInput;
+  }
+
+  /** The gradient of a projection's input: those of its adapter's branches, last first, and its own, added up. */
+  #projectBackward(tokens: number, inputs: number, weight: LoraWeight, { inner }: Projected): Block {
+    const pass = this.#pass;
+    const { memory, lora } = pass;
+    let sum: Block | null = null;
+    const add = () => {
+      const own = pass.take(tokens, inputs);
+      const before = sum;
+      sum = before === null ? own : pass.take(tokens, inputs);
+      if (before !== null) memory.give(before, own);
+    };
+    for (const [i, product] of [...inner.entries()].reverse()) {
+      const dOuter = pass.take(tokens, lora![weight][i]!);
+      const dInner = [pass.take(tokens, lora!.rank), pass.take(tokens, lora!.rank)];
+      add();
+      memory.give(dOuter, ...dInner, product);
+    }
+    add();
+    return sum!;
+  }
+
+  #mlpBackward(tokens: number, { gateUp, gated, out }: MlpBlocks): Block {
+    const pass = this.#pass;
+    const dGated = this.#projectBackward(tokens, pass.config.intermediateSize, 'down', out);
+    pass.memory.give(out.y);
+    pass.memory.give(dGated, gated); // the gradient of gateUp takes its memory
+    const dInput = this.#projectBackward(tokens, pass.config.hiddenSize, 'gateUp', gateUp);
+    pass.memory.give(gateUp.y);
+    return dInput;
+  }
+
+  /** Leaves the groups of rows, which are the tape's. */
+  #mixtureBackward(tokens: number, { gateUp, gated, out, mixture }: MlpBlocks): Block {
+    const pass = this.#pass;
+    const { memory } = pass;
+    const { hiddenSize, numExperts, numExpertsPerToken: k, moeIntermediateSize } = pass.config;
+    const { logits, ids, weights, sorted, down } = mixture!;
+    const dDown = pass.take(tokens * k, hiddenSize);
+    const dWeights = pass.take(tokens, k, 'fp32');
+    memory.give(out.y);
+    const dGated = pass.take(tokens * k, moeIntermediateSize);
+    memory.give(dDown, down);
+    memory.give(dGated, gated);
+    const dSorted = pass.take(tokens * k, hiddenSize);
+    memory.give(gateUp.y);
+    const ofExperts = pass.take(tokens, hiddenSize);
+    memory.give(dSorted, sorted);
+    const dLogits = pass.take(tokens, numExperts);
+    memory.give(dWeights, ids, weights);
+    const ofRouter = pass.take(tokens, hiddenSize);
+    const sum = pass.take(tokens, hiddenSize);
+    memory.give(ofExperts, ofRouter, dLogits, logits);
+    return sum;
   }
 
   /** Sorts gradients and heads, takes the gradients of the norms of queries and keys, and sorts back. */

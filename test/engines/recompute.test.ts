@@ -2,13 +2,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { DecoderConfig } from '../../lib/models/config.js';
+import type { Decoder } from '../../lib/models/decoder.js';
+import { addLora } from '../../lib/models/lora.js';
 import type { TokenSequence } from '../../lib/models/sequences.js';
 import { numerics } from '../../lib/numerics.js';
 import { memory } from '../../lib/runtime.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
 import { copy, type Tensor } from '../../lib/tensor/tensor.js';
 import { type Recompute, TrainingEngine, type TrainingOptions } from '../../lib/training/engine.js';
-import { assertSameBits } from '../support/compare.js';
+import { assertSameBits, normals } from '../support/compare.js';
 import { oddModel, randomTokens } from '../support/models.js';
 import { ownTensors } from '../support/owned.js';
 
@@ -42,15 +44,32 @@ const features: Record<string, Partial<DecoderConfig>> = {
   'biases, own head': { attentionOutBias: true, mlpBias: true },
   'norms of heads, tied head, one layer': { qkNorm: true, tieWordEmbeddings: true, numLayers: 1 },
   'norms of heads, tied head, five layers': { qkNorm: true, tieWordEmbeddings: true, numLayers: 5 },
+  'mixtures of experts': {
+    numExperts: 7,
+    numExpertsPerToken: 3,
+    moeIntermediateSize: 20,
+    denseLayers: [1],
+    numLayers: 3,
+  },
 };
+
+const ADAPTER = 'an adapter';
+
+/** A model with an adapter that does something: B is not zero. */
+function adaptedModel(): Decoder {
+  const model = oddModel();
+  const { branches } = addLora(model, { rank: 3, alpha: 5 }, { seed: 2 });
+  for (const [i, { b }] of branches.entries()) b.master.upload(normals(b.size, i, 0.1));
+  return model;
+}
 
 describe('recompute: layers', () => {
   for (const precision of [...floatDtypes, 'e8m4'] as const) {
     for (const preset of ['rollout', 'training', 'matched'] as const) {
       it(`gives the gradients and steps of recompute: none, to the bit, in ${precision} with ${preset} numerics`, async () => {
-        for (const [name, config] of Object.entries(features)) {
-          using kept = oddModel(config);
-          using again = oddModel(config);
+        for (const [name, config] of [...Object.entries(features), [ADAPTER, {}] as const]) {
+          using kept = name === ADAPTER ? adaptedModel() : oddModel(config);
+          using again = name === ADAPTER ? adaptedModel() : oddModel(config);
           const layerNumerics = new Map([[0, numerics('rollout', { gemmSplitK: 32 })]]);
           const more = { precision, numerics: numerics(preset), layerNumerics, microBatchTokens: 100 };
           using plain = new TrainingEngine(kept, options('none', more));
@@ -62,14 +81,37 @@ describe('recompute: layers', () => {
             assertSameBits(found.gradients.get(parameter)!, gradient, `${name}: ${parameter}`);
           }
           assert.deepEqual(await recomputing.step(batch, lossOf), await plain.step(batch, lossOf));
-          for (const [i, { master }] of kept.parameters.entries())
-            assertSameBits(await again.parameters[i]!.master.floats(), await master.floats(), name);
+          for (const [i, { master }] of kept.trainable.entries())
+            assertSameBits(await again.trainable[i]!.master.floats(), await master.floats(), name);
           const scores = [await plain.score(batch), await recomputing.score(batch)];
           assertSameBits(scores[1]!.logprobs, scores[0]!.logprobs, `${name}: scores`);
         }
       });
     }
   }
+
+  it('routes as the first time, records routes once and replays given ones', async () => {
+    const config = features['mixtures of experts']!;
+    const perToken = 2 * 3;
+    const replay = batch.map(({ prompt, response }, s) =>
+      Uint16Array.from({ length: perToken * (prompt.length + response.length - 1) }, (_, i) => (i + s) % 7),
+    );
+    const results = new Map<Recompute, { masters: Float32Array[]; steps: unknown[] }>();
+    for (const recompute of ['none', 'layers'] as const) {
+      using model = oddModel(config);
+      using engine = new TrainingEngine(model, options(recompute, { precision: 'bf16' }));
+      const steps = [
+        await engine.step(batch, lossOf, { recordRoutes: true }),
+        await engine.step(batch, lossOf, { recordRoutes: true, replay }),
+      ];
+      assert.deepEqual(steps[1]!.routing!.routes, replay);
+      assert.notDeepEqual(steps[0]!.routing!.routes, replay);
+      const masters: Float32Array[] = [];
+      for (const { master } of model.parameters) masters.push(await master.floats());
+      results.set(recompute, { masters, steps });
+    }
+    assert.deepEqual(results.get('layers'), results.get('none'));
+  });
 
   it('shows each activation and each gradient once, in the same order and with the same bits', async () => {
     using model = oddModel({ qkNorm: true });

@@ -47,6 +47,8 @@ const settings: MemoryCase['options'] = {
   rolloutPrecision: 'fp32',
   microBatchTokens: 4 * 96,
   recompute: 'none',
+  lora: null,
+  loraMode: 'merged',
   maxBatch: 5,
   maxLength: 97,
   maxPromptLength: 90,
@@ -77,6 +79,34 @@ const cases: Record<string, Case> = {
       attentionOutBias: true,
     },
     options: { trainingPrecision: 'fp16', maxBatch: 4, kvPages: 28 },
+  },
+  'bf16 and fp16, mixtures of experts, a dense layer, norms of heads': {
+    config: {
+      ...small,
+      qkNorm: true,
+      numExperts: 6,
+      numExpertsPerToken: 2,
+      moeIntermediateSize: 56,
+      denseLayers: [1],
+    },
+    options: { trainingPrecision: 'bf16', rolloutPrecision: 'fp16' },
+  },
+  'fp16, merged adapter of everything': {
+    config: { ...small, attentionBias: true, tieWordEmbeddings: true },
+    options: { trainingPrecision: 'fp16', rolloutPrecision: 'fp16', lora: { rank: 12 } },
+  },
+  'bf16, adapter of some projections beside the weights': {
+    config: small,
+    options: {
+      trainingPrecision: 'bf16',
+      rolloutPrecision: 'bf16',
+      lora: { rank: 24, targets: ['q_proj', 'v_proj', 'gate_proj', 'up_proj', 'down_proj'] },
+      loraMode: 'factored',
+    },
+  },
+  'fp32, mixtures of experts, adapter of the attention': {
+    config: { ...small, numExperts: 4, numExpertsPerToken: 3, moeIntermediateSize: 60 },
+    options: { lora: { rank: 8 } },
   },
 };
 
@@ -124,32 +154,58 @@ describe('estimateMemory', () => {
 
   it('takes no memory, whatever the model', () => {
     const before = memory();
-    const qwen32b = estimateMemory(
-      {
-        vocabSize: 151936,
-        hiddenSize: 5120,
-        intermediateSize: 25600,
-        numLayers: 64,
-        numHeads: 64,
-        numKvHeads: 8,
-        headDim: 128,
-        maxPositionEmbeddings: 40960,
-        qkNorm: true,
-      },
-      { trainingPrecision: 'bf16', rolloutPrecision: 'bf16', maxLength: 4096, maxBatch: 64 },
+    const qwen3: DecoderConfig = {
+      vocabSize: 151936,
+      hiddenSize: 5120,
+      intermediateSize: 25600,
+      numLayers: 64,
+      numHeads: 64,
+      numKvHeads: 8,
+      headDim: 128,
+      maxPositionEmbeddings: 40960,
+      qkNorm: true,
+    };
+    const mixture = { hiddenSize: 2048, numLayers: 48, numHeads: 32, numKvHeads: 4, numExperts: 128 };
+    const bf16 = {
+      trainingPrecision: 'bf16',
+      rolloutPrecision: 'bf16',
+      maxLength: 4096,
+      maxBatch: 64,
+    } as const;
+    const of32b = estimateMemory(qwen3, bf16);
+    const adapted = estimateMemory(qwen3, { ...bf16, lora: { rank: 16 } });
+    const of30b = estimateMemory(
+      { ...qwen3, ...mixture, numExpertsPerToken: 8, moeIntermediateSize: 768 },
+      bf16,
     );
     assert.deepEqual(memory(), before);
-    assert.equal(qwen32b.parameters, 32_762_123_264);
-    const said = named(qwen32b);
+    assert.equal(of32b.parameters, 32_762_123_264, 'as published');
+    assert.equal(of30b.parameters, 30_532_122_624, 'as published');
+    assert.equal(of32b.trainableParameters, of32b.parameters);
+    const inputsAndOutputs = 5120 + 8192 + 2 * (5120 + 1024) + 8192 + 5120 + 3 * (5120 + 25600);
+    assert.equal(adapted.trainableParameters, 64 * 16 * inputsAndOutputs);
+
     // Blocks are up to an eighth larger than what is in them.
-    const near = (name: string, bytes: number) =>
-      assert.ok(said[name]! >= bytes && said[name]! < 1.125 * bytes, `${name}: ${said[name]}, ${bytes}`);
-    near('master weights', 4 * qwen32b.parameters);
-    near('optimizer moments', 8 * qwen32b.parameters);
-    near('rollout weights', 2 * qwen32b.parameters);
-    near('KV cache', 2 * 2 * 64 * 8 * 128 * 64 * 4096);
-    assert.equal(qwen32b.peakBytes, qwen32b.lastingBytes + said['forward and backward']!);
-    assert.ok(qwen32b.residentBytes >= qwen32b.peakBytes);
+    const near = (estimate: MemoryEstimate, name: string, bytes: number) => {
+      const said = named(estimate)[name]!;
+      assert.ok(said >= bytes && said < 1.125 * bytes, `${name}: ${said}, ${bytes}`);
+    };
+    for (const estimate of [of32b, of30b]) {
+      near(estimate, 'master weights', 4 * estimate.parameters);
+      near(estimate, 'optimizer moments', 8 * estimate.parameters);
+      near(estimate, 'rollout weights', 2 * estimate.parameters);
+      const { lastingBytes, peakBytes, residentBytes, rows } = estimate;
+      assert.equal(
+        lastingBytes,
+        rows.reduce((sum, { bytes }) => sum + bytes, 0),
+      );
+      assert.equal(peakBytes, lastingBytes + named(estimate)['forward and backward']!);
+      assert.ok(residentBytes >= peakBytes);
+    }
+    near(of32b, 'KV cache', 2 * 2 * 64 * 8 * 128 * 64 * 4096);
+    near(of30b, 'KV cache', 2 * 2 * 48 * 4 * 128 * 64 * 4096);
+    near(adapted, 'optimizer moments', 8 * adapted.trainableParameters);
+    near(adapted, 'gradients', 4 * adapted.trainableParameters);
   });
 
   it('grows with sequences that do not fit into a micro-batch or a prefill pass', () => {
@@ -222,7 +278,7 @@ describe('checkMemory', () => {
   });
 
   it('names no option that would not help', () => {
-    const least = { microBatchTokens: 96, maxBatch: 1, kvPages: 7 };
+    const least = { microBatchTokens: 96, maxBatch: 1, kvPages: 7, lora: { rank: 1 } };
     const lean = estimateMemory(small, { ...settings, recompute: 'layers', ...least });
     assert.throws(() => checkMemory(lean, 1000), /what would help: a smaller model$/);
   });

@@ -2,6 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import type { DecoderConfig } from '../../lib/models/config.js';
 import { Decoder } from '../../lib/models/decoder.js';
+import { addLora } from '../../lib/models/lora.js';
 import type { MemoryOptions } from '../../lib/rl/memory.js';
 import { DecodeStep } from '../../lib/rollout/decodeStep.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
@@ -45,8 +46,9 @@ function taken(): number {
 }
 
 const model = new Decoder(config, { seed: 3 });
+if (options.lora) addLora(model, { ...options.lora, alpha: 8 }, { seed: 4 });
 const masters = taken();
-const optimizer = new AdamW(model.parameters);
+const optimizer = new AdamW(model.trainable);
 const moments = taken();
 optimizer.dispose();
 const slots = { slots: maxBatch, maxLength, pages: kvPages, dtype: options.rolloutPrecision };
@@ -66,6 +68,7 @@ const training = new TrainingEngine(model, {
 const trainingBytes = taken();
 const rollout = new RolloutEngine(model, {
   precision: options.rolloutPrecision,
+  lora: options.loraMode,
   maxBatch,
   maxLength,
   kvPages,
