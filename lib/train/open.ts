@@ -66,6 +66,7 @@ export async function openTraining(config: TrainConfig): Promise<OpenedTraining>
         rolloutNumerics: engineNumerics(numerics).rollout,
         microBatchTokens: batch.microBatchTokens,
         recompute: batch.recompute,
+        ...(config.lora && { lora: config.lora, loraMode: config.lora.rollout }),
         ...rollout,
         maxBatch,
         maxLength,

@@ -8,6 +8,7 @@ import type { Warning } from '../mismatch/earlyWarning.js';
 import { readCompanionFiles } from '../models/companionFiles.js';
 import { Decoder } from '../models/decoder.js';
 import { loadModel } from '../models/loadModel.js';
+import { addLora } from '../models/lora.js';
 import { checkMemory } from '../rl/checkMemory.js';
 import { engineNumerics } from '../rl/engineChoices.js';
 import { type MismatchSummary, meanMismatch, type StepRecord, WINDOW } from '../rl/record.js';
@@ -133,13 +134,15 @@ async function train(
   await atomicWriteFile(join(directory.path, 'config.yaml'), formatYaml(config));
   const digest = problemsDigest(opened.source.problems);
   const state = checkpoint && (await readState(checkpoint, digest, config));
-  const kept = { config: opened.source.text.config, files: await readCompanionFiles(config.model) };
-  if (!checkpoint) report?.({ kind: 'load', model: config.model });
+  const { config: described } = opened.source.text;
+  const kept = { config: described, files: await readCompanionFiles(config.model), path: config.model };
+  if (!checkpoint || config.lora) report?.({ kind: 'load', model: config.model });
   using model = await modelOf(config, opened, checkpoint);
   using training = trainingEngine(model, config);
   using rollout = new RolloutEngine(model, {
     precision: config.rolloutPrecision,
     numerics: engineNumerics(config.numerics).rollout,
+    ...(config.lora && { lora: config.lora.rollout }),
     ...config.rollout,
     maxBatch: opened.maxBatch,
   });
@@ -201,14 +204,19 @@ async function train(
   return summary;
 }
 
-/** The model to begin with, or one whose weights are yet to be loaded. */
+/** The model to begin with, or one whose weights, or adapter, are yet to be loaded. */
 async function modelOf(
-  { model: path }: TrainConfig,
+  { model: path, lora, seed }: TrainConfig,
   { source, maxLength }: OpenedTraining,
   checkpoint: Checkpoint | undefined,
 ): Promise<Decoder> {
-  if (!checkpoint) return (await loadModel(path, { maxLength })).model;
-  return new Decoder({ ...source.text.config.decoder, maxPositionEmbeddings: maxLength }, { seed: null });
+  if (checkpoint && !lora) {
+    return new Decoder({ ...source.text.config.decoder, maxPositionEmbeddings: maxLength }, { seed: null });
+  }
+  // A checkpoint of an adapter has the adapter alone.
+  const { model } = await loadModel(path, { maxLength });
+  if (lora) addLora(model, lora, { seed: checkpoint ? null : seed });
+  return model;
 }
 
 function trainingEngine(model: Decoder, config: TrainConfig): TrainingEngine {
