@@ -50,9 +50,11 @@ export {
   type MismatchMetrics,
   mismatchMetrics,
 } from './mismatch/metrics.js';
+export { routingFlips } from './mismatch/routing.js';
 export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './models/config.js';
 export { Decoder } from './models/decoder.js';
 export { type LoadedModel, type LoadOptions, loadModel, readHuggingFaceConfig } from './models/loadModel.js';
+export { type Routes, type RoutesShape, routesShape } from './models/routes.js';
 export { type SaveOptions, saveModel } from './models/saveModel.js';
 export type { Scores, TokenSequence } from './models/sequences.js';
 export type { Forward } from './nn/forward.js';
@@ -125,6 +127,9 @@ export { reinforceLoss } from './rl/losses/reinforce.js';
 export { type PresetName, presetNames, presets } from './rl/presets.js';
 export { effectiveSampleSize } from './rl/ratios.js';
 export {
+  type RouterReplay,
+  type RoutingMetrics,
+  routerReplays,
   type StepLogprobs,
   Trainer,
   type TrainerOptions,
@@ -198,7 +203,12 @@ export { TextStream, type TextStreamOptions } from './text/textStream.js';
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
 export { AdamW, type AdamWOptions } from './training/adamW.js';
 export { loadCheckpoint, loadWeights, saveCheckpoint, saveWeights } from './training/checkpoint.js';
-export { type StepResult, TrainingEngine, type TrainingOptions } from './training/engine.js';
+export {
+  type RoutedScores,
+  type StepResult,
+  TrainingEngine,
+  type TrainingOptions,
+} from './training/engine.js';
 export {
   createLossScaler,
   DeepSpeedLossScaler,
@@ -206,4 +216,5 @@ export {
   StaticLossScaler,
   TorchLossScaler,
 } from './training/lossScaler.js';
+export type { RoutingOptions, RoutingRecord } from './training/routing.js';
 export { createSchedule, type ScheduleSpec } from './training/schedule.js';

@@ -241,13 +241,14 @@ function readQwen3Mixture(source: JsonObject, where: string, errors: unknown[]):
 }
 
 function readDenseLayers(source: JsonObject, where: string): number[] {
-  const layers = checkInteger(where, 'num_hidden_layers', source.num_hidden_layers, 1);
+  // Listed one by one: a number that no model has would take all memory.
+  const layers = checkInteger(where, 'num_hidden_layers', source.num_hidden_layers, 1, 65536);
   const step = checkInteger(where, 'decoder_sparse_step', source.decoder_sparse_step ?? 1, 1);
   const listed = source.mlp_only_layers ?? [];
   if (!Array.isArray(listed)) invalid(where, 'mlp_only_layers to be an array', listed);
-  const only = listed.map((layer, i) => checkInteger(where, `mlp_only_layers[${i}]`, layer, 0));
+  const only = new Set(listed.map((layer, i) => checkInteger(where, `mlp_only_layers[${i}]`, layer, 0)));
   const dense = Array.from({ length: layers }, (_, layer) => layer).filter(
-    (layer) => only.includes(layer) || (layer + 1) % step !== 0,
+    (layer) => only.has(layer) || (layer + 1) % step !== 0,
   );
   if (dense.length === layers) {
     invalid(where, 'decoder_sparse_step and mlp_only_layers to leave a layer with experts', 'none');

@@ -51,6 +51,7 @@ export interface JudgedSamples {
 /**
  * Samples a response for each draw, at temperature 1 with the engine's weights as they are, and judges them.
  *
+ * @param recordRoutes whether completions have their routes, which the model has to be a mixture of experts for
  * @throws InvalidArgumentError if the environment's rewards are not one finite number for each response
  */
 export async function sampleJudged(
@@ -58,11 +59,12 @@ export async function sampleJudged(
   environment: Environment,
   draws: readonly Draw[],
   seed: number,
+  recordRoutes = false,
 ): Promise<JudgedSamples> {
   const { prompts, responseLength, stopTokens } = environment;
   const completions = await rollout.generate(
     draws.map(({ prompt, promptId, sampleId }) => ({ prompt: prompts[prompt]!, promptId, sampleId })),
-    { seed, temperature: 1, maxNewTokens: responseLength, stopTokens },
+    { seed, temperature: 1, maxNewTokens: responseLength, stopTokens, recordRoutes },
   );
   const truncated = Uint8Array.from(completions, ({ finishReason }) =>
     stopTokens.length > 0 && finishReason === 'length' ? 1 : 0,
