@@ -196,12 +196,14 @@ type MixtureFields = Partial<Record<keyof DecoderConfig, unknown>>;
 
 /** Under either of the names that it has had. */
 function readNumExperts(source: JsonObject, where: string, errors: unknown[]): number | undefined {
-  const [older, newer] = [source.num_experts ?? undefined, source.num_local_experts ?? undefined];
   return attempt(errors, () => {
-    if (older !== undefined && newer !== undefined && older !== newer)
-      invalid(where, `num_local_experts to be num_experts = ${older}`, newer);
-    const name = older === undefined && newer !== undefined ? 'num_local_experts' : 'num_experts';
-    return checkInteger(where, name, source[name], 1, 65536);
+    const named = ['num_experts', 'num_local_experts'].filter((name) => (source[name] ?? null) !== null);
+    const counts = (named.length > 0 ? named : ['num_experts']).map((name) =>
+      checkInteger(where, name, source[name], 1, 65536),
+    );
+    const [first, second = first] = counts;
+    if (second !== first) invalid(where, `num_local_experts to be num_experts = ${first}`, second);
+    return first;
   });
 }
 
@@ -263,13 +265,16 @@ function refuseSlidingWindow(source: JsonObject, where: string, modelType: Model
   const other = Array.isArray(types) ? types.find((type) => type !== 'full_attention') : undefined;
   if (other !== undefined)
     invalid(where, `layer_types to be full_attention in every layer ${without}`, other);
-  const { sliding_window: window, max_position_embeddings: context } = source;
-  if (modelType === 'mixtral' && typeof window === 'number' && window < Number(context)) {
-    invalid(
-      where,
-      `sliding_window to be null or at least max_position_embeddings = ${context} ${without}`,
-      window,
-    );
+  const { sliding_window: window = null, max_position_embeddings: context } = source;
+  if (modelType === 'mixtral' && window !== null) {
+    const all = typeof context === 'number' ? context : Infinity;
+    const reached = checkNumber(where, 'sliding_window', window);
+    if (reached < all)
+      invalid(
+        where,
+        `sliding_window to be null or at least max_position_embeddings = ${all} ${without}`,
+        window,
+      );
   }
   if (
     modelType.startsWith('qwen') &&
