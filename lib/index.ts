@@ -53,6 +53,12 @@ export {
 export { routingFlips } from './mismatch/routing.js';
 export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './models/config.js';
 export { Decoder } from './models/decoder.js';
+export {
+  type LanguageModel,
+  loadLanguageModel,
+  loadModelText,
+  type ModelText,
+} from './models/languageModel.js';
 export { type LoadedModel, type LoadOptions, loadModel, readHuggingFaceConfig } from './models/loadModel.js';
 export { type Routes, type RoutesShape, routesShape } from './models/routes.js';
 export { type SaveOptions, saveModel } from './models/saveModel.js';
@@ -124,7 +130,15 @@ export { dppoTvLoss } from './rl/losses/dppoTv.js';
 export { gspoLoss } from './rl/losses/gspo.js';
 export { ppoClipLoss } from './rl/losses/ppoClip.js';
 export { reinforceLoss } from './rl/losses/reinforce.js';
+export {
+  type DataOptions,
+  type ModelSource,
+  type ModelSourceOptions,
+  resolveModelSource,
+} from './rl/modelSource.js';
+export { type OpenedSource, openModelSource, openProblems } from './rl/openModelSource.js';
 export { type PresetName, presetNames, presets } from './rl/presets.js';
+export { createProblemSet, type ProblemSet, type ProblemSetOptions } from './rl/problemSet.js';
 export { effectiveSampleSize } from './rl/ratios.js';
 export {
   type RouterReplay,
@@ -136,6 +150,7 @@ export {
   type TrainerStep,
   type Trajectory,
 } from './rl/trainer.js';
+export { loadVerifier, type ResponseVerifier, type UserVerifier, verifierNames } from './rl/verifier.js';
 export { RolloutEngine, type RolloutOptions } from './rollout/engine.js';
 export type { Completion, GenerationRequest } from './rollout/generation.js';
 export type { SamplingOptions } from './rollout/sampling.js';

@@ -38,6 +38,11 @@ export function findColumn(
   );
 }
 
+/** Whether a data set has a column of that name, or the column that it goes down from. */
+export function hasColumn(dataset: Dataset, name: string): boolean {
+  return dataset.columns.includes(name) || dataset.columns.includes(name.split('.')[0]!);
+}
+
 /**
  * The value of a column in a row.
  *

@@ -1,9 +1,9 @@
 /** Problems with known answers, from whatever columns a data set has them in. */
 import { checkInteger, invalid } from '../errors.js';
+import { kindOf } from '../io/jsonFile.js';
 import { CounterRandom } from '../random.js';
 import type { ChatMessage } from '../text/chatTemplate.js';
-import { kindOf } from '../text/modelFile.js';
-import { columnOf, findColumn } from './columns.js';
+import { columnOf, findColumn, hasColumn } from './columns.js';
 import type { Dataset } from './dataset.js';
 import { DATA, type DatasetRow, placeOf } from './row.js';
 
@@ -21,8 +21,10 @@ export interface Problem {
   readonly id: string;
   /** The text of a question, or a conversation that ends where the model answers. */
   readonly prompt: string | readonly ChatMessage[];
-  /** The answers that are right; at least one. */
+  /** The answers that are right; at least one, but where the data set has no column of them. */
   readonly answers: readonly string[];
+  /** The whole row, where it was asked for. */
+  readonly row?: Readonly<Record<string, unknown>>;
 }
 
 export interface ProblemOptions {
@@ -30,6 +32,8 @@ export interface ProblemOptions {
   readonly promptColumn?: string;
   /** Column of the answer; default the first of {@link answerColumns} that there is. */
   readonly answerColumn?: string;
+  /** Whether problems keep their whole rows and need no answers, as for a verifier of one's own; default false. */
+  readonly rows?: boolean;
   /** Column of ids; without one, a problem's id is its place. */
   readonly idColumn?: string;
   /** How many problems to take, drawn by `seed`, in the order of the data set; default all. */
@@ -39,7 +43,7 @@ export interface ProblemOptions {
 }
 
 /**
- * The problems of a data set, in its order. Prompts, ids and answers are kept in memory, nothing else of the rows.
+ * The problems of a data set, in its order. Prompts, ids and answers are kept in memory; of the rows only with `rows`.
  *
  * An answer is text, a number (written as JavaScript writes it: 142.0 is `142`), or a list of these, each of which is
  * right; other spellings of a right answer are a verifier's business.
@@ -48,20 +52,23 @@ export interface ProblemOptions {
  * is none, naming it
  */
 export async function loadProblems(dataset: Dataset, options: ProblemOptions = {}): Promise<Problem[]> {
-  const { promptColumn, answerColumn, idColumn, count, seed = 0 } = options;
+  const { promptColumn, answerColumn, idColumn, rows: whole = false, count, seed = 0 } = options;
   if (count !== undefined) checkInteger(DATA, 'count', count, 1);
   const prompt = findColumn(dataset, 'prompt', promptColumn, promptColumns);
-  const answer = findColumn(dataset, 'answer', answerColumn, answerColumns);
+  const answerless =
+    whole && answerColumn === undefined && !answerColumns.some((name) => hasColumn(dataset, name));
+  const answer = answerless ? undefined : findColumn(dataset, 'answer', answerColumn, answerColumns);
   const id = idColumn === undefined ? undefined : findColumn(dataset, 'ids', idColumn, []);
 
   const problems: Problem[] = [];
   const places = new Map<string, string>();
-  const wanted = [prompt, answer, ...(id === undefined ? [] : [id])].map((column) => column.path[0]);
-  for await (const row of dataset.rows([...new Set(wanted)])) {
+  const wanted = [prompt, answer, id].flatMap((column) => column?.path[0] ?? []);
+  for await (const row of dataset.rows(whole ? undefined : [...new Set(wanted)])) {
     const problem = {
       id: id === undefined ? String(problems.length) : idOf(row, columnOf(row, id)),
       prompt: promptOf(row, prompt.name, columnOf(row, prompt)),
-      answers: answersOf(row, answer.name, columnOf(row, answer)),
+      answers: answer === undefined ? [] : answersOf(row, answer.name, columnOf(row, answer)),
+      ...(whole && { row: row.values }),
     };
     const before = places.get(problem.id);
     if (before !== undefined) invalid(DATA, `${placeOf(row)} to have another id than ${before}`, problem.id);

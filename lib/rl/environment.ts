@@ -16,8 +16,13 @@ export interface Environment {
   readonly prompts: readonly Int32Array[];
   /** Most new tokens of a response, a stop token included. */
   readonly responseLength: number;
-  /** Tokens that end a response: where there are any, one without them was cut off. */
+  /** Tokens that end a response: where something can end it, one that nothing ended was cut off. */
   readonly stopTokens: readonly number[];
+  /**
+   * Where a response can end otherwise, such as in a stop string: makes what is told the tokens of one response in their
+   * order, and says at which it ends.
+   */
+  readonly endOf?: (() => (token: number) => boolean) | undefined;
   /** The rewards of whole responses, a finite number each. Those that were cut off are not asked about: they earn 0. */
   rewards(responses: readonly JudgedResponse[]): ArrayLike<number> | Promise<ArrayLike<number>>;
 }
@@ -61,13 +66,22 @@ export async function sampleJudged(
   seed: number,
   recordRoutes = false,
 ): Promise<JudgedSamples> {
-  const { prompts, responseLength, stopTokens } = environment;
+  const { prompts, responseLength, stopTokens, endOf } = environment;
+  const ends = endOf && draws.map(() => endOf());
   const completions = await rollout.generate(
     draws.map(({ prompt, promptId, sampleId }) => ({ prompt: prompts[prompt]!, promptId, sampleId })),
-    { seed, temperature: 1, maxNewTokens: responseLength, stopTokens, recordRoutes },
+    {
+      seed,
+      temperature: 1,
+      maxNewTokens: responseLength,
+      stopTokens,
+      recordRoutes,
+      ...(ends && { onToken: (request: number, token: number) => ends[request]!(token) }),
+    },
   );
+  const endless = stopTokens.length === 0 && !ends;
   const truncated = Uint8Array.from(completions, ({ finishReason }) =>
-    stopTokens.length > 0 && finishReason === 'length' ? 1 : 0,
+    !endless && finishReason === 'length' ? 1 : 0,
   );
   const whole = draws.flatMap(({ prompt }, i) =>
     truncated[i] === 1 ? [] : [{ i, prompt, tokens: completions[i]!.tokens }],

@@ -1,19 +1,10 @@
 /** Algorithms by name or from a user's own file. */
-import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { pathToFileURL } from 'node:url';
-import { InvalidArgumentError, IsopolicyError, invalid, nearest } from '../errors.js';
+import { InvalidArgumentError, invalid, nearest } from '../errors.js';
 import { type AlgorithmParameters, createAlgorithm } from './algorithms.js';
 import type { Algorithm } from './batch.js';
 import { type PresetName, presetNames } from './presets.js';
-import { enableTypeScript, stripTypes } from './typescript.js';
-
-const FILE = /\.(ts|mts|js|mjs)$/;
-
-/** Whether an algorithm's spec is a file rather than a preset's name. */
-export function isAlgorithmFile(spec: string): boolean {
-  return FILE.test(spec);
-}
+import { callUser, importDefault, isUserModule } from './userModule.js';
 
 /**
  * Checks the form of an algorithm's spec: a preset, or the path of a file, which is made absolute so that a run can be
@@ -22,7 +13,7 @@ export function isAlgorithmFile(spec: string): boolean {
  * @throws InvalidArgumentError naming the nearest preset
  */
 export function resolveAlgorithmSpec(where: string, spec: unknown, name = 'algorithm'): string {
-  if (typeof spec === 'string' && isAlgorithmFile(spec)) return resolve(spec);
+  if (typeof spec === 'string' && isUserModule(spec)) return resolve(spec);
   if (presetNames.includes(spec as PresetName)) return spec as string;
   const plain = presetNames.filter((name) => !name.includes(':'));
   const near = typeof spec === 'string' ? nearest(spec, presetNames) : undefined;
@@ -47,32 +38,15 @@ export async function loadAlgorithm(
   defaults: AlgorithmParameters = {},
 ): Promise<Algorithm> {
   const all = { ...defaults, ...parameters };
-  if (!isAlgorithmFile(spec)) {
+  if (!isUserModule(spec)) {
     return createAlgorithm(resolveAlgorithmSpec('algorithm', spec) as PresetName, all);
   }
   const path = resolve(spec);
-  const isFile = await stat(path).then(
-    (found) => found.isFile(),
-    () => false,
-  );
-  if (!isFile) throw new InvalidArgumentError(`[algorithm] expected a file that can be read, got ${path}`);
-  enableTypeScript();
-  let module: { default?: unknown };
-  try {
-    module = await import(pathToFileURL(path).href);
-  } catch (cause) {
-    throw new InvalidArgumentError(
-      `[algorithm] expected ${path} to run, got ${firstLine(locate(path, cause))}`,
-      {
-        cause,
-      },
-    );
+  const exported = await importDefault('algorithm', path);
+  if (typeof exported === 'function') {
+    const made = `the default export of ${path} to return an algorithm`;
+    return checkAlgorithm(path, await callUser('algorithm', made, () => exported(all)));
   }
-  const exported = module.default;
-  if (exported === undefined) {
-    throw new InvalidArgumentError(`[algorithm] expected ${path} to have a default export, got none`);
-  }
-  if (typeof exported === 'function') return checkAlgorithm(path, await callFactory(path, exported, all));
   const [name] = Object.keys(parameters);
   if (name !== undefined) {
     throw new InvalidArgumentError(
@@ -80,35 +54,6 @@ export async function loadAlgorithm(
     );
   }
   return checkAlgorithm(path, exported);
-}
-
-/** What a default export that is a function makes of the parameters. */
-async function callFactory(path: string, factory: unknown, parameters: object): Promise<unknown> {
-  try {
-    return await (factory as (parameters: object) => unknown)(parameters);
-  } catch (cause) {
-    // Such as composeAlgorithm's, which says what is wrong better.
-    if (cause instanceof IsopolicyError) throw cause;
-    throw new InvalidArgumentError(
-      `[algorithm] expected the default export of ${path} to return an algorithm, got ${firstLine(cause)}`,
-      { cause },
-    );
-  }
-}
-
-/** Node does not say in which line of a module a syntax error is; the transformer does. */
-function locate(path: string, error: unknown): unknown {
-  if (!(error instanceof SyntaxError) || /\.m?ts$/.test(path)) return error;
-  try {
-    stripTypes(path);
-  } catch (located) {
-    return located;
-  }
-  return error;
-}
-
-function firstLine(error: unknown): string {
-  return String(error instanceof Error ? error.message : error).split('\n')[0]!;
 }
 
 /** Expects an object of the shape of an algorithm. */

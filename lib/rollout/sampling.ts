@@ -1,4 +1,4 @@
-import { checkInteger, checkNumber, invalid } from '../errors.js';
+import { checkBoolean, checkInteger, checkNumber, invalid } from '../errors.js';
 
 /** How the next token is drawn; log-probs are those of the distribution that is sampled from. */
 export interface SamplingOptions {
@@ -14,11 +14,16 @@ export interface SamplingOptions {
   readonly maxNewTokens: number;
   /** Tokens that end a response; they are part of it. */
   readonly stopTokens?: readonly number[];
+  /**
+   * Told each token of a response as it is read, in order within a response: its request's number, the token and its
+   * log-prob. Where it returns true the response ends with that token, as with a stop token; an error ends the generation.
+   */
+  readonly onToken?: (request: number, token: number, logprob: number) => unknown;
   /** Of a mixture of experts: whether completions tell which experts their tokens went to; default false. */
   readonly recordRoutes?: boolean;
 }
 
-export type ResolvedSampling = Required<SamplingOptions>;
+export type ResolvedSampling = Required<Omit<SamplingOptions, 'onToken'>> & Pick<SamplingOptions, 'onToken'>;
 
 export function resolveSampling(
   where: string,
@@ -28,9 +33,10 @@ export function resolveSampling(
   const topP = checkNumber(where, 'topP', options.topP ?? 1, 0, 1);
   if (topP === 0) invalid(where, 'topP above 0', topP);
   const stopTokens = options.stopTokens ?? [];
-  const recordRoutes = options.recordRoutes ?? false;
-  if (typeof recordRoutes !== 'boolean') invalid(where, 'recordRoutes to be a boolean', recordRoutes);
   for (const token of stopTokens) checkInteger(where, 'each of stopTokens', token, 0, vocabSize - 1);
+  const { onToken } = options;
+  if (onToken !== undefined && typeof onToken !== 'function')
+    invalid(where, 'onToken to be a function', onToken);
   return {
     seed: checkInteger(where, 'seed', options.seed, 0, Number.MAX_SAFE_INTEGER),
     temperature: checkNumber(where, 'temperature', options.temperature ?? 1, 0),
@@ -38,6 +44,7 @@ export function resolveSampling(
     topP,
     maxNewTokens: checkInteger(where, 'maxNewTokens', options.maxNewTokens, 1),
     stopTokens,
-    recordRoutes,
+    ...(onToken && { onToken }),
+    recordRoutes: checkBoolean(where, 'recordRoutes', options.recordRoutes ?? false),
   };
 }

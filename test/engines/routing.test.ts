@@ -298,7 +298,7 @@ describe('routes that do not fit', () => {
     );
     await assert.rejects(
       both.rollout.generate(requests, { ...options, recordRoutes: 1 as never }),
-      /\[generate\] expected recordRoutes to be a boolean, got 1/,
+      /\[generate\] expected recordRoutes to be true or false, got 1/,
     );
   });
 });

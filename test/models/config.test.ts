@@ -118,7 +118,7 @@ describe('resolveDecoderConfig', () => {
         [{ numExpertsPerToken: undefined }, /numExpertsPerToken to be an integer .*at most 4, got undefined/],
         [{ numExpertsPerToken: 5 }, /numExpertsPerToken .* at most 4, got 5/],
         [{ moeIntermediateSize: 0 }, /moeIntermediateSize to be an integer of at least 1, got 0/],
-        [{ normalizeRouterWeights: 1 }, /normalizeRouterWeights to be a boolean, got 1/],
+        [{ normalizeRouterWeights: 1 }, /normalizeRouterWeights to be true or false, got 1/],
         [{ denseLayers: 1 }, /denseLayers to be an array, got 1/],
         [{ denseLayers: [2] }, /denseLayers\[0\] to be an integer of at least 0 and at most 1, got 2/],
         [{ denseLayers: [1, 0] }, /denseLayers\[1\] to be an integer of at least 2 .*, got 0/],
@@ -169,7 +169,7 @@ describe('resolveDecoderConfig', () => {
     it(`refuses a ${field} that is not a boolean`, () => {
       assert.throws(
         () => resolveDecoderConfig({ ...least, [field]: 'no' } as unknown as DecoderConfig),
-        new RegExp(`\\[DecoderConfig\\] expected ${field} to be a boolean, got "no"`),
+        new RegExp(`\\[DecoderConfig\\] expected ${field} to be true or false, got "no"`),
       );
     });
   }
