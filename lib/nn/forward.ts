@@ -51,7 +51,7 @@ export interface Forward {
   readonly ropeTable: Tensor;
   /** The order of the pass's heads, where query and key heads have norms of their own. */
   readonly headOrder?: HeadOrder | undefined;
-  /** Every token goes through every mixture where there is one, also those that nothing is predicted from. */
+  /** Where it is given every token goes through every mixture, those that nothing is predicted from, too. */
   readonly routing?: Routing | undefined;
   /** The tensor that stands for a parameter in this pass. */
   weight(parameter: Parameter): Weight;

@@ -79,47 +79,6 @@ const qwen3 = {
   vocab_size: 151936,
 };
 
-const qwen3Moe = {
-  ...qwen3,
-  architectures: ['Qwen3MoeForCausalLM'],
-  decoder_sparse_step: 1,
-  hidden_size: 2048,
-  intermediate_size: 6144,
-  mlp_only_layers: [],
-  model_type: 'qwen3_moe',
-  moe_intermediate_size: 768,
-  norm_topk_prob: true,
-  num_attention_heads: 32,
-  num_experts: 128,
-  num_experts_per_tok: 8,
-  num_hidden_layers: 48,
-  num_key_value_heads: 4,
-  output_router_logits: false,
-  router_aux_loss_coef: 0.001,
-  tie_word_embeddings: false,
-};
-const mixtral = {
-  architectures: ['MixtralForCausalLM'],
-  attention_dropout: 0.0,
-  hidden_act: 'silu',
-  hidden_size: 4096,
-  intermediate_size: 14336,
-  max_position_embeddings: 32768,
-  model_type: 'mixtral',
-  num_attention_heads: 32,
-  num_experts_per_tok: 2,
-  num_hidden_layers: 32,
-  num_key_value_heads: 8,
-  num_local_experts: 8,
-  output_router_logits: false,
-  rms_norm_eps: 1e-5,
-  rope_theta: 1000000.0,
-  router_aux_loss_coef: 0.02,
-  sliding_window: null,
-  tie_word_embeddings: false,
-  torch_dtype: 'bfloat16',
-  vocab_size: 32000,
-};
 /** What a dense model has in the fields of a mixture. */
 const dense = {
   numExperts: 0,
@@ -192,80 +151,6 @@ describe('parseHuggingFaceConfig', () => {
       [numHeads, headDim, hiddenSize, ropeTheta, qkNorm, attentionBias],
       [16, 128, 1024, 1000000, true, false],
     );
-  });
-
-  it('knows Qwen3-MoE', () => {
-    const { modelType, decoder } = parseHuggingFaceConfig(qwen3Moe);
-    assert.equal(modelType, 'qwen3_moe');
-    assert.deepEqual(decoder, {
-      vocabSize: 151936,
-      hiddenSize: 2048,
-      intermediateSize: 6144,
-      numLayers: 48,
-      numHeads: 32,
-      numKvHeads: 4,
-      headDim: 128,
-      maxPositionEmbeddings: 40960,
-      ropeTheta: 1000000,
-      ropeScaling: null,
-      rmsNormEps: 1e-6,
-      tieWordEmbeddings: false,
-      attentionBias: false,
-      attentionOutBias: false,
-      mlpBias: false,
-      qkNorm: true,
-      numExperts: 128,
-      numExpertsPerToken: 8,
-      moeIntermediateSize: 768,
-      normalizeRouterWeights: true,
-      denseLayers: [],
-    });
-    // As newer versions of transformers write it, and as its class has it where the file says nothing.
-    const { num_experts, norm_topk_prob, head_dim, ...rest } = qwen3Moe;
-    const newer = parseHuggingFaceConfig({ ...rest, num_local_experts: 12, mlp_only_layers: null }).decoder;
-    assert.deepEqual(
-      [newer.numExperts, newer.normalizeRouterWeights, newer.headDim, newer.denseLayers],
-      [12, false, 64, []],
-    );
-  });
-
-  it('knows which layers of Qwen3-MoE are dense', () => {
-    const denseLayers = (change: object) =>
-      parseHuggingFaceConfig({ ...qwen3Moe, num_hidden_layers: 6, ...change }).decoder.denseLayers;
-    assert.deepEqual(denseLayers({ mlp_only_layers: [5, 0, 9] }), [0, 5]);
-    assert.deepEqual(denseLayers({ decoder_sparse_step: 2 }), [0, 2, 4]);
-    assert.deepEqual(denseLayers({ decoder_sparse_step: 3, mlp_only_layers: [5] }), [0, 1, 3, 4, 5]);
-  });
-
-  it('knows Mixtral', () => {
-    const { modelType, decoder } = parseHuggingFaceConfig(mixtral);
-    assert.equal(modelType, 'mixtral');
-    assert.deepEqual(decoder, {
-      vocabSize: 32000,
-      hiddenSize: 4096,
-      intermediateSize: 14336,
-      numLayers: 32,
-      numHeads: 32,
-      numKvHeads: 8,
-      headDim: 128,
-      maxPositionEmbeddings: 32768,
-      ropeTheta: 1000000,
-      ropeScaling: null,
-      rmsNormEps: 1e-5,
-      tieWordEmbeddings: false,
-      attentionBias: false,
-      attentionOutBias: false,
-      mlpBias: false,
-      qkNorm: false,
-      numExperts: 8,
-      numExpertsPerToken: 2,
-      moeIntermediateSize: 14336,
-      normalizeRouterWeights: true,
-      denseLayers: [],
-    });
-    // What its class has where the file says nothing, and a window that reaches over the whole context.
-    const { rms_norm_eps, rope_theta, ...short } = mixtral;
-    assert.deepEqual(parseHuggingFaceConfig({ ...short, sliding_window: 32768 }).decoder, decoder);
   });
 
   it('fills in what old or short files leave out', () => {
@@ -352,47 +237,6 @@ describe('parseHuggingFaceConfig', () => {
       'a list of something else',
       { ...llama32, architectures: [7] },
       /architectures to be one of Llama.*got 7/,
-    ],
-    [
-      'a mixture without its fields',
-      { ...qwen3, architectures: ['Qwen3MoeForCausalLM'], model_type: 'qwen3_moe' },
-      /num_experts to be an integer .*; and num_experts_per_tok to be .*; and moe_intermediate_size to be /,
-    ],
-    [
-      'Mixtral by its type, without its fields',
-      { ...llama32, architectures: undefined, model_type: 'mixtral' },
-      /num_experts to be an integer .*got undefined; and num_experts_per_tok to be/,
-    ],
-    [
-      'two numbers of experts',
-      { ...qwen3Moe, num_local_experts: 8 },
-      /num_local_experts to be num_experts = 128, got 8/,
-    ],
-    [
-      'more experts a token than there are',
-      { ...mixtral, num_experts_per_tok: 9 },
-      /num_experts_per_tok to be an integer of at least 1 and at most 8, got 9/,
-    ],
-    ['no experts', { ...qwen3Moe, num_experts: 0 }, /num_experts to be an integer of at least 1/],
-    [
-      'a mixture without a layer of experts',
-      { ...qwen3Moe, decoder_sparse_step: 49 },
-      /decoder_sparse_step and mlp_only_layers to leave a layer with experts, got "none"/,
-    ],
-    [
-      'dense layers that are no list',
-      { ...qwen3Moe, mlp_only_layers: 3 },
-      /mlp_only_layers to be an array, got 3/,
-    ],
-    [
-      'router weights that are normalised or not',
-      { ...qwen3Moe, norm_topk_prob: 'yes' },
-      /norm_topk_prob to be true or false, got "yes"/,
-    ],
-    [
-      'a sliding window shorter than the context',
-      { ...mixtral, sliding_window: 4096 },
-      /sliding_window to be null or at least max_position_embeddings = 32768 \(sliding .*\), got 4096/,
     ],
     [
       'two architectures in one',
@@ -556,9 +400,7 @@ describe('parseHuggingFaceConfig', () => {
 
 describe('parseHuggingFaceConfig of anything', () => {
   it('throws InvalidArgumentError and nothing else', () => {
-    const keys = [
-      ...new Set([qwen25Math, llama32, qwen3, qwen3Moe, mixtral].flatMap((config) => Object.keys(config))),
-    ];
+    const keys = [...new Set([qwen25Math, llama32, qwen3].flatMap((config) => Object.keys(config)))];
     const added = ['rope_parameters', 'layer_types', 'quantization_config', 'dtype', 'partial_rotary_factor'];
     const odd = fc.constantFrom(
       { toString: '' },
@@ -573,7 +415,7 @@ describe('parseHuggingFaceConfig of anything', () => {
     let accepted = 0;
     fc.assert(
       fc.property(
-        fc.constantFrom(qwen25Math, llama32, qwen3, qwen3Moe, mixtral),
+        fc.constantFrom(qwen25Math, llama32, qwen3),
         fc.array(fc.tuple(field, value), { maxLength: 3 }),
         fc.array(fc.tuple(ropeField, value), { maxLength: 1 }),
         (base, changes, ropeChanges) => {
@@ -615,15 +457,6 @@ describe('composeHuggingFaceConfig', () => {
       [{ attentionBias: true, numKvHeads: 1, headDim: 6 }, 'Qwen2ForCausalLM'],
       [{ qkNorm: true, headDim: 14 }, 'Qwen3ForCausalLM'],
       [{ qkNorm: true, attentionBias: true, attentionOutBias: true }, 'Qwen3ForCausalLM'],
-      [{ numExperts: 4, numExpertsPerToken: 2 }, 'MixtralForCausalLM'],
-      [{ numExperts: 4, numExpertsPerToken: 2, qkNorm: true }, 'Qwen3MoeForCausalLM'],
-      [
-        {
-          ...{ numLayers: 3, numExperts: 9, numExpertsPerToken: 9, moeIntermediateSize: 7 },
-          ...{ normalizeRouterWeights: false, denseLayers: [0, 2], qkNorm: true },
-        },
-        'Qwen3MoeForCausalLM',
-      ],
       [
         {
           ropeScaling: {
@@ -669,17 +502,5 @@ describe('composeHuggingFaceConfig', () => {
     assert.throws(composed({ qkNorm: true, mlpBias: true }), /mlpBias to be false, as in Qwen3/);
     assert.throws(composed({ attentionOutBias: true }), /attentionOutBias to be attentionBias, as in Llama/);
     assert.throws(composed({ qkNorm: true, attentionBias: true }), /attentionOutBias .*as in Qwen3/);
-    const experts = { numLayers: 2, numExperts: 4, numExpertsPerToken: 2 };
-    const both = { attentionBias: true, attentionOutBias: true };
-    assert.throws(composed({ ...experts, ...both }), /attentionBias to be false, as in Mixtral/);
-    assert.throws(composed({ ...experts, denseLayers: [0] }), /no denseLayers, as in Mixtral/);
-    assert.throws(
-      composed({ ...experts, moeIntermediateSize: 4 }),
-      /moeIntermediateSize to be intermediateSize/,
-    );
-    assert.throws(
-      composed({ ...experts, normalizeRouterWeights: false }),
-      /normalizeRouterWeights to be true/,
-    );
   });
 });
