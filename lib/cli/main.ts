@@ -7,6 +7,7 @@
 import { Command, CommanderError } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import { algorithmsCommand } from './algorithms.js';
+import { convertCommand } from './convert.js';
 import { dialCommand } from './dial.js';
 import { exitCodes } from './exitCodes.js';
 import { gridCommand } from './grid.js';
@@ -53,6 +54,7 @@ for (const command of [
   reportCommand(),
   simulateCommand(),
   algorithmsCommand(),
+  convertCommand(),
   infoCommand(),
 ]) {
   // Inherits what is set above; a command added as an object otherwise doesn't.
