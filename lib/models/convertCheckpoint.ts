@@ -1,5 +1,5 @@
 /** A checkpoint in another dtype, tensor by tensor: of any architecture and any size. */
-import { copyFile, mkdtemp, readdir, rename, rm, rmdir } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rename, rm, rmdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { checkChoice, checkInteger, invalid } from '../errors.js';
 import { atomicWriteFile, syncFolder } from '../io/atomicWrite.js';
@@ -151,7 +151,9 @@ export async function convertCheckpoint(
     await writeCheckpoint(staging, entries, maxShardBytes === undefined ? {} : { maxShardBytes });
     if (overflow !== 'refuse' || !tensors.some((converted) => converted.overflow > 0)) {
       const weights = (await readdir(staging)).sort(indexLast);
-      for (const name of others.copied) await copyFile(join(dir, name), join(staging, name));
+      for (const name of others.copied) {
+        await atomicWriteFile(join(staging, name), await readFile(join(dir, name)));
+      }
       if (config) {
         const text = `${JSON.stringify(withDtype(config, dtype), null, 2)}\n`;
         await atomicWriteFile(join(staging, CONFIG), text);
@@ -191,7 +193,7 @@ async function otherFiles(files: CheckpointFiles): Promise<{ copied: string[]; l
     if (entry.isDirectory()) leftOut.push(`${name}/`);
     else if (WEIGHTS.test(name)) leftOut.push(name);
     else {
-      // A Git LFS pointer would be found out at the end, after the weights.
+      // Looked at now: what cannot be read, or is a Git LFS pointer, would stop the work at its end.
       await (await openRegularFile(WHERE, join(files.path, name))).file.close();
       copied.push(name);
     }
