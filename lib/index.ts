@@ -136,6 +136,13 @@ export { dppoTvLoss } from './rl/losses/dppoTv.js';
 export { gspoLoss } from './rl/losses/gspo.js';
 export { ppoClipLoss } from './rl/losses/ppoClip.js';
 export { reinforceLoss } from './rl/losses/reinforce.js';
+export {
+  type DataOptions,
+  type ModelSource,
+  type ModelSourceOptions,
+  resolveModelSource,
+} from './rl/modelSource.js';
+export { type OpenedSource, openModelSource, openProblems } from './rl/openModelSource.js';
 export { type PresetName, presetNames, presets } from './rl/presets.js';
 export { createProblemSet, type ProblemSet, type ProblemSetOptions } from './rl/problemSet.js';
 export { effectiveSampleSize } from './rl/ratios.js';

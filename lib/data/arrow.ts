@@ -2,9 +2,9 @@
 import type { FileHandle } from 'node:fs/promises';
 import { MapRow, type RecordBatch, RecordBatchReader, StructRow, Vector } from 'apache-arrow';
 import { invalid } from '../errors.js';
+import { openRegularFile } from '../io/regularFile.js';
 import { checkColumn } from './arrowCheck.js';
 import { checkMessage } from './arrowMessage.js';
-import { openData } from './format.js';
 import { plainValue } from './plain.js';
 import { DATA, type DatasetRow } from './row.js';
 import { readBytes, readWhole, type Table } from './table.js';
@@ -21,7 +21,7 @@ const CONTINUATION = -1;
  * @throws InvalidArgumentError naming the file where it is cut short or damaged
  */
 export async function openArrow(path: string): Promise<Table> {
-  const { file, size } = await openData(path);
+  const { file, size } = await openRegularFile(DATA, path);
   try {
     const reader = await readWhole(path, 'Arrow', async () => {
       const opened = await RecordBatchReader.from(messages(path, file, size));

@@ -2,7 +2,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { basename, dirname, join, relative, sep } from 'node:path';
 import { checkChoice, invalid } from '../errors.js';
-import { kindOf, readModelJson } from '../text/modelFile.js';
+import { kindOf, readJsonObjectIfThere } from '../io/jsonFile.js';
 import { dataExtensions, formatOfName } from './format.js';
 import { DATA } from './row.js';
 
@@ -40,7 +40,7 @@ export async function findDataFiles(path: string, split?: string): Promise<strin
   }
   const splits = await savedSplits(path);
   if (splits !== undefined) return savedFiles(join(path, checkSplit(path, splits, split)));
-  if ((await readModelJson(DATA, join(path, 'state.json'))) !== undefined) {
+  if ((await readJsonObjectIfThere(DATA, join(path, 'state.json'))) !== undefined) {
     if (split !== undefined) invalid(DATA, `no split for ${path}, which is saved as one`, split);
     return savedFiles(path);
   }
@@ -50,7 +50,7 @@ export async function findDataFiles(path: string, split?: string): Promise<strin
 /** The splits of a folder that `DatasetDict.save_to_disk` has written; nothing for another folder. */
 async function savedSplits(folder: string): Promise<string[] | undefined> {
   const path = join(folder, 'dataset_dict.json');
-  const file = await readModelJson(DATA, path);
+  const file = await readJsonObjectIfThere(DATA, path);
   if (file === undefined) return undefined;
   const { splits } = file;
   if (!Array.isArray(splits) || splits.length === 0 || !splits.every(isPlainName)) {
@@ -62,7 +62,7 @@ async function savedSplits(folder: string): Promise<string[] | undefined> {
 /** The shards of a folder that `Dataset.save_to_disk` has written, as its state.json lists them. */
 async function savedFiles(folder: string): Promise<string[]> {
   const path = join(folder, 'state.json');
-  const files = (await readModelJson(DATA, path))?._data_files;
+  const files = (await readJsonObjectIfThere(DATA, path))?._data_files;
   const names = Array.isArray(files)
     ? files.map((file) => (file as { filename?: unknown } | null)?.filename)
     : [];

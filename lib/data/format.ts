@@ -1,7 +1,6 @@
-import { type FileHandle, open, stat } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { invalid } from '../errors.js';
-import { isLfsPointer, LFS_ADVICE } from '../io/regularFile.js';
+import { openRegularFile, readFully } from '../io/regularFile.js';
 import { DATA } from './row.js';
 
 /** The families of files: JSON lines and arrays; Arrow streams and files; Parquet. */
@@ -33,32 +32,20 @@ export function formatOfName(path: string): Format | undefined {
   return EXTENSIONS[extname(path).toLowerCase()];
 }
 
-/** Opens a file of data. The caller closes it. */
-export async function openData(path: string): Promise<{ readonly file: FileHandle; readonly size: number }> {
-  const unreadable = (error: NodeJS.ErrnoException) =>
-    invalid(DATA, `a file that can be read (${error.code})`, path);
-  // Looked at before it is opened: to open a pipe waits for whoever writes to it.
-  const entry = await stat(path).catch(unreadable);
-  if (!entry.isFile()) invalid(DATA, 'a regular file', path);
-  return { file: await open(path, 'r').catch(unreadable), size: entry.size };
-}
-
 /**
  * The format of a file, by its first bytes, which must not contradict its name.
  *
  * @throws InvalidArgumentError for a Git LFS pointer, a compressed file, a wrong extension, or none of the formats
  */
 export async function formatOf(path: string): Promise<Format> {
-  const { file } = await openData(path);
-  const start = Buffer.alloc(START_BYTES);
-  let length = 0;
+  const opened = await openRegularFile(DATA, path);
+  const start = Buffer.alloc(Math.min(START_BYTES, opened.size));
   try {
-    ({ bytesRead: length } = await file.read(start, 0, START_BYTES, 0));
+    await readFully(DATA, opened, start, 0);
   } finally {
-    await file.close();
+    await opened.file.close();
   }
-  const text = start.toString('latin1', 0, length);
-  if (isLfsPointer(text)) invalid(DATA, `${path} to hold data`, LFS_ADVICE);
+  const text = start.toString('latin1');
   const compressed = COMPRESSED.find(([magic]) => text.startsWith(magic));
   if (compressed !== undefined) invalid(DATA, `${path} to be unpacked`, `a ${compressed[1]} file`);
   const promised = formatOfName(path);

@@ -1,7 +1,8 @@
 /** Rows of JSON, read piece by piece: a line each, or the elements of one array. */
+import type { FileHandle } from 'node:fs/promises';
 import { InvalidArgumentError, invalid } from '../errors.js';
-import { kindOf } from '../text/modelFile.js';
-import { openData } from './format.js';
+import { kindOf } from '../io/jsonFile.js';
+import { openRegularFile } from '../io/regularFile.js';
 import { DATA, type DatasetRow } from './row.js';
 
 const CHUNK_BYTES = 1 << 20;
@@ -16,7 +17,7 @@ const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x
  * @throws InvalidArgumentError naming the file, the line, and what was found there
  */
 export async function* jsonRows(path: string): AsyncGenerator<DatasetRow> {
-  const { file, size } = await openData(path);
+  const { file, size } = await openRegularFile(DATA, path);
   try {
     const chunks = chunksOf(path, file, size);
     const first = (await chunks.next()).value as Buffer | undefined;
@@ -31,11 +32,7 @@ export async function* jsonRows(path: string): AsyncGenerator<DatasetRow> {
 
 type Chunks = AsyncGenerator<Buffer>;
 
-async function* chunksOf(
-  path: string,
-  file: Awaited<ReturnType<typeof openData>>['file'],
-  size: number,
-): Chunks {
+async function* chunksOf(path: string, file: FileHandle, size: number): Chunks {
   for (let position = 0; position < size; ) {
     const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, size - position));
     const { bytesRead } = await file.read(chunk, 0, chunk.length, position);

@@ -9,7 +9,7 @@ import {
 } from 'hyparquet';
 import { compressors } from 'hyparquet-compressors';
 import { invalid } from '../errors.js';
-import { openData } from './format.js';
+import { openRegularFile } from '../io/regularFile.js';
 import { plainValue } from './plain.js';
 import { DATA, type DatasetRow } from './row.js';
 import { readBytes, readWhole, type Table } from './table.js';
@@ -22,7 +22,7 @@ const MAGIC_BYTES = 4;
  * @throws InvalidArgumentError naming the file where it is cut short or damaged
  */
 export async function openParquet(path: string): Promise<Table> {
-  const { file, size } = await openData(path);
+  const { file, size } = await openRegularFile(DATA, path);
   try {
     if (size < 3 * MAGIC_BYTES) invalid(DATA, `${path} to be a whole Parquet file`, `${size} bytes`);
     const buffer = asyncBuffer(file, size);

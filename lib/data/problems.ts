@@ -1,8 +1,8 @@
 /** Problems with known answers, from whatever columns a data set has them in. */
 import { checkInteger, invalid } from '../errors.js';
+import { kindOf } from '../io/jsonFile.js';
 import { CounterRandom } from '../random.js';
 import type { ChatMessage } from '../text/chatTemplate.js';
-import { kindOf } from '../text/modelFile.js';
 import { columnOf, findColumn, hasColumn } from './columns.js';
 import type { Dataset } from './dataset.js';
 import { DATA, type DatasetRow, placeOf } from './row.js';

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { access, mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError, invalid } from '../errors.js';
 
 /** Makes a folder and those above it. (Node's own recursive mkdir never ends where the system answers ENOENT.) */
 export async function makeFolder(path: string): Promise<void> {
@@ -36,6 +36,14 @@ export async function makeWritableFolder(where: string, name: string, path: stri
       { cause },
     );
   }
+}
+
+/** Expects `path` to be a folder that is there; `what` it is of, as an error says it. */
+export async function checkFolder(where: string, what: string, path: string): Promise<void> {
+  const entry = await stat(path).catch((error: NodeJS.ErrnoException) =>
+    invalid(where, `${what} (${error.code})`, path),
+  );
+  if (!entry.isDirectory()) invalid(where, what, path);
 }
 
 export async function exists(path: string): Promise<boolean> {

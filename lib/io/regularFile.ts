@@ -4,14 +4,9 @@ import { invalid } from '../errors.js';
 
 const LFS_POINTER = 'version https://git-lfs';
 
-/** What is said of a file that git left behind in place of a large one. */
-export const LFS_ADVICE = 'a Git LFS pointer (fetch the real file: git lfs pull)';
-
-/** Whether text or bytes are a Git LFS pointer: the first line of one, in ASCII. */
-export function isLfsPointer(start: string | Uint8Array): boolean {
-  const text =
-    typeof start === 'string' ? start : Buffer.from(start.subarray(0, LFS_POINTER.length)).toString('latin1');
-  return text.startsWith(LFS_POINTER);
+/** What git leaves behind in place of a large file begins with this line, in ASCII. */
+function isLfsPointer(start: Uint8Array): boolean {
+  return Buffer.from(start).toString('latin1') === LFS_POINTER;
 }
 
 /** Largest single read: Linux and Node both stop short of 2 GiB. */
@@ -31,12 +26,19 @@ export interface RegularFile {
  * @throws InvalidArgumentError naming the file, with the reason
  */
 export async function openRegularFile(where: string, path: string): Promise<RegularFile> {
+  return (await openIfThere(where, path)) ?? invalid(where, 'a file that can be read (ENOENT)', path);
+}
+
+/** The same; undefined where there is no such file. */
+export async function openIfThere(where: string, path: string): Promise<RegularFile | undefined> {
   let file: FileHandle;
   try {
     // Without O_NONBLOCK (which Windows does not know) a pipe would be waited for right here.
     file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
   } catch (error) {
-    invalid(where, `a file that can be read (${(error as NodeJS.ErrnoException).code})`, path);
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    invalid(where, `a file that can be read (${code})`, path);
   }
   try {
     const stat = await file.stat();
@@ -44,7 +46,9 @@ export async function openRegularFile(where: string, path: string): Promise<Regu
     const opened = { file, path, size: stat.size };
     const start = new Uint8Array(Math.min(stat.size, LFS_POINTER.length));
     await readFully(where, opened, start, 0);
-    if (isLfsPointer(start)) invalid(where, `${path} to hold its content`, LFS_ADVICE);
+    if (isLfsPointer(start)) {
+      invalid(where, `${path} to hold its content`, 'a Git LFS pointer (fetch the real file: git lfs pull)');
+    }
     return opened;
   } catch (error) {
     await file.close();

@@ -31,8 +31,8 @@ export async function loadModelText(dir: string): Promise<ModelText> {
   const tokenizer = await loadTokenizer(dir);
   const { vocabSize } = config.decoder;
   if (tokenizer.vocabSize > vocabSize) {
-    const what = `the tokens of ${tokenizer.path} to be among the model's ${vocabSize} (vocab_size)`;
-    invalid(where, what, `${tokenizer.vocabSize} tokens`);
+    const what = `${tokenizer.path} to have no more tokens than the model, whose vocab_size is ${vocabSize}`;
+    invalid(where, what, tokenizer.vocabSize);
   }
   const foreign = tokenizer.eosIds.find((id) => id >= vocabSize);
   if (foreign !== undefined) {

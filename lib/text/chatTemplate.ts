@@ -1,8 +1,9 @@
 /** A model's own way to write a conversation as one text: the Jinja template in its folder. */
 import { join } from 'node:path';
 import { InvalidArgumentError, invalid } from '../errors.js';
+import { checkFolder } from '../io/folder.js';
+import { kindOf, readJsonObjectIfThere, readTextIfThere } from '../io/jsonFile.js';
 import { type JinjaProgram, jinja } from './huggingface.js';
-import { checkModelFolder, kindOf, readModelJson, readModelText } from './modelFile.js';
 import { readSpecialTokens, readTokenizerConfig, type SpecialTokens } from './specialTokens.js';
 import { strftime } from './strftime.js';
 
@@ -112,21 +113,21 @@ export async function loadChatTemplate(
   folder: string,
   { file, name }: ChatTemplateOptions = {},
 ): Promise<ChatTemplate> {
-  await checkModelFolder(WHERE, folder);
+  await checkFolder(WHERE, 'the folder of a model', folder);
   const config = await readTokenizerConfig(folder);
   const special = await readSpecialTokens(folder, config);
   if (file !== undefined) {
-    const text = await readModelText(WHERE, file);
+    const text = await readTextIfThere(WHERE, file);
     if (text === undefined) invalid(WHERE, 'the file of a template', file);
     return new ChatTemplate(file, new Map([['default', text]]), special, name);
   }
   const alone = join(folder, 'chat_template.jinja');
-  const text = await readModelText(WHERE, alone);
+  const text = await readTextIfThere(WHERE, alone);
   if (text !== undefined) return new ChatTemplate(alone, new Map([['default', text]]), special, name);
   for (const [path, value] of [
     [
       join(folder, 'chat_template.json'),
-      (await readModelJson(WHERE, join(folder, 'chat_template.json')))?.chat_template,
+      (await readJsonObjectIfThere(WHERE, join(folder, 'chat_template.json')))?.chat_template,
     ],
     [join(folder, 'tokenizer_config.json'), config.chat_template],
   ] as const) {

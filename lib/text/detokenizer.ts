@@ -4,7 +4,7 @@
  * encoding standard).
  */
 import { invalid } from '../errors.js';
-import { checkObject, kindOf } from './modelFile.js';
+import { checkObject, kindOf } from '../io/jsonFile.js';
 
 const WHERE = 'tokenizer';
 const NOTHING = new Uint8Array(0);

@@ -1,7 +1,7 @@
 /** Which tokens begin, end and pad a text: what a model's folder says of them beside `tokenizer.json`. */
 import { join } from 'node:path';
 import { invalid } from '../errors.js';
-import { kindOf, readModelJson } from './modelFile.js';
+import { kindOf, readJsonObjectIfThere } from '../io/jsonFile.js';
 
 const WHERE = 'tokenizer';
 
@@ -17,7 +17,7 @@ export interface SpecialTokens {
 export type TokenizerConfig = Readonly<Record<string, unknown>>;
 
 export async function readTokenizerConfig(folder: string): Promise<TokenizerConfig> {
-  return (await readModelJson(WHERE, join(folder, 'tokenizer_config.json'))) ?? {};
+  return (await readJsonObjectIfThere(WHERE, join(folder, 'tokenizer_config.json'))) ?? {};
 }
 
 /**
@@ -26,7 +26,7 @@ export async function readTokenizerConfig(folder: string): Promise<TokenizerConf
  */
 export async function readSpecialTokens(folder: string, config: TokenizerConfig): Promise<SpecialTokens> {
   const mapPath = join(folder, 'special_tokens_map.json');
-  const map = (await readModelJson(WHERE, mapPath)) ?? {};
+  const map = (await readJsonObjectIfThere(WHERE, mapPath)) ?? {};
   const token = (name: string): string | undefined => {
     const [path, value] =
       `${name}_token` in config
@@ -55,7 +55,7 @@ export async function readSpecialTokens(folder: string, config: TokenizerConfig)
 export async function readEosIds(folder: string): Promise<number[]> {
   for (const name of ['generation_config.json', 'config.json']) {
     const path = join(folder, name);
-    const value = (await readModelJson(WHERE, path))?.eos_token_id;
+    const value = (await readJsonObjectIfThere(WHERE, path))?.eos_token_id;
     if (value === undefined || value === null) continue;
     const ids: unknown[] = Array.isArray(value) ? value : [value];
     for (const id of ids) {

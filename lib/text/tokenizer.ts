@@ -8,9 +8,10 @@
  */
 import { join } from 'node:path';
 import { InvalidArgumentError, invalid } from '../errors.js';
+import { checkFolder } from '../io/folder.js';
+import { checkObject, readJsonObjectIfThere } from '../io/jsonFile.js';
 import { createDetokenizer, type Detokenizer } from './detokenizer.js';
 import { type LibraryTokenizer, tokenizers } from './huggingface.js';
-import { checkModelFolder, checkObject, readModelJson } from './modelFile.js';
 import {
   readEosIds,
   readSpecialTokens,
@@ -153,9 +154,9 @@ export function checkId(where: string, id: unknown): number {
  * @throws InvalidArgumentError naming the file that is missing, damaged or asks for what is not supported
  */
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
-  await checkModelFolder(WHERE, folder);
+  await checkFolder(WHERE, 'the folder of a model', folder);
   const path = join(folder, 'tokenizer.json');
-  const json = await readModelJson(WHERE, path);
+  const json = await readJsonObjectIfThere(WHERE, path);
   if (json === undefined) {
     invalid(
       WHERE,

@@ -3,7 +3,7 @@
  * that asks for it would give other token ids than the model was trained on, so it is refused.
  */
 import { invalid } from '../errors.js';
-import { checkObject, kindOf } from './modelFile.js';
+import { checkObject, kindOf } from '../io/jsonFile.js';
 
 const WHERE = 'tokenizer';
 

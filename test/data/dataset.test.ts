@@ -81,7 +81,7 @@ describe('a data set of one file', () => {
       'a pointer',
       'a.parquet',
       () => 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n',
-      /a\.parquet to hold data, got "a Git LFS pointer \(fetch the real file: git lfs pull\)"/,
+      /a\.parquet to hold its content, got "a Git LFS pointer \(fetch the real file: git lfs pull\)"/,
     ],
     [
       'packed',

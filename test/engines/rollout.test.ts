@@ -96,6 +96,37 @@ describe('RolloutEngine.generate', () => {
     assert.ok(completions.some(({ finishReason }) => finishReason === 'stop'));
   });
 
+  it('tells each token as it is read, and ends a response where it is told to', async () => {
+    using model = oddModel();
+    using rollout = new RolloutEngine(model, { precision: 'bf16', maxBatch: 4 });
+    const requests = requestsOf(9, model.config.vocabSize);
+    const sampling = { seed: 5, maxNewTokens: 12 };
+    const whole = await rollout.generate(requests, sampling);
+    const told = requests.map((): [number, number][] => []);
+    const cut = await rollout.generate(requests, {
+      ...sampling,
+      onToken: (request, token, logprob) => told[request]!.push([token, logprob]) === 3 + request,
+    });
+    cut.forEach(({ tokens, logprobs, finishReason }, i) => {
+      const length = Math.min(12, 3 + i);
+      assert.deepEqual(tokens, whole[i]!.tokens.subarray(0, length));
+      assert.deepEqual(
+        told[i],
+        [...tokens].map((token, t) => [token, logprobs[t]]),
+      );
+      assert.equal(finishReason, 'stop');
+    });
+    const failing = rollout.generate(requests, {
+      ...sampling,
+      onToken: () => {
+        throw new Error('enough');
+      },
+    });
+    await assert.rejects(failing, /enough/);
+    const again = await rollout.generate(requests, sampling);
+    assert.deepEqual(again, whole);
+  });
+
   it('draws differ by seed, prompt and sample, and greedy decoding does not depend on them', async () => {
     using model = oddModel();
     using rollout = new RolloutEngine(model, { precision: 'fp16' });

@@ -142,8 +142,8 @@ describe('a model folder', () => {
     const cases: [text: string, message: RegExp][] = [
       ['', /index\.json to be JSON/],
       ['{"weight_map": {', /index\.json to be JSON/],
-      ['[]', /index\.json to hold a JSON object/],
-      ['null', /index\.json to hold a JSON object, got null/],
+      ['[]', /index\.json to be a JSON object/],
+      ['null', /index\.json to be a JSON object, got "null"/],
       [pointer, /index\.json to hold its content, got "a Git LFS pointer/],
     ];
     for (const [text, message] of cases) {

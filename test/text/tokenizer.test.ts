@@ -172,16 +172,16 @@ describe('what cannot be loaded', () => {
     const file = await layOut(new Map([['file', 'text']]));
     await refuses(join(file, 'file'), /expected the folder of a model, got ".*file"/);
     await mkdir(join(folder, 'tokenizer.json'));
-    await refuses(folder, /file that can be read \(EISDIR\), got ".*tokenizer\.json"/);
+    await refuses(folder, /expected a regular file, got ".*tokenizer\.json"/);
   });
 
   const files: [what: string, content: unknown, message: RegExp][] = [
     [
       'a pointer',
       'version https://git-lfs.github.com/spec/v1\noid sha256:0\n',
-      /tokenizer\.json to be the file itself, got "a Git LFS pointer/,
+      /tokenizer\.json to hold its content, got "a Git LFS pointer/,
     ],
-    ['half a file', JSON.stringify(byHand).slice(0, 200), /tokenizer\.json to be JSON, got ".*JSON/],
+    ['half a file', JSON.stringify(byHand).slice(0, 200), /tokenizer\.json to be JSON, got .*JSON/],
     ['other bytes', Uint8Array.of(0x7b, 0xff, 0x7d), /tokenizer\.json to be UTF-8/],
     ['a list', [1, 2], /tokenizer\.json to be a JSON object, got "an array of 2"/],
     ['nothing', '', /tokenizer\.json to be JSON/],
