@@ -10,6 +10,7 @@ import { algorithmsCommand } from './algorithms.js';
 import { convertCommand } from './convert.js';
 import { dialCommand } from './dial.js';
 import { exitCodes } from './exitCodes.js';
+import { generateCommand } from './generate.js';
 import { gridCommand } from './grid.js';
 import { headroomCommand } from './headroom.js';
 import { infoCommand } from './info.js';
@@ -54,6 +55,7 @@ for (const command of [
   reportCommand(),
   simulateCommand(),
   algorithmsCommand(),
+  generateCommand(),
   convertCommand(),
   infoCommand(),
 ]) {
