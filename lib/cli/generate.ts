@@ -1,4 +1,4 @@
-import { Argument, Command, Option } from 'commander';
+import { Argument, Command } from 'commander';
 import { type PromptTemplate, promptTemplate, promptTemplates } from '../data/promptTemplates.js';
 import { InvalidArgumentError, invalid } from '../errors.js';
 import type { NumericsMode } from '../sanity/config.js';
@@ -8,7 +8,14 @@ import { exitCodes } from './exitCodes.js';
 import { count, formatDuration, formatNumber, toJson } from './format.js';
 import { type GeneratedToken, mismatchText, tokenTable } from './generateReport.js';
 import { interruptible } from './interruptible.js';
-import { choiceOption, integerOption, numberOption, pathOption, precisionOption } from './options.js';
+import {
+  choiceOption,
+  integerOption,
+  numberOption,
+  pathOption,
+  precisionOption,
+  textsOption,
+} from './options.js';
 import { OrderedOutput } from './orderedOutput.js';
 import { ProgressWriter } from './progress.js';
 import { type EncodedPrompt, encodePrompts, type PromptFlags, readPrompts } from './prompts.js';
@@ -39,11 +46,6 @@ const MAX_BATCH = 32;
 
 /** `isopolicy generate`: text from a model by the rollout engine. */
 export function generateCommand(): Command {
-  const repeated = (flags: string, description: string) =>
-    new Option(flags, description).argParser((text: string, before: readonly string[] = []) => [
-      ...before,
-      text,
-    ]);
   return new Command('generate')
     .summary('generate text with the rollout engine, and score it with the training engine')
     .description(
@@ -51,7 +53,7 @@ export function generateCommand(): Command {
         'what it makes of the same tokens: how far pi is from mu for this model.',
     )
     .addArgument(new Argument('<dir>', 'a checkpoint in the layout of Hugging Face, with its tokenizer'))
-    .addOption(repeated('--prompt <text>', 'a prompt; may be repeated; - is stdin (default: stdin)'))
+    .addOption(textsOption('--prompt <text>', 'a prompt; may be repeated; - is stdin (default: stdin)'))
     .addOption(
       pathOption(
         '--prompts <file>',
@@ -71,7 +73,7 @@ export function generateCommand(): Command {
       numberOption('--top-p <x>', 'draw from the most likely tokens with this mass (default: 1)', 0, 1),
     )
     .addOption(integerOption('--seed <n>', 'of the draws (default: 1)', 0, Number.MAX_SAFE_INTEGER))
-    .addOption(repeated('--stop <text>', 'end a response before this text; may be repeated'))
+    .addOption(textsOption('--stop <text>', 'end a response before this text; may be repeated'))
     .addOption(
       precisionOption('--precision <type>', 'fp16, bf16, fp32, or an emulated format (default: fp16)'),
     )

@@ -55,6 +55,14 @@ export function pathOption(flags: string, description: string): Option {
   );
 }
 
+/** Texts, one each time that the option is given. */
+export function textsOption(flags: string, description: string): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text, before: readonly string[] = []) =>
+    text === '' ? invalid('cli', `${option.long} to be text`, text) : [...before, text],
+  );
+}
+
 /** Values between commas, each of some length. */
 export function listOption(flags: string, description: string): Option {
   const option = new Option(flags, description);
