@@ -59,6 +59,7 @@ export {
   type OverflowChoice,
 } from './models/convertCheckpoint.js';
 export { Decoder } from './models/decoder.js';
+export { inspectModel, type ModelInfo } from './models/inspectModel.js';
 export {
   type LanguageModel,
   loadLanguageModel,

@@ -16,7 +16,7 @@ import {
 } from './huggingFaceTensors.js';
 
 /** Buffers that old versions of transformers stored beside the weights; they follow from the config. */
-const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
+export const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
 
 /** A model as it was found in a folder. */
 export interface LoadedModel {
@@ -61,7 +61,7 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
   );
   await using files = await openCheckpoint(dir);
   const tensors = publishedTensors(config.decoder);
-  checkTensors(files, tensors, config.decoder.tieWordEmbeddings);
+  checkModelTensors(files, config);
   if (config.decoder.tieWordEmbeddings && files.tensors.has(HEAD)) await checkTiedHead(files);
   const model = new Decoder({ ...config.decoder, maxPositionEmbeddings: maxLength }, { seed: null });
   try {
@@ -72,6 +72,15 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
     model.dispose();
     throw error;
   }
+}
+
+/**
+ * Checks what the headers of a checkpoint tell: it has the tensors that a config asks for. Reads none of them.
+ *
+ * @throws InvalidArgumentError that lists what is wrong
+ */
+export function checkModelTensors(files: CheckpointFiles, { decoder }: HuggingFaceConfig): void {
+  checkTensors(files, publishedTensors(decoder), decoder.tieWordEmbeddings);
 }
 
 /** Everything that headers tell. */
