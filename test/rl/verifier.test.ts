@@ -16,7 +16,7 @@ async function file(name: string, text: string): Promise<string> {
 
 async function verdicts(spec: string, responses: readonly string[], of = problem): Promise<number[]> {
   await using verifier = await loadVerifier(spec);
-  return Promise.all(responses.map((response) => verifier.verify(response, of)));
+  return await Promise.all(responses.map((response) => verifier.verify(response, of)));
 }
 
 describe('loadVerifier', () => {

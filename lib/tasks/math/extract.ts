@@ -33,6 +33,14 @@ export function lastBoxed(text: string): string | undefined {
   return extractAnswer(text, 'boxed');
 }
 
+/**
+ * The answer in what a data set has for one: what the last box of a whole solution holds, or what stands behind the `####`
+ * that begins its last line, as GSM8K has it; else all of it.
+ */
+export function goldOf(text: string): string {
+  return lastBoxed(text) ?? /(?:^|\n)####[ \t]*([^\n]+)\s*$/.exec(text.slice(-TAIL))?.[1]?.trim() ?? text;
+}
+
 /** The index behind the command that opens the last box. */
 function lastBox(text: string): number | undefined {
   return lastCommand(text, '\\boxed') ?? lastCommand(text, '\\fbox');

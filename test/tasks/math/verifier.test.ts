@@ -34,6 +34,21 @@ describe('MathVerifier', () => {
     await verifier.close();
   });
 
+  it('takes the answer out of a whole solution, in a box or behind ####', async () => {
+    const verifier = new MathVerifier();
+    const solution = 'Half of 36 is 36/2 = <<36/2=18>>18.\n#### 18';
+    for (const [gold, expected] of [
+      [solution, true],
+      [`${solution}\n`, true],
+      [R`so \boxed{18}`, true],
+      ['#### 17', false],
+      ['#### 18\nand more', false],
+    ] as const) {
+      assert.equal((await verifier.verify(R`\boxed{18}`, gold)).correct, expected, gold);
+    }
+    await verifier.close();
+  });
+
   it('takes any of several gold answers', async () => {
     const verifier = new MathVerifier();
     assert.equal((await verifier.verify(R`\boxed{3}`, ['2', '3'])).correct, true);

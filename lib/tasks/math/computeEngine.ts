@@ -1,20 +1,11 @@
 /**
- * Answers one question at a time, in a thread that may be killed: are two formulas in LaTeX the same number by the Compute
- * Engine? Asked of what answer.ts does not read: sums, products and extremes.
+ * Whether two formulas in LaTeX are the same number by the Compute Engine; asked of what answer.ts does not read: sums,
+ * products and extremes. It knows no bound on its work: import it in a thread that may be killed.
  *
  * The engine reads much that is no formula, drops conditions under a sum and estimates limits and integrals; so only the
  * operations below count, and every value is held to its digits.
  */
-import { parentPort } from 'node:worker_threads';
 import { add, divide, multiply, negate, one, parseDecimal, type Rational, sign } from './rational.js';
-
-export interface Question {
-  readonly a: string;
-  readonly b: string;
-}
-
-/** What the thread tells: that it is ready, or whether the formulas of the last question are the same. */
-export type Reply = { readonly ready: true } | { readonly same: boolean };
 
 const OPERATIONS: ReadonlySet<string> = new Set(
   [
@@ -69,14 +60,7 @@ engine.precision = PRECISION;
 // What is smaller counts as zero, by default below 1e-10.
 engine.tolerance = 1e-50;
 
-parentPort!.on('message', ({ a, b }: Question) => tell({ same: same(a, b) }));
-tell({ ready: true });
-
-function tell(reply: Reply): void {
-  parentPort!.postMessage(reply);
-}
-
-function same(a: string, b: string): boolean {
+export function sameByEngine(a: string, b: string): boolean {
   try {
     const [left, right] = [engine.parse(a), engine.parse(b)];
     const letters = new Set<string>();

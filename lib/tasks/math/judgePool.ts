@@ -1,22 +1,19 @@
 /**
- * Threads that ask the Compute Engine, each killed when a question takes too long and replaced when the next one comes.
+ * Threads that judge answers, each killed when a question takes too long and replaced when the next one comes.
  *
  * Threads start when there is work, and an idle one keeps no process alive.
  */
 import { Worker } from 'node:worker_threads';
 import { InternalError } from '../../errors.js';
-import type { Question, Reply } from './computeEngineWorker.js';
-
-/** What came of a question; `failed` where the thread died of it, for instance of its memory. */
-export type Outcome = 'same' | 'different' | 'time limit' | 'failed';
+import type { Judgement, Question, Reply } from './judgeWorker.js';
 
 interface Job {
   readonly question: Question;
-  readonly settle: (outcome: Outcome) => void;
+  readonly settle: (judgement: Judgement) => void;
   readonly reject: (error: unknown) => void;
 }
 
-export class ComputeEnginePool {
+export class JudgePool {
   readonly #size: number;
   readonly #timeLimit: number;
   readonly #queue: Job[] = [];
@@ -35,11 +32,11 @@ export class ComputeEnginePool {
   }
 
   /**
-   * Whether the engine finds two formulas in LaTeX to be the same.
+   * Whether two answers say the same.
    *
-   * @throws InternalError where the engine cannot be loaded, or the pool is closed
+   * @throws InternalError where a thread or the Compute Engine cannot be loaded, or the pool is closed
    */
-  ask(question: Question): Promise<Outcome> {
+  ask(question: Question): Promise<Judgement> {
     if (this.#closed) return Promise.reject(closedError());
     return new Promise((settle, reject) => {
       this.#queue.push({ question, settle, reject });
@@ -63,9 +60,9 @@ export class ComputeEnginePool {
       try {
         thread ??= new Thread();
         this.#busy.add(thread);
-        const outcome = await thread.ask(job.question, this.#timeLimit);
+        const judgement = await thread.ask(job.question, this.#timeLimit);
         if (this.#closed) throw closedError();
-        job.settle(outcome);
+        job.settle(judgement);
       } catch (error) {
         job.reject(this.#closed ? closedError() : error);
       }
@@ -86,14 +83,14 @@ function closedError(): Error {
   return new InternalError('[MathVerifier] expected to stay open until every answer was judged, got closed');
 }
 
-/** Memory of a thread, in MiB: the engine takes some 60, and no honest question much more. */
+/** Memory of a thread, in MiB: the Compute Engine takes some 60, and no honest question much more. */
 const LIMITS = { maxOldGenerationSizeMb: 512, stackSizeMb: 4 };
-/** Milliseconds after which a thread that does not start is given up; it takes about 200. */
+/** Milliseconds after which a thread or an engine that does not start is given up; either takes about 200. */
 const START_LIMIT = 60_000;
 
 /** One worker; it ends when an answer takes too long. */
 class Thread {
-  readonly #worker = new Worker(new URL('./computeEngineWorker.js', import.meta.url), {
+  readonly #worker = new Worker(new URL('./judgeWorker.js', import.meta.url), {
     resourceLimits: LIMITS,
     // Some options of this process, `--input-type` for one, would be wrong there.
     execArgv: [],
@@ -112,27 +109,33 @@ class Thread {
     });
   }
 
-  /** @throws InternalError where the thread cannot start */
-  async ask(question: Question, timeLimit: number): Promise<Outcome> {
+  /** @throws InternalError where the thread, or the engine that it asks, cannot start */
+  async ask(question: Question, timeLimit: number): Promise<Judgement> {
     this.#worker.ref();
     if (!this.#started) {
-      const news = await this.#news(START_LIMIT);
-      if (!news || news instanceof Error) {
-        await this.end();
-        throw new InternalError('[MathVerifier] expected the Compute Engine to load, got an error', {
-          cause: news,
-        });
-      }
+      await this.#ready('the thread');
       this.#started = true;
     }
-    const news = this.#news(timeLimit);
+    const first = this.#news(timeLimit);
     this.#worker.postMessage(question);
-    const reply = await news;
+    let reply = await first;
+    if (isReply(reply) && 'loading' in reply) {
+      // The time to load the engine is no question's.
+      await this.#ready('the Compute Engine');
+      reply = await this.#news(timeLimit);
+    }
     this.#worker.unref();
-    if (reply && 'same' in reply) return reply.same ? 'same' : 'different';
+    if (isReply(reply) && 'judgement' in reply) return reply.judgement;
     // The verdict need not wait until the thread is dead.
     void this.end();
     return reply ? 'failed' : 'time limit';
+  }
+
+  async #ready(what: string): Promise<void> {
+    const news = await this.#news(START_LIMIT);
+    if (isReply(news)) return;
+    await this.end();
+    throw new InternalError(`[MathVerifier] expected ${what} to load, got an error`, { cause: news });
   }
 
   /** The next thing that is heard of the thread; undefined for nothing within `limit` milliseconds. */
@@ -150,4 +153,8 @@ class Thread {
     this.ended = true;
     await this.#worker.terminate();
   }
+}
+
+function isReply(news: Reply | Error | undefined): news is Reply {
+  return news !== undefined && !(news instanceof Error);
 }
