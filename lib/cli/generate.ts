@@ -1,8 +1,8 @@
 import { Argument, Command } from 'commander';
 import { type PromptTemplate, promptTemplate, promptTemplates } from '../data/promptTemplates.js';
-import { InvalidArgumentError, invalid } from '../errors.js';
+import { DeviceError, InvalidArgumentError, invalid } from '../errors.js';
 import type { NumericsMode } from '../sanity/config.js';
-import type { FloatDType } from '../tensor/dtype.js';
+import { type FloatDType, floatBits } from '../tensor/dtype.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { exitCodes } from './exitCodes.js';
 import { count, formatDuration, formatNumber, toJson } from './format.js';
@@ -18,7 +18,7 @@ import {
 } from './options.js';
 import { OrderedOutput } from './orderedOutput.js';
 import { ProgressWriter } from './progress.js';
-import { type EncodedPrompt, encodePrompts, type PromptFlags, readPrompts } from './prompts.js';
+import type { EncodedPrompt, PromptFlags } from './prompts.js';
 import type { Response, Scored } from './responses.js';
 
 interface Flags extends PromptFlags {
@@ -111,6 +111,7 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   if (flags.trainingPrecision !== undefined && !flags.score) {
     invalid('generate', 'no --training-precision without --score', flags.trainingPrecision);
   }
+  const { encodePrompts, readPrompts } = await import('./prompts.js');
   const problems = await readPrompts(flags);
   const { loadModelText } = await import('../models/languageModel.js');
   const { loadModel } = await import('../models/loadModel.js');
@@ -165,6 +166,11 @@ async function generate(dir: string, flags: Flags): Promise<void> {
       onText: (index, piece) => flags.json || output.add(index, piece),
       onEnd: (index) => flags.json || output.end(index),
     });
+  } catch (error) {
+    if (error instanceof DeviceError && floatBits(precision)!.exponent < 8) {
+      writer.note(`isopolicy: values may overflow in ${precision}; --precision bf16 has the range of fp32`);
+    }
+    throw error;
   } finally {
     interruption.release();
   }

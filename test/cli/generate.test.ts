@@ -6,11 +6,13 @@ import path from 'node:path';
 import { before, test } from 'node:test';
 import { OrderedOutput } from '../../lib/cli/orderedOutput.js';
 import { loadLanguageModel } from '../../lib/models/languageModel.js';
+import { saveModel } from '../../lib/models/saveModel.js';
 import { numerics } from '../../lib/numerics.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
+import { fill } from '../../lib/tensor/tensor.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { CHARACTERS, EOS, writeCheckpointFolder } from '../support/checkpoint.js';
-import { isopolicy, main, type Outcome, temporaryFolder, withoutAddon } from './command.js';
+import { assertUsageError, isopolicy, main, type Outcome, temporaryFolder, withoutAddon } from './command.js';
 
 const folder = temporaryFolder();
 const model = path.join(folder, 'model');
@@ -33,13 +35,6 @@ function json(...args: string[]) {
   assert.equal(status, 0, stderr);
   assert.match(stdout, /^\{.*\}\n$/);
   return JSON.parse(stdout);
-}
-
-function assertUsageError({ status, stdout, stderr }: Outcome, message: RegExp): void {
-  assert.equal(status, 2, stderr);
-  assert.equal(stdout, '');
-  assert.match(stderr, message);
-  assert.match(stderr.trimEnd(), /^isopolicy: [^\n]+$/, 'one line');
 }
 
 const ids = (text: string) => [...text].map((character) => CHARACTERS.indexOf(character));
@@ -252,15 +247,14 @@ test('what is wrong shows before the weights are read', async () => {
     [['--stop', ''], /--stop to be text, got ""/],
     [['--max-new-tokens', '96'], /prompt 0 and --max-new-tokens 96 within the model's context of 96/],
     [['--prompt', ''], /--prompt to be text, got ""/],
-    [['--max-new-tokens', '5'], /\[safetensors\]/],
   ];
   for (const [args, message] of cases) {
-    const outcome = isopolicy(['generate', weightless, '--prompt', 'a', ...args]);
-    assert.equal(outcome.status, 2, `${args}: ${outcome.stderr}`);
-    assert.equal(outcome.stdout, '');
-    assert.match(outcome.stderr, message);
-    if (!/safetensors/.test(message.source)) assertUsageError(outcome, message);
+    assertUsageError(isopolicy(['generate', weightless, '--prompt', 'a', ...args]), message);
   }
+  const args = ['generate', weightless, '--prompt', 'a', '--max-new-tokens', '5'];
+  const weights = isopolicy(args);
+  assert.equal(weights.status, 2);
+  assert.match(weights.stderr, /^loading .*\nisopolicy: \[safetensors\] .*\n$/);
   assertUsageError(isopolicy(['generate'], withoutAddon), /missing required argument 'dir'/);
   assertUsageError(isopolicy(['generate', path.join(folder, 'none'), '--prompt', 'a']), /config\.json/);
   const untold = path.join(folder, 'untold');
@@ -274,6 +268,25 @@ test('what is wrong shows before the weights are read', async () => {
   const help = isopolicy(['generate', '--help'], withoutAddon);
   assert.equal(help.status, 0);
   for (const line of help.stdout.split('\n')) assert.ok(line.length <= 80, line);
+});
+
+test('what overflows in fp16 says what does not', async () => {
+  const loud = path.join(folder, 'loud');
+  fs.cpSync(model, loud, { recursive: true });
+  using language = await loadLanguageModel(model);
+  for (const { name, master } of language.model.parameters) {
+    if (name.includes('post_attention_layernorm')) fill(master, 1e4);
+  }
+  for (const name of ['model.safetensors', 'config.json']) fs.rmSync(path.join(loud, name));
+  await saveModel(loud, language.model, { dtype: 'bf16' });
+  const args = ['generate', loud, '--prompt', 'a', '--max-new-tokens', '3', '--precision'];
+  const fp16 = isopolicy([...args, 'fp16']);
+  assert.equal(fp16.status, 1);
+  assert.match(
+    fp16.stderr,
+    /values may overflow in fp16; --precision bf16 .*\nisopolicy: ERR_DEVICE: \[sample\]/,
+  );
+  assert.equal(isopolicy([...args, 'bf16']).status, 0);
 });
 
 /** Starts an endless generation and resolves when its first text has come. */
