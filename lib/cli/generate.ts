@@ -18,12 +18,11 @@ import {
 } from './options.js';
 import { OrderedOutput } from './orderedOutput.js';
 import { ProgressWriter } from './progress.js';
-import type { EncodedPrompt, PromptFlags } from './prompts.js';
+import type { ChatFlags, EncodedPrompt, PromptFlags } from './prompts.js';
 import type { Response, Scored } from './responses.js';
 
-interface Flags extends PromptFlags {
+interface Flags extends PromptFlags, ChatFlags {
   readonly chat?: boolean;
-  readonly system?: string;
   readonly template?: string;
   readonly samples?: number;
   readonly maxNewTokens?: number;
@@ -64,6 +63,7 @@ export function generateCommand(): Command {
     .option('--split <name>', 'part of a folder of data, such as train')
     .option('--chat', "write prompts by the model's chat template")
     .option('--system <text>', 'the system message of a chat')
+    .addOption(pathOption('--chat-template <file>', "a Jinja file in place of the model's chat template"))
     .addOption(choiceOption('--template <name>', 'prompt template', [...promptTemplates.keys()], 'plain'))
     .addOption(integerOption('--samples <n>', 'responses to each prompt (default: 1)', 1))
     .addOption(integerOption('--max-new-tokens <n>', 'longest response (default: 256)', 1))
@@ -124,7 +124,7 @@ async function generate(dir: string, flags: Flags): Promise<void> {
 
   const text = await loadModelText(dir);
   const { tokenizer } = text;
-  const prompts = await encodePrompts(text, problems, template, flags.system);
+  const prompts = await encodePrompts(text, problems, template, flags);
   const sampling = {
     seed: flags.seed ?? 1,
     temperature: flags.temperature ?? 1,

@@ -19,6 +19,13 @@ export interface PromptFlags {
   readonly split?: string;
 }
 
+export interface ChatFlags {
+  /** What a chat begins with. */
+  readonly system?: string;
+  /** A file with a template in place of the model's. */
+  readonly chatTemplate?: string;
+}
+
 /** A prompt as the model sees it. */
 export interface EncodedPrompt {
   /** Of the data set, else its place. */
@@ -77,19 +84,20 @@ async function readStdin(): Promise<string> {
 /**
  * Prompts as a template writes them.
  *
- * @param system what a chat begins with
  * @throws InvalidArgumentError where the template does not fit the model or a prompt, or a prompt has no tokens
  */
 export async function encodePrompts(
   { path, tokenizer }: ModelText,
   problems: readonly Problem[],
   template: PromptTemplate,
-  system?: string,
+  { system, chatTemplate }: ChatFlags = {},
 ): Promise<EncodedPrompt[]> {
   checkPromptTokens(template, tokenizer);
-  const chat = template.usesChatTemplate ? await loadChatTemplate(path) : undefined;
-  if (system !== undefined && chat === undefined) {
-    invalid(WHERE, 'no --system without a chat (--chat, --template chat-math)', template.name);
+  const file = chatTemplate === undefined ? {} : { file: chatTemplate };
+  const chat = template.usesChatTemplate ? await loadChatTemplate(path, file) : undefined;
+  for (const [option, value] of Object.entries({ '--system': system, '--chat-template': chatTemplate })) {
+    if (chat !== undefined || value === undefined) continue;
+    invalid(WHERE, `no ${option} without a chat (--chat, --template chat-math)`, template.name);
   }
   return problems.map((problem) => {
     const text = template.render(system === undefined ? problem : withSystem(problem, system), chat);

@@ -182,6 +182,11 @@ test('chats, system messages and stop strings', () => {
   const math = json('--template', 'chat-math', '--prompt', '1', '--max-new-tokens', '3').prompts[0].text;
   assert.match(math, /^<\|user\|>1 .*boxed.*<\|assistant\|>$/);
 
+  const own = path.join(folder, 'own.jinja');
+  fs.writeFileSync(own, '<|user|>{{ messages[0].content }}!');
+  const other = json('--chat', '--chat-template', own, '--prompt', '1', '--max-new-tokens', '3');
+  assert.equal(other.prompts[0].text, '<|user|>1!');
+
   const args = ['--prompt', 'a', '--max-new-tokens', '30', '--seed', '2'];
   const [whole] = json(...args).responses;
   const stop = whole.text.slice(4, 7);
@@ -241,6 +246,7 @@ test('what is wrong shows before the weights are read', async () => {
     [['--template', 'qwen3'], /template for this model .*<\|im_start\|>.*, got "qwen3"/],
     [['--chat', '--template', 'r1'], /--chat, which is --template chat, or another --template, got both/],
     [['--system', 'x'], /no --system without a chat/],
+    [['--chat-template', 'x'], /no --chat-template without a chat/],
     [['--training-precision', 'fp32'], /no --training-precision without --score/],
     [['--prompts', 'x.txt'], /either --prompt or --prompts/],
     [['--split', 'train'], /no --split without --prompts/],
