@@ -174,7 +174,8 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   } finally {
     interruption.release();
   }
-  const interrupted = signal.aborted;
+  // A signal that comes with the last token interrupts nothing.
+  const interrupted = responses.some(({ finishReason }) => finishReason === 'interrupted');
   process.exitCode = interrupted ? exitCodes.interrupted : exitCodes.success;
   writer.note(speed(responses, (performance.now() - started) / 1000, interrupted));
   const scored =
@@ -196,28 +197,23 @@ async function generate(dir: string, flags: Flags): Promise<void> {
       stop,
       interrupted,
       prompts: prompts.map(({ tokens, ...prompt }) => ({ ...prompt, tokens: [...tokens] })),
-      responses: responses.map((response, i) => ({
-        ...response,
-        ...(scored && {
-          rolloutLogprobs: [...scored.rollout[i]!],
-          trainingLogprobs: [...scored.training[i]!],
-        }),
-      })),
+      responses: responses.map((response, i) => ({ ...response, ...logprobsOf(scored, i) })),
       ...(scored && { mismatch: scored.mismatch }),
     };
     process.stdout.write(`${toJson(result)}\n`);
     return;
   }
-  if (flags.logprobs) {
-    for (const [i, response] of responses.entries()) {
-      const title = titles[i] === '' ? '' : `${titles[i]}\n`;
-      process.stdout.write(`\n${title}${tokenTable(tokensOf(response, i, tokenizer, scored))}\n`);
-    }
-  }
-  if (scored) {
-    const engines = `${precision} rollout, ${trainingPrecision} training`;
-    process.stdout.write(`\n${mismatchText(scored.mismatch, engines)}\n`);
-  }
+  const engines = `${precision} rollout, ${trainingPrecision} training`;
+  const after = [
+    ...(flags.logprobs
+      ? responses.map((response, i) => {
+          const table = tokenTable(tokensOf(response, tokenizer, logprobsOf(scored, i)));
+          return titles[i] === '' ? table : `${titles[i]}\n${table}`;
+        })
+      : []),
+    ...(scored ? [mismatchText(scored.mismatch, engines)] : []),
+  ];
+  for (const text of after) process.stdout.write(`\n${text}\n`);
 }
 
 function templateOf({ chat, template }: Flags): PromptTemplate {
@@ -258,16 +254,29 @@ function speed(responses: readonly Response[], seconds: number, interrupted: boo
   return `isopolicy: ${rate}${interrupted ? ', interrupted' : ''}`;
 }
 
+interface ScoredLogprobs {
+  readonly rolloutLogprobs: readonly number[];
+  readonly trainingLogprobs: readonly number[];
+}
+
+function logprobsOf(scored: Scored | undefined, response: number): ScoredLogprobs | undefined {
+  return (
+    scored && {
+      rolloutLogprobs: [...scored.rollout[response]!],
+      trainingLogprobs: [...scored.training[response]!],
+    }
+  );
+}
+
 function tokensOf(
-  response: Response,
-  index: number,
+  { tokens, logprobs }: Response,
   tokenizer: Tokenizer,
-  scored: Scored | undefined,
+  scored: ScoredLogprobs | undefined,
 ): GeneratedToken[] {
-  return response.tokens.map((id, t) => ({
+  return tokens.map((id, t) => ({
     id,
     text: tokenizer.decode([id], { continues: true }),
-    logprob: scored ? scored.rollout[index]![t]! : response.logprobs[t]!,
-    ...(scored && { trainingLogprob: scored.training[index]![t]! }),
+    logprob: (scored?.rolloutLogprobs ?? logprobs)[t]!,
+    ...(scored && { trainingLogprob: scored.trainingLogprobs[t]! }),
   }));
 }
