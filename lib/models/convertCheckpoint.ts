@@ -10,8 +10,8 @@ import {
   openCheckpoint,
   writeCheckpoint,
 } from '../io/checkpointFiles.js';
-import { exists, makeFolder } from '../io/folder.js';
-import { readJsonObject } from '../io/jsonFile.js';
+import { exists, makeWritableFolder } from '../io/folder.js';
+import { readJsonObjectIfThere } from '../io/jsonFile.js';
 import { openRegularFile } from '../io/regularFile.js';
 import { type SafetensorsDtype, safetensorsDtypes, type TensorInfo } from '../io/safetensorsHeader.js';
 import { roundingStats } from '../ops/roundingStats.js';
@@ -104,9 +104,7 @@ export async function convertCheckpoint(
     checkInteger(WHERE, 'maxShardBytes', maxShardBytes, 1, Number.MAX_SAFE_INTEGER);
   }
   await using files = await openCheckpoint(dir);
-  const config = (await exists(join(dir, CONFIG)))
-    ? await readJsonObject('config.json', join(dir, CONFIG))
-    : undefined;
+  const config = await readJsonObjectIfThere('config.json', join(dir, CONFIG));
   if (config) refuseQuantization(config, join(dir, CONFIG));
   checkFloats(files);
   const others = await otherFiles(files);
@@ -201,19 +199,18 @@ async function otherFiles(files: CheckpointFiles): Promise<{ copied: string[]; l
   return { copied: copied.sort(), leftOut: leftOut.sort() };
 }
 
-/** Makes `out` where it is missing and says whether it did. */
+/** Makes `out` where it is missing, and says whether it did. */
 async function checkNewFolder(out: string): Promise<boolean> {
-  if (!(await exists(out))) {
-    await makeFolder(out);
-    return true;
-  }
-  const entries = await readdir(out).catch((error: NodeJS.ErrnoException) =>
-    invalid(WHERE, `a folder that is new or empty (${error.code})`, out),
-  );
-  const taken = entries.filter((name) => !name.startsWith('.'));
-  if (taken.length > 0)
-    invalid(WHERE, `${out} to be new or empty`, `a folder with ${listNames(taken.sort())}`);
-  return false;
+  const isNew = !(await exists(out));
+  const entries = isNew
+    ? []
+    : await readdir(out).catch((error: NodeJS.ErrnoException) =>
+        invalid(WHERE, `a folder that is new or empty (${error.code})`, out),
+      );
+  const taken = entries.filter((name) => !name.startsWith('.')).sort();
+  if (taken.length > 0) invalid(WHERE, `${out} to be new or empty`, `a folder with ${listNames(taken)}`);
+  await makeWritableFolder(WHERE, 'out', out);
+  return isNew;
 }
 
 function indexLast(a: string, b: string): number {

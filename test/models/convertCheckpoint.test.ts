@@ -254,6 +254,10 @@ describe('convertCheckpoint', () => {
       convertCheckpoint(out, join(out, 'config.json'), options),
       /new or empty \(ENOTDIR\)/,
     );
+    await assert.rejects(
+      convertCheckpoint(out, join(out, 'config.json', 'x'), options),
+      /out to be a folder, not \(in\) a file \(ENOTDIR\)/,
+    );
     assert.deepEqual(await readdir(out), before);
   });
 
