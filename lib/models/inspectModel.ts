@@ -12,7 +12,7 @@ import { loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
 import { type HuggingFaceConfig, parseHuggingFaceConfig } from './huggingFaceConfig.js';
 import { EMBEDDING, HEAD, publishedTensors } from './huggingFaceTensors.js';
 import { checkVocabulary } from './languageModel.js';
-import { checkModelTensors, DERIVED } from './loadModel.js';
+import { checkTensors, DERIVED } from './loadModel.js';
 
 /** Numbers that are not told are null, throughout. */
 export interface ModelInfo {
@@ -217,7 +217,12 @@ async function inspectWeights(
   const opened = await attemptAsync(problems, () => openCheckpoint(dir));
   if (opened === undefined) return { stored: undefined, weights: { ...weights, dtypes: {} } };
   await using checkpoint = opened;
-  if (config) await attemptAsync(problems, () => checkModelTensors(checkpoint, config));
+  if (config) {
+    const { decoder } = config;
+    await attemptAsync(problems, () =>
+      checkTensors(checkpoint, publishedTensors(decoder), decoder.tieWordEmbeddings),
+    );
+  }
   const stored = [...checkpoint.tensors].map(([name, { shape, dtype }]) => ({ name, shape, dtype }));
   const dtypes: Record<string, number> = {};
   for (const { dtype, shape } of stored) dtypes[dtype] = (dtypes[dtype] ?? 0) + elements(shape);

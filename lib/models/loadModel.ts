@@ -61,7 +61,7 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
   );
   await using files = await openCheckpoint(dir);
   const tensors = publishedTensors(config.decoder);
-  checkModelTensors(files, config);
+  checkTensors(files, tensors, config.decoder.tieWordEmbeddings);
   if (config.decoder.tieWordEmbeddings && files.tensors.has(HEAD)) await checkTiedHead(files);
   const model = new Decoder({ ...config.decoder, maxPositionEmbeddings: maxLength }, { seed: null });
   try {
@@ -74,17 +74,12 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
   }
 }
 
-/**
- * Checks what the headers of a checkpoint tell: it has the tensors that a config asks for. Reads none of them.
- *
- * @throws InvalidArgumentError that lists what is wrong
- */
-export function checkModelTensors(files: CheckpointFiles, { decoder }: HuggingFaceConfig): void {
-  checkTensors(files, publishedTensors(decoder), decoder.tieWordEmbeddings);
-}
-
 /** Everything that headers tell. */
-function checkTensors(files: CheckpointFiles, expected: readonly PublishedTensor[], tied: boolean): void {
+export function checkTensors(
+  files: CheckpointFiles,
+  expected: readonly PublishedTensor[],
+  tied: boolean,
+): void {
   const errors: unknown[] = [];
   const check = (what: string, problems: readonly string[], found = '') => {
     if (problems.length > 0) attempt(errors, () => invalid('loadModel', what, found + listNames(problems)));
