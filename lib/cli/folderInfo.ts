@@ -1,4 +1,4 @@
-/** What a path holds, for `isopolicy info`: a model, an adapter, a run or a data set. */
+/** What a path holds, for `isopolicy info`: a model, an adapter, a run, a file of tensors or a data set. */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openDataset } from '../data/dataset.js';
@@ -43,10 +43,22 @@ export interface DataInfo {
   readonly first: Readonly<Record<string, unknown>> | null;
 }
 
+export interface TensorsInfo {
+  readonly path: string;
+  readonly bytes: number;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly tensors: readonly {
+    readonly name: string;
+    readonly dtype: string;
+    readonly shape: readonly number[];
+  }[];
+}
+
 export type FolderInfo =
   | ({ readonly kind: 'model' } & ModelInfo)
   | ({ readonly kind: 'adapter' } & AdapterInfo)
   | ({ readonly kind: 'run' } & RunInfo)
+  | ({ readonly kind: 'tensors' } & TensorsInfo)
   | ({ readonly kind: 'data' } & DataInfo);
 
 /** So many are counted in a moment. */
@@ -61,7 +73,11 @@ export async function inspectPath(path: string): Promise<FolderInfo> {
   const entry = await stat(path).catch((error: NodeJS.ErrnoException) =>
     invalid('info', `a file or folder (${error.code})`, path),
   );
-  if (!entry.isDirectory()) return { kind: 'data', ...(await inspectData(path)) };
+  if (!entry.isDirectory()) {
+    return path.endsWith('.safetensors')
+      ? { kind: 'tensors', ...(await inspectTensors(path)) }
+      : { kind: 'data', ...(await inspectData(path)) };
+  }
   const has = (name: string) => exists(join(path, name));
   const weights = (await has(WHOLE)) || (await has(INDEX));
   if (!weights && (await has('adapter_config.json'))) {
@@ -111,6 +127,16 @@ async function inspectRun(path: string): Promise<RunInfo> {
     version: typeof version === 'string' ? version : null,
     finished: await exists(join(path, 'summary.json')),
     checkpoint: checkpoint?.step ?? null,
+  };
+}
+
+async function inspectTensors(path: string): Promise<TensorsInfo> {
+  await using file = await openSafetensors(path);
+  return {
+    path,
+    bytes: (await stat(path)).size,
+    metadata: Object.fromEntries(file.metadata),
+    tensors: [...file.tensors].map(([name, { dtype, shape }]) => ({ name, dtype, shape })),
   };
 }
 

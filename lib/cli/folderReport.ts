@@ -1,8 +1,8 @@
 /** What `isopolicy info` prints of a path, in lines of a name and a value. */
 import type { ModelInfo, StoredWeights } from '../models/inspectModel.js';
-import type { AdapterInfo, DataInfo, FolderInfo, RunInfo } from './folderInfo.js';
+import type { AdapterInfo, DataInfo, FolderInfo, RunInfo, TensorsInfo } from './folderInfo.js';
 import { MOST_ROWS } from './folderInfo.js';
-import { count, formatBytes, formatNumber, PAGE_WIDTH, quoted, toJson, wrap } from './format.js';
+import { count, formatBytes, formatNumber, formatTable, PAGE_WIDTH, quoted, toJson, wrap } from './format.js';
 
 const NAME_WIDTH = 15;
 
@@ -17,6 +17,8 @@ export function folderReport(info: FolderInfo): string {
       return lines(adapterFacts(info));
     case 'run':
       return lines(runFacts(info));
+    case 'tensors':
+      return tensorsReport(info);
     case 'data':
       return lines(dataFacts(info));
   }
@@ -183,6 +185,24 @@ function runFacts({ path, command, version, finished, checkpoint }: RunInfo): Fa
     ['checkpoint', checkpoint === null ? 'none' : `after ${count(checkpoint, 'step')}`],
     ['figures', `isopolicy report ${quoted(path)}`],
   ];
+}
+
+function tensorsReport({ path, bytes, metadata, tensors }: TensorsInfo): string {
+  const values = tensors.reduce(
+    (sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1),
+    0,
+  );
+  const facts = lines([
+    ['tensors', path],
+    ['size', `${count(tensors.length, 'tensor')}, ${grouped(values)} values, ${formatBytes(bytes)}`],
+    ...Object.entries(metadata).map(([key, text]): Fact => ['metadata', `${key}: ${shortened(text)}`]),
+  ]);
+  if (tensors.length === 0) return facts;
+  const table = formatTable(
+    [{ heading: 'dtype' }, { heading: 'shape' }, { heading: 'tensor' }],
+    tensors.map(({ name, dtype, shape }) => [dtype, `[${shape.join(', ')}]`, name]),
+  );
+  return `${facts}\n\n${table}`;
 }
 
 function dataFacts({ path, files, bytes, columns, rows, first }: DataInfo): Fact[] {

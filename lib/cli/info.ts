@@ -23,9 +23,10 @@ export function infoCommand(): Command {
     .summary('tell the version, the machine and the numeric choices, or what a folder holds')
     .description(
       'Tell the version, the machine, how the addon was built, and the numeric choices of the engines. With a path: what ' +
-        'a model, an adapter, a run or a data set is, and what keeps a model from being loaded. Weights are not read.',
+        'a model, an adapter, a run, a file of tensors or a data set is, and what keeps a model from being loaded. Weights are ' +
+        'not read.',
     )
-    .addArgument(new Argument('[path]', 'the folder of a model, an adapter or a run, or a data set'))
+    .addArgument(new Argument('[path]', 'a folder (model, adapter, run), a .safetensors file, or a data set'))
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',

@@ -72,7 +72,7 @@ test('what keeps a model from being loaded is listed', () => {
   assert.doesNotMatch(stdout, /can load it\n/);
 });
 
-test('an adapter, a run and a data set', async () => {
+test('an adapter, a file of tensors, a run and a data set', async () => {
   const adapter = path.join(folder, 'adapter');
   mkdirSync(adapter);
   writeFileSync(
@@ -93,6 +93,16 @@ test('an adapter, a run and a data set', async () => {
     ['type', 'of model', 'rank', 'targets', 'parameters', 'weights'].map((name) => facts.get(name)),
     ['LORA', 'some/model', '8, alpha 16', 'q_proj, v_proj', '6', 'F32, 24 B'],
   );
+
+  const file = path.join(adapter, 'adapter_model.safetensors');
+  const { stdout } = isopolicy(['info', file]);
+  assert.match(
+    stdout,
+    /\nsize +1 tensor, 6 values, \d+ B\n\ndtype {2}shape {3}tensor\n.*\nF32 {4}\[2, 3\] {2}a\n$/,
+  );
+  assert.deepEqual(JSON.parse(isopolicy(['info', file, '--json']).stdout).tensors, [
+    { name: 'a', dtype: 'F32', shape: [2, 3] },
+  ]);
 
   const run = path.join(folder, 'run');
   await RunDirectory.create(run, { command: 'sanity', version: '0.3.0', config: {} });
