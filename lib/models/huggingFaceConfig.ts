@@ -36,6 +36,9 @@ const fixedBias: Partial<Record<ModelType, boolean>> = { qwen2: true, mixtral: f
 /** What Hugging Face calls our dtypes. */
 const dtypeNames = { fp32: 'float32', fp16: 'float16', bf16: 'bfloat16' } as const;
 
+/** Layers are listed one by one: a number that no model has would take all memory. */
+const MOST_LAYERS = 65536;
+
 type JsonObject = Readonly<Record<string, unknown>>;
 
 /** A checked config.json. */
@@ -58,12 +61,12 @@ export interface HuggingFaceConfig {
 export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'): HuggingFaceConfig {
   const modelType = readModelType(source, where);
   const errors: unknown[] = [];
-  const integer = (name: string, fallback?: number) =>
-    attempt(errors, () => checkInteger(where, name, source[name] ?? fallback, 1));
+  const integer = (name: string, fallback?: number, max?: number) =>
+    attempt(errors, () => checkInteger(where, name, source[name] ?? fallback, 1, max));
   const boolean = (name: string) => attempt(errors, () => checkBoolean(where, name, source[name] ?? false));
 
   const hiddenSize = integer('hidden_size');
-  const numLayers = integer('num_hidden_layers');
+  const numLayers = integer('num_hidden_layers', undefined, MOST_LAYERS);
   const numHeads = integer('num_attention_heads');
   /** A field that follows from others where it is missing; where these are bad, they are told already. */
   const derived = (name: string, fallback: number | undefined) =>
@@ -95,7 +98,7 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
     attentionOutBias: modelType === 'qwen2' ? false : biased,
     mlpBias: modelType === 'llama' ? boolean('mlp_bias') : false,
     qkNorm: withHeadNorms.includes(modelType),
-    ...(mixtral && readMixtral(source, where, errors)),
+    ...(mixtral && readMixtral(source, where, errors, numLayers)),
     ...(modelType === 'qwen3_moe' && readQwen3Moe(source, where, errors, numLayers)),
   };
   attempt(errors, () => checkChoice(where, 'hidden_act', source.hidden_act ?? 'silu', ['silu', 'swish']));
@@ -228,7 +231,8 @@ function refuseSlidingWindow(source: JsonObject, where: string, modelType: Model
   }
 }
 
-function refuseQuantization({ quantization_config: quantization }: JsonObject, where: string): void {
+/** @throws InvalidArgumentError where a config.json says that its weights are quantised */
+export function refuseQuantization({ quantization_config: quantization }: JsonObject, where: string): void {
   if (quantization === undefined || quantization === null) return;
   const method = isObject(quantization) ? quantization.quant_method : quantization;
   invalid(where, 'weights that are not quantised, without quantization_config', method ?? quantization);
@@ -287,8 +291,7 @@ export function composeHuggingFaceConfig(
       (field) => !isDeepStrictEqual(described[field], decoder[field]),
     );
     if (other) invalid(where, `config with the model's ${other} = ${decoder[other]}`, described[other]);
-    const key = source.dtype === undefined ? 'torch_dtype' : 'dtype';
-    return { ...source, [key]: dtypeNames[dtype] };
+    return withDtype(source, dtype);
   }
   const { attentionBias, mlpBias, ropeScaling } = decoder;
   const modelType = modelTypeOf(where, decoder);
@@ -315,6 +318,19 @@ export function composeHuggingFaceConfig(
     ...(modelType === 'qwen3_moe' && composeQwen3Moe(decoder)),
     torch_dtype: dtypeNames[dtype],
   };
+}
+
+/** A config.json, of any architecture, whose weights are stored in `dtype`. */
+export function withDtype(source: JsonObject, dtype: NativeFloatDType): Record<string, unknown> {
+  const name = dtypeNames[dtype];
+  const changed = Object.entries(source).map(([key, value]) => {
+    if (key === 'dtype' || key === 'torch_dtype') return [key, name];
+    // The parts of a model of several have configs of their own, most often without a dtype.
+    const inner = key.endsWith('_config') && isObject(value) && ('dtype' in value || 'torch_dtype' in value);
+    return [key, inner ? withDtype(value, dtype) : value];
+  });
+  const known = 'dtype' in source || 'torch_dtype' in source;
+  return Object.fromEntries(known ? changed : [...changed, ['torch_dtype', name]]);
 }
 
 function composeScaling(scaling: RopeScaling): JsonObject {

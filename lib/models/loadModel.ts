@@ -2,9 +2,7 @@ import { join } from 'node:path';
 import { attempt, checkInteger, invalid, throwTogether } from '../errors.js';
 import { type CheckpointFiles, listNames, openCheckpoint } from '../io/checkpointFiles.js';
 import { readJsonObject } from '../io/jsonFile.js';
-import type { TensorInfo } from '../io/safetensorsHeader.js';
 import { gradientStats } from '../ops/gradStats.js';
-import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
 import { cast, type Tensor, tensorFromBits } from '../tensor/tensor.js';
 import { Decoder } from './decoder.js';
 import { type HuggingFaceConfig, parseHuggingFaceConfig } from './huggingFaceConfig.js';
@@ -15,11 +13,11 @@ import {
   masterRows,
   type PublishedTensor,
   publishedTensors,
-  storedDtypes,
+  storedDtypeOf,
 } from './huggingFaceTensors.js';
 
 /** Buffers that old versions of transformers stored beside the weights; they follow from the config. */
-const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
+export const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
 
 /** A model as it was found in a folder. */
 export interface LoadedModel {
@@ -78,7 +76,11 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
 }
 
 /** Everything that headers tell. */
-function checkTensors(files: CheckpointFiles, expected: readonly PublishedTensor[], tied: boolean): void {
+export function checkTensors(
+  files: CheckpointFiles,
+  expected: readonly PublishedTensor[],
+  tied: boolean,
+): void {
   const errors: unknown[] = [];
   const check = (what: string, problems: readonly string[], found = '') => {
     if (problems.length > 0) attempt(errors, () => invalid('loadModel', what, found + listNames(problems)));
@@ -97,15 +99,11 @@ function checkTensors(files: CheckpointFiles, expected: readonly PublishedTensor
     if (!info) continue;
     const [wanted, found] = [shape, info.shape].map((dims) => `[${dims.join(', ')}]`);
     if (found !== wanted) misshapen.push(`${name} of ${found} in place of ${wanted}`);
-    if (storedDtype(info) === undefined) mistyped.push(`${name} in ${info.dtype}`);
+    if (storedDtypeOf(info.dtype) === undefined) mistyped.push(`${name} in ${info.dtype}`);
   }
   check('tensors of the shapes that the config asks for', misshapen);
   check('tensors in F32, F16 or BF16', mistyped);
   throwTogether('loadModel', errors);
-}
-
-function storedDtype({ dtype }: TensorInfo): NativeFloatDType | undefined {
-  return floatDtypes.find((candidate) => storedDtypes[candidate] === dtype);
 }
 
 /** A head beside the embedding that it is said to be has to be the embedding: tools differ in which of two they take. */
@@ -128,7 +126,7 @@ async function readInto(
   files: CheckpointFiles,
 ): Promise<void> {
   const info = files.tensors.get(name)!;
-  const dtype = storedDtype(info)!;
+  const dtype = storedDtypeOf(info.dtype)!;
   const rowBytes = info.bytes / rows;
   const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
   for (let begin = 0; begin < rows; begin += step) {

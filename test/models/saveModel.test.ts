@@ -61,11 +61,22 @@ describe('saveModel', () => {
       vocabSize: 9001,
       hiddenSize: 1024,
       intermediateSize: 5000,
-      numLayers: 1,
       numHeads: 8,
       numKvHeads: 1,
     };
-    using model = new Decoder({ ...wide, maxPositionEmbeddings: 8, tieWordEmbeddings: true }, { seed: 3 });
+    // The gate of an expert of the second layer is several pieces, too, of rows within those of all experts.
+    const experts = { numLayers: 2, numExperts: 2, numExpertsPerToken: 1, moeIntermediateSize: 4200 };
+    using model = new Decoder(
+      {
+        ...wide,
+        ...experts,
+        denseLayers: [0],
+        qkNorm: true,
+        maxPositionEmbeddings: 8,
+        tieWordEmbeddings: true,
+      },
+      { seed: 3 },
+    );
     await saveModel(dir, model, { dtype: 'fp32' });
     assert.deepEqual((await readdir(dir)).sort(), ['config.json', 'model.safetensors']);
     const { model: again } = await loadModel(dir);
