@@ -73,7 +73,7 @@ export class RolloutEngine implements Disposable {
   readonly maxBatch: number;
   readonly maxLength: number;
   /** What routes are made of; null for a dense model. */
-  readonly routes: RoutesShape | null;
+  readonly routesShape: RoutesShape | null;
   readonly #model: Decoder;
   readonly #maxPrefillTokens: number;
   readonly #pages: number;
@@ -91,7 +91,7 @@ export class RolloutEngine implements Disposable {
     const where = 'RolloutEngine';
     const { config } = model;
     this.#model = model;
-    this.routes = routesShape(config);
+    this.routesShape = routesShape(config);
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('rollout');
     this.layerNumerics = options.layerNumerics ?? new Map();
@@ -160,7 +160,7 @@ export class RolloutEngine implements Disposable {
    */
   async generate(requests: readonly GenerationRequest[], options: SamplingOptions): Promise<Completion[]> {
     const sampling = resolveSampling('generate', options, this.#model.config.vocabSize);
-    if (sampling.recordRoutes) expectMixture('generate', 'recordRoutes', this.routes);
+    if (sampling.recordRoutes) expectMixture('generate', 'recordRoutes', this.routesShape);
     for (const [i, request] of requests.entries()) this.#checkRequest(request, i, sampling);
     return this.#turns.take(() => this.#generate(requests, sampling));
   }
@@ -220,7 +220,7 @@ export class RolloutEngine implements Disposable {
       cache: this.#cache,
       decodeStep: this.#decodeStep,
       maxPrefillTokens: this.#maxPrefillTokens,
-      routes: sampling.recordRoutes ? this.routes : null,
+      routes: sampling.recordRoutes ? this.routesShape : null,
       prefill: (rows, lastRows, keys) => this.#step(rows, lastRows, keys, sampling),
     }).run();
   }
@@ -289,7 +289,7 @@ export class RolloutEngine implements Disposable {
   #step(rows: RolloutRows, lastRows: Tensor | null, keys: Tensor, sampling: ResolvedSampling): Draws {
     const { seed, temperature, topK, topP } = sampling;
     const chunk = this.numerics.logSoftmaxChunk;
-    const recorder = sampling.recordRoutes ? new RoutesRecorder(this.routes!, rows.ids.size) : undefined;
+    const recorder = sampling.recordRoutes ? new RoutesRecorder(this.routesShape!, rows.ids.size) : undefined;
     const { ids, logprobs } = sample(this.#logits(rows, lastRows, recorder), keys, {
       seed,
       temperature,

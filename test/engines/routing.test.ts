@@ -286,7 +286,7 @@ describe('routes that do not fit', () => {
     using model = oddModel();
     using rollout = new RolloutEngine(model, { precision: 'bf16', maxBatch: 2 });
     using dense = new TrainingEngine(model, { precision: 'bf16', schedule });
-    assert.deepEqual([rollout.routes, dense.routes], [null, null]);
+    assert.deepEqual([rollout.routesShape, dense.routesShape], [null, null]);
     const asked = /\[score\] expected recordRoutes for a mixture of experts alone, got "a dense model"/;
     await assert.rejects(dense.score(sequences, { recordRoutes: true }), asked);
     await assert.rejects(dense.score(sequences, { replay: [] }), /\[score\] expected replay for a mixture/);
