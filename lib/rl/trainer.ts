@@ -40,8 +40,8 @@ export const routerReplays = ['none', 'training', 'rollout'] as const;
 
 /**
  * Which experts the training engine uses. `none`: each pass those that its own routers choose. `training`: the updates of
- * a step those of its first pass, which gives log pi_old ("R2", the routing replay of arXiv 2507.18071). `rollout`: all passes of a step those that the rollout
- * engine used while it sampled ("R3", rollout routing replay, arXiv 2510.11370).
+ * a step those of its first pass, which gives log pi_old ("R2", the routing replay of arXiv 2507.18071). `rollout`: all
+ * passes of a step those that the rollout engine used while it sampled ("R3", rollout routing replay, arXiv 2510.11370).
  */
 export type RouterReplay = (typeof routerReplays)[number];
 
