@@ -50,7 +50,12 @@ export {
   type MismatchMetrics,
   mismatchMetrics,
 } from './mismatch/metrics.js';
-export { loadAdapter, type SaveAdapterOptions, saveAdapter } from './models/adapterFiles.js';
+export {
+  loadAdapter,
+  loadAdapterWeights,
+  type SaveAdapterOptions,
+  saveAdapter,
+} from './models/adapterFiles.js';
 export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './models/config.js';
 export { Decoder } from './models/decoder.js';
 export {
