@@ -57,7 +57,15 @@ export {
   saveAdapter,
 } from './models/adapterFiles.js';
 export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './models/config.js';
+export {
+  type Conversion,
+  type ConvertedTensor,
+  type ConvertOptions,
+  convertCheckpoint,
+  type OverflowChoice,
+} from './models/convertCheckpoint.js';
 export { Decoder } from './models/decoder.js';
+export { inspectModel, type ModelInfo } from './models/inspectModel.js';
 export {
   type LanguageModel,
   loadLanguageModel,
@@ -109,6 +117,7 @@ export { PackedWeight } from './ops/packWeight.js';
 export { columnSum, reduce } from './ops/reduce.js';
 export { addRmsNorm, addRmsNormBackward, rmsNorm, rmsNormBackward } from './ops/rmsNorm.js';
 export { rope, ropeBackward, ropeTable } from './ops/rope.js';
+export { type RoundingStats, roundingStats } from './ops/roundingStats.js';
 export { route, routerLoad, routerWeights, routerWeightsBackward } from './ops/route.js';
 export { type SampleOptions, sample } from './ops/sample.js';
 export { swiglu, swigluBackward } from './ops/swiglu.js';

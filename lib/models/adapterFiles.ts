@@ -9,7 +9,7 @@ import { type LoraAdapter, type LoraConfig, resolveLoraConfig } from '../nn/lora
 import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
 import type { Decoder } from './decoder.js';
 import { type PublishedTensor, storedDtypes } from './huggingFaceTensors.js';
-import { checkTensors, readInto } from './loadModel.js';
+import { expectTensors, readInto } from './loadModel.js';
 import { addLora, modelTargets, removeLora } from './lora.js';
 import { composePeftConfig, parsePeftConfig } from './peftConfig.js';
 import { pieces } from './saveModel.js';
@@ -79,7 +79,7 @@ async function openAdapter(where: string, dir: string): Promise<StoredAdapter> {
 
 async function readAdapter(where: string, file: SafetensorsFile, adapter: LoraAdapter): Promise<void> {
   const tensors = storedTensors(adapter);
-  checkTensors(where, file, tensors);
+  expectTensors(where, file, tensors);
   for (const [i, tensor] of tensors.entries()) {
     await readInto(where, adapter.parameters[i]!.master, tensor, file);
   }

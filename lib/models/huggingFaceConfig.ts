@@ -204,7 +204,8 @@ function refuseSlidingWindow(source: JsonObject, where: string, modelType: Model
   }
 }
 
-function refuseQuantization({ quantization_config: quantization }: JsonObject, where: string): void {
+/** @throws InvalidArgumentError where a config.json says that its weights are quantised */
+export function refuseQuantization({ quantization_config: quantization }: JsonObject, where: string): void {
   if (quantization === undefined || quantization === null) return;
   const method = isObject(quantization) ? quantization.quant_method : quantization;
   invalid(where, 'weights that are not quantised, without quantization_config', method ?? quantization);
@@ -242,8 +243,7 @@ export function composeHuggingFaceConfig(
       (field) => !isDeepStrictEqual(described[field], decoder[field]),
     );
     if (other) invalid(where, `config with the model's ${other} = ${decoder[other]}`, described[other]);
-    const key = source.dtype === undefined ? 'torch_dtype' : 'dtype';
-    return { ...source, [key]: dtypeNames[dtype] };
+    return withDtype(source, dtype);
   }
   const { attentionBias, attentionOutBias, mlpBias, qkNorm, ropeScaling } = decoder;
   const biasesOfQwen2 = attentionBias && !attentionOutBias && !mlpBias;
@@ -276,6 +276,19 @@ export function composeHuggingFaceConfig(
     ...(modelType === 'llama' ? { mlp_bias: mlpBias } : { use_sliding_window: false }),
     torch_dtype: dtypeNames[dtype],
   };
+}
+
+/** A config.json, of any architecture, whose weights are stored in `dtype`. */
+export function withDtype(source: JsonObject, dtype: NativeFloatDType): Record<string, unknown> {
+  const name = dtypeNames[dtype];
+  const changed = Object.entries(source).map(([key, value]) => {
+    if (key === 'dtype' || key === 'torch_dtype') return [key, name];
+    // The parts of a model of several have configs of their own, most often without a dtype.
+    const inner = key.endsWith('_config') && isObject(value) && ('dtype' in value || 'torch_dtype' in value);
+    return [key, inner ? withDtype(value, dtype) : value];
+  });
+  const known = 'dtype' in source || 'torch_dtype' in source;
+  return Object.fromEntries(known ? changed : [...changed, ['torch_dtype', name]]);
 }
 
 function composeScaling(scaling: RopeScaling): JsonObject {
