@@ -50,6 +50,7 @@ export {
   type MismatchMetrics,
   mismatchMetrics,
 } from './mismatch/metrics.js';
+export { routingFlips } from './mismatch/routing.js';
 export {
   loadAdapter,
   loadAdapterWeights,
@@ -74,6 +75,7 @@ export {
 } from './models/languageModel.js';
 export { type LoadedModel, type LoadOptions, loadModel, readHuggingFaceConfig } from './models/loadModel.js';
 export { addLora, mergeLora, removeLora } from './models/lora.js';
+export { type Routes, type RoutesShape, routesShape } from './models/routes.js';
 export { type SaveOptions, saveModel } from './models/saveModel.js';
 export type { Scores, TokenSequence } from './models/sequences.js';
 export type { Forward } from './nn/forward.js';
@@ -157,6 +159,9 @@ export { type PresetName, presetNames, presets } from './rl/presets.js';
 export { createProblemSet, type ProblemSet, type ProblemSetOptions } from './rl/problemSet.js';
 export { effectiveSampleSize } from './rl/ratios.js';
 export {
+  type RouterReplay,
+  type RoutingMetrics,
+  routerReplays,
   type StepLogprobs,
   Trainer,
   type TrainerOptions,
@@ -232,7 +237,12 @@ export { TextStream, type TextStreamOptions } from './text/textStream.js';
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
 export { AdamW, type AdamWOptions } from './training/adamW.js';
 export { loadCheckpoint, loadWeights, saveCheckpoint, saveWeights } from './training/checkpoint.js';
-export { type StepResult, TrainingEngine, type TrainingOptions } from './training/engine.js';
+export {
+  type RoutedScores,
+  type StepResult,
+  TrainingEngine,
+  type TrainingOptions,
+} from './training/engine.js';
 export {
   createLossScaler,
   DeepSpeedLossScaler,
@@ -240,4 +250,5 @@ export {
   StaticLossScaler,
   TorchLossScaler,
 } from './training/lossScaler.js';
+export type { RoutingOptions, RoutingRecord } from './training/routing.js';
 export { createSchedule, type ScheduleSpec } from './training/schedule.js';

@@ -18,6 +18,8 @@ export interface Numerics {
   readonly ropeTable16: number;
   readonly ropeRoundings: 1 | 3;
   readonly swigluRoundings: 1 | 2;
+  /** Of mixtures of experts alone. */
+  readonly combineRoundings: 1 | 3;
   readonly loraScaleFirst: number;
   readonly attentionChunk: number;
   readonly attentionTile: number;
@@ -69,6 +71,7 @@ const enumerated: Partial<Record<KnobName, readonly number[]>> = {
   ropeTable16: [0, 1],
   ropeRoundings: [1, 3],
   swigluRoundings: [1, 2],
+  combineRoundings: [1, 3],
   loraScaleFirst: [0, 1],
   logits16: [0, 1],
   weightsSnapshot: [0, 1],

@@ -204,7 +204,8 @@ export function linearLogprob(
 
 /**
  * The experts of each token and their weights. With `ids` these are given, as another pass chose them, and stay the
- * caller's. The gradient reaches the logits through the weights; the choice has none.
+ * caller's. The gradient reaches the logits through the weights; the choice has none. Where a pass has overflowed the
+ * weights are NaN as all that comes of it is.
  */
 export function route(
   tape: Tape | null,
@@ -212,8 +213,8 @@ export function route(
   { k, normalize, ids: given }: { k: number; normalize: boolean; ids?: Tensor | undefined },
 ): { ids: Tensor; weights: Tensor } {
   const { ids, weights } = given
-    ? { ids: given, weights: routerWeights(logits, given, normalize) }
-    : routeOp(logits, k, normalize);
+    ? { ids: given, weights: routerWeights(logits, given, normalize, false) }
+    : routeOp(logits, k, normalize, false);
   tape?.record('route', { logits, ids, normalize }, given ? [weights] : [weights, ids]);
   return { ids, weights };
 }

@@ -1,19 +1,25 @@
-import { embedding } from '../autograd/functions.js';
+import { embedding, gatherRows } from '../autograd/functions.js';
 import { type Initialization, Parameter } from '../autograd/parameter.js';
 import { checkInteger } from '../errors.js';
 import { DecoderLayer } from '../nn/decoderLayer.js';
 import type { Forward } from '../nn/forward.js';
 import { HeadNorm } from '../nn/headNorm.js';
 import type { LoraAdapter } from '../nn/lora.js';
+import { MoeMlp } from '../nn/moeMlp.js';
 import { type Residual, RmsNorm } from '../nn/rmsNorm.js';
 import { SelfAttention } from '../nn/selfAttention.js';
 import { SwigluMlp } from '../nn/swigluMlp.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './config.js';
+import {
+  type DecoderConfig,
+  isMixtureLayer,
+  type ResolvedDecoderConfig,
+  resolveDecoderConfig,
+} from './config.js';
 
 /**
- * A decoder as Llama, Qwen2 and Qwen3 have it: embedding, pre-norm blocks of grouped-query attention and SwiGLU, a
- * last norm and a head (its own matrix, or the embedding).
+ * A decoder as Llama, Qwen2, Qwen3, Qwen3-MoE and Mixtral have it: embedding, pre-norm blocks of grouped-query attention
+ * and SwiGLU, dense or a mixture of experts, a last norm and a head (its own matrix, or the embedding).
  *
  * Weights begin as normal values, a pure function of the seed: std 1 / sqrt(fan-in), the two matrices that write
  * to the residual stream divided by sqrt(2 numLayers) more (GPT-2's rule), embedding and head 0.5 of unit scale.
@@ -46,13 +52,37 @@ export class Decoder implements Disposable {
       return parameter;
     };
     const normal = (std: number): Initialization => ({ kind: 'normal', std });
+    const weights = (name: string, shape: readonly number[], gain = 1) =>
+      make(name, shape, normal(gain / Math.sqrt(shape.at(-1)!)));
     const weight = (name: string, rows: number, columns: number, gain = 1) =>
-      make(name, [rows, columns], normal(gain / Math.sqrt(columns)));
+      weights(name, [rows, columns], gain);
     const bias = (has: boolean, name: string, size: number) =>
       has ? make(name, [size], { kind: 'constant', value: 0 }) : null;
     const ones = (name: string, size: number) => make(name, [size], { kind: 'constant', value: 1 });
     const norm = (name: string) => new RmsNorm(ones(name, hiddenSize), resolved.rmsNormEps);
     const residualGain = 1 / Math.sqrt(2 * numLayers);
+
+    const dense = (mlp: string, layer: number) =>
+      new SwigluMlp(
+        weight(`${mlp}.gate_up_proj.weight`, 2 * intermediateSize, hiddenSize),
+        weight(`${mlp}.down_proj.weight`, hiddenSize, intermediateSize, residualGain),
+        layer,
+        bias(resolved.mlpBias, `${mlp}.gate_up_proj.bias`, 2 * intermediateSize),
+        bias(resolved.mlpBias, `${mlp}.down_proj.bias`, hiddenSize),
+      );
+    const { numExperts, numExpertsPerToken, moeIntermediateSize, normalizeRouterWeights } = resolved;
+    const mixture = (mlp: string, layer: number) =>
+      new MoeMlp(
+        { expertsPerToken: numExpertsPerToken, normalize: normalizeRouterWeights },
+        weight(`${mlp}.gate.weight`, numExperts, hiddenSize),
+        weights(`${mlp}.experts.gate_up_proj.weight`, [numExperts, 2 * moeIntermediateSize, hiddenSize]),
+        weights(
+          `${mlp}.experts.down_proj.weight`,
+          [numExperts, hiddenSize, moeIntermediateSize],
+          residualGain,
+        ),
+        layer,
+      );
 
     this.embedding = make('model.embed_tokens.weight', [vocabSize, hiddenSize], normal(0.5));
     this.layers = Array.from({ length: numLayers }, (_, layer) => {
@@ -78,13 +108,7 @@ export class Decoder implements Disposable {
           bias(resolved.attentionOutBias, `${attention}.o_proj.bias`, hiddenSize),
         ),
         norm(`model.layers.${layer}.post_attention_layernorm.weight`),
-        new SwigluMlp(
-          weight(`${mlp}.gate_up_proj.weight`, 2 * intermediateSize, hiddenSize),
-          weight(`${mlp}.down_proj.weight`, hiddenSize, intermediateSize, residualGain),
-          layer,
-          bias(resolved.mlpBias, `${mlp}.gate_up_proj.bias`, 2 * intermediateSize),
-          bias(resolved.mlpBias, `${mlp}.down_proj.bias`, hiddenSize),
-        ),
+        isMixtureLayer(resolved, layer) ? mixture(mlp, layer) : dense(mlp, layer),
       );
     });
     this.finalNorm = norm('model.norm.weight');
@@ -125,9 +149,13 @@ export class Decoder implements Disposable {
     let residual: Residual = { x, delta: null };
     this.layers.forEach((layer, i) => {
       const numerics = pass.layerNumerics?.get(i);
-      const selected = i === this.layers.length - 1 ? rows : null;
+      const selected = i === this.layers.length - 1 && !pass.routing ? rows : null;
       residual = layer.forward(numerics ? { ...pass, numerics } : pass, residual, selected);
     });
+    if (rows && pass.routing) {
+      const { x, delta } = residual;
+      residual = { x: gatherRows(pass.tape, x, rows), delta: delta && gatherRows(pass.tape, delta, rows) };
+    }
     const { out } = this.finalNorm.forward(pass, residual);
     pass.observe?.('finalNorm', -1, out);
     return out;

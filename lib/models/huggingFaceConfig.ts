@@ -3,28 +3,40 @@
  * fields that do not change what a model computes are carried along unread.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { attempt, checkChoice, checkInteger, checkNumber, invalid, throwTogether } from '../errors.js';
+import {
+  attempt,
+  checkBoolean,
+  checkChoice,
+  checkInteger,
+  checkNumber,
+  invalid,
+  throwTogether,
+} from '../errors.js';
 import { isObject } from '../io/jsonFile.js';
 import type { RopeScaling } from '../ops/rope.js';
 import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
 import { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './config.js';
+import { composeMixtral, composeQwen3Moe, readMixtral, readQwen3Moe } from './huggingFaceMixtures.js';
 
 /** The model types that can be loaded, with the architecture that each is called by. */
 export const architectures = {
   llama: 'LlamaForCausalLM',
   qwen2: 'Qwen2ForCausalLM',
   qwen3: 'Qwen3ForCausalLM',
+  qwen3_moe: 'Qwen3MoeForCausalLM',
+  mixtral: 'MixtralForCausalLM',
 } as const;
 export type ModelType = keyof typeof architectures;
 
-/** Mixtures of experts: known, but not to be loaded. */
-const mixtures: Readonly<Record<string, string>> = {
-  qwen3_moe: 'Qwen3MoeForCausalLM',
-  mixtral: 'MixtralForCausalLM',
-};
+/** Model types whose classes have a norm of query and key heads. */
+const withHeadNorms: readonly ModelType[] = ['qwen3', 'qwen3_moe'];
+/** Model types whose query, key and value have no bias or always one, whatever the file says. */
+const fixedBias: Partial<Record<ModelType, boolean>> = { qwen2: true, mixtral: false };
 
 /** What Hugging Face calls our dtypes. */
 const dtypeNames = { fp32: 'float32', fp16: 'float16', bf16: 'bfloat16' } as const;
+
+type JsonObject = Readonly<Record<string, unknown>>;
 
 /** A checked config.json. */
 export interface HuggingFaceConfig {
@@ -36,8 +48,6 @@ export interface HuggingFaceConfig {
   readonly source: JsonObject;
 }
 
-type JsonObject = Readonly<Record<string, unknown>>;
-
 /**
  * Checks a config.json and says what decoder it describes.
  *
@@ -46,13 +56,14 @@ type JsonObject = Readonly<Record<string, unknown>>;
  *   known ones
  */
 export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'): HuggingFaceConfig {
-  const modelType = modelTypeOf(source, where);
+  const modelType = readModelType(source, where);
   const errors: unknown[] = [];
   const integer = (name: string, fallback?: number) =>
     attempt(errors, () => checkInteger(where, name, source[name] ?? fallback, 1));
   const boolean = (name: string) => attempt(errors, () => checkBoolean(where, name, source[name] ?? false));
 
   const hiddenSize = integer('hidden_size');
+  const numLayers = integer('num_hidden_layers');
   const numHeads = integer('num_attention_heads');
   /** A field that follows from others where it is missing; where these are bad, they are told already. */
   const derived = (name: string, fallback: number | undefined) =>
@@ -63,24 +74,29 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
   const headDim = derived('head_dim', defaultHeadDim(modelType, hiddenSize, numHeads));
   attempt(errors, () => checkHeads(where, numHeads, numKvHeads, headDim));
 
-  const biased = modelType === 'qwen2' ? undefined : boolean('attention_bias');
+  const biased = fixedBias[modelType] ?? boolean('attention_bias');
+  const mixtral = modelType === 'mixtral';
   const described: Partial<Record<keyof DecoderConfig, unknown>> = {
     vocabSize: integer('vocab_size'),
     hiddenSize,
     intermediateSize: integer('intermediate_size'),
-    numLayers: integer('num_hidden_layers'),
+    numLayers,
     numHeads,
     numKvHeads,
     headDim,
     maxPositionEmbeddings: integer('max_position_embeddings'),
-    ...readRope(source, where, errors),
-    rmsNormEps: attempt(errors, () => checkNumber(where, 'rms_norm_eps', source.rms_norm_eps ?? 1e-6, 0)),
+    ...readRope(source, where, errors, mixtral ? 1e6 : 1e4),
+    rmsNormEps: attempt(errors, () =>
+      checkNumber(where, 'rms_norm_eps', source.rms_norm_eps ?? (mixtral ? 1e-5 : 1e-6), 0),
+    ),
     tieWordEmbeddings: boolean('tie_word_embeddings'),
-    // Qwen2's class has a bias on Q, K and V and none behind the attention, whatever the file says.
-    attentionBias: biased ?? true,
-    attentionOutBias: biased ?? false,
+    attentionBias: biased,
+    // Behind the attention Qwen2's class has none.
+    attentionOutBias: modelType === 'qwen2' ? false : biased,
     mlpBias: modelType === 'llama' ? boolean('mlp_bias') : false,
-    qkNorm: modelType === 'qwen3',
+    qkNorm: withHeadNorms.includes(modelType),
+    ...(mixtral && readMixtral(source, where, errors)),
+    ...(modelType === 'qwen3_moe' && readQwen3Moe(source, where, errors, numLayers)),
   };
   attempt(errors, () => checkChoice(where, 'hidden_act', source.hidden_act ?? 'silu', ['silu', 'swish']));
   attempt(errors, () => refuseSlidingWindow(source, where, modelType));
@@ -90,13 +106,9 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
   return { modelType, decoder: resolveDecoderConfig(described as unknown as DecoderConfig), dtype, source };
 }
 
-function modelTypeOf({ architectures: listed, model_type: type }: JsonObject, where: string): ModelType {
-  const known: Readonly<Record<string, string>> = { ...architectures, ...mixtures };
-  const byType = Object.keys(known).find((key) => key === type);
-  const name = Array.isArray(listed) && listed.length > 0 ? listed[0] : byType && known[byType];
-  if (Object.values(mixtures).includes(name)) {
-    invalid(where, 'a dense model (this version has no mixture of experts)', name);
-  }
+function readModelType({ architectures: listed, model_type: type }: JsonObject, where: string): ModelType {
+  const byType = (Object.keys(architectures) as ModelType[]).find((key) => key === type);
+  const name = Array.isArray(listed) && listed.length > 0 ? listed[0] : byType && architectures[byType];
   if (name === undefined && type !== undefined)
     checkChoice(where, 'model_type', type, Object.keys(architectures));
   const architecture = checkChoice(where, 'architectures', name, Object.values(architectures));
@@ -139,12 +151,13 @@ function readRope(
   source: JsonObject,
   where: string,
   errors: unknown[],
+  defaultTheta: number,
 ): { ropeTheta: number | undefined; ropeScaling: RopeScaling | null | undefined } {
   const name = isObject(source.rope_parameters) ? 'rope_parameters' : 'rope_scaling';
   const settings = source[name] ?? {};
   const ropeTheta = attempt(errors, () => {
     const inner = isObject(settings) ? settings.rope_theta : undefined;
-    const theta = checkNumber(where, 'rope_theta', inner ?? source.rope_theta ?? 10000, 1);
+    const theta = checkNumber(where, 'rope_theta', inner ?? source.rope_theta ?? defaultTheta, 1);
     const outer = source.rope_theta ?? theta;
     if (outer !== theta) invalid(where, `rope_theta to be ${name}.rope_theta = ${theta}`, outer);
     return theta;
@@ -189,15 +202,26 @@ function readScaling(settings: unknown, where: string, name: string): RopeScalin
   return { type, factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings };
 }
 
-/** Attention to the nearest tokens alone, which the Qwen classes can be told to do in some layers. */
+/** Attention to the nearest tokens alone, which the Qwen classes can be told to do in some layers, Mixtral in all. */
 function refuseSlidingWindow(source: JsonObject, where: string, modelType: ModelType): void {
   const without = '(sliding windows are not supported)';
   const { layer_types: types } = source;
   const other = Array.isArray(types) ? types.find((type) => type !== 'full_attention') : undefined;
   if (other !== undefined)
     invalid(where, `layer_types to be full_attention in every layer ${without}`, other);
+  const { sliding_window: window = null, max_position_embeddings: context } = source;
+  if (modelType === 'mixtral' && window !== null) {
+    const all = typeof context === 'number' ? context : Infinity;
+    const reached = checkNumber(where, 'sliding_window', window);
+    if (reached < all)
+      invalid(
+        where,
+        `sliding_window to be null or at least max_position_embeddings = ${all} ${without}`,
+        window,
+      );
+  }
   if (
-    modelType !== 'llama' &&
+    modelType.startsWith('qwen') &&
     checkBoolean(where, 'use_sliding_window', source.use_sliding_window ?? false)
   ) {
     invalid(where, `use_sliding_window to be false ${without}`, true);
@@ -219,9 +243,30 @@ function readDtype(source: JsonObject, where: string): NativeFloatDType | null {
   return floatDtypes.find((dtype) => dtypeNames[dtype] === found)!;
 }
 
-function checkBoolean(where: string, name: string, value: unknown): boolean {
-  if (typeof value !== 'boolean') invalid(where, `${name} to be true or false`, value);
-  return value;
+/**
+ * The model type that a decoder is written as: of two that could have it, the one that says so in fewer words.
+ *
+ * @throws InvalidArgumentError where no known architecture has what this one has
+ */
+export function modelTypeOf(where: string, decoder: ResolvedDecoderConfig): ModelType {
+  const { attentionBias, attentionOutBias, mlpBias, qkNorm, numExperts } = decoder;
+  const biasesOfQwen2 = attentionBias && !attentionOutBias && !mlpBias;
+  const dense = qkNorm ? 'qwen3' : biasesOfQwen2 ? 'qwen2' : 'llama';
+  const modelType = numExperts === 0 ? dense : qkNorm ? 'qwen3_moe' : 'mixtral';
+  const asIn = `as in ${architectures[modelType]}`;
+  if (modelType !== 'qwen2' && attentionBias !== attentionOutBias) {
+    invalid(where, `attentionOutBias to be attentionBias, ${asIn}`, attentionOutBias);
+  }
+  if (modelType !== 'llama' && mlpBias) invalid(where, `mlpBias to be false, ${asIn}`, mlpBias);
+  if (modelType === 'mixtral') {
+    const { intermediateSize, moeIntermediateSize, normalizeRouterWeights, denseLayers } = decoder;
+    if (attentionBias) invalid(where, `attentionBias to be false, ${asIn}`, attentionBias);
+    if (!normalizeRouterWeights) invalid(where, `normalizeRouterWeights to be true, ${asIn}`, false);
+    if (denseLayers.length > 0) invalid(where, `no denseLayers, ${asIn}`, denseLayers);
+    if (moeIntermediateSize !== intermediateSize)
+      invalid(where, `moeIntermediateSize to be intermediateSize, ${asIn}`, moeIntermediateSize);
+  }
+  return modelType;
 }
 
 /**
@@ -245,17 +290,8 @@ export function composeHuggingFaceConfig(
     if (other) invalid(where, `config with the model's ${other} = ${decoder[other]}`, described[other]);
     return withDtype(source, dtype);
   }
-  const { attentionBias, attentionOutBias, mlpBias, qkNorm, ropeScaling } = decoder;
-  const biasesOfQwen2 = attentionBias && !attentionOutBias && !mlpBias;
-  const modelType = qkNorm ? 'qwen3' : biasesOfQwen2 ? 'qwen2' : 'llama';
-  if (modelType !== 'qwen2' && attentionBias !== attentionOutBias) {
-    invalid(
-      where,
-      `attentionOutBias to be attentionBias, as in ${architectures[modelType]}`,
-      attentionOutBias,
-    );
-  }
-  if (qkNorm && mlpBias) invalid(where, 'mlpBias to be false, as in Qwen3ForCausalLM', mlpBias);
+  const { attentionBias, mlpBias, ropeScaling } = decoder;
+  const modelType = modelTypeOf(where, decoder);
   return {
     architectures: [architectures[modelType]],
     model_type: modelType,
@@ -272,8 +308,11 @@ export function composeHuggingFaceConfig(
     rope_scaling: ropeScaling && composeScaling(ropeScaling),
     rms_norm_eps: decoder.rmsNormEps,
     tie_word_embeddings: decoder.tieWordEmbeddings,
-    ...(modelType === 'qwen2' ? {} : { attention_bias: attentionBias }),
-    ...(modelType === 'llama' ? { mlp_bias: mlpBias } : { use_sliding_window: false }),
+    ...(fixedBias[modelType] === undefined && { attention_bias: attentionBias }),
+    ...(modelType === 'llama' && { mlp_bias: mlpBias }),
+    ...(modelType.startsWith('qwen') && { use_sliding_window: false }),
+    ...(modelType === 'mixtral' && composeMixtral(decoder)),
+    ...(modelType === 'qwen3_moe' && composeQwen3Moe(decoder)),
     torch_dtype: dtypeNames[dtype],
   };
 }

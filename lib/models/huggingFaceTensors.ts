@@ -1,5 +1,6 @@
 import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
-import type { ResolvedDecoderConfig } from './config.js';
+import { type Tensor, view } from '../tensor/tensor.js';
+import { isMixtureLayer, type ResolvedDecoderConfig } from './config.js';
 
 /** A tensor of a Hugging Face checkpoint, and the parameter of a {@link Decoder} whose rows it is. */
 export interface PublishedTensor {
@@ -7,7 +8,7 @@ export interface PublishedTensor {
   readonly shape: readonly number[];
   /** Name of the parameter. */
   readonly parameter: string;
-  /** Its first row in the parameter. */
+  /** Its first row in the parameter, whose dimensions but the last are counted as one. */
   readonly row: number;
 }
 
@@ -26,9 +27,28 @@ export const CHUNK_BYTES = 2 ** 24;
 export const HEAD = 'lm_head.weight';
 export const EMBEDDING = 'model.embed_tokens.weight';
 
+/** Rows of a master as {@link PublishedTensor} counts them: on the same memory, of at most two dimensions. */
+export function masterRows(master: Tensor, begin: number, end: number): Tensor {
+  const { shape } = master;
+  if (shape.length < 3) return master.rows(begin, end);
+  const columns = shape.at(-1)!;
+  return view(master, begin * columns, [end - begin, columns]);
+}
+
+/** What a mixture and the projections of an expert are called. */
+interface MixtureNames {
+  readonly module: string;
+  readonly gate: string;
+  readonly up: string;
+  readonly down: string;
+}
+const qwen3Names: MixtureNames = { module: 'mlp', gate: 'gate_proj', up: 'up_proj', down: 'down_proj' };
+const mixtralNames: MixtureNames = { module: 'block_sparse_moe', gate: 'w1', up: 'w3', down: 'w2' };
+
 /**
- * The tensors that Llama, Qwen2 and Qwen3 checkpoints consist of, in the order of the decoder's parameters. Most are
- * parameters of the same name; Q, K and V are the row blocks of one, gate and up of another.
+ * The tensors that Llama, Qwen2, Qwen3, Qwen3-MoE and Mixtral checkpoints consist of, in the order of the decoder's
+ * parameters. Most are parameters of the same name; Q, K and V are the row blocks of one, gate and up of another, and so are
+ * the experts of a mixture, which are published apart.
  */
 export function publishedTensors(config: ResolvedDecoderConfig): PublishedTensor[] {
   const { vocabSize, hiddenSize, intermediateSize, numLayers, numHeads, numKvHeads, headDim } = config;
@@ -48,10 +68,39 @@ export function publishedTensors(config: ResolvedDecoderConfig): PublishedTensor
   const qkv = { q_proj: numHeads * headDim, k_proj: numKvHeads * headDim, v_proj: numKvHeads * headDim };
   const gateUp = { gate_proj: intermediateSize, up_proj: intermediateSize };
 
+  const dense = (mlp: string) => {
+    blocks(`${mlp}.gate_up_proj.weight`, gateUp, hiddenSize);
+    whole(`${mlp}.down_proj.weight`, hiddenSize, intermediateSize);
+    if (!config.mlpBias) return;
+    blocks(`${mlp}.gate_up_proj.bias`, gateUp);
+    whole(`${mlp}.down_proj.bias`, hiddenSize);
+  };
+  // Of the mixtures Qwen3's have norms of heads, Mixtral's have none.
+  const { module, gate, up, down } = config.qkNorm ? qwen3Names : mixtralNames;
+  const mixture = (layer: string) => {
+    const { numExperts, moeIntermediateSize: width } = config;
+    const mlp = `${layer}.mlp`;
+    const add = (name: string, shape: readonly number[], parameter: string, row: number) =>
+      tensors.push({
+        name: `${layer}.${module}.${name}.weight`,
+        shape,
+        parameter: `${mlp}.${parameter}.weight`,
+        row,
+      });
+    add('gate', [numExperts, hiddenSize], 'gate', 0);
+    for (let e = 0; e < numExperts; e++) {
+      add(`experts.${e}.${gate}`, [width, hiddenSize], 'experts.gate_up_proj', 2 * e * width);
+      add(`experts.${e}.${up}`, [width, hiddenSize], 'experts.gate_up_proj', (2 * e + 1) * width);
+    }
+    for (let e = 0; e < numExperts; e++) {
+      add(`experts.${e}.${down}`, [hiddenSize, width], 'experts.down_proj', e * hiddenSize);
+    }
+  };
+
   whole(EMBEDDING, vocabSize, hiddenSize);
   for (let layer = 0; layer < numLayers; layer++) {
     const prefix = `model.layers.${layer}`;
-    const [attention, mlp] = [`${prefix}.self_attn`, `${prefix}.mlp`];
+    const attention = `${prefix}.self_attn`;
     whole(`${prefix}.input_layernorm.weight`, hiddenSize);
     blocks(`${attention}.qkv_proj.weight`, qkv, hiddenSize);
     if (config.attentionBias) blocks(`${attention}.qkv_proj.bias`, qkv);
@@ -59,12 +108,8 @@ export function publishedTensors(config: ResolvedDecoderConfig): PublishedTensor
     if (config.qkNorm) for (const norm of ['q_norm', 'k_norm']) whole(`${attention}.${norm}.weight`, headDim);
     if (config.attentionOutBias) whole(`${attention}.o_proj.bias`, hiddenSize);
     whole(`${prefix}.post_attention_layernorm.weight`, hiddenSize);
-    blocks(`${mlp}.gate_up_proj.weight`, gateUp, hiddenSize);
-    whole(`${mlp}.down_proj.weight`, hiddenSize, intermediateSize);
-    if (config.mlpBias) {
-      blocks(`${mlp}.gate_up_proj.bias`, gateUp);
-      whole(`${mlp}.down_proj.bias`, hiddenSize);
-    }
+    if (isMixtureLayer(config, layer)) mixture(prefix);
+    else dense(`${prefix}.mlp`);
   }
   whole('model.norm.weight', hiddenSize);
   if (!config.tieWordEmbeddings) whole(HEAD, vocabSize, hiddenSize);

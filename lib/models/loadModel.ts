@@ -10,6 +10,7 @@ import {
   CHUNK_BYTES,
   EMBEDDING,
   HEAD,
+  masterRows,
   type PublishedTensor,
   publishedTensors,
   storedDtypeOf,
@@ -41,7 +42,7 @@ export async function readHuggingFaceConfig(dir: string): Promise<HuggingFaceCon
 }
 
 /**
- * Loads a Hugging Face checkpoint (Llama, Qwen2, Qwen3): `config.json`, and weights in F32, F16 or BF16 from
+ * Loads a Hugging Face checkpoint (Llama, Qwen2, Qwen3, Qwen3-MoE, Mixtral): `config.json`, and weights in F32, F16 or BF16 from
  * `model.safetensors` or its shards, as fp32 masters. Beyond these it takes a few megabytes of memory.
  *
  * Names, shapes and dtypes of all tensors are checked before any is read; values as they are read.
@@ -153,7 +154,7 @@ export async function readInto(
   for (let begin = 0; begin < rows; begin += step) {
     const end = Math.min(begin + step, rows);
     const bytes = await files.read(name, { begin: begin * rowBytes, end: end * rowBytes });
-    using part = master.rows(row + begin, row + end);
+    using part = masterRows(master, row + begin, row + end);
     if (dtype === 'fp32') {
       part.upload(new Float32Array(bytes));
     } else {

@@ -8,7 +8,13 @@ import { bytesPerElement, floatDtypes, type NativeFloatDType } from '../tensor/d
 import { cast, type Tensor } from '../tensor/tensor.js';
 import type { Decoder } from './decoder.js';
 import { composeHuggingFaceConfig, type HuggingFaceConfig } from './huggingFaceConfig.js';
-import { CHUNK_BYTES, type PublishedTensor, publishedTensors, storedDtypes } from './huggingFaceTensors.js';
+import {
+  CHUNK_BYTES,
+  masterRows,
+  type PublishedTensor,
+  publishedTensors,
+  storedDtypes,
+} from './huggingFaceTensors.js';
 
 export interface SaveOptions {
   /** What the fp32 masters are rounded to (to nearest even) and stored in. */
@@ -59,7 +65,7 @@ export async function* pieces(
 ): AsyncGenerator<ArrayBufferView> {
   const step = Math.max(1, Math.floor(CHUNK_BYTES / (columns * bytesPerElement(dtype))));
   for (let begin = 0; begin < rows; begin += step) {
-    using part = master.rows(row + begin, row + Math.min(begin + step, rows));
+    using part = masterRows(master, row + begin, row + Math.min(begin + step, rows));
     using rounded = cast(part, dtype);
     const { nonFinite } = await gradientStats([[name, rounded]]);
     if (nonFinite > 0)

@@ -25,8 +25,13 @@ export function passTokens({ prompt, response }: TokenSequence): number {
   return prompt.length + response.length - 1;
 }
 
+/** Tokens of sequences that go through the model together. */
+export function packedTokens(sequences: readonly TokenSequence[]): number {
+  return sequences.reduce((sum, sequence) => sum + passTokens(sequence), 0);
+}
+
 export function packSequences(sequences: readonly TokenSequence[]): PackedSequences {
-  const tokens = sequences.reduce((sum, s) => sum + passTokens(s), 0);
+  const tokens = packedTokens(sequences);
   const targetCount = sequences.reduce((sum, s) => sum + s.response.length, 0);
   const packed = {
     ids: new Int32Array(tokens),

@@ -1,6 +1,7 @@
 import { gatherRows } from '../autograd/functions.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Forward } from './forward.js';
+import type { MoeMlp } from './moeMlp.js';
 import type { Residual, RmsNorm } from './rmsNorm.js';
 import type { SelfAttention } from './selfAttention.js';
 import type { SwigluMlp } from './swigluMlp.js';
@@ -11,7 +12,7 @@ export class DecoderLayer {
     readonly attentionNorm: RmsNorm,
     readonly attention: SelfAttention,
     readonly mlpNorm: RmsNorm,
-    readonly mlp: SwigluMlp,
+    readonly mlp: SwigluMlp | MoeMlp,
   ) {}
 
   /** All tokens are attended to; with `rows` (int32) these alone go on behind the attention. */

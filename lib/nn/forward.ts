@@ -15,6 +15,8 @@ export const activationPoints = [
   'attentionOut',
   'residual',
   'mlpNorm',
+  /** Of a mixture of experts; what follows has then a row for each expert of a token, sorted by expert. */
+  'routerLogits',
   'gateUp',
   'gated',
   'mlpOut',
@@ -24,6 +26,14 @@ export type ActivationPoint = (typeof activationPoints)[number];
 
 /** Sees an activation as soon as it is queued; what reads it has to be queued at once. `layer` is -1 outside of layers. */
 export type Observer = (point: ActivationPoint, layer: number, t: Tensor) => void;
+
+/** Who else has a say in, or looks at, which experts the tokens of a pass go to; `layer` counts all layers. */
+export interface Routing {
+  /** int32 [tokens, k]: the experts of a mixture, as another pass chose them; undefined leaves the choice to its router. */
+  readonly given?: ((layer: number) => Tensor | undefined) | undefined;
+  /** Sees the logits [tokens, E] of a mixture's router and the ids [tokens, k] of the experts that are used. */
+  readonly seen?: ((layer: number, logits: Tensor, ids: Tensor) => void) | undefined;
+}
 
 /**
  * One pass through a model: what differs between the engines and between passes. Modules hold parameters and
@@ -44,6 +54,8 @@ export interface Forward {
   readonly headOrder?: HeadOrder | undefined;
   /** The adapter whose products are computed beside those of the weights; null where there is none, or it is in them. */
   readonly lora?: LoraAdapter | null;
+  /** Where it is given every token goes through every mixture, those that nothing is predicted from, too. */
+  readonly routing?: Routing | undefined;
   /** The tensor that stands for a parameter in this pass. */
   weight(parameter: Parameter): Weight;
   /** Causal attention of layer `layer`: [tokens, numHeads + 2 numKvHeads, headDim] -> [tokens, numHeads headDim]. */

@@ -12,17 +12,20 @@ import { callFallible, type Tensor } from '../tensor/tensor.js';
  *
  * @param logits [tokens, E], any float dtype; -infinity is a probability of 0
  * @param k from 1 to E
+ * @param strict whether a token without weights is an error; else its weights are NaN, for whoever reads what comes of them
  * @returns ids int32 [tokens, k] and weights fp32 [tokens, k]
  * @throws InvalidArgumentError for wrong shapes or types, or a k outside its range
- * @throws DeviceError at the next read, where a token's logits hold NaN, infinity or nothing finite; it names the token
+ * @throws DeviceError at the next read, where a token's logits hold NaN, infinity or nothing finite and `strict`; it names
+ *   the token
  */
 export function route(
   logits: Tensor,
   k: number,
   normalize: boolean,
+  strict = true,
 ): { readonly ids: Tensor; readonly weights: Tensor } {
   checkInteger('route', 'k', k, 1);
-  const [ids, weights] = callFallible('route', [logits.handle, k, Number(normalize)]);
+  const [ids, weights] = callFallible('route', [logits.handle, k, Number(normalize), Number(strict)]);
   return { ids: ids!, weights: weights! };
 }
 
@@ -33,13 +36,15 @@ export function route(
  *
  * @param logits [tokens, E], any float dtype
  * @param ids int32 [tokens, k], each from 0 to E - 1
+ * @param strict as for `route`
  * @returns fp32 [tokens, k]
  * @throws InvalidArgumentError for wrong shapes or types
  * @throws DeviceError at the next read, for an id that is no expert's, and as `route`, also where with `normalize` none of
  *   the given experts has a finite logit
  */
-export function routerWeights(logits: Tensor, ids: Tensor, normalize: boolean): Tensor {
-  return callFallible('routerWeights', [logits.handle, ids.handle, Number(normalize)])[0]!;
+export function routerWeights(logits: Tensor, ids: Tensor, normalize: boolean, strict = true): Tensor {
+  const values = [logits.handle, ids.handle, Number(normalize), Number(strict)];
+  return callFallible('routerWeights', values)[0]!;
 }
 
 /**

@@ -1,7 +1,7 @@
 import { type Recording, record } from '../runtime.js';
 import { keep, tidy } from '../tensor/scope.js';
 import { copy, empty, full, readTensors, type Tensor, view } from '../tensor/tensor.js';
-import type { Draws, RolloutRows } from './generation.js';
+import { type Draws, drawnTensors, type RolloutRows } from './generation.js';
 import type { ResolvedSampling } from './sampling.js';
 
 /** One running sequence: where its last token is and stands, and the names of its draw. */
@@ -19,7 +19,9 @@ type Step = (rows: RolloutRows, keys: Tensor, sampling: ResolvedSampling) => Dra
 
 interface Recorded {
   readonly recording: Recording;
-  readonly outputs: Draws;
+  readonly outputs: readonly Tensor[];
+  /** What several steps draw before it is read; made when first needed. */
+  history: History | undefined;
 }
 
 /** The input tensors of one number of rows; recordings read them. */
@@ -30,14 +32,12 @@ interface Inputs extends RolloutRows {
   /** What the next upload brings; kept, so that a step makes no garbage of it. */
   readonly nextState: Int32Array;
   readonly recorded: Map<string, Recorded>;
-  /** What several steps draw before it is read; made when first needed. */
-  history: History | undefined;
 }
 
-/** Ids and log-probs of up to `maxSteps` steps, [maxSteps, rows], and a view of each step's. */
+/** The outputs of up to `maxSteps` steps, [maxSteps, ...], and a view of each step's. */
 interface History {
-  readonly whole: Draws;
-  readonly steps: readonly Draws[];
+  readonly whole: readonly Tensor[];
+  readonly steps: readonly (readonly Tensor[])[];
 }
 
 const maxRecordings = 8;
@@ -66,8 +66,8 @@ export class DecodeStep implements Disposable {
   }
 
   /**
-   * Queues the draws of the next `steps` tokens of every sequence: which sequence has which row, and ids and
-   * log-probs, [steps, rows]. They are read together: to wake the JavaScript thread stops one of the native threads
+   * Queues the draws of the next `steps` tokens of every sequence: which sequence has which row, and ids and log-probs,
+   * [steps, rows], with routes, [steps, mixtures, rows, k], where they are recorded. They are read together: to wake the JavaScript thread stops one of the native threads
    * for up to a tenth of a small model's step.
    */
   queue<R extends DecodeRow>(
@@ -77,9 +77,10 @@ export class DecodeStep implements Disposable {
   ): { rows: readonly (R | undefined)[]; draws: Promise<(Float32Array | Int32Array)[]> } {
     const count = Math.min(this.#maxBatch, 2 ** Math.ceil(Math.log2(sequences.length)));
     const inputs = this.#inputsFor(count);
-    const { recording, outputs } = this.#recordedFor(inputs, sampling);
+    const recorded = this.#recordedFor(inputs, sampling);
+    const { recording, outputs } = recorded;
     const rows = placeRows(sequences, inputs.ids);
-    const history = steps > 1 ? historyOf(inputs) : undefined;
+    const history = steps > 1 ? historyOf(recorded) : undefined;
     for (let step = 0; step < steps; step++) {
       writeState(rows, step, inputs.nextState);
       inputs.state.upload(inputs.nextState);
@@ -106,7 +107,6 @@ export class DecodeStep implements Disposable {
         slots: keep(view(state, count, [count])),
         keys: keep(view(state, 2 * count, [count, 4])),
         recorded: new Map(),
-        history: undefined,
       };
       this.#inputs.set(count, inputs);
     }
@@ -114,57 +114,55 @@ export class DecodeStep implements Disposable {
   }
 
   #recordedFor(inputs: Inputs, sampling: ResolvedSampling): Recorded {
-    const { seed, temperature, topK, topP } = sampling;
-    const key = `${seed} ${temperature} ${topK} ${topP}`;
+    const { seed, temperature, topK, topP, recordRoutes } = sampling;
+    const key = `${seed} ${temperature} ${topK} ${topP} ${recordRoutes}`;
     let recorded = inputs.recorded.get(key);
     if (!recorded) {
       if (inputs.recorded.size >= maxRecordings) {
-        const [oldest, { recording, outputs }] = inputs.recorded.entries().next().value!;
+        const [oldest, first] = inputs.recorded.entries().next().value!;
         inputs.recorded.delete(oldest);
-        recording.dispose();
-        for (const t of outputs) t.dispose();
+        disposeRecorded(first);
       }
       const { recording, result } = record(() =>
         tidy(() => {
           const draws = this.#step(inputs, inputs.keys, sampling);
           copy(draws[0], inputs.ids);
-          return draws;
+          return drawnTensors(draws);
         }),
       );
-      recorded = { recording, outputs: result };
+      recorded = { recording, outputs: result, history: undefined };
       inputs.recorded.set(key, recorded);
     }
     return recorded;
   }
 
   [Symbol.dispose](): void {
-    for (const { ids, positions, slots, keys, state, recorded, history } of this.#inputs.values()) {
-      for (const { recording, outputs } of recorded.values()) {
-        recording.dispose();
-        for (const t of outputs) t.dispose();
-      }
+    for (const { ids, positions, slots, keys, state, recorded } of this.#inputs.values()) {
+      for (const each of recorded.values()) disposeRecorded(each);
       for (const t of [ids, positions, slots, keys, state]) t.dispose();
-      for (const t of history ? [...history.whole, ...history.steps.flat()] : []) t.dispose();
     }
     this.#inputs.clear();
   }
 }
 
-function historyOf(inputs: Inputs): History {
-  if (!inputs.history) {
-    const rows = inputs.ids.size;
-    const ids = keep(empty([DecodeStep.maxSteps, rows], 'int32'));
-    const logprobs = keep(empty([DecodeStep.maxSteps, rows]));
-    const ofStep = (t: Tensor, step: number) => keep(view(t, step * rows, [rows]));
-    inputs.history = {
-      whole: [ids, logprobs],
-      steps: Array.from({ length: DecodeStep.maxSteps }, (_, step) => [
-        ofStep(ids, step),
-        ofStep(logprobs, step),
-      ]),
+function disposeRecorded({ recording, outputs, history }: Recorded): void {
+  recording.dispose();
+  for (const t of outputs) t.dispose();
+  for (const t of history ? [...history.whole, ...history.steps.flat()] : []) t.dispose();
+}
+
+function historyOf(recorded: Recorded): History {
+  const { outputs } = recorded;
+  if (!recorded.history) {
+    const whole = outputs.map(({ shape, dtype }) => keep(empty([DecodeStep.maxSteps, ...shape], dtype)));
+    recorded.history = {
+      whole,
+      steps: Array.from({ length: DecodeStep.maxSteps }, (_, step) =>
+        outputs.map(({ size, shape }, i) => keep(view(whole[i]!, step * size, shape))),
+      ),
     };
   }
-  return inputs.history;
+  return recorded.history;
 }
 
 /**

@@ -3,6 +3,7 @@ import { Weights } from '../autograd/weights.js';
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
 import { mergedMasters } from '../models/lora.js';
+import { expectMixture, RoutesRecorder, type RoutesShape, routesShape } from '../models/routes.js';
 import {
   checkSequences,
   checkTokens,
@@ -14,8 +15,9 @@ import {
   splitRows,
   type TokenSequence,
 } from '../models/sequences.js';
-import type { Forward } from '../nn/forward.js';
+import type { Forward, Routing } from '../nn/forward.js';
 import type { LoraAdapter } from '../nn/lora.js';
+import { MoeMlp } from '../nn/moeMlp.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
 import { type HeadOrder, headOrder } from '../ops/headNorm.js';
@@ -83,6 +85,8 @@ export class RolloutEngine implements Disposable {
   readonly layerNumerics: ReadonlyMap<number, Numerics>;
   readonly maxBatch: number;
   readonly maxLength: number;
+  /** What routes are made of; null for a dense model. */
+  readonly routes: RoutesShape | null;
   readonly #model: Decoder;
   readonly #adapter: LoraAdapter | null;
   /** The adapter, where it is computed with beside the weights rather than merged into them. */
@@ -105,6 +109,7 @@ export class RolloutEngine implements Disposable {
     const where = 'RolloutEngine';
     const { config } = model;
     this.#model = model;
+    this.routes = routesShape(config);
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('rollout');
     this.layerNumerics = options.layerNumerics ?? new Map();
@@ -159,12 +164,12 @@ export class RolloutEngine implements Disposable {
         const numerics = this.#numericsOf(i);
         if (!whole(numerics)) return [];
         const bases = [attention.qkvWeight, attention.outWeight, mlp.gateUpWeight, mlp.downWeight];
-        return [
-          ...bases.flatMap((base) => this.#lora?.of(base) ?? []).flatMap(({ a, b }) => [a, b]),
-          attention.outWeight,
-          mlp.downWeight,
-          ...(numerics.mergedProjections ? [attention.qkvWeight, mlp.gateUpWeight] : []),
-        ];
+        const packed = bases.flatMap((base) => this.#lora?.of(base) ?? []).flatMap(({ a, b }) => [a, b]);
+        packed.push(attention.outWeight, mlp.downWeight);
+        if (numerics.mergedProjections) packed.push(attention.qkvWeight);
+        if (mlp instanceof MoeMlp) packed.push(mlp.routerWeight, mlp.gateUpWeight);
+        else if (numerics.mergedProjections) packed.push(mlp.gateUpWeight);
+        return packed;
       }),
     ];
   }
@@ -191,6 +196,7 @@ export class RolloutEngine implements Disposable {
    */
   async generate(requests: readonly GenerationRequest[], options: SamplingOptions): Promise<Completion[]> {
     const sampling = resolveSampling('generate', options, this.#model.config.vocabSize);
+    if (sampling.recordRoutes) expectMixture('generate', 'recordRoutes', this.routes);
     for (const [i, request] of requests.entries()) this.#checkRequest(request, i, sampling);
     return this.#turns.take(() => this.#generate(requests, sampling));
   }
@@ -251,6 +257,7 @@ export class RolloutEngine implements Disposable {
       cache: this.#cache,
       decodeStep: this.#decodeStep,
       maxPrefillTokens: this.#maxPrefillTokens,
+      routes: sampling.recordRoutes ? this.routes : null,
       prefill: (rows, lastRows, keys) => this.#step(rows, lastRows, keys, sampling),
     }).run();
   }
@@ -316,24 +323,25 @@ export class RolloutEngine implements Disposable {
     }
   }
 
-  /** One pass and one draw a row (or for the rows that `lastRows` names): [ids, logprobs]. */
+  /** One pass and one draw a row (or for the rows that `lastRows` names), and the routes of every row. */
   #step(rows: RolloutRows, lastRows: Tensor | null, keys: Tensor, sampling: ResolvedSampling): Draws {
     const { seed, temperature, topK, topP } = sampling;
     const chunk = this.numerics.logSoftmaxChunk;
-    const { ids, logprobs } = sample(this.#logits(rows, lastRows), keys, {
+    const recorder = sampling.recordRoutes ? new RoutesRecorder(this.routes!, rows.ids.size) : undefined;
+    const { ids, logprobs } = sample(this.#logits(rows, lastRows, recorder), keys, {
       seed,
       temperature,
       topK,
       topP,
       chunk,
     });
-    return [ids, logprobs];
+    return recorder ? [ids, logprobs, recorder.ids] : [ids, logprobs];
   }
 
   /** One pass: the logits of every row, or of the rows that `selected` names. */
-  #logits(rows: RolloutRows, selected: Tensor | null): Tensor {
+  #logits(rows: RolloutRows, selected: Tensor | null, routing?: Routing): Tensor {
     const { numerics } = this;
-    const hidden = this.#model.hidden(this.#pass(rows), rows.ids, selected);
+    const hidden = this.#model.hidden(this.#pass(rows, routing), rows.ids, selected);
     const head = this.#weights.of(this.#model.head);
     return linear(hidden, [head.packed ?? head.value], {
       family: gemmFamilyOf(numerics),
@@ -347,7 +355,7 @@ export class RolloutEngine implements Disposable {
     return this.#headOrders.get(rows) ?? headOrder(rows, this.#model.config);
   }
 
-  #pass({ positions, slots }: RolloutRows): Forward {
+  #pass({ positions, slots }: RolloutRows, routing: Routing | undefined): Forward {
     const { numHeads, numKvHeads } = this.#model.config;
     const { keys, values, blockTable } = this.#cache;
     return {
@@ -358,6 +366,7 @@ export class RolloutEngine implements Disposable {
       ropeTable: this.#ropeTable,
       headOrder: this.#headOrder(positions.size),
       lora: this.#lora,
+      routing,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
         const cache = { keyCache: keys[layer]!, valueCache: values[layer]!, blockTable, slots, positions };

@@ -1,3 +1,4 @@
+import { type Routes, RoutesLog, type RoutesShape } from '../models/routes.js';
 import { tidy } from '../tensor/scope.js';
 import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
 import { type DecodeRow, DecodeStep } from './decodeStep.js';
@@ -18,6 +19,8 @@ export interface Completion {
   readonly logprobs: Float64Array;
   /** `length`: cut off at maxNewTokens. */
   readonly finishReason: 'stop' | 'length';
+  /** Where `recordRoutes` asked for it: the experts that the tokens of prompt and response went to. */
+  readonly routes?: Routes;
 }
 
 /** The inputs of one pass, one entry a token row. */
@@ -27,14 +30,24 @@ export interface RolloutRows {
   readonly slots: Tensor;
 }
 
-/** Drawn tokens, one a row: ids and their log-probs. */
-export type Draws = readonly [ids: Tensor, logprobs: Tensor];
+/**
+ * Drawn tokens, one a row: ids and their log-probs. Where routes are recorded, also the experts of the tokens that went in,
+ * int32 [mixtures, tokens, k].
+ */
+export type Draws = readonly [ids: Tensor, logprobs: Tensor, routes?: Tensor];
+
+/** The tensors of draws. */
+export function drawnTensors([ids, logprobs, routes]: Draws): Tensor[] {
+  return routes ? [ids, logprobs, routes] : [ids, logprobs];
+}
 
 /** What a generation takes from its engine. */
 export interface GenerationParts {
   readonly cache: KvCache;
   readonly decodeStep: DecodeStep;
   readonly maxPrefillTokens: number;
+  /** What the routes that are to be recorded are made of. */
+  readonly routes: RoutesShape | null;
   /** Runs whole prompts and draws a token for each of `lastRows`. */
   readonly prefill: (rows: RolloutRows, lastRows: Tensor, keys: Tensor) => Draws;
 }
@@ -43,6 +56,8 @@ interface Running extends DecodeRow {
   readonly request: number;
   readonly tokens: number[];
   readonly logprobs: number[];
+  /** Of the tokens that went in, where they are recorded. */
+  readonly routes: RoutesLog | undefined;
   /** Tokens drawn or about to be drawn by a pass that is queued. */
   queued: number;
   ended: boolean;
@@ -52,7 +67,9 @@ interface Running extends DecodeRow {
 interface Pass {
   readonly sequences: readonly (Running | undefined)[];
   readonly steps: number;
-  /** Ids and log-probs, [steps, rows]. */
+  /** Tokens that went in for each of `sequences`, in their order: 1, or its prompt. */
+  readonly lengths: readonly number[] | 1;
+  /** Ids and log-probs, [steps, rows]; routes, [steps, mixtures, tokens, k]. */
   readonly draws: Promise<(Float32Array | Int32Array)[]>;
 }
 
@@ -94,14 +111,7 @@ export class Generation {
         if (passes.length === 0) return this.#completions;
         const ahead = unfinished.length > 0 ? 1 : 0;
         while (passes.length > ahead) {
-          const { sequences, steps, draws } = passes.shift()!;
-          const [ids, logprobs] = await draws;
-          for (let step = 0, at = 0; step < steps; step++) {
-            for (const sequence of sequences) {
-              if (sequence && !sequence.ended) this.#accept(sequence, ids![at]!, logprobs![at]!);
-              at++;
-            }
-          }
+          await this.#read(passes.shift()!);
           this.#running = this.#running.filter(({ ended }) => !ended);
         }
       }
@@ -132,6 +142,7 @@ export class Generation {
         last: undefined,
         tokens: [],
         logprobs: [],
+        routes: this.#parts.routes ? new RoutesLog(this.#parts.routes, prompt.length) : undefined,
         queued: 0,
         ended: false,
       };
@@ -169,10 +180,12 @@ export class Generation {
       sequence.last = { ids: draws[0], row };
       advance(sequence, 1);
     }
-    const read = readTensors(draws).finally(() => {
-      for (const t of draws) t.dispose();
+    const drawn = drawnTensors(draws);
+    const read = readTensors(drawn).finally(() => {
+      for (const t of drawn) t.dispose();
     });
-    return { sequences: admitted, steps: 1, draws: read };
+    const lengths = admitted.map(({ request }) => this.#requests[request]!.prompt.length);
+    return { sequences: admitted, steps: 1, lengths, draws: read };
   }
 
   /** Queues the next steps: one where a token may end a sequence, else as many as all still have to go. */
@@ -182,11 +195,31 @@ export class Generation {
     const steps = stopTokens.length > 0 || onToken ? 1 : Math.min(DecodeStep.maxSteps, ...left);
     const { rows, draws } = this.#parts.decodeStep.queue(sequences, this.#sampling, steps);
     for (const sequence of sequences) advance(sequence, steps);
-    return { sequences: rows, steps, draws };
+    return { sequences: rows, steps, lengths: 1, draws };
+  }
+
+  /** Takes in what a pass drew, once it has. */
+  async #read({ sequences, steps, lengths, draws }: Pass): Promise<void> {
+    const [ids, logprobs, routes] = await draws;
+    const tokens = lengths === 1 ? sequences.length : lengths.reduce((sum, n) => sum + n, 0);
+    const routesOfStep = routes ? routes.length / steps : 0;
+    for (let step = 0, at = 0; step < steps; step++) {
+      const own = routes?.subarray(step * routesOfStep, (step + 1) * routesOfStep);
+      let token = 0;
+      for (const [row, sequence] of sequences.entries()) {
+        const count = lengths === 1 ? 1 : lengths[row]!;
+        if (sequence && !sequence.ended) {
+          if (own) sequence.routes!.append(own, tokens, token, count);
+          this.#accept(sequence, ids![at]!, logprobs![at]!);
+        }
+        token += count;
+        at++;
+      }
+    }
   }
 
   #accept(sequence: Running, token: number, logprob: number): void {
-    const { tokens, logprobs, request, slot } = sequence;
+    const { tokens, logprobs, routes, request, slot } = sequence;
     tokens.push(token);
     logprobs.push(logprob);
     const { stopTokens, onToken } = this.#sampling;
@@ -199,6 +232,7 @@ export class Generation {
       tokens: Int32Array.from(tokens),
       logprobs: Float64Array.from(logprobs),
       finishReason: stopped ? 'stop' : 'length',
+      ...(routes && { routes: routes.routes() }),
     };
   }
 }

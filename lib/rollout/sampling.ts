@@ -1,4 +1,4 @@
-import { checkInteger, checkNumber, invalid } from '../errors.js';
+import { checkBoolean, checkInteger, checkNumber, invalid } from '../errors.js';
 
 /** How the next token is drawn; log-probs are those of the distribution that is sampled from. */
 export interface SamplingOptions {
@@ -19,6 +19,8 @@ export interface SamplingOptions {
    * log-prob. Where it returns true the response ends with that token, as with a stop token; an error ends the generation.
    */
   readonly onToken?: (request: number, token: number, logprob: number) => unknown;
+  /** Of a mixture of experts: whether completions tell which experts their tokens went to; default false. */
+  readonly recordRoutes?: boolean;
 }
 
 export type ResolvedSampling = Required<Omit<SamplingOptions, 'onToken'>> & Pick<SamplingOptions, 'onToken'>;
@@ -43,5 +45,6 @@ export function resolveSampling(
     maxNewTokens: checkInteger(where, 'maxNewTokens', options.maxNewTokens, 1),
     stopTokens,
     ...(onToken && { onToken }),
+    recordRoutes: checkBoolean(where, 'recordRoutes', options.recordRoutes ?? false),
   };
 }

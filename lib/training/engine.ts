@@ -3,6 +3,7 @@ import { Tape } from '../autograd/tape.js';
 import { Weights } from '../autograd/weights.js';
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
+import { type RoutesShape, routesShape } from '../models/routes.js';
 import {
   checkSequences,
   concatenateScores,
@@ -28,6 +29,7 @@ import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
 import { Turns } from '../turns.js';
 import { AdamW, type AdamWOptions } from './adamW.js';
 import { createLossScaler, type LossScaler } from './lossScaler.js';
+import { CallRouting, type PassRouting, type RoutingOptions, type RoutingRecord } from './routing.js';
 import { createSchedule, type Schedule, type ScheduleSpec } from './schedule.js';
 
 export interface TrainingOptions {
@@ -83,6 +85,13 @@ export interface StepResult {
   readonly learningRate: number;
   /** Means over the micro-batches, weighted by sequences, of the algorithm's own metrics. */
   readonly metrics: Readonly<Record<string, number>>;
+  /** Of the last try, where `recordRoutes` asked for it. */
+  readonly routing?: RoutingRecord;
+}
+
+/** Scores, and what `recordRoutes` asked for. */
+export interface RoutedScores extends Scores {
+  readonly routing?: RoutingRecord;
 }
 
 /** `verl` (the paper's) where gradients may leave the range of the format: with 5 exponent bits or fewer; else `none`. */
@@ -118,7 +127,7 @@ function watched(pass: Forward, tape: Tape | null, { activation, gradient }: Wat
 }
 
 /** What {@link TrainingEngine.gradients} returns. */
-export interface GradientResult extends Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed'> {
+export interface GradientResult extends Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed' | 'routing'> {
   /** By parameter; not finite where it overflowed. */
   readonly gradients: ReadonlyMap<string, Float32Array>;
 }
@@ -136,6 +145,8 @@ export class TrainingEngine implements Disposable {
   readonly layerNumerics: ReadonlyMap<number, Numerics>;
   readonly scaler: LossScaler;
   readonly optimizer: AdamW;
+  /** What routes are made of; null for a dense model. */
+  readonly routes: RoutesShape | null;
   readonly #model: Decoder;
   readonly #lora: LoraAdapter | null;
   readonly #weights: Weights;
@@ -151,6 +162,7 @@ export class TrainingEngine implements Disposable {
   constructor(model: Decoder, options: TrainingOptions) {
     const where = 'TrainingEngine';
     this.#model = model;
+    this.routes = routesShape(model.config);
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('training');
     this.layerNumerics = options.layerNumerics ?? new Map();
@@ -179,24 +191,27 @@ export class TrainingEngine implements Disposable {
   /**
    * log pi and entropy of every response token, without gradients.
    *
-   * @throws InvalidArgumentError naming the sequence at fault
+   * @throws InvalidArgumentError naming the sequence at fault, or what routing was asked of a dense model
    */
-  async score(sequences: readonly TokenSequence[]): Promise<Scores> {
-    this.#check('score', sequences);
+  async score(sequences: readonly TokenSequence[], routing: RoutingOptions = {}): Promise<RoutedScores> {
+    const call = this.#check('score', sequences, routing);
     const parts: Scores[] = [];
     if (!this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const part = sequences.slice(begin, end);
-      const outputs = tidy(() => this.#forward(part, null));
+      using routes = call.pass(begin, end);
+      const outputs = tidy(() => this.#forward(part, null, { routes }));
       try {
-        const [logprobs, entropy] = await readTensors([outputs.logprobs, outputs.entropy]);
+        const read = [outputs.logprobs, outputs.entropy, ...(routes?.noted ?? [])];
+        const [logprobs, entropy, ...noted] = await readTensors(read);
+        routes?.accept(noted);
         parts.push(scoresOf(part, logprobs!, entropy!));
       } finally {
         outputs.logprobs.dispose();
         outputs.entropy.dispose();
       }
     });
-    return concatenateScores(parts);
+    return { ...concatenateScores(parts), ...call.record() };
   }
 
   /**
@@ -243,9 +258,13 @@ export class TrainingEngine implements Disposable {
    *
    * @throws InvalidArgumentError naming the sequence at fault, before anything is queued
    */
-  async step(sequences: readonly TokenSequence[], lossOf: LossFunction): Promise<StepResult> {
-    this.#check('step', sequences);
-    return this.#turns.take(() => this.#step(sequences, lossOf));
+  async step(
+    sequences: readonly TokenSequence[],
+    lossOf: LossFunction,
+    routing: RoutingOptions = {},
+  ): Promise<StepResult> {
+    const call = this.#check('step', sequences, routing);
+    return this.#turns.take(() => this.#step(sequences, lossOf, call));
   }
 
   /**
@@ -257,11 +276,11 @@ export class TrainingEngine implements Disposable {
   async gradients(
     sequences: readonly TokenSequence[],
     lossOf: LossFunction,
-    watch: Watch = {},
+    options: Watch & RoutingOptions = {},
   ): Promise<GradientResult> {
-    this.#check('gradients', sequences);
+    const call = this.#check('gradients', sequences, options);
     return this.#turns.take(async () => {
-      const { loss, gradNorm, overflowed } = await this.#backward(sequences, lossOf, watch);
+      const { loss, gradNorm, overflowed } = await this.#backward(sequences, lossOf, call, options);
       const { scale } = this.scaler;
       const gradients = new Map<string, Float32Array>();
       for (const { name, gradient } of this.optimizer.parameters) {
@@ -269,16 +288,20 @@ export class TrainingEngine implements Disposable {
         for (let i = 0; i < values.length; i++) values[i]! /= scale;
         gradients.set(name, values);
       }
-      return { loss, gradNorm, gradients, ...(overflowed !== undefined && { overflowed }) };
+      return { loss, gradNorm, gradients, ...(overflowed !== undefined && { overflowed }), ...call.record() };
     });
   }
 
-  async #step(sequences: readonly TokenSequence[], lossOf: LossFunction): Promise<StepResult> {
+  async #step(
+    sequences: readonly TokenSequence[],
+    lossOf: LossFunction,
+    call: CallRouting,
+  ): Promise<StepResult> {
     const mayRetry = this.#overflow === 'retry' && this.scaler.kind !== 'static';
     let firstOverflow: string | undefined;
     for (let retries = 0; ; retries++) {
       const lossScale = this.scaler.scale;
-      const { loss, gradNorm, overflowed, metrics } = await this.#backward(sequences, lossOf);
+      const { loss, gradNorm, overflowed, metrics } = await this.#backward(sequences, lossOf, call);
       const overflow = overflowed !== undefined;
       firstOverflow ??= overflowed;
       const learningRate = this.#schedule(this.optimizer.step);
@@ -298,6 +321,7 @@ export class TrainingEngine implements Disposable {
         lossScale,
         learningRate,
         metrics,
+        ...call.record(),
       };
     }
   }
@@ -306,6 +330,7 @@ export class TrainingEngine implements Disposable {
   async #backward(
     sequences: readonly TokenSequence[],
     lossOf: LossFunction,
+    call: CallRouting,
     watch: Watch = {},
   ): Promise<Pick<StepResult, 'loss' | 'gradNorm' | 'overflowed' | 'metrics'>> {
     const lossScale = this.scaler.scale;
@@ -314,12 +339,16 @@ export class TrainingEngine implements Disposable {
     let overflowed: string | undefined;
     if (!this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
     for (const parameter of this.optimizer.parameters) parameter.zeroGradient();
+    call.reset();
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const sequencesOfPart = sequences.slice(begin, end);
+      using routes = call.pass(begin, end);
       const tape = new Tape();
       try {
-        const { logprobs, entropy } = this.#forward(sequencesOfPart, tape, watch);
-        const [logprobValues, entropyValues] = await readTensors([logprobs, entropy]);
+        const { logprobs, entropy } = this.#forward(sequencesOfPart, tape, { watch, routes });
+        const read = [logprobs, entropy, ...(routes?.noted ?? [])];
+        const [logprobValues, entropyValues, ...noted] = await readTensors(read);
+        routes?.accept(noted);
         const scores = scoresOf(sequencesOfPart, logprobValues!, entropyValues!);
         if (!scores.logprobs.every(Number.isFinite)) {
           overflowed = LOGPROBS;
@@ -347,11 +376,12 @@ export class TrainingEngine implements Disposable {
     };
   }
 
-  #check(where: string, sequences: readonly TokenSequence[]): void {
+  #check(where: string, sequences: readonly TokenSequence[], routing: RoutingOptions = {}): CallRouting {
     if (this.#model.lora !== this.#lora)
       invalid(where, "an engine made after the model's adapter", 'one made before');
     const { vocabSize, maxPositionEmbeddings: maxLength } = this.#model.config;
     checkSequences(where, sequences, { vocabSize, maxLength });
+    return new CallRouting(where, this.routes, sequences, routing);
   }
 
   async #eachMicroBatch(
@@ -366,7 +396,7 @@ export class TrainingEngine implements Disposable {
   #forward(
     sequences: readonly TokenSequence[],
     tape: Tape | null,
-    watch: Watch = {},
+    { watch = {}, routes }: { watch?: Watch; routes: PassRouting | undefined },
   ): { logprobs: Tensor; entropy: Tensor } {
     const { numerics } = this;
     const packed = packSequences(sequences);
@@ -374,7 +404,7 @@ export class TrainingEngine implements Disposable {
       const t = tensor(values, [values.length], 'int32');
       return tape ? tape.own(t) : t;
     };
-    const pass = this.#pass(tape, upload(packed.positions), upload(packed.cuSeqlens));
+    const pass = this.#pass(tape, upload(packed.positions), upload(packed.cuSeqlens), routes);
     const hidden = this.#model.hidden(watched(pass, tape, watch), upload(packed.ids));
     const predicting = gatherRows(tape, hidden, upload(packed.rows));
     return linearLogprob(tape, predicting, this.#weights.of(this.#model.head), upload(packed.targets), {
@@ -386,7 +416,7 @@ export class TrainingEngine implements Disposable {
     });
   }
 
-  #pass(tape: Tape | null, positions: Tensor, cuSeqlens: Tensor): Forward {
+  #pass(tape: Tape | null, positions: Tensor, cuSeqlens: Tensor, routing?: PassRouting): Forward {
     const { numHeads, numKvHeads, qkNorm } = this.#model.config;
     const order = qkNorm ? headOrder(positions.size, { numHeads, numKvHeads }) : undefined;
     if (order) for (const t of [order.sorted, order.packed]) tape?.own(t);
@@ -398,6 +428,7 @@ export class TrainingEngine implements Disposable {
       ropeTable: this.#ropeTable,
       headOrder: order,
       lora: this.#lora,
+      routing,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
         const { attentionChunk: chunk, attentionTile: tile } = this.layerNumerics.get(layer) ?? this.numerics;

@@ -35,6 +35,9 @@ inline constexpr Knob kKnobs[] = {
     {"ropeTable16", "1: cos and sin are rounded to 16 bits; 0: fp32", 0, 1, 0},
     {"ropeRoundings", "1: one rounding at the end; 3: both products and their sum", 1, 3, 1},
     {"swigluRoundings", "1: one rounding at the end; 2: silu is rounded before the product", 1, 2, 1},
+    {"combineRoundings",
+     "of a mixture of experts: 1: one rounding, of a token's weighted sum; 3: weights, products and each sum",
+     1, 3, 1},
     {"loraScaleFirst",
      "1: the inner product of an adapter, A x, is scaled in fp32 and rounded once; 0: it is rounded, and the "
      "scale is a product of its own behind B",

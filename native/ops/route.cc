@@ -36,29 +36,31 @@ Tensor readIds(OpCall& call, const Tensor& logits) {
 
 }  // namespace
 
-// route(logits [tokens, E], k, normalize) -> ids int32 [tokens, k], weights fp32 [tokens, k].
+// route(logits [tokens, E], k, normalize, strict) -> ids int32 [tokens, k], weights fp32 [tokens, k].
 void routeOp(OpCall& call) {
   const Tensor logits = readLogits(call);
   const int64_t k = call.integer("k", 1, logits.shape[1]);
   const bool normalize = call.flag("normalize");
+  const bool strict = call.flag("strict");
   const Shape shape{logits.shape[0], k};
   const Tensor ids = call.output(DType::int32, shape);
   const Tensor weights = call.output(DType::float32, shape);
   call.enqueue(Family::shared,
                RouteArgs{logits.data(), nullptr, ids.as<int32_t>(), weights.as<float>(), logits.shape[0],
-                         logits.shape[1], k, normalize, logits.dtype},
+                         logits.shape[1], k, normalize, strict, logits.dtype},
                {&logits});
 }
 
-// routerWeights(logits [tokens, E], ids int32 [tokens, k], normalize) -> weights fp32 [tokens, k].
+// routerWeights(logits [tokens, E], ids int32 [tokens, k], normalize, strict) -> weights fp32 [tokens, k].
 void routerWeightsOp(OpCall& call) {
   const Tensor logits = readLogits(call);
   const Tensor ids = readIds(call, logits);
   const bool normalize = call.flag("normalize");
+  const bool strict = call.flag("strict");
   const Tensor weights = call.output(DType::float32, ids.shape);
   call.enqueue(Family::shared,
                RouteArgs{logits.data(), ids.as<int32_t>(), nullptr, weights.as<float>(), logits.shape[0],
-                         logits.shape[1], ids.shape[1], normalize, logits.dtype},
+                         logits.shape[1], ids.shape[1], normalize, strict, logits.dtype},
                {&logits, &ids});
 }
 

@@ -14,6 +14,7 @@ struct RouteArgs {
   float* weights;        // [tokens, k]
   int64_t tokens, experts, k;
   bool normalize;
+  bool strict;  // a token whose experts have no weights is an error; else these are NaN
   DType dtype;
 };
 
