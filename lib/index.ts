@@ -51,6 +51,12 @@ export {
   mismatchMetrics,
 } from './mismatch/metrics.js';
 export { routingFlips } from './mismatch/routing.js';
+export {
+  loadAdapter,
+  loadAdapterWeights,
+  type SaveAdapterOptions,
+  saveAdapter,
+} from './models/adapterFiles.js';
 export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './models/config.js';
 export {
   type Conversion,
@@ -68,10 +74,12 @@ export {
   type ModelText,
 } from './models/languageModel.js';
 export { type LoadedModel, type LoadOptions, loadModel, readHuggingFaceConfig } from './models/loadModel.js';
+export { addLora, mergeLora, removeLora } from './models/lora.js';
 export { type Routes, type RoutesShape, routesShape } from './models/routes.js';
 export { type SaveOptions, saveModel } from './models/saveModel.js';
 export type { Scores, TokenSequence } from './models/sequences.js';
 export type { Forward } from './nn/forward.js';
+export { LoraAdapter, type LoraBranch, type LoraConfig, type LoraTarget, loraTargets } from './nn/lora.js';
 export {
   type KernelFamily,
   type KnobName,
@@ -90,6 +98,7 @@ export {
   pageSize,
   writeKvCache,
 } from './ops/attention.js';
+export { addToColumns, scaleColumns } from './ops/columns.js';
 export { combineExperts, combineExpertsBackward } from './ops/combineExperts.js';
 export { accumulate, add, multiply, scale } from './ops/elementwise.js';
 export { embedding, embeddingBackward, gatherRows, scatterRows } from './ops/embedding.js';
@@ -160,7 +169,7 @@ export {
   type Trajectory,
 } from './rl/trainer.js';
 export { loadVerifier, type ResponseVerifier, type UserVerifier, verifierNames } from './rl/verifier.js';
-export { RolloutEngine, type RolloutOptions } from './rollout/engine.js';
+export { type LoraMode, loraModes, RolloutEngine, type RolloutOptions } from './rollout/engine.js';
 export type { Completion, GenerationRequest } from './rollout/generation.js';
 export type { SamplingOptions } from './rollout/sampling.js';
 export {
@@ -215,6 +224,7 @@ export {
   fill,
   full,
   randomNormal,
+  randomUniform,
   readTensors,
   Tensor,
   tensor,

@@ -20,6 +20,7 @@ export interface Numerics {
   readonly swigluRoundings: 1 | 2;
   /** Of mixtures of experts alone. */
   readonly combineRoundings: 1 | 3;
+  readonly loraScaleFirst: number;
   readonly attentionChunk: number;
   readonly attentionTile: number;
   readonly logits16: number;
@@ -71,6 +72,7 @@ const enumerated: Partial<Record<KnobName, readonly number[]>> = {
   ropeRoundings: [1, 3],
   swigluRoundings: [1, 2],
   combineRoundings: [1, 3],
+  loraScaleFirst: [0, 1],
   logits16: [0, 1],
   weightsSnapshot: [0, 1],
 };

@@ -38,6 +38,7 @@ import { copy, type Tensor, tensor } from '../lib/tensor/tensor.js';
 import { TrainingEngine } from '../lib/training/engine.js';
 import { assertSameBits, normals } from './support/compare.js';
 import { randomizeConstants } from './support/decoderReference.js';
+import { adaptedModel } from './support/lora.js';
 import { oddModel, randomTokens } from './support/models.js';
 
 describe('numerics', () => {
@@ -65,6 +66,7 @@ describe('numerics', () => {
       ropeRoundings: 1,
       swigluRoundings: 1,
       combineRoundings: 1,
+      loraScaleFirst: 1,
       attentionChunk: 256,
       attentionTile: 32,
       logits16: 1,
@@ -81,6 +83,7 @@ describe('numerics', () => {
       ropeRoundings: 3,
       swigluRoundings: 2,
       combineRoundings: 3,
+      loraScaleFirst: 0,
       attentionChunk: 0,
       attentionTile: 128,
       logits16: 0,
@@ -123,6 +126,7 @@ describe('numerics', () => {
       ropeRoundings: [1, 3],
       swigluRoundings: [1, 2],
       combineRoundings: [1, 3],
+      loraScaleFirst: [0, 1],
       logits16: [0, 1],
       weightsSnapshot: [0, 1],
     };
@@ -343,6 +347,7 @@ const changes: readonly (readonly [Partial<Numerics>, Effect, Effect])[] = [
   [{ ropeRoundings: 3 }, 'rounding', 'none'],
   [{ swigluRoundings: 2 }, 'rounding', 'none'],
   [{ combineRoundings: 3 }, 'rounding', 'none'],
+  [{ loraScaleFirst: 1 }, 'rounding', 'order'],
   [{ logits16: 1 }, 'rounding', 'none'],
   // fp32 in every precision: the log-sum-exp alone.
   [{ logSoftmaxChunk: 16 }, 'order', 'order'],
@@ -361,7 +366,7 @@ describe('each knob alone', () => {
     // Sums of several steps of 32 k, so that their order has an effect on tiles, too.
     // A mixture whose tokens go to every expert, since with a choice among them a rounding could change the choice.
     const mixture = { numExperts: 3, numExpertsPerToken: 3, denseLayers: [0] };
-    model = oddModel({ hiddenSize: 140, intermediateSize: 300, ...mixture });
+    model = adaptedModel({ hiddenSize: 140, intermediateSize: 300, ...mixture });
     randomizeConstants(model, 1000);
     // 256 keys and more, which attentionChunk needs to have an effect.
     batch = [
@@ -375,7 +380,12 @@ describe('each knob alone', () => {
   after(() => model[Symbol.dispose]());
 
   async function score(precision: NativeFloatDType, choices: Numerics, sequences = batch) {
-    using rollout = new RolloutEngine(model, { precision, numerics: choices, maxBatch: 2 });
+    using rollout = new RolloutEngine(model, {
+      precision,
+      numerics: choices,
+      maxBatch: 2,
+      lora: 'factored',
+    });
     using training = new TrainingEngine(model, { precision, numerics: choices, schedule });
     const [mu, pi] = [await rollout.score(sequences), await training.score(sequences)];
     return { mu: mu.logprobs, pi: pi.logprobs };

@@ -5,8 +5,9 @@
 
 import type { KernelFamily } from '../numerics.js';
 import { type AttentionHeads, type AttentionOrder, attention as attentionOp } from '../ops/attention.js';
+import { addToColumns } from '../ops/columns.js';
 import { combineExperts as combineExpertsOp } from '../ops/combineExperts.js';
-import { add as addOp } from '../ops/elementwise.js';
+import { add as addOp, scale } from '../ops/elementwise.js';
 import { embedding as embeddingOp, gatherRows as gatherRowsOp } from '../ops/embedding.js';
 import { type ExpertGroups, groupByExpert as groupByExpertOp } from '../ops/groupByExpert.js';
 import { groupedLinear as groupedLinearOp } from '../ops/groupedLinear.js';
@@ -17,7 +18,9 @@ import { addRmsNorm as addRmsNormOp, rmsNorm as rmsNormOp } from '../ops/rmsNorm
 import { type RopeOptions, rope as ropeOp } from '../ops/rope.js';
 import { route as routeOp, routerWeights } from '../ops/route.js';
 import { swiglu as swigluOp } from '../ops/swiglu.js';
-import type { Tensor } from '../tensor/tensor.js';
+import type { FloatDType } from '../tensor/dtype.js';
+import { tidy } from '../tensor/scope.js';
+import { cast, type Tensor } from '../tensor/tensor.js';
 import type { Tape } from './tape.js';
 import type { Weight } from './weights.js';
 
@@ -49,6 +52,38 @@ export function linear(
   });
   if (!merged) for (const t of [...weights, ...(biases ?? [])]) t.dispose();
   tape?.record('linear', { x, weight, bias }, [out]);
+  return out;
+}
+
+/**
+ * What a low-rank adapter adds to the columns of y from `column` on: y + scaling (x A^T) B^T, with the memory of y, which
+ * nobody may read any more. Both products are rounded to the dtype of x, and so is the sum. The scale is a product of its
+ * own behind B, rounded too, as PEFT has it; with `scaleFirst` it multiplies x A^T in fp32, before that is rounded, as the
+ * kernels of serving engines have it. Where it is a power of two, both give the same bits, subnormal numbers aside.
+ */
+export function addLowRank(
+  tape: Tape | null,
+  y: Tensor,
+  x: Tensor,
+  a: Weight,
+  b: Weight,
+  options: { family: KernelFamily; splitK: number; column: number; scaling: number; scaleFirst: boolean },
+): Tensor {
+  const { family, splitK, column, scaling, scaleFirst } = options;
+  const [before, after] = scaleFirst ? [scaling, 1] : [1, scaling];
+  const dtype = x.dtype as FloatDType;
+  const inner = tidy(() => {
+    const product = (outDtype: FloatDType) =>
+      linearOp(x, [a.packed ?? a.value], { family, splitK, outDtype });
+    return scaleFirst ? cast(scale(product('fp32'), before), dtype) : product(dtype);
+  });
+  tidy(() => {
+    const outer = linearOp(inner, [b.packed ?? b.value], { family, splitK });
+    addToColumns(y, outer, column, after);
+  });
+  const out = y.reshape(...y.shape);
+  if (tape) tape.record('addLowRank', { x, y, a, b, column, before, after }, [out, inner]);
+  else inner.dispose();
   return out;
 }
 

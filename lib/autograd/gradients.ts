@@ -6,7 +6,9 @@
  */
 import { invalid } from '../errors.js';
 import { type AttentionHeads, attentionBackward } from '../ops/attention.js';
+import { scaleColumns } from '../ops/columns.js';
 import { combineExpertsBackward } from '../ops/combineExperts.js';
+import { scale } from '../ops/elementwise.js';
 import { embeddingBackward, scatterRows } from '../ops/embedding.js';
 import { groupedLinearInputGradient, groupedLinearWeightGradient } from '../ops/groupedLinear.js';
 import { type HeadOrder, headNormBackward } from '../ops/headNorm.js';
@@ -26,6 +28,7 @@ import type { Weight } from './weights.js';
 export interface Operands {
   embedding: { weight: Weight; ids: Tensor };
   linear: { x: Tensor; weight: Weight; bias: Weight | null };
+  addLowRank: { x: Tensor; y: Tensor; a: Weight; b: Weight; column: number; before: number; after: number };
   rmsNorm: { x: Tensor; weight: Weight; eps: number };
   addRmsNorm: { x: Tensor; delta: Tensor; weight: Weight; eps: number; roundedSum: boolean };
   add: { a: Tensor; b: Tensor };
@@ -62,18 +65,36 @@ type Gradient<Op extends Differentiable> = (
 ) => void;
 
 export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
-  embedding: ({ weight, ids }, { incoming: [d] }) => embeddingBackward(d!, ids, weight.parameter.gradient),
+  embedding: ({ weight, ids }, { incoming: [d] }) => {
+    const { gradientUnlessFrozen } = weight.parameter;
+    if (gradientUnlessFrozen) embeddingBackward(d!, ids, gradientUnlessFrozen);
+  },
 
   linear: ({ x, weight, bias }, { incoming: [d] }, flow) => {
     weight.parameter.addGradient((gradient, accumulate) =>
       linearWeightGradient(d!, x, 0, gradient, accumulate),
     );
-    if (bias) columnSum(d!, 0, bias.value.size, bias.parameter.gradient);
+    const biasGradient = bias?.parameter.gradientUnlessFrozen;
+    if (biasGradient) columnSum(d!, 0, bias.value.size, biasGradient);
     flow.add(x, linearInputGradient(d!, [weight.value], x.dtype as FloatDType));
   },
 
+  addLowRank: ({ x, y, a, b, column, before, after }, { outputs: [, inner], incoming: [d] }, flow) => {
+    using dOuter = scaleColumns(d!, column, b.parameter.shape[0]!, after);
+    b.parameter.addGradient((gradient, accumulate) =>
+      linearWeightGradient(dOuter, inner!, 0, gradient, accumulate),
+    );
+    using dInner = linearInputGradient(dOuter, [b.value]);
+    using dProduct = scale(dInner, before);
+    a.parameter.addGradient((gradient, accumulate) =>
+      linearWeightGradient(dProduct, x, 0, gradient, accumulate),
+    );
+    flow.add(x, linearInputGradient(dProduct, [a.value]));
+    flow.add(y, d!);
+  },
+
   rmsNorm: ({ x, weight, eps }, { incoming: [d] }, flow) =>
-    flow.add(x, rmsNormBackward(d!, x, weight.value, eps, weight.parameter.gradient)),
+    flow.add(x, rmsNormBackward(d!, x, weight.value, eps, weight.parameter.gradientUnlessFrozen)),
 
   // Two outputs: the sum, which the residual stream carries on, and the normalised value.
   addRmsNorm: (
@@ -83,7 +104,7 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
   ) => {
     let g = dSum!;
     if (d !== undefined) {
-      const { gradient } = weight.parameter;
+      const gradient = weight.parameter.gradientUnlessFrozen;
       g = roundedSum
         ? rmsNormBackward(d, sum!, weight.value, eps, gradient, dSum)
         : addRmsNormBackward(dSum, d, x, delta, weight.value, eps, gradient);
@@ -98,7 +119,10 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
   },
 
   headNorm: ({ qkv, q, k, order, options }, { incoming: [d] }, flow) => {
-    const [qGradient, kGradient] = [q.parameter.gradient, k.parameter.gradient];
+    const [qGradient, kGradient] = [q, k].map(({ parameter }) => parameter.gradientUnlessFrozen) as [
+      Tensor | null,
+      Tensor | null,
+    ];
     flow.add(
       qkv,
       headNormBackward(d!, qkv, q.value, k.value, order, options, options.eps, qGradient, kGradient),
@@ -129,7 +153,7 @@ export const gradients: { readonly [Op in Differentiable]: Gradient<Op> } = {
     if (rest.some((other) => other !== undefined)) {
       invalid('backward', 'the log-probs of linearLogprob as the output', 'its lse or entropy');
     }
-    const { gradient } = weight.parameter;
+    const gradient = weight.parameter.gradientUnlessFrozen;
     flow.add(hidden, linearLogprobBackward(d!, hidden, weight.value, targets, lse!, gradient, options));
   },
 

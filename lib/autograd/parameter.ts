@@ -1,8 +1,10 @@
-import { empty, fill, randomNormal, type Tensor } from '../tensor/tensor.js';
+import { empty, fill, randomNormal, randomUniform, type Tensor } from '../tensor/tensor.js';
 
 /** How the values of a parameter begin; `none` leaves them undefined, for a loader that writes them all. */
 export type Initialization =
   | { readonly kind: 'normal'; readonly std: number }
+  /** Between -bound and bound. */
+  | { readonly kind: 'uniform'; readonly bound: number }
   | { readonly kind: 'constant'; readonly value: number }
   | { readonly kind: 'none' };
 
@@ -15,6 +17,7 @@ export class Parameter {
   readonly shape: readonly number[];
   /** fp32. */
   readonly master: Tensor;
+  #frozen = false;
   #gradient: Tensor | undefined;
   /** Whether the gradient is zero without its memory saying so: whoever adds to it first may write instead. */
   #cleared = true;
@@ -30,6 +33,8 @@ export class Parameter {
     this.shape = shape;
     if (initialization.kind === 'normal') {
       this.master = randomNormal(shape, { seed, stream, std: initialization.std });
+    } else if (initialization.kind === 'uniform') {
+      this.master = randomUniform(shape, { seed, stream, bound: initialization.bound });
     } else {
       this.master = empty(shape);
       if (initialization.kind === 'constant') fill(this.master, initialization.value);
@@ -40,6 +45,19 @@ export class Parameter {
     return this.master.size;
   }
 
+  /** Whether it stays as it is: backward passes then leave it out, and no memory is taken for its gradient. */
+  get frozen(): boolean {
+    return this.#frozen;
+  }
+
+  set frozen(frozen: boolean) {
+    this.#frozen = frozen;
+    if (!frozen) return;
+    this.#gradient?.dispose();
+    this.#gradient = undefined;
+    this.#cleared = true;
+  }
+
   /** fp32, what backward passes add to; zero after {@link zeroGradient}. */
   get gradient(): Tensor {
     const gradient = this.#memory();
@@ -48,8 +66,17 @@ export class Parameter {
     return gradient;
   }
 
-  /** For an op that can also write the gradient: `accumulate` is whether it has to add to what is there. */
+  /** For an op that can also do without: none where it is frozen. */
+  get gradientUnlessFrozen(): Tensor | null {
+    return this.#frozen ? null : this.gradient;
+  }
+
+  /**
+   * For an op that can also write the gradient: `accumulate` is whether it has to add to what is there. Of a frozen one
+   * nothing is computed.
+   */
   addGradient(op: (gradient: Tensor, accumulate: boolean) => void): void {
+    if (this.#frozen) return;
     op(this.#memory(), !this.#cleared);
     this.#cleared = false;
   }

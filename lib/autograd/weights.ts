@@ -19,11 +19,19 @@ class Copy implements Weight {
   readonly packed?: PackedWeight;
   readonly #dtype: FloatDType;
   readonly #value: Tensor | undefined;
+  /** Makes what is copied where that is not the master. */
+  readonly #make: (() => Tensor) | undefined;
 
-  constructor(parameter: Parameter, dtype: FloatDType, as: { plain: boolean; packed: boolean }) {
+  constructor(
+    parameter: Parameter,
+    dtype: FloatDType,
+    as: { plain: boolean; packed: boolean },
+    make: (() => Tensor) | undefined,
+  ) {
     this.parameter = parameter;
     this.#dtype = dtype;
-    const value = cast(parameter.master, dtype);
+    this.#make = make;
+    const value = this.#rounded();
     if (as.packed) this.packed = new PackedWeight(value);
     if (as.plain) this.#value = value;
     else value.dispose();
@@ -35,11 +43,16 @@ class Copy implements Weight {
   }
 
   sync(): void {
-    const { master } = this.parameter;
-    if (this.#value) cast(master, this.#dtype, this.#value);
+    if (this.#value) this.#rounded(this.#value);
     tidy(() => {
-      this.packed?.update(this.#value ?? cast(master, this.#dtype));
+      this.packed?.update(this.#value ?? this.#rounded());
     });
+  }
+
+  #rounded(out?: Tensor): Tensor {
+    if (!this.#make) return cast(this.parameter.master, this.#dtype, out);
+    using made = this.#make();
+    return cast(made, this.#dtype, out);
   }
 
   dispose(): void {
@@ -58,25 +71,27 @@ export class Weights implements Disposable {
   /**
    * @param packed parameters to keep packed, for `linear` and `groupedLinear` (at the vector level that is in use now)
    * @param both of these, those to keep as tensors, too
+   * @param made parameters in whose place something else is rounded at each sync: an fp32 tensor of the same shape
    */
   constructor(
     parameters: readonly Parameter[],
     dtype: FloatDType,
     packed: readonly Parameter[] = [],
     both: readonly Parameter[] = [],
+    made: ReadonlyMap<Parameter, () => Tensor> = new Map(),
   ) {
     for (const parameter of parameters) {
       const as = {
         packed: packed.includes(parameter),
         plain: !packed.includes(parameter) || both.includes(parameter),
       };
-      this.#copies.set(parameter, new Copy(parameter, dtype, as));
+      this.#copies.set(parameter, new Copy(parameter, dtype, as, made.get(parameter)));
     }
   }
 
-  /** Takes over the masters as they are now. */
-  sync(): void {
-    for (const copy of this.#copies.values()) copy.sync();
+  /** Takes over the masters as they are now, of all parameters or of these. */
+  sync(parameters: Iterable<Parameter> = this.#copies.keys()): void {
+    for (const parameter of parameters) this.#copies.get(parameter)!.sync();
   }
 
   of(parameter: Parameter): Weight {

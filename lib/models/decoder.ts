@@ -4,6 +4,7 @@ import { checkInteger } from '../errors.js';
 import { DecoderLayer } from '../nn/decoderLayer.js';
 import type { Forward } from '../nn/forward.js';
 import { HeadNorm } from '../nn/headNorm.js';
+import type { LoraAdapter } from '../nn/lora.js';
 import { MoeMlp } from '../nn/moeMlp.js';
 import { type Residual, RmsNorm } from '../nn/rmsNorm.js';
 import { SelfAttention } from '../nn/selfAttention.js';
@@ -32,6 +33,7 @@ export class Decoder implements Disposable {
   readonly head: Parameter;
   readonly layers: readonly DecoderLayer[];
   readonly finalNorm: RmsNorm;
+  #lora: LoraAdapter | null = null;
 
   /**
    * @param options.seed of the initial weights; null leaves them undefined, for a loader that writes them all
@@ -116,6 +118,23 @@ export class Decoder implements Disposable {
     this.parameters = parameters;
   }
 
+  /** What is trained in place of the weights, or null; see addLora. */
+  get lora(): LoraAdapter | null {
+    return this.#lora;
+  }
+
+  /** What training changes: all parameters, or the adapter's alone. */
+  get trainable(): readonly Parameter[] {
+    return this.#lora?.parameters ?? this.parameters;
+  }
+
+  /** @internal Takes over an adapter and freezes the parameters, or lets go of it. */
+  adopt(lora: LoraAdapter | null): void {
+    this.#lora = lora;
+    for (const parameter of this.parameters) parameter.frozen = lora !== null;
+  }
+
+  /** Of the model itself, without an adapter. */
   get parameterCount(): number {
     return this.parameters.reduce((sum, p) => sum + p.size, 0);
   }
@@ -142,8 +161,9 @@ export class Decoder implements Disposable {
     return out;
   }
 
-  /** Gives the parameters' memory back. */
+  /** Gives the parameters' memory back, an adapter's too. */
   dispose(): void {
+    this.#lora?.dispose();
     for (const parameter of this.parameters) parameter.dispose();
   }
 

@@ -62,12 +62,13 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
   );
   await using files = await openCheckpoint(dir);
   const tensors = publishedTensors(config.decoder);
-  checkTensors(files, tensors, config.decoder.tieWordEmbeddings);
-  if (config.decoder.tieWordEmbeddings && files.tensors.has(HEAD)) await checkTiedHead(files);
+  const tied = config.decoder.tieWordEmbeddings;
+  checkTensors(files, tensors, tied);
+  if (tied && files.tensors.has(HEAD)) await checkTiedHead(files);
   const model = new Decoder({ ...config.decoder, maxPositionEmbeddings: maxLength }, { seed: null });
   try {
     const masters = new Map(model.parameters.map(({ name, master }) => [name, master]));
-    for (const tensor of tensors) await readInto(masters.get(tensor.parameter)!, tensor, files);
+    for (const tensor of tensors) await readInto('loadModel', masters.get(tensor.parameter)!, tensor, files);
     return { model, config };
   } catch (error) {
     model.dispose();
@@ -75,22 +76,38 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
   }
 }
 
-/** Everything that headers tell. */
+/** Checks everything that the headers of a model tell. */
 export function checkTensors(
   files: CheckpointFiles,
   expected: readonly PublishedTensor[],
   tied: boolean,
 ): void {
+  expectTensors('loadModel', files, expected, (name) => DERIVED.test(name) || (tied && name === HEAD));
+}
+
+/** Files of tensors, of a model or of an adapter. */
+type StoredTensors = Pick<CheckpointFiles, 'path' | 'tensors' | 'read'>;
+
+/**
+ * Checks that files have the tensors that are expected.
+ *
+ * @param ignored says which may be there beside these
+ * @throws InvalidArgumentError listing tensors that are missing, not expected, misshapen or of another dtype
+ */
+export function expectTensors(
+  where: string,
+  files: StoredTensors,
+  expected: readonly PublishedTensor[],
+  ignored: (name: string) => boolean = () => false,
+): void {
   const errors: unknown[] = [];
   const check = (what: string, problems: readonly string[], found = '') => {
-    if (problems.length > 0) attempt(errors, () => invalid('loadModel', what, found + listNames(problems)));
+    if (problems.length > 0) attempt(errors, () => invalid(where, what, found + listNames(problems)));
   };
   const known = new Set(expected.map(({ name }) => name));
   const missing = [...known].filter((name) => !files.tensors.has(name));
   check(`all tensors of the model in ${files.path}`, missing, 'no ');
-  const extra = [...files.tensors.keys()].filter(
-    (name) => !known.has(name) && !DERIVED.test(name) && !(tied && name === HEAD),
-  );
+  const extra = [...files.tensors.keys()].filter((name) => !known.has(name) && !ignored(name));
   check(`no tensors but the model's in ${files.path}`, extra);
   const misshapen: string[] = [];
   const mistyped: string[] = [];
@@ -103,7 +120,7 @@ export function checkTensors(
   }
   check('tensors of the shapes that the config asks for', misshapen);
   check('tensors in F32, F16 or BF16', mistyped);
-  throwTogether('loadModel', errors);
+  throwTogether(where, errors);
 }
 
 /** A head beside the embedding that it is said to be has to be the embedding: tools differ in which of two they take. */
@@ -119,11 +136,16 @@ async function checkTiedHead(files: CheckpointFiles): Promise<void> {
     invalid('loadModel', `${HEAD} to be ${EMBEDDING}, as tie_word_embeddings says`, 'another tensor');
 }
 
-/** Reads a tensor into its rows of a master, piece by piece. */
-async function readInto(
+/**
+ * Reads a tensor into its rows of a master, piece by piece.
+ *
+ * @throws InvalidArgumentError naming a tensor with NaN or infinite values
+ */
+export async function readInto(
+  where: string,
   master: Tensor,
   { name, shape: [rows = 0], row }: PublishedTensor,
-  files: CheckpointFiles,
+  files: StoredTensors,
 ): Promise<void> {
   const info = files.tensors.get(name)!;
   const dtype = storedDtypeOf(info.dtype)!;
@@ -141,6 +163,6 @@ async function readInto(
     }
     // The wait for it also keeps no more than one piece on its way.
     const { nonFinite } = await gradientStats([[name, part]]);
-    if (nonFinite > 0) invalid('loadModel', `finite values in ${name}`, `${nonFinite} NaN or infinite`);
+    if (nonFinite > 0) invalid(where, `finite values in ${name}`, `${nonFinite} NaN or infinite`);
   }
 }

@@ -30,11 +30,13 @@ export interface SaveOptions {
  * names and shapes that {@link loadModel} and other tools read. The folder (made where it is missing) has a model only
  * once all of it is there. In fp32 what is loaded again has the same bits.
  *
- * @throws InvalidArgumentError where the folder has a model already, the config is another model's, or a weight is too
+ * @throws InvalidArgumentError where the model has an adapter or the folder a model already, the config is another model's, or a weight is too
  *   large for the dtype, naming its tensor
  */
 export async function saveModel(dir: string, model: Decoder, options: SaveOptions): Promise<void> {
   const { config, maxShardBytes } = options;
+  if (model.lora)
+    invalid('saveModel', 'a model without an adapter (mergeLora it, or saveAdapter)', 'one with an adapter');
   const dtype = checkChoice('saveModel', 'dtype', options.dtype, floatDtypes);
   const described = composeHuggingFaceConfig(model.config, dtype, config?.source);
   const masters = new Map(model.parameters.map(({ name, master }) => [name, master]));
@@ -42,7 +44,7 @@ export async function saveModel(dir: string, model: Decoder, options: SaveOption
     name: tensor.name,
     dtype: storedDtypes[dtype],
     shape: tensor.shape,
-    data: () => pieces(masters.get(tensor.parameter)!, tensor, dtype),
+    data: () => pieces('saveModel', masters.get(tensor.parameter)!, tensor, dtype),
   }));
   await checkNoModel('saveModel', dir);
   await makeFolder(dir);
@@ -50,8 +52,13 @@ export async function saveModel(dir: string, model: Decoder, options: SaveOption
   await writeCheckpoint(dir, entries, maxShardBytes === undefined ? {} : { maxShardBytes });
 }
 
-/** The stored bits of a tensor's rows of a master. */
-async function* pieces(
+/**
+ * The stored bits of a tensor's rows of a master.
+ *
+ * @throws InvalidArgumentError naming a tensor with values that the dtype has no finite number for
+ */
+export async function* pieces(
+  where: string,
   master: Tensor,
   { name, shape: [rows = 0, columns = 1], row }: PublishedTensor,
   dtype: NativeFloatDType,
@@ -62,7 +69,7 @@ async function* pieces(
     using rounded = cast(part, dtype);
     const { nonFinite } = await gradientStats([[name, rounded]]);
     if (nonFinite > 0)
-      invalid('saveModel', `${name} to have finite values in ${dtype}`, `${nonFinite} NaN or infinite`);
+      invalid(where, `${name} to have finite values in ${dtype}`, `${nonFinite} NaN or infinite`);
     yield await rounded.bits();
   }
 }

@@ -4,6 +4,7 @@ import type { Weight } from '../autograd/weights.js';
 import { gemmFamilyOf, type KernelFamily, type Numerics } from '../numerics.js';
 import type { HeadOrder } from '../ops/headNorm.js';
 import type { Tensor } from '../tensor/tensor.js';
+import type { LoraAdapter } from './lora.js';
 
 /** Where a pass can be watched, in the order in which a layer comes by. */
 export const activationPoints = [
@@ -51,6 +52,8 @@ export interface Forward {
   readonly ropeTable: Tensor;
   /** The order of the pass's heads, where query and key heads have norms of their own. */
   readonly headOrder?: HeadOrder | undefined;
+  /** The adapter whose products are computed beside those of the weights; null where there is none, or it is in them. */
+  readonly lora?: LoraAdapter | null;
   /** Where it is given every token goes through every mixture, those that nothing is predicted from, too. */
   readonly routing?: Routing | undefined;
   /** The tensor that stands for a parameter in this pass. */

@@ -1,8 +1,9 @@
-import { gatherRows, linear, reshape, rope } from '../autograd/functions.js';
+import { gatherRows, reshape, rope } from '../autograd/functions.js';
 import type { Parameter } from '../autograd/parameter.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { type Forward, projection } from './forward.js';
+import type { Forward } from './forward.js';
 import type { HeadNorm } from './headNorm.js';
+import { project } from './project.js';
 
 export interface SelfAttentionShape {
   readonly numHeads: number;
@@ -40,13 +41,8 @@ export class SelfAttention {
     const { numHeads, numKvHeads, headDim } = this.shape;
     const { tape, numerics } = pass;
     const kvRows = numKvHeads * headDim;
-    const flat = linear(
-      tape,
-      x,
-      pass.weight(this.qkvWeight),
-      this.qkvBias && pass.weight(this.qkvBias),
-      projection(pass, [numHeads * headDim, kvRows, kvRows]),
-    );
+    const blocks = [numHeads * headDim, kvRows, kvRows];
+    const flat = project(pass, x, this.qkvWeight, this.qkvBias, blocks);
     pass.observe?.('qkv', this.layer, flat);
     const qkv = reshape(tape, flat, [x.shape[0]!, numHeads + 2 * numKvHeads, headDim]);
     const normed = this.headNorm ? this.headNorm.forward(pass, qkv, this.shape) : qkv;
@@ -58,13 +54,8 @@ export class SelfAttention {
     });
     const attended = pass.attend(this.layer, rotated);
     pass.observe?.('attention', this.layer, attended);
-    const out = linear(
-      tape,
-      rows ? gatherRows(tape, attended, rows) : attended,
-      pass.weight(this.outWeight),
-      this.outBias && pass.weight(this.outBias),
-      projection(pass, [this.outWeight.shape[0]!]),
-    );
+    const selected = rows ? gatherRows(tape, attended, rows) : attended;
+    const out = project(pass, selected, this.outWeight, this.outBias, [this.outWeight.shape[0]!]);
     pass.observe?.('attentionOut', this.layer, out);
     return out;
   }

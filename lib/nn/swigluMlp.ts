@@ -1,7 +1,8 @@
-import { linear, swiglu } from '../autograd/functions.js';
+import { swiglu } from '../autograd/functions.js';
 import type { Parameter } from '../autograd/parameter.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { type Forward, projection } from './forward.js';
+import type { Forward } from './forward.js';
+import { project } from './project.js';
 
 /**
  * The gated feed-forward block of Llama and Qwen (Shazeer 2020, arXiv 2002.05202):
@@ -27,23 +28,11 @@ export class SwigluMlp {
   forward(pass: Forward, x: Tensor): Tensor {
     const { tape, numerics } = pass;
     const half = this.gateUpWeight.shape[0]! / 2;
-    const gateUp = linear(
-      tape,
-      x,
-      pass.weight(this.gateUpWeight),
-      this.gateUpBias && pass.weight(this.gateUpBias),
-      projection(pass, [half, half]),
-    );
+    const gateUp = project(pass, x, this.gateUpWeight, this.gateUpBias, [half, half]);
     pass.observe?.('gateUp', this.layer, gateUp);
     const gated = swiglu(tape, gateUp, { roundings: numerics.swigluRoundings, onlyReader: true });
     pass.observe?.('gated', this.layer, gated);
-    const out = linear(
-      tape,
-      gated,
-      pass.weight(this.downWeight),
-      this.downBias && pass.weight(this.downBias),
-      projection(pass, [this.downWeight.shape[0]!]),
-    );
+    const out = project(pass, gated, this.downWeight, this.downBias, [this.downWeight.shape[0]!]);
     pass.observe?.('mlpOut', this.layer, out);
     return out;
   }

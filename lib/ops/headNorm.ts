@@ -75,7 +75,7 @@ export function headNorm(
  *
  * @param dy like qkv
  * @param qkv the input of the forward pass
- * @param qGradient fp32 [headDim], accumulated in place, and kGradient alike
+ * @param qGradient fp32 [headDim], accumulated in place, and kGradient alike; null where the weight is frozen
  * @returns the gradient of qkv
  */
 export function headNormBackward(
@@ -86,8 +86,8 @@ export function headNormBackward(
   order: HeadOrder,
   heads: AttentionHeads,
   eps: number,
-  qGradient: Tensor,
-  kGradient: Tensor,
+  qGradient: Tensor | null,
+  kGradient: Tensor | null,
 ): Tensor {
   return tidy(() => {
     const tokens = qkv.shape[0]!;

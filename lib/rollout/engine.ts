@@ -1,7 +1,8 @@
 import type { Parameter } from '../autograd/parameter.js';
 import { Weights } from '../autograd/weights.js';
-import { checkInteger, checkNumber, invalid } from '../errors.js';
+import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import type { Decoder } from '../models/decoder.js';
+import { mergedMasters } from '../models/lora.js';
 import { expectMixture, RoutesRecorder, type RoutesShape, routesShape } from '../models/routes.js';
 import {
   checkSequences,
@@ -15,6 +16,7 @@ import {
   type TokenSequence,
 } from '../models/sequences.js';
 import type { Forward, Routing } from '../nn/forward.js';
+import type { LoraAdapter } from '../nn/lora.js';
 import { MoeMlp } from '../nn/moeMlp.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
@@ -45,6 +47,8 @@ export interface RolloutOptions {
   readonly numerics?: Numerics;
   /** Choices of single layers (from 0) that differ from `numerics`. */
   readonly layerNumerics?: ReadonlyMap<number, Numerics>;
+  /** How an adapter of the model is computed with; default merged. A model without one has no use for it. */
+  readonly lora?: LoraMode;
   /** Sequences decoded at once; default 256. */
   readonly maxBatch?: number;
   /** Longest sequence, prompt and response together; default the model's maxPositionEmbeddings. */
@@ -54,6 +58,15 @@ export interface RolloutOptions {
   /** Most prompt tokens of one prefill pass; default 8192. */
   readonly maxPrefillTokens?: number;
 }
+
+export const loraModes = ['merged', 'factored'] as const;
+
+/**
+ * How a rollout engine computes with an adapter: `merged` rounds W + scaling B A to the rollout dtype at each sync, so that
+ * a pass costs what it does without an adapter; `factored` keeps A and B apart and adds their product to that of W, as the
+ * training engine does, and with matched numerics to the same bits.
+ */
+export type LoraMode = (typeof loraModes)[number];
 
 /** Packed weights come in whole steps of k at every level: a split of k has to end where a step does. */
 const longestPackedStep = 32;
@@ -75,9 +88,14 @@ export class RolloutEngine implements Disposable {
   /** What routes are made of; null for a dense model. */
   readonly routesShape: RoutesShape | null;
   readonly #model: Decoder;
+  readonly #adapter: LoraAdapter | null;
+  /** The adapter, where it is computed with beside the weights rather than merged into them. */
+  readonly #lora: LoraAdapter | null;
   readonly #maxPrefillTokens: number;
   readonly #pages: number;
   readonly #weights: Weights;
+  /** The parameters whose copies change: of a model with an adapter, those that it is merged into or its own. */
+  readonly #changing: readonly Parameter[];
   readonly #cache: KvCache;
   readonly #ropeTable: Tensor;
   /** By the numbers of rows that decode steps have: nothing can be uploaded while one is recorded. */
@@ -106,7 +124,18 @@ export class RolloutEngine implements Disposable {
     const perSequence = KvCache.pagesFor(this.maxLength);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
-    this.#weights = new Weights(model.parameters, this.precision, this.#packable(), [model.embedding]);
+    const mode = checkChoice(where, 'lora', options.lora ?? 'merged', loraModes);
+    this.#adapter = model.lora;
+    this.#lora = mode === 'factored' ? model.lora : null;
+    const merged = mode === 'merged' && model.lora ? mergedMasters(model.lora) : null;
+    this.#changing = merged ? [...merged.keys()] : model.trainable;
+    this.#weights = new Weights(
+      [...model.parameters, ...(this.#lora?.parameters ?? [])],
+      this.precision,
+      this.#packable(),
+      [model.embedding],
+      merged ?? undefined,
+    );
     this.#cache = new KvCache(config, {
       slots: this.maxBatch,
       maxLength: this.maxLength,
@@ -134,23 +163,30 @@ export class RolloutEngine implements Disposable {
       ...layers.flatMap(({ attention, mlp }, i) => {
         const numerics = this.#numericsOf(i);
         if (!whole(numerics)) return [];
-        const merged = numerics.mergedProjections ? [attention.qkvWeight] : [];
-        if (mlp instanceof MoeMlp) {
-          return [...merged, attention.outWeight, mlp.routerWeight, mlp.gateUpWeight, mlp.downWeight];
-        }
-        if (numerics.mergedProjections) merged.push(mlp.gateUpWeight);
-        return [...merged, attention.outWeight, mlp.downWeight];
+        const bases = [attention.qkvWeight, attention.outWeight, mlp.gateUpWeight, mlp.downWeight];
+        const packed = bases.flatMap((base) => this.#lora?.of(base) ?? []).flatMap(({ a, b }) => [a, b]);
+        packed.push(attention.outWeight, mlp.downWeight);
+        if (numerics.mergedProjections) packed.push(attention.qkvWeight);
+        if (mlp instanceof MoeMlp) packed.push(mlp.routerWeight, mlp.gateUpWeight);
+        else if (numerics.mergedProjections) packed.push(mlp.gateUpWeight);
+        return packed;
       }),
     ];
+  }
+
+  #expectAdapter(): void {
+    if (this.#model.lora !== this.#adapter)
+      invalid('RolloutEngine', "an engine made after the model's adapter", 'one made before');
   }
 
   #numericsOf(layer: number): Numerics {
     return this.layerNumerics.get(layer) ?? this.numerics;
   }
 
-  /** Takes over the model's masters, rounded to the rollout dtype. */
+  /** Takes over the model's masters, rounded to the rollout dtype; frozen ones stay as they were. */
   syncWeights(): void {
-    this.#weights.sync();
+    this.#expectAdapter();
+    this.#weights.sync(this.#changing);
   }
 
   /**
@@ -215,7 +251,8 @@ export class RolloutEngine implements Disposable {
   }
 
   async #generate(requests: readonly GenerationRequest[], sampling: ResolvedSampling): Promise<Completion[]> {
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    this.#expectAdapter();
+    if (!this.numerics.weightsSnapshot) this.syncWeights();
     return new Generation(requests, sampling, {
       cache: this.#cache,
       decodeStep: this.#decodeStep,
@@ -250,7 +287,8 @@ export class RolloutEngine implements Disposable {
     sequences: readonly TokenSequence[],
     body: (part: readonly TokenSequence[], logits: () => Tensor) => Promise<void>,
   ): Promise<void> {
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    this.#expectAdapter();
+    if (!this.numerics.weightsSnapshot) this.syncWeights();
     let next = 0;
     while (next < sequences.length) {
       const part: TokenSequence[] = [];
@@ -327,6 +365,7 @@ export class RolloutEngine implements Disposable {
       positions,
       ropeTable: this.#ropeTable,
       headOrder: this.#headOrder(positions.size),
+      lora: this.#lora,
       routing,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {

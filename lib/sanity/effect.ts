@@ -1,7 +1,7 @@
 import { type MismatchMetrics, mismatchMetrics } from '../mismatch/metrics.js';
 import type { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
-import { RolloutEngine } from '../rollout/engine.js';
+import { type LoraMode, RolloutEngine } from '../rollout/engine.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { TrainingEngine } from '../training/engine.js';
 import { engineNumerics, type NumericsMode } from './config.js';
@@ -9,6 +9,8 @@ import { engineNumerics, type NumericsMode } from './config.js';
 export interface Setting {
   readonly precision: FloatDType;
   readonly numerics: NumericsMode;
+  /** How the rollout engine computes with an adapter of the model; default merged. */
+  readonly lora?: LoraMode;
 }
 
 /** The effect itself, as the sanity test shows it at its end. */
@@ -25,10 +27,10 @@ export const effectSettings: readonly Setting[] = [
 export async function measureMismatch(
   model: Decoder,
   sequences: readonly TokenSequence[],
-  { precision, numerics: mode }: Setting,
+  { precision, numerics: mode, lora = 'merged' }: Setting,
 ): Promise<MismatchMetrics> {
   const numerics = engineNumerics(mode);
-  using rollout = new RolloutEngine(model, { precision, numerics: numerics.rollout });
+  using rollout = new RolloutEngine(model, { precision, numerics: numerics.rollout, lora });
   using training = new TrainingEngine(model, {
     precision,
     numerics: numerics.training,

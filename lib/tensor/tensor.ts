@@ -262,6 +262,16 @@ export function randomNormal(
   return callOne('randomNormal', [dtypeNumber(dtype), shape.length, ...shape, mean, std, seed, stream]);
 }
 
+/** Independent fp32 values, uniform between -bound and bound: a pure function of (seed, stream). */
+export function randomUniform(
+  shape: readonly number[],
+  options: { seed: number; stream?: number; bound: number },
+): Tensor {
+  const { seed, stream = 0, bound } = options;
+  checkShape('randomUniform', shape);
+  return callOne('randomUniform', [shape.length, ...shape, bound, seed, stream]);
+}
+
 /** x in another floating-point type, rounded to nearest even; into `out` where it is given. */
 export function cast(x: Tensor, dtype: FloatDType, out?: Tensor): Tensor {
   const outputs = call('cast', [x.handle, dtypeNumber(dtype), handleOf(out)]);

@@ -16,6 +16,7 @@ import {
   type TokenSequence,
 } from '../models/sequences.js';
 import type { ActivationPoint, Forward, Observer } from '../nn/forward.js';
+import type { LoraAdapter } from '../nn/lora.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { gradientStats } from '../ops/gradStats.js';
 import { headOrder } from '../ops/headNorm.js';
@@ -147,6 +148,7 @@ export class TrainingEngine implements Disposable {
   /** What routes are made of; null for a dense model. */
   readonly routesShape: RoutesShape | null;
   readonly #model: Decoder;
+  readonly #lora: LoraAdapter | null;
   readonly #weights: Weights;
   readonly #schedule: Schedule;
   readonly #maxGradNorm: number;
@@ -172,15 +174,18 @@ export class TrainingEngine implements Disposable {
     this.#temperature = checkNumber(where, 'temperature', options.temperature ?? 1, 0);
     if (this.#temperature === 0) invalid(where, 'temperature above 0', 0);
     this.#overflow = checkChoice(where, 'overflow', options.overflow ?? 'skip', overflowModes);
-    this.optimizer = new AdamW(model.parameters, options.optimizer);
-    this.#weights = new Weights(model.parameters, this.precision);
+    this.#lora = model.lora;
+    const dropout = this.#lora?.config.dropout ?? 0;
+    if (dropout !== 0) invalid(where, 'an adapter without dropout (lora_dropout 0)', dropout);
+    this.optimizer = new AdamW(model.trainable, options.optimizer);
+    this.#weights = new Weights([...model.parameters, ...(this.#lora?.parameters ?? [])], this.precision);
     const { maxPositionEmbeddings, headDim, ropeTheta, ropeScaling } = model.config;
     this.#ropeTable = ropeTable(maxPositionEmbeddings, headDim, ropeTheta, 'fp32', ropeScaling);
   }
 
-  /** Takes over masters that were changed from outside, such as by another engine. */
+  /** Takes over masters that were changed from outside, such as by another engine; frozen ones stay as they were. */
   syncWeights(): void {
-    this.#weights.sync();
+    this.#weights.sync(this.optimizer.parameters);
   }
 
   /**
@@ -191,7 +196,7 @@ export class TrainingEngine implements Disposable {
   async score(sequences: readonly TokenSequence[], routing: RoutingOptions = {}): Promise<RoutedScores> {
     const call = this.#check('score', sequences, routing);
     const parts: Scores[] = [];
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    if (!this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const part = sequences.slice(begin, end);
       using routes = call.pass(begin, end);
@@ -218,7 +223,7 @@ export class TrainingEngine implements Disposable {
   async distributions(sequences: readonly TokenSequence[]): Promise<Float32Array[]> {
     this.#check('distributions', sequences);
     const parts: Float32Array[] = [];
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
+    if (!this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const part = sequences.slice(begin, end);
       using logprobs = tidy(() => this.#logprobs(part));
@@ -278,7 +283,7 @@ export class TrainingEngine implements Disposable {
       const { loss, gradNorm, overflowed } = await this.#backward(sequences, lossOf, call, options);
       const { scale } = this.scaler;
       const gradients = new Map<string, Float32Array>();
-      for (const { name, gradient } of this.#model.parameters) {
+      for (const { name, gradient } of this.optimizer.parameters) {
         const values = await gradient.floats();
         for (let i = 0; i < values.length; i++) values[i]! /= scale;
         gradients.set(name, values);
@@ -305,7 +310,7 @@ export class TrainingEngine implements Disposable {
       if (!overflow) {
         const clip = Math.min(1, this.#maxGradNorm / (gradNorm + 1e-6));
         this.optimizer.update(learningRate, clip / lossScale);
-        if (this.numerics.weightsSnapshot) this.#weights.sync();
+        if (this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
       }
       return {
         loss,
@@ -332,8 +337,8 @@ export class TrainingEngine implements Disposable {
     const metrics: Record<string, number> = {};
     let loss = 0;
     let overflowed: string | undefined;
-    if (!this.numerics.weightsSnapshot) this.#weights.sync();
-    for (const parameter of this.#model.parameters) parameter.zeroGradient();
+    if (!this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
+    for (const parameter of this.optimizer.parameters) parameter.zeroGradient();
     call.reset();
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const sequencesOfPart = sequences.slice(begin, end);
@@ -361,7 +366,7 @@ export class TrainingEngine implements Disposable {
         tape.dispose();
       }
     });
-    const stats = await gradientStats(this.#model.parameters.map((p) => [p.name, p.gradient]));
+    const stats = await gradientStats(this.optimizer.parameters.map((p) => [p.name, p.gradient]));
     overflowed ??= stats.firstNonFinite;
     return {
       loss,
@@ -372,6 +377,8 @@ export class TrainingEngine implements Disposable {
   }
 
   #check(where: string, sequences: readonly TokenSequence[], routing: RoutingOptions = {}): CallRouting {
+    if (this.#model.lora !== this.#lora)
+      invalid(where, "an engine made after the model's adapter", 'one made before');
     const { vocabSize, maxPositionEmbeddings: maxLength } = this.#model.config;
     checkSequences(where, sequences, { vocabSize, maxLength });
     return new CallRouting(where, this.routesShape, sequences, routing);
@@ -420,6 +427,7 @@ export class TrainingEngine implements Disposable {
       positions,
       ropeTable: this.#ropeTable,
       headOrder: order,
+      lora: this.#lora,
       routing,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {

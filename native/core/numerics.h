@@ -38,6 +38,10 @@ inline constexpr Knob kKnobs[] = {
     {"combineRoundings",
      "of a mixture of experts: 1: one rounding, of a token's weighted sum; 3: weights, products and each sum",
      1, 3, 1},
+    {"loraScaleFirst",
+     "1: the inner product of an adapter, A x, is scaled in fp32 and rounded once; 0: it is rounded, and the "
+     "scale is a product of its own behind B",
+     1, 0, 0},
     {"attentionChunk", "keys a chunk whose partial result is combined in order; 0: one pass", 256, 0, 256},
     {"attentionTile",
      "keys a step of the online softmax, whose running max the probabilities are rounded against", 32, 128,

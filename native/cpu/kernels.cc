@@ -9,6 +9,7 @@ namespace isopolicy {
 // shared/
 void registerCast(Registry&);
 void registerElementwise(Registry&);
+void registerColumns(Registry&);
 void registerRmsNorm(Registry&);
 void registerRmsNormBackward(Registry&);
 void registerRope(Registry&);
@@ -41,6 +42,7 @@ void registerCpuKernels(Registry& registry) {
   registerMemory(registry);
   registerCast(registry);
   registerElementwise(registry);
+  registerColumns(registry);
   registerRmsNorm(registry);
   registerRmsNormBackward(registry);
   registerRope(registry);

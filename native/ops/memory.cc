@@ -1,6 +1,7 @@
 // Ops that make, fill, copy and re-window memory. Their kernels are the same at every vector level.
 #include "ops/memory.h"
 
+#include <cfloat>
 #include <cmath>
 #include <cstring>
 
@@ -27,6 +28,12 @@ struct RandomNormalArgs {
   int64_t count;
   DType dtype;
   double mean, std;
+  uint32_t seed, stream;
+};
+struct RandomUniformArgs {
+  float* data;
+  int64_t count;
+  double bound;
   uint32_t seed, stream;
 };
 
@@ -81,6 +88,19 @@ void randomNormal(const RandomNormalArgs& args, Workers& workers) {
   });
 }
 
+// Elements 2i and 2i + 1 are of counter i; its third word tells the draws from those of randomNormal.
+void randomUniform(const RandomUniformArgs& args, Workers& workers) {
+  workers.parallelFor((args.count + 1) / 2, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      const auto bits = philox({uint32_t(i), uint32_t(i >> 32), 1, args.stream}, {args.seed, 0});
+      for (int64_t j = 0; j < 2 && 2 * i + j < args.count; j++) {
+        const double u = uniform53(bits[size_t(2 * j)], bits[size_t(2 * j + 1)]);
+        args.data[2 * i + j] = float(args.bound * (2.0 * u - 1.0));
+      }
+    }
+  });
+}
+
 template <class Args>
 void addEverywhere(Registry& registry, Kernel<Args> kernel) {
   registry.add<Args>(Family::shared, Device::cpu, {kernel, kernel, kernel, kernel, kernel});
@@ -92,6 +112,7 @@ void registerMemory(Registry& registry) {
   addEverywhere<FillArgs>(registry, fill);
   addEverywhere<CopyArgs>(registry, copy);
   addEverywhere<RandomNormalArgs>(registry, randomNormal);
+  addEverywhere<RandomUniformArgs>(registry, randomUniform);
 }
 
 // allocate(dtype, shape) -> a tensor whose contents are not defined.
@@ -148,6 +169,19 @@ void randomNormalOp(OpCall& call) {
   const Tensor out = call.output(dtype, shape);
   call.enqueue(Family::shared, RandomNormalArgs{out.data(), out.elements(), dtype, mean, std, seed, stream},
                {});
+}
+
+// randomUniform(shape, bound, seed, stream) -> independent fp32 values, uniform between -bound and bound, a
+// pure function of (seed, stream).
+void randomUniformOp(OpCall& call) {
+  const Shape shape = call.shape("shape");
+  const double bound = call.number("bound");
+  call.expect(bound >= 0 && bound <= FLT_MAX, "bound of at least 0 and within the range of fp32",
+              std::to_string(bound));
+  const auto seed = uint32_t(call.integer("seed", 0, UINT32_MAX));
+  const auto stream = uint32_t(call.integer("stream", 0, UINT32_MAX));
+  const Tensor out = call.output(DType::float32, shape);
+  call.enqueue(Family::shared, RandomUniformArgs{out.as<float>(), out.elements(), bound, seed, stream}, {});
 }
 
 }  // namespace isopolicy

@@ -9,6 +9,7 @@ void fillOp(OpCall& call);
 void copyOp(OpCall& call);
 void viewOp(OpCall& call);
 void randomNormalOp(OpCall& call);
+void randomUniformOp(OpCall& call);
 void registerMemory(Registry& registry);
 
 }  // namespace isopolicy

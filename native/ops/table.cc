@@ -2,6 +2,7 @@
 #include "ops/adamw.h"
 #include "ops/attention.h"
 #include "ops/cast.h"
+#include "ops/columns.h"
 #include "ops/combine_experts.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
@@ -30,6 +31,7 @@ const Op kOps[] = {
     {"copy", copyOp},
     {"view", viewOp},
     {"randomNormal", randomNormalOp},
+    {"randomUniform", randomUniformOp},
     {"cast", castOp},
     {"embedding", embeddingOp},
     {"gatherRows", gatherRowsOp},
@@ -44,6 +46,8 @@ const Op kOps[] = {
     {"multiply", multiplyOp},
     {"scale", scaleOp},
     {"accumulate", accumulateOp},
+    {"scaleColumns", scaleColumnsOp},
+    {"addToColumns", addToColumnsOp},
     {"rmsNorm", rmsNormOp},
     {"addRmsNorm", addRmsNormOp},
     {"rmsNormBackward", rmsNormBackwardOp},

@@ -1,6 +1,7 @@
 /** Small graphs of recorded ops, each with a forward of its own in fp64. */
 import {
   add,
+  addLowRank,
   addRmsNorm,
   attention,
   combineExperts,
@@ -202,6 +203,35 @@ export const graphs: Readonly<Record<string, Graph>> = {
       linear(tape, input('x'), weight('w'), weight('b'), { ...merged, blocks: [3, 2, 2] }),
     reference: ({ x, w, b }) => linear64(x!, w!, 5, b),
   },
+  ...Object.fromEntries(
+    [false, true].map((scaleFirst) => [
+      `addLowRank: two adapters of blocks of columns, scaled ${scaleFirst ? 'first' : 'last'}`,
+      {
+        shapes: { x: [5, 6], w: [9, 6], a1: [2, 6], b1: [4, 2], a2: [3, 6], b2: [2, 3] },
+        run: ({ tape, input, weight }) => {
+          const x = input('x');
+          let y = linear(tape, x, weight('w'), null, merged);
+          for (const [i, column] of [1, 7].entries()) {
+            const [a, b] = [weight(`a${i + 1}`), weight(`b${i + 1}`)];
+            y = addLowRank(tape, y, x, a, b, { ...merged, column, scaling: 0.7, scaleFirst });
+          }
+          return y;
+        },
+        reference: ({ x, w, a1, b1, a2, b2 }) => {
+          const y = linear64(x!, w!, 6);
+          const first = linear64(linear64(x!, a1!, 6), b1!, 2);
+          const second = linear64(linear64(x!, a2!, 6), b2!, 3);
+          first.forEach((value, i) => {
+            y[Math.floor(i / 4) * 9 + 1 + (i % 4)]! += 0.7 * value;
+          });
+          second.forEach((value, i) => {
+            y[Math.floor(i / 2) * 9 + 7 + (i % 2)]! += 0.7 * value;
+          });
+          return y;
+        },
+      } satisfies Graph,
+    ]),
+  ),
   'linear: blocks, split K, rollout family, no bias': {
     shapes: { x: [3, 37], w: [6, 37] },
     run: ({ tape, input, weight }) =>

@@ -6,15 +6,14 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { openSafetensors } from '../../lib/io/safetensors.js';
 import { publishedTensors } from '../../lib/models/huggingFaceTensors.js';
 import { type LoadedModel, loadModel } from '../../lib/models/loadModel.js';
-import type { TokenLoss, TokenSequence } from '../../lib/models/sequences.js';
 import { type NumericsPreset, numerics } from '../../lib/numerics.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
 import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { assertClose, assertSameBits, relativeError } from '../support/compare.js';
+import { meanLoss, readReference } from '../support/modelReference.js';
 import { ownTensors } from '../support/owned.js';
 
 ownTensors();
@@ -35,50 +34,6 @@ const withGradients: readonly string[] = ['llama3', 'qwen3', ...mixtures];
 const presets = ['rollout', 'training', 'matched'] as const satisfies readonly NumericsPreset[];
 const schedule = { kind: 'constant', learningRate: 0 } as const;
 
-interface Reference {
-  readonly sequence: TokenSequence;
-  readonly logprobs: Float64Array;
-  /** The same by PyTorch in fp32 throughout. */
-  readonly logprobs32: Float32Array;
-  /** [tokens, vocabSize] log-probs of every token, of the logits. */
-  readonly distributions: Float64Array;
-  readonly gradients: ReadonlyMap<string, Float32Array>;
-  /** The experts of each token in each mixture. */
-  readonly routes: Uint16Array | undefined;
-}
-
-async function reference(name: string): Promise<Reference> {
-  await using file = await openSafetensors(join(fixtures, name, 'reference.safetensors'));
-  const tokens = Array.from(new BigInt64Array(await file.read('tokens')), Number);
-  const logits = new Float32Array(await file.read('logits'));
-  const [rows, width] = file.tensors.get('logits')!.shape as [number, number];
-  assert.equal(rows, tokens.length - 1);
-  const distributions = Float64Array.from(logits);
-  for (let begin = 0; begin < logits.length; begin += width) {
-    const row = distributions.subarray(begin, begin + width);
-    const largest = row.reduce((a, b) => Math.max(a, b));
-    const lse = largest + Math.log(row.reduce((sum, x) => sum + Math.exp(x - largest), 0));
-    row.forEach((x, i) => {
-      row[i] = x - lse;
-    });
-  }
-  const gradients = new Map<string, Float32Array>();
-  for (const key of file.tensors.keys()) {
-    const [kind, ...rest] = key.split('.');
-    if (kind === 'gradient') gradients.set(rest.join('.'), new Float32Array(await file.read(key)));
-  }
-  return {
-    sequence: { prompt: tokens.slice(0, 1), response: tokens.slice(1) },
-    logprobs: new Float64Array(await file.read('logprobs')),
-    logprobs32: new Float32Array(await file.read('logprobs32')),
-    distributions,
-    gradients,
-    routes: file.tensors.has('routes')
-      ? Uint16Array.from(new BigInt64Array(await file.read('routes')), Number)
-      : undefined,
-  };
-}
-
 function engines({ model }: LoadedModel, precision: NativeFloatDType, preset: NumericsPreset) {
   const choices = numerics(preset);
   const rollout = new RolloutEngine(model, { precision, numerics: choices, maxBatch: 4 });
@@ -90,17 +45,10 @@ function engines({ model }: LoadedModel, precision: NativeFloatDType, preset: Nu
   return { rollout, training, [Symbol.dispose]: dispose };
 }
 
-/** -log pi of each token over their number, as the generator has it. */
-function meanLoss({ logprobs }: { logprobs: Float64Array }): TokenLoss {
-  const count = logprobs.length;
-  const loss = -logprobs.reduce((sum, x) => sum + x, 0) / count;
-  return { loss, gradient: new Float64Array(count).fill(-1 / count), metrics: {} };
-}
-
 for (const name of names) {
   describe(`the ${name} checkpoint`, () => {
     it('is scored in fp32 as PyTorch scores it', async () => {
-      const { sequence, logprobs, logprobs32, distributions } = await reference(name);
+      const { sequence, logprobs, logprobs32, distributions } = await readReference(join(fixtures, name));
       const loaded = await loadModel(join(fixtures, name));
       using _model = loaded.model;
       for (const preset of presets) {
@@ -122,7 +70,7 @@ for (const name of names) {
       ['bf16', 1.5e-2],
     ] as const) {
       it(`is scored in ${precision} within ${limit}`, async () => {
-        const { sequence, logprobs, distributions } = await reference(name);
+        const { sequence, logprobs, distributions } = await readReference(join(fixtures, name));
         const loaded = await loadModel(join(fixtures, name));
         using _model = loaded.model;
         for (const preset of presets) {
@@ -142,7 +90,7 @@ for (const name of names) {
 
     for (const precision of ['fp32', 'fp16', 'bf16'] as const) {
       it(`has the same bits in both engines and through the cache in ${precision}`, async () => {
-        const { sequence } = await reference(name);
+        const { sequence } = await readReference(join(fixtures, name));
         const loaded = await loadModel(join(fixtures, name));
         using _model = loaded.model;
         using both = engines(loaded, precision, 'matched');
@@ -166,7 +114,7 @@ for (const name of names) {
     }
 
     it('goes to the experts of PyTorch', { skip: !mixtures.includes(name) && 'it is dense' }, async () => {
-      const { sequence, routes } = await reference(name);
+      const { sequence, routes } = await readReference(join(fixtures, name));
       const loaded = await loadModel(join(fixtures, name));
       using _model = loaded.model;
       for (const preset of presets) {
@@ -178,7 +126,7 @@ for (const name of names) {
 
     const skip = !withGradients.includes(name) && 'its fixture has no gradients';
     it('has the gradients of PyTorch in fp32', { skip }, async () => {
-      const { sequence, logprobs, gradients } = await reference(name);
+      const { sequence, logprobs, gradients } = await readReference(join(fixtures, name));
       const loaded = await loadModel(join(fixtures, name));
       using _model = loaded.model;
       const tensors = publishedTensors(loaded.model.config);
