@@ -56,6 +56,7 @@ export interface JudgedSamples {
 /**
  * Samples a response for each draw, at temperature 1 with the engine's weights as they are, and judges them.
  *
+ * @param recordRoutes whether completions have their routes, which the model has to be a mixture of experts for
  * @throws InvalidArgumentError if the environment's rewards are not one finite number for each response
  */
 export async function sampleJudged(
@@ -63,6 +64,7 @@ export async function sampleJudged(
   environment: Environment,
   draws: readonly Draw[],
   seed: number,
+  recordRoutes = false,
 ): Promise<JudgedSamples> {
   const { prompts, responseLength, stopTokens, endOf } = environment;
   const ends = endOf && draws.map(() => endOf());
@@ -73,6 +75,7 @@ export async function sampleJudged(
       temperature: 1,
       maxNewTokens: responseLength,
       stopTokens,
+      recordRoutes,
       ...(ends && { onToken: (request: number, token: number) => ends[request]!(token) }),
     },
   );

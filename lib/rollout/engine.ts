@@ -85,7 +85,8 @@ export class RolloutEngine implements Disposable {
   /** What routes are made of; null for a dense model. */
   readonly routes: RoutesShape | null;
   readonly #model: Decoder;
-  /** The adapter that is computed with beside the weights; one that is merged into them is not here. */
+  readonly #adapter: LoraAdapter | null;
+  /** The adapter, where it is computed with beside the weights rather than merged into them. */
   readonly #lora: LoraAdapter | null;
   readonly #maxPrefillTokens: number;
   readonly #pages: number;
@@ -121,6 +122,7 @@ export class RolloutEngine implements Disposable {
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
     const mode = checkChoice(where, 'lora', options.lora ?? 'merged', loraModes);
+    this.#adapter = model.lora;
     this.#lora = mode === 'factored' ? model.lora : null;
     const merged = mode === 'merged' && model.lora ? mergedMasters(model.lora) : null;
     this.#changing = merged ? [...merged.keys()] : model.trainable;
@@ -146,12 +148,18 @@ export class RolloutEngine implements Disposable {
     );
   }
 
+  #expectAdapter(): void {
+    if (this.#model.lora !== this.#adapter)
+      invalid('RolloutEngine', "an engine made after the model's adapter", 'one made before');
+  }
+
   #numericsOf(layer: number): Numerics {
     return this.layerNumerics.get(layer) ?? this.numerics;
   }
 
   /** Takes over the model's masters, rounded to the rollout dtype; frozen ones stay as they were. */
   syncWeights(): void {
+    this.#expectAdapter();
     this.#weights.sync(this.#changing);
   }
 
@@ -217,6 +225,7 @@ export class RolloutEngine implements Disposable {
   }
 
   async #generate(requests: readonly GenerationRequest[], sampling: ResolvedSampling): Promise<Completion[]> {
+    this.#expectAdapter();
     if (!this.numerics.weightsSnapshot) this.syncWeights();
     return new Generation(requests, sampling, {
       cache: this.#cache,
@@ -252,6 +261,7 @@ export class RolloutEngine implements Disposable {
     sequences: readonly TokenSequence[],
     body: (part: readonly TokenSequence[], logits: () => Tensor) => Promise<void>,
   ): Promise<void> {
+    this.#expectAdapter();
     if (!this.numerics.weightsSnapshot) this.syncWeights();
     let next = 0;
     while (next < sequences.length) {
@@ -329,8 +339,8 @@ export class RolloutEngine implements Disposable {
       positions,
       ropeTable: this.#ropeTable,
       headOrder: this.#headOrder(positions.size),
-      routing,
       lora: this.#lora,
+      routing,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
         const cache = { keyCache: keys[layer]!, valueCache: values[layer]!, blockTable, slots, positions };

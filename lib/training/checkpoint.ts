@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { openSafetensors, type SafetensorsEntry, writeSafetensors } from '../io/safetensors.js';
+import { loadAdapterWeights, saveAdapter } from '../models/adapterFiles.js';
 import type { Decoder } from '../models/decoder.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { TrainingEngine } from './engine.js';
@@ -13,9 +14,9 @@ const STATE = 'training.json';
 
 type NamedTensor = readonly [name: string, tensor: Tensor];
 
-/** The fp32 masters of what training changes in a model, by name. */
+/** The fp32 masters of a model, by name. */
 function masters(model: Decoder): NamedTensor[] {
-  return model.trainable.map((p) => [p.name, p.master]);
+  return model.parameters.map((p) => [p.name, p.master]);
 }
 
 function moments(engine: TrainingEngine): NamedTensor[] {
@@ -28,7 +29,7 @@ function moments(engine: TrainingEngine): NamedTensor[] {
   });
 }
 
-/** Writes the fp32 masters to one safetensors file, atomically: of all parameters, or of an adapter's alone. */
+/** Writes the fp32 masters to one safetensors file, atomically. */
 export async function saveWeights(path: string, model: Decoder): Promise<void> {
   await saveTensors(path, masters(model));
 }
@@ -42,9 +43,13 @@ export async function loadWeights(path: string, model: Decoder): Promise<void> {
   await loadTensors(path, masters(model));
 }
 
-/** Writes everything a training engine needs to go on to the same bits: masters, moments, steps, loss scaler. */
+/**
+ * Writes everything a training engine needs to go on to the same bits: masters (of a model with an adapter, that alone, as
+ * {@link saveAdapter} does), moments, steps, loss scaler.
+ */
 export async function saveCheckpoint(dir: string, model: Decoder, engine: TrainingEngine): Promise<void> {
-  await saveTensors(join(dir, WEIGHTS), masters(model));
+  if (model.lora) await saveAdapter(dir, model);
+  else await saveTensors(join(dir, WEIGHTS), masters(model));
   await saveTensors(join(dir, OPTIMIZER), moments(engine));
   const state = { optimizerStep: engine.optimizer.step, lossScaler: engine.scaler.state() };
   await atomicWriteFile(join(dir, STATE), `${JSON.stringify(state, null, 2)}\n`);
@@ -59,7 +64,8 @@ export async function loadCheckpoint(dir: string, model: Decoder, engine: Traini
   } catch (cause) {
     throw new InvalidArgumentError(`[loadCheckpoint] expected ${path} to be readable JSON`, { cause });
   }
-  await loadTensors(join(dir, WEIGHTS), masters(model));
+  if (model.lora) await loadAdapterWeights(dir, model);
+  else await loadTensors(join(dir, WEIGHTS), masters(model));
   await loadTensors(join(dir, OPTIMIZER), moments(engine));
   engine.optimizer.resume(state.optimizerStep);
   engine.scaler.load(state.lossScaler);

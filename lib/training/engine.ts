@@ -448,8 +448,8 @@ export class TrainingEngine implements Disposable {
       positions,
       ropeTable: this.#ropeTable,
       headOrder: order,
-      routing,
       lora: this.#lora,
+      routing,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv, tape) => {
         const { attentionChunk: chunk, attentionTile: tile } = this.layerNumerics.get(layer) ?? this.numerics;

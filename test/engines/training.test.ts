@@ -12,7 +12,7 @@ import { fill } from '../../lib/tensor/tensor.js';
 import { loadCheckpoint, loadWeights, saveCheckpoint } from '../../lib/training/checkpoint.js';
 import { TrainingEngine, type TrainingOptions } from '../../lib/training/engine.js';
 import { assertSameBits, relativeError } from '../support/compare.js';
-import { oddModel, randomTokens } from '../support/models.js';
+import { mixtureFields, oddModel, randomTokens } from '../support/models.js';
 
 const schedule = { kind: 'constant', learningRate: 1e-2 } as const;
 
@@ -281,13 +281,15 @@ describe('TrainingEngine', () => {
   });
 
   it('a NaN weight reaches the log-probs and is reported, not hidden', async () => {
-    using model = oddModel();
-    using engine = new TrainingEngine(model, { precision: 'bf16', schedule });
-    const { master } = model.layers[0]!.attentionNorm.weight;
-    master.upload(new Float32Array(master.size).fill(Number.NaN));
-    engine.syncWeights();
-    const { logprobs } = await engine.score(batchOf(model, [[3, 4]]));
-    assert.ok(logprobs.every((lp) => Number.isNaN(lp)));
+    for (const overrides of [{}, mixtureFields]) {
+      using model = oddModel(overrides);
+      using engine = new TrainingEngine(model, { precision: 'bf16', schedule });
+      const { master } = model.layers[0]!.attentionNorm.weight;
+      master.upload(new Float32Array(master.size).fill(Number.NaN));
+      engine.syncWeights();
+      const { logprobs } = await engine.score(batchOf(model, [[3, 4]]));
+      assert.ok(logprobs.every((lp) => Number.isNaN(lp)));
+    }
   });
 
   it('an overflow of the forward pass skips the step, too', async () => {
@@ -321,11 +323,21 @@ describe('TrainingEngine', () => {
   });
 
   it('learns: the likelihood of a batch rises, in every precision, to the same bits on any threads', async () => {
-    for (const precision of ['fp32', 'fp16', 'bf16'] as const) {
+    for (const [precision, overrides] of [
+      ['fp32', {}],
+      ['fp16', {}],
+      ['bf16', {}],
+      ['bf16', mixtureFields],
+    ] as const) {
       const train = async (threads: number) => {
         setThreads(threads);
-        using model = oddModel();
-        using engine = new TrainingEngine(model, { precision, schedule, microBatchTokens: 40 });
+        using model = oddModel(overrides);
+        using engine = new TrainingEngine(model, {
+          precision,
+          schedule,
+          microBatchTokens: 40,
+          optimizer: { weightDecay: 0.01 },
+        });
         const batch = batchOf(model, lengths);
         const tokens = lengths.reduce((sum, [, response]) => sum + response, 0);
         const losses = [];
@@ -346,50 +358,54 @@ describe('TrainingEngine', () => {
     }
   });
 
-  it('a checkpoint continues to the same bits', async () => {
-    const dir = await mkdtemp(path.join(tmpdir(), 'isopolicy-'));
-    const step = (engine: TrainingEngine, batch: TokenSequence[]) => engine.step(batch, weightedLoss(3));
-    try {
-      using model = oddModel();
-      using engine = new TrainingEngine(model, { precision: 'fp16', lossScaler: 'deepspeed', schedule });
-      const batch = batchOf(model, lengths);
-      for (let i = 0; i < 3; i++) await step(engine, batch);
-      await saveCheckpoint(dir, model, engine);
-      const expected = [];
-      for (let i = 0; i < 3; i++) expected.push(await step(engine, batch));
+  for (const [kind, overrides] of [
+    ['a dense model', {}],
+    ['a mixture of experts', mixtureFields],
+  ] as const)
+    it(`a checkpoint of ${kind} continues to the same bits`, async () => {
+      const dir = await mkdtemp(path.join(tmpdir(), 'isopolicy-'));
+      const step = (engine: TrainingEngine, batch: TokenSequence[]) => engine.step(batch, weightedLoss(3));
+      try {
+        using model = oddModel(overrides);
+        using engine = new TrainingEngine(model, { precision: 'fp16', lossScaler: 'deepspeed', schedule });
+        const batch = batchOf(model, lengths);
+        for (let i = 0; i < 3; i++) await step(engine, batch);
+        await saveCheckpoint(dir, model, engine);
+        const expected = [];
+        for (let i = 0; i < 3; i++) expected.push(await step(engine, batch));
 
-      using other = oddModel({}, 99);
-      using resumed = new TrainingEngine(other, { precision: 'fp16', lossScaler: 'deepspeed', schedule });
-      await loadCheckpoint(dir, other, resumed);
-      const found = [];
-      for (let i = 0; i < 3; i++) found.push(await step(resumed, batch));
-      assert.deepEqual(found, expected);
-      assert.deepEqual(resumed.scaler.state(), engine.scaler.state());
-      for (let i = 0; i < model.parameters.length; i++) {
-        assertSameBits(
-          await other.parameters[i]!.master.floats(),
-          await model.parameters[i]!.master.floats(),
-          model.parameters[i]!.name,
+        using other = oddModel(overrides, 99);
+        using resumed = new TrainingEngine(other, { precision: 'fp16', lossScaler: 'deepspeed', schedule });
+        await loadCheckpoint(dir, other, resumed);
+        const found = [];
+        for (let i = 0; i < 3; i++) found.push(await step(resumed, batch));
+        assert.deepEqual(found, expected);
+        assert.deepEqual(resumed.scaler.state(), engine.scaler.state());
+        for (let i = 0; i < model.parameters.length; i++) {
+          assertSameBits(
+            await other.parameters[i]!.master.floats(),
+            await model.parameters[i]!.master.floats(),
+            model.parameters[i]!.name,
+          );
+        }
+
+        using smaller = oddModel({ ...overrides, numLayers: 1, denseLayers: [] });
+        await assert.rejects(
+          loadWeights(path.join(dir, 'model.safetensors'), smaller),
+          /expected only the model's tensors/,
         );
+        using wider = oddModel({ ...overrides, vocabSize: 38 });
+        await assert.rejects(
+          loadWeights(path.join(dir, 'model.safetensors'), wider),
+          /embed_tokens\.weight to be F32 \[38, 60\].*got F32 \[37, 60\]/,
+        );
+        const state = await readFile(path.join(dir, 'training.json'), 'utf8');
+        await writeFile(path.join(dir, 'training.json'), state.slice(0, -9));
+        await assert.rejects(loadCheckpoint(dir, other, resumed), /training\.json to be readable JSON/);
+      } finally {
+        await rm(dir, { recursive: true });
       }
-
-      using smaller = oddModel({ numLayers: 1 });
-      await assert.rejects(
-        loadWeights(path.join(dir, 'model.safetensors'), smaller),
-        /expected only the model's tensors/,
-      );
-      using wider = oddModel({ vocabSize: 38 });
-      await assert.rejects(
-        loadWeights(path.join(dir, 'model.safetensors'), wider),
-        /embed_tokens\.weight to be F32 \[38, 60\].*got F32 \[37, 60\]/,
-      );
-      const state = await readFile(path.join(dir, 'training.json'), 'utf8');
-      await writeFile(path.join(dir, 'training.json'), state.slice(0, -9));
-      await assert.rejects(loadCheckpoint(dir, other, resumed), /training\.json to be readable JSON/);
-    } finally {
-      await rm(dir, { recursive: true });
-    }
-  });
+    });
 
   it('a thousand steps leave no tensor and no byte behind', async () => {
     using model = oddModel({

@@ -12,7 +12,7 @@ import { saveModel } from '../../lib/models/saveModel.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
 import { assertSameBits } from '../support/compare.js';
 import { randomizeConstants } from '../support/decoderReference.js';
-import { oddConfig } from '../support/models.js';
+import { mixtureConfig, oddConfig } from '../support/models.js';
 import { ownTensors } from '../support/owned.js';
 import { roundTo } from '../support/rounding.js';
 
@@ -24,6 +24,8 @@ const configs: Readonly<Record<string, DecoderConfig>> = {
   Llama: { ...oddConfig, attentionOutBias: true, mlpBias: true },
   'Qwen2, tied': { ...oddConfig, tieWordEmbeddings: true },
   Qwen3: { ...oddConfig, attentionBias: false, qkNorm: true },
+  'Qwen3-MoE': mixtureConfig,
+  Mixtral: { ...oddConfig, attentionBias: false, numExperts: 3, numExpertsPerToken: 2 },
 };
 
 describe('saveModel', () => {
@@ -80,6 +82,9 @@ describe('saveModel', () => {
     ['qwen2-tied', 'fp16'],
     ['qwen3', 'fp32'],
     ['qwen3-tied', 'bf16'],
+    ['qwen3-moe', 'bf16'],
+    ['qwen3-moe-sparse', 'fp16'],
+    ['mixtral', 'bf16'],
   ] as const) {
     it(`writes ${fixture} as it was read, to the bit`, async () => {
       const { model, config } = await loadModel(join(fixtures, fixture), { maxLength: 30 });
