@@ -36,6 +36,9 @@ const fixedBias: Partial<Record<ModelType, boolean>> = { qwen2: true, mixtral: f
 /** What Hugging Face calls our dtypes. */
 const dtypeNames = { fp32: 'float32', fp16: 'float16', bf16: 'bfloat16' } as const;
 
+/** Layers are listed one by one: a number that no model has would take all memory. */
+const MOST_LAYERS = 65536;
+
 type JsonObject = Readonly<Record<string, unknown>>;
 
 /** A checked config.json. */
@@ -58,12 +61,12 @@ export interface HuggingFaceConfig {
 export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'): HuggingFaceConfig {
   const modelType = readModelType(source, where);
   const errors: unknown[] = [];
-  const integer = (name: string, fallback?: number) =>
-    attempt(errors, () => checkInteger(where, name, source[name] ?? fallback, 1));
+  const integer = (name: string, fallback?: number, max?: number) =>
+    attempt(errors, () => checkInteger(where, name, source[name] ?? fallback, 1, max));
   const boolean = (name: string) => attempt(errors, () => checkBoolean(where, name, source[name] ?? false));
 
   const hiddenSize = integer('hidden_size');
-  const numLayers = integer('num_hidden_layers');
+  const numLayers = integer('num_hidden_layers', undefined, MOST_LAYERS);
   const numHeads = integer('num_attention_heads');
   /** A field that follows from others where it is missing; where these are bad, they are told already. */
   const derived = (name: string, fallback: number | undefined) =>
@@ -95,7 +98,7 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
     attentionOutBias: modelType === 'qwen2' ? false : biased,
     mlpBias: modelType === 'llama' ? boolean('mlp_bias') : false,
     qkNorm: withHeadNorms.includes(modelType),
-    ...(mixtral && readMixtral(source, where, errors)),
+    ...(mixtral && readMixtral(source, where, errors, numLayers)),
     ...(modelType === 'qwen3_moe' && readQwen3Moe(source, where, errors, numLayers)),
   };
   attempt(errors, () => checkChoice(where, 'hidden_act', source.hidden_act ?? 'silu', ['silu', 'swish']));

@@ -5,9 +5,21 @@ import type { DecoderConfig, ResolvedDecoderConfig } from './config.js';
 type JsonObject = Readonly<Record<string, unknown>>;
 type MixtureFields = Partial<Record<keyof DecoderConfig, unknown>>;
 
-/** Of Mixtral every block is a mixture, whose experts are as wide as a dense block would be. */
-export function readMixtral(source: JsonObject, where: string, errors: unknown[]): MixtureFields {
-  return { ...readExperts(source, where, errors), normalizeRouterWeights: true };
+/** Experts of all layers are listed one by one: a number that no model has would take all memory. */
+const MOST_EXPERTS = 2 ** 18;
+
+/**
+ * Of Mixtral every block is a mixture, whose experts are as wide as a dense block would be.
+ *
+ * @param numLayers undefined where it is bad, which is told already
+ */
+export function readMixtral(
+  source: JsonObject,
+  where: string,
+  errors: unknown[],
+  numLayers: number | undefined,
+): MixtureFields {
+  return { ...readExperts(source, where, errors, numLayers), normalizeRouterWeights: true };
 }
 
 export function composeMixtral({ numExperts, numExpertsPerToken }: ResolvedDecoderConfig): JsonObject {
@@ -17,7 +29,7 @@ export function composeMixtral({ numExperts, numExpertsPerToken }: ResolvedDecod
 /**
  * Of Qwen3-MoE every `decoder_sparse_step`-th block is a mixture, but for those of `mlp_only_layers`.
  *
- * @param numLayers undefined where it is bad, which is told already
+ * @param numLayers as for {@link readMixtral}
  */
 export function readQwen3Moe(
   source: JsonObject,
@@ -27,7 +39,7 @@ export function readQwen3Moe(
 ): MixtureFields {
   const size = 'moe_intermediate_size';
   return {
-    ...readExperts(source, where, errors),
+    ...readExperts(source, where, errors, numLayers),
     moeIntermediateSize: attempt(errors, () => checkInteger(where, size, source[size], 1)),
     normalizeRouterWeights: attempt(errors, () =>
       checkBoolean(where, 'norm_topk_prob', source.norm_topk_prob ?? false),
@@ -47,8 +59,13 @@ export function composeQwen3Moe(decoder: ResolvedDecoderConfig): JsonObject {
   };
 }
 
-function readExperts(source: JsonObject, where: string, errors: unknown[]): MixtureFields {
-  const numExperts = attempt(errors, () => readNumExperts(source, where));
+function readExperts(
+  source: JsonObject,
+  where: string,
+  errors: unknown[],
+  numLayers: number | undefined,
+): MixtureFields {
+  const numExperts = attempt(errors, () => readNumExperts(source, where, numLayers ?? 1));
   const perToken = 'num_experts_per_tok';
   return {
     numExperts,
@@ -57,10 +74,10 @@ function readExperts(source: JsonObject, where: string, errors: unknown[]): Mixt
 }
 
 /** Under either of the names that transformers has had for it, whichever the architecture. */
-function readNumExperts(source: JsonObject, where: string): number {
+function readNumExperts(source: JsonObject, where: string, numLayers: number): number {
   const named = ['num_experts', 'num_local_experts'].filter((name) => (source[name] ?? null) !== null);
   const counts = (named.length > 0 ? named : ['num_experts']).map((name) =>
-    checkInteger(where, name, source[name], 1, 65536),
+    checkInteger(where, name, source[name], 1, Math.min(65536, Math.floor(MOST_EXPERTS / numLayers))),
   );
   const [first, second = first] = counts;
   if (second !== first) invalid(where, `num_local_experts to be num_experts = ${first}`, second);
@@ -68,8 +85,6 @@ function readNumExperts(source: JsonObject, where: string): number {
 }
 
 function readDenseLayers(source: JsonObject, where: string, numLayers: number): number[] {
-  // Listed one by one: a number that no model has would take all memory.
-  checkInteger(where, 'num_hidden_layers', numLayers, 1, 65536);
   const step = checkInteger(where, 'decoder_sparse_step', source.decoder_sparse_step ?? 1, 1);
   const listed = source.mlp_only_layers ?? [];
   if (!Array.isArray(listed)) invalid(where, 'mlp_only_layers to be an array', listed);

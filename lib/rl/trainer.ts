@@ -40,8 +40,8 @@ export const routerReplays = ['none', 'training', 'rollout'] as const;
 
 /**
  * Which experts the training engine uses. `none`: each pass those that its own routers choose. `training`: the updates of
- * a step those of its first pass, which gives log pi_old ("R2"). `rollout`: all passes of a step those that the rollout
- * engine used while it sampled ("R3", rollout routing replay, arXiv 2510.11370).
+ * a step those of its first pass, which gives log pi_old ("R2", the routing replay of arXiv 2507.18071). `rollout`: all
+ * passes of a step those that the rollout engine used while it sampled ("R3", rollout routing replay, arXiv 2510.11370).
  */
 export type RouterReplay = (typeof routerReplays)[number];
 
@@ -133,7 +133,7 @@ export class Trainer {
     checkInteger(where, 'seed', options.seed, 0, Number.MAX_SAFE_INTEGER);
     if (options.truncated !== undefined) checkChoice(where, 'truncated', options.truncated, truncatedModes);
     const replay = checkChoice(where, 'routerReplay', options.routerReplay ?? 'none', routerReplays);
-    if (replay !== 'none' && training.routes === null) {
+    if (replay !== 'none' && training.routesShape === null) {
       invalid(where, 'routerReplay none for a dense model', replay);
     }
     this.#rollout = rollout;
@@ -152,7 +152,7 @@ export class Trainer {
     // The pass that algorithms with pi_old need, and the measurement of the mismatch on equal weights.
     const sequences = trajectories.map(({ prompt, completion }) => ({ prompt, response: completion.tokens }));
     const replay = this.#routerReplay;
-    const { routes: shape } = this.#training;
+    const { routesShape: shape } = this.#training;
     const sampledRoutes = shape && trajectories.map(({ completion }) => completion.routes!);
     const old = await this.#training.score(sequences, {
       recordRoutes: shape !== null,
@@ -288,7 +288,7 @@ export class Trainer {
       this.#environment,
       draws,
       seed,
-      this.#training.routes !== null,
+      this.#training.routesShape !== null,
     );
     return draws.map(({ prompt, promptId }, i) => ({
       prompt: this.#environment.prompts[prompt]!,

@@ -83,7 +83,7 @@ export class RolloutEngine implements Disposable {
   readonly maxBatch: number;
   readonly maxLength: number;
   /** What routes are made of; null for a dense model. */
-  readonly routes: RoutesShape | null;
+  readonly routesShape: RoutesShape | null;
   readonly #model: Decoder;
   readonly #adapter: LoraAdapter | null;
   /** The adapter, where it is computed with beside the weights rather than merged into them. */
@@ -106,7 +106,7 @@ export class RolloutEngine implements Disposable {
     const where = 'RolloutEngine';
     const { config } = model;
     this.#model = model;
-    this.routes = routesShape(config);
+    this.routesShape = routesShape(config);
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('rollout');
     this.layerNumerics = options.layerNumerics ?? new Map();
@@ -170,7 +170,7 @@ export class RolloutEngine implements Disposable {
    */
   async generate(requests: readonly GenerationRequest[], options: SamplingOptions): Promise<Completion[]> {
     const sampling = resolveSampling('generate', options, this.#model.config.vocabSize);
-    if (sampling.recordRoutes) expectMixture('generate', 'recordRoutes', this.routes);
+    if (sampling.recordRoutes) expectMixture('generate', 'recordRoutes', this.routesShape);
     for (const [i, request] of requests.entries()) this.#checkRequest(request, i, sampling);
     return this.#turns.take(() => this.#generate(requests, sampling));
   }
@@ -231,7 +231,7 @@ export class RolloutEngine implements Disposable {
       cache: this.#cache,
       decodeStep: this.#decodeStep,
       maxPrefillTokens: this.#maxPrefillTokens,
-      routes: sampling.recordRoutes ? this.routes : null,
+      routes: sampling.recordRoutes ? this.routesShape : null,
       prefill: (rows, lastRows, keys) => this.#step(rows, lastRows, keys, sampling),
     }).run();
   }
@@ -301,7 +301,7 @@ export class RolloutEngine implements Disposable {
   #step(rows: RolloutRows, lastRows: Tensor | null, keys: Tensor, sampling: ResolvedSampling): Draws {
     const { seed, temperature, topK, topP } = sampling;
     const chunk = this.numerics.logSoftmaxChunk;
-    const recorder = sampling.recordRoutes ? new RoutesRecorder(this.routes!, rows.ids.size) : undefined;
+    const recorder = sampling.recordRoutes ? new RoutesRecorder(this.routesShape!, rows.ids.size) : undefined;
     const { ids, logprobs } = sample(this.#logits(rows, lastRows, recorder), keys, {
       seed,
       temperature,

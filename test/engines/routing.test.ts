@@ -286,10 +286,14 @@ describe('routes that do not fit', () => {
     using model = oddModel();
     using rollout = new RolloutEngine(model, { precision: 'bf16', maxBatch: 2 });
     using dense = new TrainingEngine(model, { precision: 'bf16', schedule });
-    assert.deepEqual([rollout.routes, dense.routes], [null, null]);
+    assert.deepEqual([rollout.routesShape, dense.routesShape], [null, null]);
     const asked = /\[score\] expected recordRoutes for a mixture of experts alone, got "a dense model"/;
     await assert.rejects(dense.score(sequences, { recordRoutes: true }), asked);
     await assert.rejects(dense.score(sequences, { replay: [] }), /\[score\] expected replay for a mixture/);
+    await assert.rejects(
+      training.score(sequences, { recordRoutes: 1 as never }),
+      /\[score\] expected recordRoutes to be true or false, got 1/,
+    );
     const requests = [{ prompt: [1], promptId: 0, sampleId: 0 }];
     const options = { seed: 1, maxNewTokens: 2 };
     await assert.rejects(

@@ -256,7 +256,7 @@ describe('parseHuggingFaceConfig', () => {
     [
       'no layer',
       { ...llama32, num_hidden_layers: 0 },
-      /num_hidden_layers to be an integer of at least 1, got 0/,
+      /num_hidden_layers to be an integer of at least 1 and at most 65536, got 0/,
     ],
     [
       'heads that do not divide',

@@ -182,6 +182,11 @@ describe('parseHuggingFaceConfig of a mixture', () => {
       { ...qwen3Moe, num_hidden_layers: 2 ** 31 - 1 },
       /num_hidden_layers to be an integer of at least 1 and at most 65536, got 2147483647/,
     ],
+    [
+      'a number of experts that no model has',
+      { ...qwen3Moe, num_experts: 5462 },
+      /num_experts to be an integer of at least 1 and at most 5461, got 5462/,
+    ],
     ['a window that is none', { ...mixtral, sliding_window: '4096' }, /sliding_window to be a finite number/],
     [
       'a sliding window shorter than the context',
@@ -206,7 +211,7 @@ describe('parseHuggingFaceConfig of a mixture', () => {
   it('tells a bad number of layers once', () => {
     assert.throws(
       () => parseHuggingFaceConfig({ ...qwen3Moe, num_hidden_layers: 0 }),
-      /^InvalidArgumentError: \[config\.json\] expected num_hidden_layers to be an integer of at least 1, got 0$/,
+      /^InvalidArgumentError: \[config\.json\] expected num_hidden_layers to be an integer of at least 1 and at most 65536, got 0$/,
     );
   });
 

@@ -57,15 +57,20 @@ describe('saveModel', () => {
 
   // Rows of pieces: the 16 MiB of one read or written at once end within a block of rows.
   it('and loadModel: tensors of several pieces', async () => {
-    const wide = {
+    // The projections of an expert, too: rows within those of all experts.
+    const wide: DecoderConfig = {
       vocabSize: 9001,
-      hiddenSize: 1024,
-      intermediateSize: 5000,
+      hiddenSize: 512,
+      intermediateSize: 8400,
       numLayers: 1,
       numHeads: 8,
       numKvHeads: 1,
+      maxPositionEmbeddings: 8,
+      tieWordEmbeddings: true,
+      numExperts: 2,
+      numExpertsPerToken: 1,
     };
-    using model = new Decoder({ ...wide, maxPositionEmbeddings: 8, tieWordEmbeddings: true }, { seed: 3 });
+    using model = new Decoder(wide, { seed: 3 });
     await saveModel(dir, model, { dtype: 'fp32' });
     assert.deepEqual((await readdir(dir)).sort(), ['config.json', 'model.safetensors']);
     const { model: again } = await loadModel(dir);
