@@ -139,6 +139,7 @@ export {
   type PolicyLoss,
   type Preparation,
 } from './rl/batch.js';
+export { availableMemory, checkMemory } from './rl/checkMemory.js';
 export { type AlgorithmConfig, checkAlgorithmConfig } from './rl/config.js';
 export { type Correction, type CorrectionOptions, correct } from './rl/corrections/correct.js';
 export { type Environment, type JudgedResponse, taskEnvironment } from './rl/environment.js';
@@ -148,6 +149,7 @@ export { dppoTvLoss } from './rl/losses/dppoTv.js';
 export { gspoLoss } from './rl/losses/gspo.js';
 export { ppoClipLoss } from './rl/losses/ppoClip.js';
 export { reinforceLoss } from './rl/losses/reinforce.js';
+export { estimateMemory, type MemoryEstimate, type MemoryOptions, type MemoryRow } from './rl/memory.js';
 export {
   type DataOptions,
   type ModelSource,
@@ -238,6 +240,7 @@ export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
 export { AdamW, type AdamWOptions } from './training/adamW.js';
 export { loadCheckpoint, loadWeights, saveCheckpoint, saveWeights } from './training/checkpoint.js';
 export {
+  type Recompute,
   type RoutedScores,
   type StepResult,
   TrainingEngine,

@@ -1,6 +1,10 @@
+import { keep } from '../tensor/scope.js';
 import { empty, fill, randomNormal, randomUniform, type Tensor } from '../tensor/tensor.js';
 
-/** How the values of a parameter begin; `none` leaves them undefined, for a loader that writes them all. */
+/**
+ * How the values of a parameter begin; `none` leaves them undefined, for a loader that writes them all: there is no memory
+ * for them until it asks for the master.
+ */
 export type Initialization =
   | { readonly kind: 'normal'; readonly std: number }
   /** Between -bound and bound. */
@@ -15,8 +19,7 @@ export type Initialization =
 export class Parameter {
   readonly name: string;
   readonly shape: readonly number[];
-  /** fp32. */
-  readonly master: Tensor;
+  #master: Tensor | undefined;
   #frozen = false;
   #gradient: Tensor | undefined;
   /** Whether the gradient is zero without its memory saying so: whoever adds to it first may write instead. */
@@ -32,17 +35,24 @@ export class Parameter {
     this.name = name;
     this.shape = shape;
     if (initialization.kind === 'normal') {
-      this.master = randomNormal(shape, { seed, stream, std: initialization.std });
+      this.#master = randomNormal(shape, { seed, stream, std: initialization.std });
     } else if (initialization.kind === 'uniform') {
-      this.master = randomUniform(shape, { seed, stream, bound: initialization.bound });
-    } else {
-      this.master = empty(shape);
-      if (initialization.kind === 'constant') fill(this.master, initialization.value);
+      this.#master = randomUniform(shape, { seed, stream, bound: initialization.bound });
+    } else if (initialization.kind === 'constant') {
+      this.#master = empty(shape);
+      fill(this.#master, initialization.value);
     }
   }
 
+  /** fp32. */
+  get master(): Tensor {
+    // Whoever is the first to ask does not own it.
+    this.#master ??= keep(empty(this.shape));
+    return this.#master;
+  }
+
   get size(): number {
-    return this.master.size;
+    return this.shape.reduce((product, d) => product * d, 1);
   }
 
   /** Whether it stays as it is: backward passes then leave it out, and no memory is taken for its gradient. */
@@ -92,6 +102,6 @@ export class Parameter {
 
   dispose(): void {
     this.#gradient?.dispose();
-    this.master.dispose();
+    this.#master?.dispose();
   }
 }

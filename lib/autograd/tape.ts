@@ -8,6 +8,13 @@ interface Entry<Op extends Differentiable = Differentiable> {
   readonly outputs: readonly Tensor[];
 }
 
+/** A part of the forward pass of which nothing but the outputs was kept. */
+interface Checkpoint {
+  /** Runs the part again, recorded this time; its outputs in the same order. */
+  readonly rerun: (tape: Tape) => readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+}
+
 /**
  * The ops of one forward pass, in order, for one backward pass.
  *
@@ -15,7 +22,7 @@ interface Entry<Op extends Differentiable = Differentiable> {
  * it can need it, and {@link dispose} disposes of what is left when no backward pass was run.
  */
 export class Tape {
-  #entries: Entry[] = [];
+  #entries: (Entry | Checkpoint)[] = [];
   #owned: Tensor[] = [];
   /** Sees the whole gradient of each output that has one, before it is passed on. */
   watch: ((output: Tensor, gradient: Tensor) => void) | undefined;
@@ -31,6 +38,28 @@ export class Tape {
   }
 
   /**
+   * Runs `body` and keeps its outputs alone; the backward pass runs it again, for all that was recorded, when it gets
+   * there (gradient checkpointing; Chen et al. 2016, arXiv 1604.06174). The gradients have the same bits as without:
+   * the same ops in the same order, on the same inputs.
+   *
+   * @param body the same ops each time, recorded on the tape that it is given, a new one each time. Tensors from outside
+   *   have to be outputs of this tape or to live as long, and nothing may be written over them. All that it returns are
+   *   outputs of its own.
+   */
+  checkpoint<R extends Record<keyof R, Tensor | null>>(body: (tape: Tape) => R): R {
+    const first = new Tape();
+    let outputs: readonly Tensor[] = [];
+    try {
+      const result = body(first);
+      outputs = tensorsOf(result);
+      this.#entries.push({ rerun: (tape) => tensorsOf(body(tape)), outputs });
+      return result;
+    } finally {
+      first.#dispose(outputs);
+    }
+  }
+
+  /**
    * Adds d(loss)/d(parameter) to the gradient of every parameter that the recorded ops read.
    *
    * Gradients of activations have the dtype of the activation; where several ops read one activation their
@@ -43,28 +72,61 @@ export class Tape {
     const flow = new GradientFlow();
     flow.seed(output, gradient);
     try {
-      for (const { op, operands, outputs } of this.#entries.toReversed()) {
-        const incoming = outputs.map((t) => flow.take(t));
-        for (const [i, gradient] of incoming.entries()) {
-          if (gradient) this.watch?.(outputs[i]!, gradient);
-        }
-        if (incoming.some((g) => g !== undefined)) propagate(op, operands, outputs, incoming, flow);
-        for (const g of incoming) if (g) flow.release(g);
-        for (const t of outputs) t.dispose();
-      }
+      this.#propagate(flow);
     } finally {
       flow.finish();
       this.dispose();
     }
   }
 
+  #propagate(flow: GradientFlow): void {
+    for (const entry of this.#entries.toReversed()) {
+      const { outputs } = entry;
+      if ('rerun' in entry) {
+        this.#rerun(entry, flow);
+        continue;
+      }
+      const incoming = outputs.map((t) => flow.take(t));
+      for (const [i, gradient] of incoming.entries()) {
+        if (gradient) this.watch?.(outputs[i]!, gradient);
+      }
+      if (incoming.some((g) => g !== undefined)) propagate(entry.op, entry.operands, outputs, incoming, flow);
+      for (const g of incoming) if (g) flow.release(g);
+      for (const t of outputs) t.dispose();
+    }
+  }
+
+  /** The gradients on their way go on through the ops that are recorded now, as if these had been from the start. */
+  #rerun({ rerun, outputs }: Checkpoint, flow: GradientFlow): void {
+    const reached = outputs.some((t) => flow.has(t));
+    for (const t of outputs) t.dispose();
+    if (!reached) return;
+    const tape = new Tape();
+    tape.watch = this.watch;
+    try {
+      const again = rerun(tape);
+      for (const [i, t] of again.entries()) flow.move(outputs[i]!, t);
+      tape.#propagate(flow);
+    } finally {
+      tape.dispose();
+    }
+  }
+
   /** Lets go of everything recorded. */
   dispose(): void {
-    for (const { outputs } of this.#entries) for (const t of outputs) t.dispose();
+    this.#dispose([]);
+  }
+
+  #dispose(but: readonly Tensor[]): void {
+    for (const { outputs } of this.#entries) for (const t of outputs) if (!but.includes(t)) t.dispose();
     for (const t of this.#owned) t.dispose();
     this.#entries = [];
     this.#owned = [];
   }
+}
+
+function tensorsOf<R extends Record<keyof R, Tensor | null>>(result: R): Tensor[] {
+  return Object.values<Tensor | null>(result).filter((t) => t !== null);
 }
 
 function propagate<Op extends Differentiable>(
@@ -110,6 +172,16 @@ export class GradientFlow {
       this.#pending.set(t, gradient);
       this.#holders.set(gradient, this.#holders.get(gradient)! + 1);
     }
+  }
+
+  has(t: Tensor): boolean {
+    return this.#pending.has(t);
+  }
+
+  /** What is the gradient of `from` so far is that of `to`. */
+  move(from: Tensor, to: Tensor): void {
+    const gradient = this.take(from);
+    if (gradient) this.#pending.set(to, gradient);
   }
 
   /** Whether a gradient that was taken is read by nobody else, so that its memory may serve for what is made of it. */

@@ -37,15 +37,7 @@ export function formatCount(value: number): string {
   return `${(scaled * 1000).toFixed(0)}G`;
 }
 
-/** Bytes in the unit that leaves at most four digits: 512 B, 3.2 MiB. */
-export function formatBytes(bytes: number): string {
-  let scaled = bytes;
-  for (const unit of ['B', 'KiB', 'MiB', 'GiB']) {
-    if (scaled < 1023.95) return `${unit === 'B' ? scaled : scaled.toFixed(1)} ${unit}`;
-    scaled /= 1024;
-  }
-  return `${scaled.toFixed(1)} TiB`;
-}
+export { formatBytes } from '../bytes.js';
 
 /** Seconds as a clock, to the second: 0:21, 12:05, 1:02:03; a question mark where they are not known. */
 export function formatClock(seconds: number): string {

@@ -1,5 +1,6 @@
 import { embedding, gatherRows } from '../autograd/functions.js';
 import { type Initialization, Parameter } from '../autograd/parameter.js';
+import type { Tape } from '../autograd/tape.js';
 import { checkInteger } from '../errors.js';
 import { DecoderLayer } from '../nn/decoderLayer.js';
 import type { Forward } from '../nn/forward.js';
@@ -9,6 +10,7 @@ import { MoeMlp } from '../nn/moeMlp.js';
 import { type Residual, RmsNorm } from '../nn/rmsNorm.js';
 import { SelfAttention } from '../nn/selfAttention.js';
 import { SwigluMlp } from '../nn/swigluMlp.js';
+import { tidy } from '../tensor/scope.js';
 import type { Tensor } from '../tensor/tensor.js';
 import {
   type DecoderConfig,
@@ -147,10 +149,9 @@ export class Decoder implements Disposable {
     const x = embedding(pass.tape, pass.weight(this.embedding), ids);
     pass.observe?.('embedding', -1, x);
     let residual: Residual = { x, delta: null };
-    this.layers.forEach((layer, i) => {
-      const numerics = pass.layerNumerics?.get(i);
+    this.layers.forEach((_, i) => {
       const selected = i === this.layers.length - 1 && !pass.routing ? rows : null;
-      residual = layer.forward(numerics ? { ...pass, numerics } : pass, residual, selected);
+      residual = this.#layer(pass, i, residual, selected);
     });
     if (rows && pass.routing) {
       const { x, delta } = residual;
@@ -159,6 +160,25 @@ export class Decoder implements Disposable {
     const { out } = this.finalNorm.forward(pass, residual);
     pass.observe?.('finalNorm', -1, out);
     return out;
+  }
+
+  /**
+   * Runs a layer, of which a pass without a tape keeps the outputs alone and one that recomputes the inputs. From the same
+   * inputs a router chooses the same experts; it is not seen to do so twice.
+   */
+  #layer(pass: Forward, i: number, residual: Residual, rows: Tensor | null): Residual {
+    const numerics = pass.layerNumerics?.get(i) ?? pass.numerics;
+    const { tape, routing } = pass;
+    let seen = routing?.seen;
+    const run = (own: Tape | null) => {
+      const once = routing && { given: routing.given, seen };
+      seen = undefined;
+      return this.layers[i]!.forward({ ...pass, tape: own, numerics, routing: once }, residual, rows);
+    };
+    if (tape) return pass.recompute ? tape.checkpoint(run) : run(tape);
+    const next = tidy(() => run(null));
+    for (const t of [residual.x, residual.delta]) t?.dispose();
+    return next;
   }
 
   /** Gives the parameters' memory back, an adapter's too. */

@@ -31,7 +31,10 @@ export type Observer = (point: ActivationPoint, layer: number, t: Tensor) => voi
 export interface Routing {
   /** int32 [tokens, k]: the experts of a mixture, as another pass chose them; undefined leaves the choice to its router. */
   readonly given?: ((layer: number) => Tensor | undefined) | undefined;
-  /** Sees the logits [tokens, E] of a mixture's router and the ids [tokens, k] of the experts that are used. */
+  /**
+   * Sees the logits [tokens, E] of a mixture's router and the ids [tokens, k] of the experts that are used, once for each
+   * layer. Both go when the layer is done: what is made of them has to be kept (`keep`).
+   */
   readonly seen?: ((layer: number, logits: Tensor, ids: Tensor) => void) | undefined;
 }
 
@@ -42,6 +45,8 @@ export interface Routing {
 export interface Forward {
   /** Records for a backward pass, or null. */
   readonly tape: Tape | null;
+  /** Whether the tape keeps each layer's inputs alone and the backward pass runs the layer again. */
+  readonly recompute?: boolean;
   readonly numerics: Numerics;
   /** Choices of single layers that differ. */
   readonly layerNumerics?: ReadonlyMap<number, Numerics>;
@@ -59,7 +64,7 @@ export interface Forward {
   /** The tensor that stands for a parameter in this pass. */
   weight(parameter: Parameter): Weight;
   /** Causal attention of layer `layer`: [tokens, numHeads + 2 numKvHeads, headDim] -> [tokens, numHeads headDim]. */
-  attend(layer: number, qkv: Tensor): Tensor;
+  attend(layer: number, qkv: Tensor, tape: Tape | null): Tensor;
 }
 
 /** The options of `linear` for a projection whose rows come in these blocks. */

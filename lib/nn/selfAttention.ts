@@ -52,7 +52,7 @@ export class SelfAttention {
       table16: numerics.ropeTable16 === 1,
       inPlace: true,
     });
-    const attended = pass.attend(this.layer, rotated);
+    const attended = pass.attend(this.layer, rotated, tape);
     pass.observe?.('attention', this.layer, attended);
     const selected = rows ? gatherRows(tape, attended, rows) : attended;
     const out = project(pass, selected, this.outWeight, this.outBias, [this.outWeight.shape[0]!]);

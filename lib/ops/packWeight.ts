@@ -55,6 +55,18 @@ export class PackedWeight implements Disposable {
   }
 }
 
+/**
+ * The elements that a weight [N, K], or [E, N, K], takes when packed: K in whole steps, N in whole panels
+ * (`packedLayoutOf` of native/ops/pack_weight.h).
+ */
+export function packedSize(shape: readonly number[], dtype: FloatDType, level: VectorLevel): number {
+  const [experts, rows, columns] = shape.length === 3 ? shape : [1, ...shape];
+  const panel = vectorLevels.indexOf(level) >= vectorLevels.indexOf('avx512') ? 32 : 16;
+  const halves = dtype === 'fp16' || dtype === 'bf16';
+  const step = level === 'amx' && halves ? 32 : level === 'avx512bf16' && dtype === 'bf16' ? 2 : 1;
+  return experts! * Math.ceil(rows! / panel) * panel * Math.ceil(columns! / step) * step;
+}
+
 /** @internal A weight as an op takes it: its handle, and what it is if it is packed. */
 export function packedArguments(weight: Tensor | PackedWeight): [number, number, number, number] {
   if (!(weight instanceof PackedWeight)) return [weight.handle, -1, 0, 0];

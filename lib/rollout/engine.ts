@@ -17,7 +17,6 @@ import {
 } from '../models/sequences.js';
 import type { Forward, Routing } from '../nn/forward.js';
 import type { LoraAdapter } from '../nn/lora.js';
-import { MoeMlp } from '../nn/moeMlp.js';
 import { gemmFamilyOf, type Numerics, numerics as numericsOf } from '../numerics.js';
 import { pagedAttention, writeKvCache } from '../ops/attention.js';
 import { type HeadOrder, headOrder } from '../ops/headNorm.js';
@@ -38,6 +37,7 @@ import {
   type RolloutRows,
 } from './generation.js';
 import { KvCache } from './kvCache.js';
+import { packableParameters } from './packable.js';
 import { type ResolvedSampling, resolveSampling, type SamplingOptions } from './sampling.js';
 
 export interface RolloutOptions {
@@ -67,9 +67,6 @@ export const loraModes = ['merged', 'factored'] as const;
  * training engine does, and with matched numerics to the same bits.
  */
 export type LoraMode = (typeof loraModes)[number];
-
-/** Packed weights come in whole steps of k at every level: a split of k has to end where a step does. */
-const longestPackedStep = 32;
 
 /**
  * The engine that generates (policy mu): paged KV cache, continuous batching, sampling on the device, rollout
@@ -132,7 +129,7 @@ export class RolloutEngine implements Disposable {
     this.#weights = new Weights(
       [...model.parameters, ...(this.#lora?.parameters ?? [])],
       this.precision,
-      this.#packable(),
+      packableParameters(model, this.#lora, this.numerics, this.layerNumerics),
       [model.embedding],
       merged ?? undefined,
     );
@@ -149,29 +146,6 @@ export class RolloutEngine implements Disposable {
     this.#decodeStep = new DecodeStep(this.maxBatch, (rows, keys, sampling) =>
       this.#step(rows, null, keys, sampling),
     );
-  }
-
-  /**
-   * The weights that products read whole, pass after pass: these are packed once for each sync. Projections that are
-   * not merged read blocks of rows instead.
-   */
-  #packable(): Parameter[] {
-    const whole = ({ gemmSplitK }: Numerics) => gemmSplitK % longestPackedStep === 0;
-    const { layers, head } = this.#model;
-    return [
-      ...(whole(this.numerics) ? [head] : []),
-      ...layers.flatMap(({ attention, mlp }, i) => {
-        const numerics = this.#numericsOf(i);
-        if (!whole(numerics)) return [];
-        const bases = [attention.qkvWeight, attention.outWeight, mlp.gateUpWeight, mlp.downWeight];
-        const packed = bases.flatMap((base) => this.#lora?.of(base) ?? []).flatMap(({ a, b }) => [a, b]);
-        packed.push(attention.outWeight, mlp.downWeight);
-        if (numerics.mergedProjections) packed.push(attention.qkvWeight);
-        if (mlp instanceof MoeMlp) packed.push(mlp.routerWeight, mlp.gateUpWeight);
-        else if (numerics.mergedProjections) packed.push(mlp.gateUpWeight);
-        return packed;
-      }),
-    ];
   }
 
   #expectAdapter(): void {

@@ -47,11 +47,22 @@ export interface TrainingOptions {
   readonly maxGradNorm?: number;
   /** Most tokens of one forward and backward pass; default 4096. Gradients of passes add up in fp32. */
   readonly microBatchTokens?: number;
+  /**
+   * What a forward pass keeps for the backward pass; default `none`, everything. With `layers` it keeps the inputs of each
+   * layer alone and computes the layer again when its gradients are due (gradient checkpointing): the same bits for
+   * about a third more time, and one layer's activations at a time instead of all of them.
+   */
+  readonly recompute?: Recompute;
   /** What logits are divided by; the rollout's. Default 1. */
   readonly temperature?: number;
   /** What becomes of a batch whose gradients overflow; default `skip`. */
   readonly overflow?: OverflowMode;
 }
+
+export const recomputeModes = ['none', 'layers'] as const;
+
+/** Which activations the backward pass computes again. */
+export type Recompute = (typeof recomputeModes)[number];
 
 export const overflowModes = ['skip', 'retry'] as const;
 
@@ -107,10 +118,14 @@ export interface Watch {
   readonly gradient?: Observer;
 }
 
-/** The pass with whoever watches it; gradients are known by the activations that they belong to. */
+/**
+ * The pass with whoever watches it; gradients are known by the activations that they belong to. What is computed again
+ * has been seen: its gradients alone are new.
+ */
 function watched(pass: Forward, tape: Tape | null, { activation, gradient }: Watch): Forward {
   if (!activation && !gradient) return pass;
   const places = new Map<Tensor, readonly [ActivationPoint, number]>();
+  const seen = new Set<string>();
   if (tape && gradient) {
     tape.watch = (output, value) => {
       const place = places.get(output);
@@ -121,7 +136,9 @@ function watched(pass: Forward, tape: Tape | null, { activation, gradient }: Wat
     ...pass,
     observe: (point, layer, t) => {
       if (gradient) places.set(t, [point, layer]);
-      activation?.(point, layer, t);
+      const place = `${point} ${layer}`;
+      if (!seen.has(place)) activation?.(point, layer, t);
+      seen.add(place);
     },
   };
 }
@@ -153,6 +170,7 @@ export class TrainingEngine implements Disposable {
   readonly #schedule: Schedule;
   readonly #maxGradNorm: number;
   readonly #microBatchTokens: number;
+  readonly #recompute: boolean;
   readonly #temperature: number;
   readonly #overflow: OverflowMode;
   readonly #ropeTable: Tensor;
@@ -171,6 +189,8 @@ export class TrainingEngine implements Disposable {
     this.#maxGradNorm = checkNumber(where, 'maxGradNorm', options.maxGradNorm ?? 1, 0);
     if (this.#maxGradNorm === 0) invalid(where, 'maxGradNorm above 0', 0);
     this.#microBatchTokens = checkInteger(where, 'microBatchTokens', options.microBatchTokens ?? 4096, 1);
+    this.#recompute =
+      checkChoice(where, 'recompute', options.recompute ?? 'none', recomputeModes) === 'layers';
     this.#temperature = checkNumber(where, 'temperature', options.temperature ?? 1, 0);
     if (this.#temperature === 0) invalid(where, 'temperature above 0', 0);
     this.#overflow = checkChoice(where, 'overflow', options.overflow ?? 'skip', overflowModes);
@@ -422,6 +442,7 @@ export class TrainingEngine implements Disposable {
     if (order) for (const t of [order.sorted, order.packed]) tape?.own(t);
     return {
       tape,
+      recompute: this.#recompute,
       numerics: this.numerics,
       layerNumerics: this.layerNumerics,
       positions,
@@ -430,7 +451,7 @@ export class TrainingEngine implements Disposable {
       lora: this.#lora,
       routing,
       weight: (parameter) => this.#weights.of(parameter),
-      attend: (layer, qkv) => {
+      attend: (layer, qkv, tape) => {
         const { attentionChunk: chunk, attentionTile: tile } = this.layerNumerics.get(layer) ?? this.numerics;
         return attention(tape, qkv, cuSeqlens, { numHeads, numKvHeads, chunk, tile });
       },

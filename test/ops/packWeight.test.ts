@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { linear } from '../../lib/ops/linear.js';
-import { PackedWeight } from '../../lib/ops/packWeight.js';
+import { PackedWeight, packedSize } from '../../lib/ops/packWeight.js';
 import { info, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
 import { tidy } from '../../lib/tensor/scope.js';
@@ -56,6 +56,23 @@ describe('PackedWeight', () => {
       });
     }
   }
+
+  it('takes as many elements as packedSize says', () => {
+    for (const level of vectorLevels()) {
+      setVectorLevel(level);
+      for (const dtype of [...floatDtypes, 'e8m4'] as const) {
+        for (const shape of [
+          [1, 1],
+          [33, 65],
+          [100, 96],
+          [3, 17, 31],
+        ]) {
+          using packed = tidy(() => new PackedWeight(zeros(shape, dtype)).tensor);
+          assert.equal(packed.size, packedSize(shape, dtype, level), `[${shape}] ${dtype} at ${level}`);
+        }
+      }
+    }
+  });
 
   it('gives a few rows the bits of the plain weight where it exceeds the caches and outputs go past them', async () => {
     setVectorLevel(vectorLevel);

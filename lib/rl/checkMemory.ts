@@ -1,0 +1,54 @@
+import os from 'node:os';
+import { formatBytes } from '../bytes.js';
+import { InvalidArgumentError } from '../errors.js';
+import { estimateMemory, type MemoryEstimate, type MemoryOptions } from './memory.js';
+
+/**
+ * Bytes that this process may still take without others having to give way: what the system says is available (on Linux
+ * MemAvailable, which counts caches that it would drop), and no more than the process's limit, such as a container's,
+ * leaves it. macOS does not tell what it would drop: there it is all memory that other processes may share.
+ */
+export function availableMemory(): number {
+  const ofSystem = process.platform === 'darwin' ? os.totalmem() : os.freemem();
+  const limit = process.constrainedMemory(); // 0, or more than there is, where there is none
+  const used = process.memoryUsage.rss();
+  return limit > 0 && limit < os.totalmem() ? Math.min(ofSystem, Math.max(0, limit - used)) : ofSystem;
+}
+
+/**
+ * Expects a run to fit into memory before it begins, rather than to be killed by the system in its midst.
+ *
+ * @param available bytes; default {@link availableMemory}
+ * @throws InvalidArgumentError with the estimate's total, its largest parts and by how much which options would lower it
+ */
+export function checkMemory(estimate: MemoryEstimate, available = availableMemory()): void {
+  const { residentBytes, rows, phases } = estimate;
+  if (residentBytes <= available) return;
+  const largest = [...rows, ...phases].sort((a, b) => b.bytes - a.bytes).slice(0, 4);
+  const parts = largest.map(({ name, bytes }) => `${name} ${formatBytes(bytes)}`).join(', ');
+  const help = remedies(estimate).map(({ text, bytes }) => `${text} (${formatBytes(bytes)})`);
+  throw new InvalidArgumentError(
+    `[memory] expected a run within the ${formatBytes(available)} of memory that are available, got one that takes ` +
+      `${formatBytes(residentBytes)} (most of it: ${parts}); what would help: ${[...help, 'a smaller model'].join(', ')}`,
+  );
+}
+
+/** Options that lower the total, each alone, and what it would then be. */
+function remedies({ config, options, residentBytes }: MemoryEstimate): { text: string; bytes: number }[] {
+  const { microBatchTokens = 4096, maxBatch = 256, maxLength = config.maxPositionEmbeddings } = options;
+  const fewerTokens = Math.max(Math.ceil(microBatchTokens / 4), maxLength - 1);
+  const fewerSequences = Math.ceil(maxBatch / 4);
+  const { kvPages: _, ...otherwise } = options;
+  const changes: [text: string, options: MemoryOptions][] = [
+    ['recomputation of layers', { ...options, recompute: 'layers' }],
+    [`micro-batches of ${fewerTokens} tokens`, { ...options, microBatchTokens: fewerTokens }],
+    [
+      `${fewerSequences} sequence${fewerSequences === 1 ? '' : 's'} at once`,
+      { ...otherwise, maxBatch: fewerSequences },
+    ],
+    ['LoRA of rank 16', { ...options, lora: options.lora ?? { rank: 16 } }],
+  ];
+  return changes
+    .map(([text, changed]) => ({ text, bytes: estimateMemory(config, changed).residentBytes }))
+    .filter(({ bytes }) => bytes < 0.99 * residentBytes);
+}
