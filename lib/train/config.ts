@@ -20,7 +20,7 @@ import {
   modelSourceKeys,
   resolveModelSource,
 } from '../rl/modelSource.js';
-import { type TruncatedMode, truncatedModes } from '../rl/trainer.js';
+import { type RouterReplay, routerReplays, type TruncatedMode, truncatedModes } from '../rl/trainer.js';
 import { type LoraMode, loraModes } from '../rollout/engine.js';
 import { type OverflowMode, overflowModes, type Recompute, recomputeModes } from '../training/engine.js';
 import { type ScheduleKind, scheduleKinds } from '../training/schedule.js';
@@ -120,6 +120,8 @@ export interface TrainOptions extends ModelSourceOptions, EngineOptions {
   readonly batch?: BatchOptions;
   readonly optimizer?: OptimizerOptions;
   readonly lora?: LoraOptions | null;
+  /** Whose routing a mixture of experts trains by, see {@link RouterReplay}; default `none`, its own. */
+  readonly routerReplay?: RouterReplay;
   readonly evaluation?: EvaluationOptions | null;
   readonly checkpoint?: CheckpointOptions;
   readonly rollout?: RolloutOptions;
@@ -143,6 +145,7 @@ export interface TrainConfig extends ModelSource, Required<EngineOptions> {
   readonly batch: Required<BatchOptions>;
   readonly optimizer: Required<OptimizerOptions>;
   readonly lora: LoraTrainConfig | null;
+  readonly routerReplay: RouterReplay;
   readonly evaluation: EvaluationConfig | null;
   readonly checkpoint: Required<CheckpointOptions>;
   readonly rollout: RolloutOptions;
@@ -162,6 +165,7 @@ const topKeys: readonly (keyof TrainOptions)[] = [
   'batch',
   'optimizer',
   'lora',
+  'routerReplay',
   'evaluation',
   'checkpoint',
   'rollout',
@@ -200,6 +204,7 @@ export function resolveTrainOptions(options: TrainOptions): TrainConfig {
     batch: resolveBatch(errors, options.batch),
     optimizer: resolveOptimizer(errors, options.optimizer, options.lora ? 4e-5 : 1e-6),
     lora: resolveLora(errors, options.lora),
+    routerReplay: top.choice('routerReplay', 'none', routerReplays),
     checkpoint: resolveCheckpoint(errors, options.checkpoint),
     rollout: resolveRollout(errors, options.rollout),
     recordEvery: top.integer('recordEvery', 0, 0, 1e6),

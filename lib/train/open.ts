@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { invalid } from '../errors.js';
 import { checkWeights } from '../models/loadModel.js';
+import { routesShape } from '../models/routes.js';
 import type { Algorithm } from '../rl/batch.js';
 import { engineNumerics } from '../rl/engineChoices.js';
 import { loadAlgorithm } from '../rl/load.js';
@@ -43,6 +44,9 @@ export async function openTraining(config: TrainConfig): Promise<OpenedTraining>
   };
   try {
     const { decoder } = source.text.config;
+    if (config.routerReplay !== 'none' && routesShape(decoder) === null) {
+      invalid(WHERE, `routerReplay none for ${config.model}, a dense model`, config.routerReplay);
+    }
     await checkWeights(config.model, decoder);
     if (config.evaluation) evaluation = await openProblems(source.text, config.evaluation);
     const evaluated = evaluation === null ? 0 : longest(evaluation) + evaluation.responseLength;
