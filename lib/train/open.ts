@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { invalid } from '../errors.js';
 import { checkWeights } from '../models/loadModel.js';
 import { routesShape } from '../models/routes.js';
+import type { LoraConfig } from '../nn/lora.js';
 import type { Algorithm } from '../rl/batch.js';
 import { engineNumerics } from '../rl/engineChoices.js';
 import { loadAlgorithm } from '../rl/load.js';
@@ -10,7 +11,7 @@ import { estimateMemory, type MemoryEstimate } from '../rl/memory.js';
 import { type OpenedSource, openModelSource, openProblems } from '../rl/openModelSource.js';
 import type { ProblemSet } from '../rl/problemSet.js';
 import { defaultMaxBatch } from '../rollout/engine.js';
-import type { TrainConfig } from './config.js';
+import type { LoraTrainConfig, TrainConfig } from './config.js';
 import { WHERE } from './section.js';
 
 export interface OpenedTraining extends AsyncDisposable {
@@ -70,7 +71,7 @@ export async function openTraining(config: TrainConfig): Promise<OpenedTraining>
         rolloutNumerics: engineNumerics(numerics).rollout,
         microBatchTokens: batch.microBatchTokens,
         recompute: batch.recompute,
-        ...(config.lora && { lora: config.lora, loraMode: config.lora.rollout }),
+        ...(config.lora && { lora: adapterOf(config.lora), loraMode: config.lora.rollout }),
         ...rollout,
         maxBatch,
         maxLength,
@@ -91,6 +92,11 @@ export async function openTraining(config: TrainConfig): Promise<OpenedTraining>
     await close();
     throw error;
   }
+}
+
+/** What an adapter is, whatever the rollout engine makes of it. */
+export function adapterOf({ rank, alpha, targets }: LoraTrainConfig): LoraConfig {
+  return { rank, alpha, ...(targets && { targets }) };
 }
 
 function longest({ prompts }: ProblemSet): number {

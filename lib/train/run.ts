@@ -26,7 +26,7 @@ import { type CheckpointSource, loadCheckpoint, saveCheckpoint } from '../traini
 import { TrainingEngine } from '../training/engine.js';
 import type { TrainConfig } from './config.js';
 import { evaluate, evaluationKeys } from './evaluation.js';
-import { type OpenedTraining, openTraining, problemsDigest } from './open.js';
+import { adapterOf, type OpenedTraining, openTraining, problemsDigest } from './open.js';
 import { WHERE } from './section.js';
 import { formatYaml } from './yaml.js';
 
@@ -215,7 +215,7 @@ async function modelOf(
   }
   // A checkpoint of an adapter has the adapter alone.
   const { model } = await loadModel(path, { maxLength });
-  if (lora) addLora(model, lora, { seed: checkpoint ? null : seed });
+  if (lora) addLora(model, adapterOf(lora), { seed: checkpoint ? null : seed });
   return model;
 }
 

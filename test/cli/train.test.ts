@@ -99,7 +99,7 @@ describe('isopolicy train', () => {
     assert.equal(plan.status, 0, plan.stderr);
     assert.match(
       plan.stdout,
-      /10 problems, the longest prompt of 5 tokens, with its response 37; 16\nresponses a step/,
+      /10 problems, the longest prompt of 5 tokens, with its response 37; 16 responses\na step; evaluation on 3 problems: 9 responses/,
     );
     assert.match(plan.stdout, /\nThe first prompt:\n3\+0=\nRight: 3\n/);
     for (const row of [

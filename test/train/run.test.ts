@@ -88,10 +88,6 @@ for (const [kind, changes] of [
         [],
       );
       assert.ok(records.slice(0, 6).some((record) => Number(record['train/grad_norm']) > 0));
-      assert.equal(
-        records.some((record) => record['train/reward'] === 0),
-        false,
-      );
       if (config.numerics === 'matched')
         assert.ok(records.slice(0, 6).every((r) => r['mismatch/maxProbDiff'] === 0));
       assert.deepEqual([summary.steps, summary.interrupted, summary.divergence], [6, false, undefined]);
@@ -227,7 +223,7 @@ describe('runTrain', () => {
     const config = resolveTrainOptions({ ...tiny.options, evaluation: null, steps: 1 });
     const run = await newRun(config);
     await assert.rejects(
-      runTrain(config, { directory: run, availableMemory: 1e6 }),
+      runTrain(config, { directory: run, availableMemory: 1e5 }),
       /\[memory\] expected a run within .* got one that takes .* \(most of it: /,
     );
     await runTrain(config, { directory: run });

@@ -12,10 +12,15 @@ export interface Tiny {
   readonly options: TrainOptions;
 }
 
+const roots: string[] = [];
+after(() => {
+  for (const root of roots) rmSync(root, { recursive: true, force: true });
+});
+
 /** An untrained model: what it is rewarded for is how long its responses are, which it can learn. */
 export async function tinyTraining(): Promise<Tiny> {
   const root = mkdtempSync(join(tmpdir(), 'isopolicy-train-'));
-  after(() => rmSync(root, { recursive: true, force: true }));
+  roots.push(root);
   const model = await writeCheckpointFolder(join(root, 'model'));
   const rows = (count: number, first: number) =>
     Array.from({ length: count }, (_, i) => {
