@@ -57,6 +57,7 @@ export {
   type SaveAdapterOptions,
   saveAdapter,
 } from './models/adapterFiles.js';
+export { type CompanionFiles, readCompanionFiles } from './models/companionFiles.js';
 export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './models/config.js';
 export {
   type Conversion,
@@ -246,6 +247,16 @@ export {
 export { type ChatMessage, type ChatOptions, ChatTemplate, loadChatTemplate } from './text/chatTemplate.js';
 export { TextStream, type TextStreamOptions } from './text/textStream.js';
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
+export {
+  type EvaluationOptions,
+  type LoraOptions,
+  resolveTrainOptions,
+  type TrainConfig,
+  type TrainOptions,
+} from './train/config.js';
+export { type OpenedTraining, openTraining } from './train/open.js';
+export { type TrainPreset, type TrainPresetName, trainPresets } from './train/presets.js';
+export { runTrain, type TrainEvent, type TrainRunOptions, type TrainSummary } from './train/run.js';
 export { AdamW, type AdamWOptions } from './training/adamW.js';
 export { type CheckpointSource, loadCheckpoint, saveCheckpoint } from './training/checkpoint.js';
 export {

@@ -139,9 +139,11 @@ async function train(file: string | undefined, flags: Flags, command: Command): 
         resolve: async (given) => {
           const { resolveTrainOptions } = await import('../train/config.js');
           const { openTraining } = await import('../train/open.js');
+          const { checkMemory } = await import('../rl/checkMemory.js');
           const config = resolveTrainOptions(given);
-          // What is wrong with model, data or algorithm shows before a folder is made.
+          // What is wrong with model, data or algorithm, and what does not fit, shows before a folder is made.
           opened = await openTraining(config);
+          checkMemory(opened.memory);
           return config;
         },
         folders: { '--tensorboard': flags.tensorboard },

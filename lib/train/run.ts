@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { invalid } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
-import { readJsonObject } from '../io/jsonFile.js';
+import { isObject, readJsonObject } from '../io/jsonFile.js';
 import type { Checkpoint, RunDirectory } from '../io/runDirectory.js';
 import type { Warning } from '../mismatch/earlyWarning.js';
 import { readCompanionFiles } from '../models/companionFiles.js';
@@ -133,7 +133,7 @@ async function train(
   checkMemory(opened.memory, options.availableMemory);
   await atomicWriteFile(join(directory.path, 'config.yaml'), formatYaml(config));
   const digest = problemsDigest(opened.source.problems);
-  const state = checkpoint && (await readState(checkpoint, digest, config));
+  const measured = checkpoint && (await readMeasured(checkpoint, digest, config));
   const { config: described } = opened.source.text;
   const kept = { config: described, files: await readCompanionFiles(config.model), path: config.model };
   if (!checkpoint || config.lora) report?.({ kind: 'load', model: config.model });
@@ -160,7 +160,7 @@ async function train(
     trainer: new Trainer(rollout, training, source.problems, { ...config, ...config.batch, algorithm }),
     scaler: training.scaler,
     records,
-    measured: state?.measured,
+    measured,
     steps: config.steps,
     format: (tokens) => source.problems.format(tokens),
     ...(await saving(config, directory, { digest, kept, model, training })),
@@ -292,19 +292,19 @@ async function saving(
   };
 }
 
-/** The state of a checkpoint, which has to be of the problems that there are. */
-async function readState(
+/** What was measured of the weights of a checkpoint, which has to be of the problems that there are. */
+async function readMeasured(
   { path }: Checkpoint,
   digest: string,
   { data }: TrainConfig,
-): Promise<Pick<TrainerState, 'measured'>> {
+): Promise<Measured | undefined> {
   const state = await readJsonObject(WHERE, join(path, STATE));
   if (state.problems !== digest) {
     invalid(WHERE, `${data} to have the problems that the run began with, by the same verifier`, 'others');
   }
-  const measured = state.measured as Measured;
-  // None was made where the run was interrupted before: it is made up for.
-  return Object.keys(measured).length === 0 ? ({} as Pick<TrainerState, 'measured'>) : { measured };
+  const measured = (isObject(state.measured) ? state.measured : {}) as Measured;
+  // Where the run was interrupted before it is made up for.
+  return Object.keys(measured).length === 0 ? undefined : measured;
 }
 
 function summarizeReward(records: readonly StepRecord[]): TrainSummary['reward'] {
