@@ -108,6 +108,12 @@ export function checkNumber(
   return value;
 }
 
+/** Expects true or false and returns it. */
+export function checkBoolean(where: string, name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') invalid(where, `${name} to be true or false`, value);
+  return value;
+}
+
 /** Expects one of the listed strings and returns it; names the nearest one when it looks like a slip. */
 export function checkChoice<T extends string>(
   where: string,

@@ -50,9 +50,24 @@ export {
   type MismatchMetrics,
   mismatchMetrics,
 } from './mismatch/metrics.js';
-export { loadAdapter, type SaveAdapterOptions, saveAdapter } from './models/adapterFiles.js';
+export { routingFlips } from './mismatch/routing.js';
+export {
+  loadAdapter,
+  loadAdapterWeights,
+  type SaveAdapterOptions,
+  saveAdapter,
+} from './models/adapterFiles.js';
+export { type CompanionFiles, readCompanionFiles } from './models/companionFiles.js';
 export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './models/config.js';
+export {
+  type Conversion,
+  type ConvertedTensor,
+  type ConvertOptions,
+  convertCheckpoint,
+  type OverflowChoice,
+} from './models/convertCheckpoint.js';
 export { Decoder } from './models/decoder.js';
+export { inspectModel, type ModelInfo } from './models/inspectModel.js';
 export {
   type LanguageModel,
   loadLanguageModel,
@@ -61,6 +76,7 @@ export {
 } from './models/languageModel.js';
 export { type LoadedModel, type LoadOptions, loadModel, readHuggingFaceConfig } from './models/loadModel.js';
 export { addLora, mergeLora, removeLora } from './models/lora.js';
+export { type Routes, type RoutesShape, routesShape } from './models/routes.js';
 export { type SaveOptions, saveModel } from './models/saveModel.js';
 export type { Scores, TokenSequence } from './models/sequences.js';
 export type { Forward } from './nn/forward.js';
@@ -104,6 +120,7 @@ export { PackedWeight } from './ops/packWeight.js';
 export { columnSum, reduce } from './ops/reduce.js';
 export { addRmsNorm, addRmsNormBackward, rmsNorm, rmsNormBackward } from './ops/rmsNorm.js';
 export { rope, ropeBackward, ropeTable } from './ops/rope.js';
+export { type RoundingStats, roundingStats } from './ops/roundingStats.js';
 export { route, routerLoad, routerWeights, routerWeightsBackward } from './ops/route.js';
 export { type SampleOptions, sample } from './ops/sample.js';
 export { swiglu, swigluBackward } from './ops/swiglu.js';
@@ -148,6 +165,9 @@ export { createProblemSet, type ProblemSet, type ProblemSetOptions } from './rl/
 export { effectiveSampleSize } from './rl/ratios.js';
 export { readRecording, recordedSteps, type StepRecording } from './rl/recording.js';
 export {
+  type RouterReplay,
+  type RoutingMetrics,
+  routerReplays,
   type StepLogprobs,
   Trainer,
   type TrainerOptions,
@@ -227,9 +247,25 @@ export {
 export { type ChatMessage, type ChatOptions, ChatTemplate, loadChatTemplate } from './text/chatTemplate.js';
 export { TextStream, type TextStreamOptions } from './text/textStream.js';
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
+export {
+  type EvaluationOptions,
+  type LoraOptions,
+  resolveTrainOptions,
+  type TrainConfig,
+  type TrainOptions,
+} from './train/config.js';
+export { type OpenedTraining, openTraining } from './train/open.js';
+export { type TrainPreset, type TrainPresetName, trainPresets } from './train/presets.js';
+export { runTrain, type TrainEvent, type TrainRunOptions, type TrainSummary } from './train/run.js';
 export { AdamW, type AdamWOptions } from './training/adamW.js';
 export { type CheckpointSource, loadCheckpoint, saveCheckpoint } from './training/checkpoint.js';
-export { type Recompute, type StepResult, TrainingEngine, type TrainingOptions } from './training/engine.js';
+export {
+  type Recompute,
+  type RoutedScores,
+  type StepResult,
+  TrainingEngine,
+  type TrainingOptions,
+} from './training/engine.js';
 export {
   createLossScaler,
   DeepSpeedLossScaler,
@@ -237,4 +273,5 @@ export {
   StaticLossScaler,
   TorchLossScaler,
 } from './training/lossScaler.js';
+export type { RoutingOptions, RoutingRecord } from './training/routing.js';
 export { createSchedule, type ScheduleSpec } from './training/schedule.js';

@@ -8,6 +8,7 @@ import type { Decoder } from '../lib/models/decoder.js';
 import type { TokenSequence } from '../lib/models/sequences.js';
 import { addon } from '../lib/native.js';
 import type { Forward } from '../lib/nn/forward.js';
+import { MoeMlp } from '../lib/nn/moeMlp.js';
 import { RmsNorm } from '../lib/nn/rmsNorm.js';
 import { SelfAttention } from '../lib/nn/selfAttention.js';
 import { SwigluMlp } from '../lib/nn/swigluMlp.js';
@@ -20,10 +21,15 @@ import {
   numerics,
   numericsPresets,
 } from '../lib/numerics.js';
+import { combineExperts } from '../lib/ops/combineExperts.js';
 import { add } from '../lib/ops/elementwise.js';
+import { gatherRows } from '../lib/ops/embedding.js';
+import { groupByExpert } from '../lib/ops/groupByExpert.js';
+import { groupedLinear } from '../lib/ops/groupedLinear.js';
 import { linear } from '../lib/ops/linear.js';
 import { addRmsNorm, rmsNorm } from '../lib/ops/rmsNorm.js';
 import { type RopeOptions, rope, ropeTable } from '../lib/ops/rope.js';
+import { route } from '../lib/ops/route.js';
 import { swiglu } from '../lib/ops/swiglu.js';
 import { RolloutEngine } from '../lib/rollout/engine.js';
 import { floatDtypes, type NativeFloatDType } from '../lib/tensor/dtype.js';
@@ -59,6 +65,7 @@ describe('numerics', () => {
       ropeTable16: 0,
       ropeRoundings: 1,
       swigluRoundings: 1,
+      combineRoundings: 1,
       loraScaleFirst: 1,
       attentionChunk: 256,
       attentionTile: 32,
@@ -75,6 +82,7 @@ describe('numerics', () => {
       ropeTable16: 1,
       ropeRoundings: 3,
       swigluRoundings: 2,
+      combineRoundings: 3,
       loraScaleFirst: 0,
       attentionChunk: 0,
       attentionTile: 128,
@@ -117,6 +125,7 @@ describe('numerics', () => {
       ropeTable16: [0, 1],
       ropeRoundings: [1, 3],
       swigluRoundings: [1, 2],
+      combineRoundings: [1, 3],
       loraScaleFirst: [0, 1],
       logits16: [0, 1],
       weightsSnapshot: [0, 1],
@@ -301,6 +310,22 @@ describe('a knob of a module', () => {
     );
     for (const weight of weights) weight.dispose();
   });
+
+  it('decides how often the sum of a token’s experts rounds', async () => {
+    const weights = [parameter([5, 32], 0), parameter([5, 64, 32], 1), parameter([5, 32, 32], 2)] as const;
+    using x = tensor(normals(640, 3), [20, 32], 'bf16');
+    using none = tensor([0], [1], 'int32');
+    const mlp = new MoeMlp({ expertsPerToken: 3, normalize: true }, ...weights, 0);
+    const expected = (count: number, own: Weights) => {
+      const [router, gateUp, down] = weights.map((weight) => own.of(weight).value);
+      const { ids, weights: shares } = route(linear(x, [router!]), 3, true);
+      const { rows, tokens, offsets } = groupByExpert(ids, 5);
+      const gated = swiglu(groupedLinear(gatherRows(x, tokens), gateUp!, offsets), 1);
+      return combineExperts(groupedLinear(gated, down!, offsets), shares, rows, count as 1 | 3);
+    };
+    await compare('combineRoundings', [1, 3], (pass) => mlp.forward(pass, x), expected, weights, none, none);
+    for (const weight of weights) weight.dispose();
+  });
 });
 
 /** How far one knob moves a log-prob, in nats: nothing, the order of fp32 sums, or 16-bit rounding. */
@@ -321,6 +346,7 @@ const changes: readonly (readonly [Partial<Numerics>, Effect, Effect])[] = [
   [{ ropeTable16: 1 }, 'rounding', 'none'],
   [{ ropeRoundings: 3 }, 'rounding', 'none'],
   [{ swigluRoundings: 2 }, 'rounding', 'none'],
+  [{ combineRoundings: 3 }, 'rounding', 'none'],
   [{ loraScaleFirst: 1 }, 'rounding', 'order'],
   [{ logits16: 1 }, 'rounding', 'none'],
   // fp32 in every precision: the log-sum-exp alone.
@@ -338,7 +364,9 @@ describe('each knob alone', () => {
   let batch: TokenSequence[];
   before(() => {
     // Sums of several steps of 32 k, so that their order has an effect on tiles, too.
-    model = adaptedModel({ hiddenSize: 140, intermediateSize: 300 });
+    // A mixture whose tokens go to every expert, since with a choice among them a rounding could change the choice.
+    const mixture = { numExperts: 3, numExpertsPerToken: 3, denseLayers: [0] };
+    model = adaptedModel({ hiddenSize: 140, intermediateSize: 300, ...mixture });
     randomizeConstants(model, 1000);
     // 256 keys and more, which attentionChunk needs to have an effect.
     batch = [
@@ -400,6 +428,7 @@ describe('each knob alone', () => {
       'ropeTable16',
       'ropeRoundings',
       'swigluRoundings',
+      'combineRoundings',
     ] as const) {
       const change = changes.find(([knob]) => name in knob)![0];
       const moved = async (precision: 'fp16' | 'bf16') =>

@@ -1,4 +1,5 @@
 import { adamw } from '../../lib/ops/adamw.js';
+import { addToColumns, scaleColumns } from '../../lib/ops/columns.js';
 import { accumulate, add } from '../../lib/ops/elementwise.js';
 import { embedding } from '../../lib/ops/embedding.js';
 import { reduce } from '../../lib/ops/reduce.js';
@@ -56,6 +57,20 @@ function casesOf(rows: number, hidden: number, dtype: NativeFloatDType): BenchCa
   const cases = [
     row('add', 3 * size, 2 * size, (seed) => [x(seed), y(seed)], add),
     row('accumulate', 2 * wide + size, wide + size, (seed) => [zeros(shape), x(seed)], accumulate),
+    row(
+      'addToColumns',
+      3 * size,
+      2 * size,
+      (seed) => [x(seed), y(seed)],
+      (target, added) => addToColumns(target, added, 0, 2),
+    ),
+    row(
+      'scaleColumns',
+      2 * size,
+      size,
+      (seed) => [x(seed)],
+      (input) => scaleColumns(input, 0, hidden, 2),
+    ),
     row(
       'rmsNorm',
       2 * size,

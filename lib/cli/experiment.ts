@@ -9,8 +9,8 @@ import type { Command } from 'commander';
 import { InvalidArgumentError, invalid } from '../errors.js';
 import { makeWritableFolder } from '../io/folder.js';
 import { RunDirectory } from '../io/runDirectory.js';
-import { exitCodes } from './exitCodes.js';
 import { toJson, wantsColor } from './format.js';
+import { interruptible } from './interruptible.js';
 import { integerOption, pathOption } from './options.js';
 import { type ProgressLine, ProgressWriter } from './progress.js';
 import { version } from './version.js';
@@ -112,7 +112,7 @@ export async function runExperiment<Options extends object, Config extends objec
         'it may not end with the same bits',
     );
   }
-  const interruption = interruptible(writer);
+  const interruption = interruptible(writer, 'finishing this step, then saving');
   try {
     const summary = await experiment.run(config, {
       directory,
@@ -171,26 +171,4 @@ function storedOptions(where: string, { path, config }: RunDirectory): object {
     invalid(where, `--resume to be the folder of a ${where} run`, path);
   }
   return config.config;
-}
-
-/** A signal that the first SIGINT or SIGTERM aborts; the second ends the process. */
-function interruptible(writer: ProgressWriter): { signal: AbortSignal; release: () => void } {
-  const controller = new AbortController();
-  const onSignal = () => {
-    if (controller.signal.aborted) {
-      writer.end();
-      process.exit(exitCodes.interrupted);
-    }
-    controller.abort();
-    writer.note('finishing this step, then saving (again to stop at once)');
-  };
-  process.on('SIGINT', onSignal);
-  process.on('SIGTERM', onSignal);
-  return {
-    signal: controller.signal,
-    release: () => {
-      process.off('SIGINT', onSignal);
-      process.off('SIGTERM', onSignal);
-    },
-  };
 }

@@ -58,10 +58,13 @@ export function formatDuration(seconds: number): string {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** A value as one line of JSON; NaN and infinities are the strings that the run directory uses. */
+/**
+ * A value as one line of JSON; NaN and infinities are the strings that the run directory uses, integers of 64 bits strings,
+ * too.
+ */
 export function toJson(value: unknown): string {
   return JSON.stringify(value, (_key, item) =>
-    typeof item === 'number' && !Number.isFinite(item) ? String(item) : item,
+    typeof item === 'bigint' || (typeof item === 'number' && !Number.isFinite(item)) ? String(item) : item,
   );
 }
 

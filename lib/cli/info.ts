@@ -1,5 +1,5 @@
 import os from 'node:os';
-import { Command } from 'commander';
+import { Argument, Command } from 'commander';
 import type { KnobDescription } from '../native.js';
 import type { AddonInfo, MemoryUse } from '../runtime.js';
 import { count, formatBytes, formatTable, toJson } from './format.js';
@@ -17,15 +17,32 @@ interface Info extends AddonInfo {
   readonly knobs: readonly KnobDescription[];
 }
 
-/** `isopolicy info`: the machine, how the addon was built, and the numeric choices of the engines. */
+/** `isopolicy info`: the machine, the build and the numeric choices of the engines; or what a path holds. */
 export function infoCommand(): Command {
   return new Command('info')
-    .summary('tell the version, the machine, the build and the numeric choices')
+    .summary('tell the version, the machine and the numeric choices, or what a folder holds')
     .description(
-      'Tell the version, the machine, how the addon was built, and the numeric choices of the engines.',
+      'Tell the version, the machine, how the addon was built, and the numeric choices of the engines. With a path: what ' +
+        'a model, an adapter, a run, a file of tensors or a data set is, and what keeps a model from being loaded. Weights are ' +
+        'not read.',
     )
+    .addArgument(new Argument('[path]', 'a folder (model, adapter, run), a .safetensors file, or a data set'))
     .option('--json', 'print one JSON object')
-    .action(async ({ json }: { json?: boolean }) => {
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ isopolicy info
+  $ isopolicy info models/qwen`,
+    )
+    .action(async (path: string | undefined, { json }: { json?: boolean }) => {
+      if (path !== undefined) {
+        const { inspectPath } = await import('./folderInfo.js');
+        const { folderReport } = await import('./folderReport.js');
+        const found = await inspectPath(path);
+        process.stdout.write(`${json ? toJson(found) : folderReport(found)}\n`);
+        return;
+      }
       const { info, memory } = await import('../runtime.js');
       const { knobs } = await import('../numerics.js');
       const all: Info = {

@@ -7,8 +7,10 @@
 import { Command, CommanderError } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import { algorithmsCommand } from './algorithms.js';
+import { convertCommand } from './convert.js';
 import { dialCommand } from './dial.js';
 import { exitCodes } from './exitCodes.js';
+import { generateCommand } from './generate.js';
 import { gridCommand } from './grid.js';
 import { headroomCommand } from './headroom.js';
 import { infoCommand } from './info.js';
@@ -56,6 +58,8 @@ for (const command of [
   reportCommand(),
   simulateCommand(),
   algorithmsCommand(),
+  generateCommand(),
+  convertCommand(),
   infoCommand(),
 ]) {
   // Inherits what is set above; a command added as an object otherwise doesn't.

@@ -55,6 +55,14 @@ export function pathOption(flags: string, description: string): Option {
   );
 }
 
+/** Texts, one each time that the option is given. */
+export function textsOption(flags: string, description: string): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text, before: readonly string[] = []) =>
+    text === '' ? invalid('cli', `${option.long} to be text`, text) : [...before, text],
+  );
+}
+
 /** Values between commas, each of some length. */
 export function listOption(flags: string, description: string): Option {
   const option = new Option(flags, description);
@@ -62,6 +70,32 @@ export function listOption(flags: string, description: string): Option {
     const values = text.split(',').map((value) => value.trim());
     if (values.includes('')) invalid('cli', `${option.long} to be values between commas`, text);
     return values;
+  });
+}
+
+const UNITS: Readonly<Record<string, number>> = {
+  '': 1,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+};
+
+/** A number of bytes, as 5GB or 500 MiB; at least one. */
+export function bytesOption(flags: string, description: string): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text) => {
+    const [, digits, unit = ''] = /^([\d.]+)\s*([a-z]*)$/i.exec(text) ?? [];
+    const bytes = Math.floor(Number(digits) * (UNITS[unit.toUpperCase()] ?? Number.NaN));
+    if (!(bytes >= 1 && Number.isSafeInteger(bytes))) {
+      invalid('cli', `${option.long} to be a number of bytes (5GB, 500MiB)`, text);
+    }
+    return bytes;
   });
 }
 

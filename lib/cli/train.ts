@@ -31,6 +31,7 @@ interface Flags extends ExperimentFlags, ModelFlags {
   readonly updatesPerStep?: number;
   readonly microBatchTokens?: number;
   readonly learningRate?: number;
+  readonly loraRank?: number;
   readonly evalData?: string;
   readonly evalEvery?: number;
   readonly evalSamples?: number;
@@ -85,6 +86,7 @@ export function trainCommand(): Command {
       ),
     )
     .addOption(numberOption('--learning-rate <x>', 'highest learning rate (default: 1e-6)', 0))
+    .addOption(integerOption('--lora-rank <n>', 'train an adapter of this rank in place of the weights', 1))
     .addOption(pathOption('--eval-data <path>', 'problems to evaluate on'))
     .addOption(integerOption('--eval-every <n>', 'steps between evaluations (default: 16)', 1))
     .addOption(integerOption('--eval-samples <k>', 'responses to each problem, for avg@k (default: 32)', 1))
@@ -100,14 +102,11 @@ the step and saves, the second stops at once.
 
 Presets:
 ${Object.entries(trainPresets)
-  .map(
-    ([name, { about }]) => `  ${name.padEnd(12)} ${about.length > 65 ? `${about.slice(0, 62)}...` : about}`,
-  )
+  .map(([name, { about }]) => `  ${name.padEnd(12)} ${about}`)
   .join('\n')}
 
-Exit codes: ${exitCodes.success} done, ${exitCodes.failure} failed, ${exitCodes.usage} bad usage, ${
-      exitCodes.doesNotFit
-    } --dry-run: does not fit, ${exitCodes.interrupted} interrupted.
+Exit codes: ${exitCodes.success} done, ${exitCodes.failure} failed, ${exitCodes.usage} bad usage, ${exitCodes.doesNotFit} does not fit (--dry-run),
+${exitCodes.interrupted} interrupted.
 
 Examples:
   $ isopolicy train --model Qwen2.5-0.5B --data train.jsonl --dry-run
@@ -140,9 +139,11 @@ async function train(file: string | undefined, flags: Flags, command: Command): 
         resolve: async (given) => {
           const { resolveTrainOptions } = await import('../train/config.js');
           const { openTraining } = await import('../train/open.js');
+          const { checkMemory } = await import('../rl/checkMemory.js');
           const config = resolveTrainOptions(given);
-          // What is wrong with model, data or algorithm shows before a folder is made.
+          // What is wrong with model, data or algorithm, and what does not fit, shows before a folder is made.
           opened = await openTraining(config);
+          checkMemory(opened.memory);
           return config;
         },
         folders: { '--tensorboard': flags.tensorboard },
@@ -218,6 +219,7 @@ function flagOptions(flags: Flags): Readonly<Record<string, unknown>> {
         microBatchTokens: flags.microBatchTokens,
       }),
       optimizer: defined({ learningRate: flags.learningRate }),
+      lora: defined({ rank: flags.loraRank }),
       evaluation: defined({ data: flags.evalData, every: flags.evalEvery, samples: flags.evalSamples }),
       checkpoint: defined({ every: flags.checkpointEvery }),
     }),
@@ -228,11 +230,26 @@ function flagOptions(flags: Flags): Readonly<Record<string, unknown>> {
 async function printConfig(options: Readonly<Record<string, unknown>>): Promise<void> {
   const { resolveTrainOptions } = await import('../train/config.js');
   const { formatYaml } = await import('../train/yaml.js');
-  const config = resolveTrainOptions({ model: '.', data: '.', ...options });
-  const missing = ['model', 'data'].filter((name) => options[name] === undefined);
-  const said = Object.entries(config).filter(([name]) => !missing.includes(name));
-  const comments = missing.map((name) => `# ${name}: (a path; also --${name})\n`);
-  process.stdout.write(comments.join('') + formatYaml(Object.fromEntries(said)));
+  const paths = { model: '.', data: '.', evaluation: { data: '.' } };
+  const { model, data, evaluation, ...others } = resolveTrainOptions(
+    overlay(paths, options) as unknown as TrainOptions,
+  );
+  const evaluated = (options.evaluation as TrainOptions['evaluation'])?.data;
+  const { data: problems, ...settings } = evaluation ?? { data: undefined };
+  const comments = [
+    ...(options.model === undefined ? ['# model: (a folder; also --model)'] : []),
+    ...(options.data === undefined ? ['# data: (a file or folder; also --data)'] : []),
+    ...(evaluation !== null && evaluated === undefined
+      ? ['# evaluation.data: (a file or folder; also --eval-data); without it there is no evaluation']
+      : []),
+  ];
+  const text = formatYaml({
+    ...(options.model !== undefined && { model }),
+    ...(options.data !== undefined && { data }),
+    ...others,
+    evaluation: evaluation && { ...(evaluated !== undefined && { data: problems }), ...settings },
+  });
+  process.stdout.write([...comments, text].join('\n'));
 }
 
 async function dryRun(options: Readonly<Record<string, unknown>>, flags: Flags): Promise<void> {

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { PointLog } from '../io/pointLog.js';
 import type { RunDirectory } from '../io/runDirectory.js';
 import { mismatchMetrics } from '../mismatch/metrics.js';
+import type { ResolvedDecoderConfig } from '../models/config.js';
 import type { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import { type KnobName, knobs, type Numerics, numerics } from '../numerics.js';
@@ -79,10 +80,16 @@ interface Choices {
   readonly layers: readonly Numerics[];
 }
 
-/** Knobs in which the two habits differ, in the table's order. */
-export const ladderKnobs: readonly KnobName[] = knobs
-  .filter(({ rollout, training }) => rollout !== training)
-  .map(({ name }) => name as KnobName);
+/** Knobs that a dense model does not have. */
+const mixtureKnobs: readonly string[] = ['combineRoundings'];
+
+/** Knobs in which the two habits differ on such a model, in the table's order. */
+export function ladderKnobs({ numExperts }: Pick<ResolvedDecoderConfig, 'numExperts'>): KnobName[] {
+  return knobs
+    .filter(({ rollout, training }) => rollout !== training)
+    .filter(({ name }) => numExperts > 0 || !mixtureKnobs.includes(name))
+    .map(({ name }) => name as KnobName);
+}
 
 class Interrupted extends Error {}
 
@@ -136,7 +143,8 @@ async function climb(
   const common = numerics('training');
   const { sequences } = await sampleResponses(subject, { precision, count: samples, seed });
   const pi = await scoresOfTraining(model, precision, sequences);
-  const K = ladderKnobs.length;
+  const names = ladderKnobs(model.config);
+  const K = names.length;
   const rungs = 2 + 4 * K + 2 * (layers + 1) + K * (layers + 1);
   let done = 0;
 
@@ -155,13 +163,13 @@ async function climb(
     layers: Array.from({ length: layers }, (_, i) => (i === place ? n : common)),
   });
   /** `base` with some knobs as in `from`. */
-  const with_ = (base: Numerics, from: Numerics, names: readonly KnobName[]): Numerics => ({
+  const with_ = (base: Numerics, from: Numerics, swapped: readonly KnobName[]): Numerics => ({
     ...base,
-    ...Object.fromEntries(names.map((name) => [name, from[name]])),
+    ...Object.fromEntries(swapped.map((name) => [name, from[name]])),
   });
   const eachKnob = async (key: string, choices: (knob: KnobName, i: number) => Choices): Promise<Rung[]> => {
     const list: Rung[] = [];
-    for (const [i, knob] of ladderKnobs.entries()) {
+    for (const [i, knob] of names.entries()) {
       list.push({ knob, ...(await measure(`${key} ${knob}`, choices(knob, i))) });
     }
     return list;
@@ -178,15 +186,15 @@ async function climb(
   const equal = await measure('equal', everywhere(common));
   const alone = await eachKnob('alone', (knob) => everywhere(with_(common, own, [knob])));
   const without = await eachKnob('without', (knob) => everywhere(with_(own, common, [knob])));
-  const down = await eachKnob('down', (_, i) => everywhere(with_(own, common, ladderKnobs.slice(0, i + 1))));
-  const up = await eachKnob('up', (_, i) => everywhere(with_(common, own, ladderKnobs.slice(0, i + 1))));
+  const down = await eachKnob('down', (_, i) => everywhere(with_(own, common, names.slice(0, i + 1))));
+  const up = await eachKnob('up', (_, i) => everywhere(with_(common, own, names.slice(0, i + 1))));
   const layersAlone = await eachLayer('layer', (place) => inPlace(place, own));
   const layersUp = await eachLayer('layers-up', (place) => ({
     outside: place === layers ? own : common,
     layers: Array.from({ length: layers }, (_, i) => (i <= place ? own : common)),
   }));
   const knobByLayer = [];
-  for (const knob of ladderKnobs) {
+  for (const knob of names) {
     const row: number[] = [];
     for (let place = 0; place <= layers; place++) {
       const choices = inPlace(place, with_(common, own, [knob]));

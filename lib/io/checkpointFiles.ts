@@ -17,8 +17,8 @@ import {
 } from './safetensors.js';
 import { checkEntry, type TensorInfo } from './safetensorsHeader.js';
 
-const WHOLE = 'model.safetensors';
-const INDEX = 'model.safetensors.index.json';
+export const WHOLE = 'model.safetensors';
+export const INDEX = 'model.safetensors.index.json';
 /** Weights that were saved as Python objects, which would have to be executed to be read. */
 const PICKLES = ['pytorch_model.bin', 'pytorch_model.bin.index.json'];
 /** Size of a shard unless the caller says otherwise; files of many gigabytes are a burden to copy and to fetch. */
@@ -38,6 +38,11 @@ export class CheckpointFiles {
     this.#files = files;
     this.tensors = new Map(files.flatMap((file) => [...file.tensors]));
     this.#fileOf = new Map(files.flatMap((file) => [...file.tensors.keys()].map((name) => [name, file])));
+  }
+
+  /** The paths of its files, in the order of the index. */
+  get files(): string[] {
+    return this.#files.map(({ path }) => path);
   }
 
   /** The bytes of one tensor, row-major, little endian; with `range` these alone. */

@@ -56,6 +56,20 @@ export async function openIfThere(where: string, path: string): Promise<RegularF
   }
 }
 
+/** The size of the file that a Git LFS pointer stands for; undefined for any other file. */
+export async function lfsPointerSize(path: string): Promise<number | undefined> {
+  const file = await open(path, 'r');
+  try {
+    // A pointer has three short lines.
+    const { bytesRead, buffer } = await file.read(Buffer.alloc(1024), 0, 1024, 0);
+    const text = buffer.toString('latin1', 0, bytesRead);
+    const size = text.startsWith(LFS_POINTER) ? /^size (\d{1,15})$/m.exec(text)?.[1] : undefined;
+    return size === undefined ? undefined : Number(size);
+  } finally {
+    await file.close();
+  }
+}
+
 /** Fills `out` with the bytes of a file from `position` on; a file that ends before is an error. */
 export async function readFully(
   where: string,

@@ -1,15 +1,16 @@
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { checkChoice, invalid } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { exists, makeFolder } from '../io/folder.js';
 import { readJsonObject } from '../io/jsonFile.js';
 import { openSafetensors, type SafetensorsFile, writeSafetensors } from '../io/safetensors.js';
-import type { LoraAdapter } from '../nn/lora.js';
+import { type LoraAdapter, type LoraConfig, resolveLoraConfig } from '../nn/lora.js';
 import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
 import type { Decoder } from './decoder.js';
 import { type PublishedTensor, storedDtypes } from './huggingFaceTensors.js';
-import { checkTensors, readInto } from './loadModel.js';
-import { addLora, removeLora } from './lora.js';
+import { expectTensors, readInto } from './loadModel.js';
+import { addLora, modelTargets, removeLora } from './lora.js';
 import { composePeftConfig, parsePeftConfig } from './peftConfig.js';
 import { pieces } from './saveModel.js';
 
@@ -27,12 +28,11 @@ const PICKLE = 'adapter_model.bin';
  *   or dtype; a tensor with NaN or infinite values; a model with an adapter
  */
 export async function loadAdapter(dir: string, model: Decoder): Promise<LoraAdapter> {
-  const path = join(dir, CONFIG);
-  const config = parsePeftConfig(await readJsonObject('loadAdapter', path), path);
-  await using file = await openWeights(dir);
-  const adapter = addLora(model, config, { seed: null });
+  const where = 'loadAdapter';
+  await using stored = await openAdapter(where, dir);
+  const adapter = addLora(model, stored.config, { seed: null });
   try {
-    await readWeights(file, adapter);
+    await readAdapter(where, stored.file, adapter);
     return adapter;
   } catch (error) {
     removeLora(model);
@@ -41,28 +41,47 @@ export async function loadAdapter(dir: string, model: Decoder): Promise<LoraAdap
 }
 
 /**
- * Reads the weights of an adapter of the same shape into the one that a model has; engines must sync theirs afterwards.
+ * Reads A and B of a folder that {@link saveAdapter} wrote into the adapter that a model has, such as to go on training it;
+ * engines must sync their weights afterwards.
  *
- * @throws InvalidArgumentError as {@link loadAdapter} does, and for a model without an adapter
+ * @throws InvalidArgumentError as for {@link loadAdapter}, for a model without an adapter, and where the folder's has other
+ *   settings; nothing has changed then, unless it is for values that are not finite
  */
 export async function loadAdapterWeights(dir: string, model: Decoder): Promise<void> {
-  if (!model.lora) invalid('loadAdapter', 'a model with an adapter', 'one without');
-  await using file = await openWeights(dir);
-  await readWeights(file, model.lora);
-}
-
-async function openWeights(dir: string): Promise<SafetensorsFile> {
-  if (!(await exists(join(dir, WEIGHTS))) && (await exists(join(dir, PICKLE)))) {
-    invalid('loadAdapter', `${WEIGHTS} in ${dir}`, `${PICKLE} alone (save the adapter as safetensors)`);
+  const where = 'loadAdapterWeights';
+  const { lora } = model;
+  if (!lora) invalid(where, 'a model with an adapter', 'one without');
+  await using stored = await openAdapter(where, dir);
+  const found = resolveLoraConfig(where, { targets: modelTargets(model.config), ...stored.config });
+  for (const [name, value] of Object.entries(lora.config)) {
+    const other: unknown = found[name as keyof LoraConfig];
+    if (!isDeepStrictEqual(other, value)) {
+      invalid(where, `${join(dir, CONFIG)} to have the adapter's ${name} = ${value}`, other);
+    }
   }
-  return openSafetensors(join(dir, WEIGHTS));
+  await readAdapter(where, stored.file, lora);
 }
 
-async function readWeights(file: SafetensorsFile, adapter: LoraAdapter): Promise<void> {
+interface StoredAdapter extends AsyncDisposable {
+  readonly config: LoraConfig;
+  readonly file: SafetensorsFile;
+}
+
+async function openAdapter(where: string, dir: string): Promise<StoredAdapter> {
+  const path = join(dir, CONFIG);
+  const config = parsePeftConfig(await readJsonObject(where, path), path);
+  if (!(await exists(join(dir, WEIGHTS))) && (await exists(join(dir, PICKLE)))) {
+    invalid(where, `${WEIGHTS} in ${dir}`, `${PICKLE} alone (save the adapter as safetensors)`);
+  }
+  const file = await openSafetensors(join(dir, WEIGHTS));
+  return { config, file, [Symbol.asyncDispose]: () => file.close() };
+}
+
+async function readAdapter(where: string, file: SafetensorsFile, adapter: LoraAdapter): Promise<void> {
   const tensors = storedTensors(adapter);
-  checkTensors('loadAdapter', file, tensors);
+  expectTensors(where, file, tensors);
   for (const [i, tensor] of tensors.entries()) {
-    await readInto('loadAdapter', adapter.parameters[i]!.master, tensor, file);
+    await readInto(where, adapter.parameters[i]!.master, tensor, file);
   }
 }
 

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
+import { checkBoolean, checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
 import { checkRopeScaling, type RopeScaling } from '../ops/rope.js';
 
 /**
@@ -82,11 +82,11 @@ export function resolveDecoderConfig(config: DecoderConfig): ResolvedDecoderConf
     ropeTheta: checkNumber(where, 'ropeTheta', config.ropeTheta ?? 10000, 1),
     ropeScaling: config.ropeScaling ? checkRopeScaling(where, config.ropeScaling) : null,
     rmsNormEps: checkNumber(where, 'rmsNormEps', config.rmsNormEps ?? 1e-6, 0),
-    tieWordEmbeddings: checkBoolean('tieWordEmbeddings', config.tieWordEmbeddings ?? false),
-    attentionBias: checkBoolean('attentionBias', config.attentionBias ?? false),
-    attentionOutBias: checkBoolean('attentionOutBias', config.attentionOutBias ?? false),
-    mlpBias: checkBoolean('mlpBias', config.mlpBias ?? false),
-    qkNorm: checkBoolean('qkNorm', config.qkNorm ?? false),
+    tieWordEmbeddings: checkBoolean(where, 'tieWordEmbeddings', config.tieWordEmbeddings ?? false),
+    attentionBias: checkBoolean(where, 'attentionBias', config.attentionBias ?? false),
+    attentionOutBias: checkBoolean(where, 'attentionOutBias', config.attentionOutBias ?? false),
+    mlpBias: checkBoolean(where, 'mlpBias', config.mlpBias ?? false),
+    qkNorm: checkBoolean(where, 'qkNorm', config.qkNorm ?? false),
     ...resolveMixture(where, config, intermediateSize, numLayers),
   };
 }
@@ -132,7 +132,11 @@ function resolveMixture(
     numExperts,
     numExpertsPerToken: checkInteger(where, 'numExpertsPerToken', numExpertsPerToken, 1, numExperts),
     moeIntermediateSize: checkInteger(where, 'moeIntermediateSize', moeIntermediateSize, 1),
-    normalizeRouterWeights: checkBoolean('normalizeRouterWeights', config.normalizeRouterWeights ?? true),
+    normalizeRouterWeights: checkBoolean(
+      where,
+      'normalizeRouterWeights',
+      config.normalizeRouterWeights ?? true,
+    ),
     denseLayers: [...denseLayers],
   };
 }
@@ -156,8 +160,3 @@ const fields: readonly string[] = [
   'qkNorm',
   ...Object.keys(noMixture),
 ];
-
-function checkBoolean(name: string, value: unknown): boolean {
-  if (typeof value !== 'boolean') invalid('DecoderConfig', `${name} to be a boolean`, value);
-  return value;
-}

@@ -3,11 +3,20 @@
  * fields that do not change what a model computes are carried along unread.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { attempt, checkChoice, checkInteger, checkNumber, invalid, throwTogether } from '../errors.js';
+import {
+  attempt,
+  checkBoolean,
+  checkChoice,
+  checkInteger,
+  checkNumber,
+  invalid,
+  throwTogether,
+} from '../errors.js';
 import { isObject } from '../io/jsonFile.js';
 import type { RopeScaling } from '../ops/rope.js';
 import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
 import { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './config.js';
+import { composeMixtral, composeQwen3Moe, readMixtral, readQwen3Moe } from './huggingFaceMixtures.js';
 
 /** The model types that can be loaded, with the architecture that each is called by. */
 export const architectures = {
@@ -27,6 +36,11 @@ const fixedBias: Partial<Record<ModelType, boolean>> = { qwen2: true, mixtral: f
 /** What Hugging Face calls our dtypes. */
 const dtypeNames = { fp32: 'float32', fp16: 'float16', bf16: 'bfloat16' } as const;
 
+/** Layers are listed one by one: a number that no model has would take all memory. */
+const MOST_LAYERS = 65536;
+
+type JsonObject = Readonly<Record<string, unknown>>;
+
 /** A checked config.json. */
 export interface HuggingFaceConfig {
   readonly modelType: ModelType;
@@ -36,8 +50,6 @@ export interface HuggingFaceConfig {
   /** The whole object as it was read. */
   readonly source: JsonObject;
 }
-
-type JsonObject = Readonly<Record<string, unknown>>;
 
 /**
  * Checks a config.json and says what decoder it describes.
@@ -49,11 +61,12 @@ type JsonObject = Readonly<Record<string, unknown>>;
 export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'): HuggingFaceConfig {
   const modelType = readModelType(source, where);
   const errors: unknown[] = [];
-  const integer = (name: string, fallback?: number) =>
-    attempt(errors, () => checkInteger(where, name, source[name] ?? fallback, 1));
+  const integer = (name: string, fallback?: number, max?: number) =>
+    attempt(errors, () => checkInteger(where, name, source[name] ?? fallback, 1, max));
   const boolean = (name: string) => attempt(errors, () => checkBoolean(where, name, source[name] ?? false));
 
   const hiddenSize = integer('hidden_size');
+  const numLayers = integer('num_hidden_layers', undefined, MOST_LAYERS);
   const numHeads = integer('num_attention_heads');
   /** A field that follows from others where it is missing; where these are bad, they are told already. */
   const derived = (name: string, fallback: number | undefined) =>
@@ -70,7 +83,7 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
     vocabSize: integer('vocab_size'),
     hiddenSize,
     intermediateSize: integer('intermediate_size'),
-    numLayers: integer('num_hidden_layers'),
+    numLayers,
     numHeads,
     numKvHeads,
     headDim,
@@ -85,8 +98,8 @@ export function parseHuggingFaceConfig(source: JsonObject, where = 'config.json'
     attentionOutBias: modelType === 'qwen2' ? false : biased,
     mlpBias: modelType === 'llama' ? boolean('mlp_bias') : false,
     qkNorm: withHeadNorms.includes(modelType),
-    ...(modelType === 'qwen3_moe' && readQwen3Mixture(source, where, errors)),
-    ...(mixtral && readMixtralMixture(source, where, errors)),
+    ...(mixtral && readMixtral(source, where, errors, numLayers)),
+    ...(modelType === 'qwen3_moe' && readQwen3Moe(source, where, errors, numLayers)),
   };
   attempt(errors, () => checkChoice(where, 'hidden_act', source.hidden_act ?? 'silu', ['silu', 'swish']));
   attempt(errors, () => refuseSlidingWindow(source, where, modelType));
@@ -192,69 +205,6 @@ function readScaling(settings: unknown, where: string, name: string): RopeScalin
   return { type, factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings };
 }
 
-type MixtureFields = Partial<Record<keyof DecoderConfig, unknown>>;
-
-/** Under either of the names that it has had. */
-function readNumExperts(source: JsonObject, where: string, errors: unknown[]): number | undefined {
-  const [older, newer] = [source.num_experts ?? undefined, source.num_local_experts ?? undefined];
-  return attempt(errors, () => {
-    if (older !== undefined && newer !== undefined && older !== newer)
-      invalid(where, `num_local_experts to be num_experts = ${older}`, newer);
-    const name = older === undefined && newer !== undefined ? 'num_local_experts' : 'num_experts';
-    return checkInteger(where, name, source[name], 1, 65536);
-  });
-}
-
-function readExpertsPerToken(
-  source: JsonObject,
-  where: string,
-  errors: unknown[],
-  experts: number | undefined,
-): number | undefined {
-  const name = 'num_experts_per_tok';
-  return attempt(errors, () => checkInteger(where, name, source[name], 1, experts));
-}
-
-/** Every block is a mixture, whose experts are as wide as a dense block would be. */
-function readMixtralMixture(source: JsonObject, where: string, errors: unknown[]): MixtureFields {
-  const numExperts = readNumExperts(source, where, errors);
-  return {
-    numExperts,
-    numExpertsPerToken: readExpertsPerToken(source, where, errors, numExperts),
-    normalizeRouterWeights: true,
-  };
-}
-
-/** Every `decoder_sparse_step`-th block is a mixture, but for those of `mlp_only_layers`. */
-function readQwen3Mixture(source: JsonObject, where: string, errors: unknown[]): MixtureFields {
-  const numExperts = readNumExperts(source, where, errors);
-  const size = 'moe_intermediate_size';
-  return {
-    numExperts,
-    numExpertsPerToken: readExpertsPerToken(source, where, errors, numExperts),
-    moeIntermediateSize: attempt(errors, () => checkInteger(where, size, source[size], 1)),
-    normalizeRouterWeights: attempt(errors, () =>
-      checkBoolean(where, 'norm_topk_prob', source.norm_topk_prob ?? false),
-    ),
-    denseLayers: attempt(errors, () => readDenseLayers(source, where)),
-  };
-}
-
-function readDenseLayers(source: JsonObject, where: string): number[] {
-  const layers = checkInteger(where, 'num_hidden_layers', source.num_hidden_layers, 1);
-  const step = checkInteger(where, 'decoder_sparse_step', source.decoder_sparse_step ?? 1, 1);
-  const listed = source.mlp_only_layers ?? [];
-  if (!Array.isArray(listed)) invalid(where, 'mlp_only_layers to be an array', listed);
-  const only = listed.map((layer, i) => checkInteger(where, `mlp_only_layers[${i}]`, layer, 0));
-  const dense = Array.from({ length: layers }, (_, layer) => layer).filter(
-    (layer) => only.includes(layer) || (layer + 1) % step !== 0,
-  );
-  if (dense.length === layers) {
-    invalid(where, 'decoder_sparse_step and mlp_only_layers to leave a layer with experts', 'none');
-  }
-  return dense;
-}
-
 /** Attention to the nearest tokens alone, which the Qwen classes can be told to do in some layers, Mixtral in all. */
 function refuseSlidingWindow(source: JsonObject, where: string, modelType: ModelType): void {
   const without = '(sliding windows are not supported)';
@@ -262,13 +212,16 @@ function refuseSlidingWindow(source: JsonObject, where: string, modelType: Model
   const other = Array.isArray(types) ? types.find((type) => type !== 'full_attention') : undefined;
   if (other !== undefined)
     invalid(where, `layer_types to be full_attention in every layer ${without}`, other);
-  const { sliding_window: window, max_position_embeddings: context } = source;
-  if (modelType === 'mixtral' && typeof window === 'number' && window < Number(context)) {
-    invalid(
-      where,
-      `sliding_window to be null or at least max_position_embeddings = ${context} ${without}`,
-      window,
-    );
+  const { sliding_window: window = null, max_position_embeddings: context } = source;
+  if (modelType === 'mixtral' && window !== null) {
+    const all = typeof context === 'number' ? context : Infinity;
+    const reached = checkNumber(where, 'sliding_window', window);
+    if (reached < all)
+      invalid(
+        where,
+        `sliding_window to be null or at least max_position_embeddings = ${all} ${without}`,
+        window,
+      );
   }
   if (
     modelType.startsWith('qwen') &&
@@ -278,7 +231,8 @@ function refuseSlidingWindow(source: JsonObject, where: string, modelType: Model
   }
 }
 
-function refuseQuantization({ quantization_config: quantization }: JsonObject, where: string): void {
+/** @throws InvalidArgumentError where a config.json says that its weights are quantised */
+export function refuseQuantization({ quantization_config: quantization }: JsonObject, where: string): void {
   if (quantization === undefined || quantization === null) return;
   const method = isObject(quantization) ? quantization.quant_method : quantization;
   invalid(where, 'weights that are not quantised, without quantization_config', method ?? quantization);
@@ -290,11 +244,6 @@ function readDtype(source: JsonObject, where: string): NativeFloatDType | null {
   const plain = typeof name === 'string' ? name.replace(/^torch\./, '') : name;
   const found = checkChoice(where, 'torch_dtype', plain, Object.values(dtypeNames));
   return floatDtypes.find((dtype) => dtypeNames[dtype] === found)!;
-}
-
-function checkBoolean(where: string, name: string, value: unknown): boolean {
-  if (typeof value !== 'boolean') invalid(where, `${name} to be true or false`, value);
-  return value;
 }
 
 /**
@@ -342,8 +291,7 @@ export function composeHuggingFaceConfig(
       (field) => !isDeepStrictEqual(described[field], decoder[field]),
     );
     if (other) invalid(where, `config with the model's ${other} = ${decoder[other]}`, described[other]);
-    const key = source.dtype === undefined ? 'torch_dtype' : 'dtype';
-    return { ...source, [key]: dtypeNames[dtype] };
+    return withDtype(source, dtype);
   }
   const { attentionBias, mlpBias, ropeScaling } = decoder;
   const modelType = modelTypeOf(where, decoder);
@@ -366,25 +314,23 @@ export function composeHuggingFaceConfig(
     ...(fixedBias[modelType] === undefined && { attention_bias: attentionBias }),
     ...(modelType === 'llama' && { mlp_bias: mlpBias }),
     ...(modelType.startsWith('qwen') && { use_sliding_window: false }),
-    ...composeMixture(modelType, decoder),
+    ...(modelType === 'mixtral' && composeMixtral(decoder)),
+    ...(modelType === 'qwen3_moe' && composeQwen3Moe(decoder)),
     torch_dtype: dtypeNames[dtype],
   };
 }
 
-function composeMixture(modelType: ModelType, decoder: ResolvedDecoderConfig): JsonObject {
-  const { numExperts, numExpertsPerToken } = decoder;
-  if (modelType === 'mixtral') {
-    return { num_local_experts: numExperts, num_experts_per_tok: numExpertsPerToken, sliding_window: null };
-  }
-  if (modelType !== 'qwen3_moe') return {};
-  return {
-    num_experts: numExperts,
-    num_experts_per_tok: numExpertsPerToken,
-    moe_intermediate_size: decoder.moeIntermediateSize,
-    norm_topk_prob: decoder.normalizeRouterWeights,
-    decoder_sparse_step: 1,
-    mlp_only_layers: decoder.denseLayers,
-  };
+/** A config.json, of any architecture, whose weights are stored in `dtype`. */
+export function withDtype(source: JsonObject, dtype: NativeFloatDType): Record<string, unknown> {
+  const name = dtypeNames[dtype];
+  const changed = Object.entries(source).map(([key, value]) => {
+    if (key === 'dtype' || key === 'torch_dtype') return [key, name];
+    // The parts of a model of several have configs of their own, most often without a dtype.
+    const inner = key.endsWith('_config') && isObject(value) && ('dtype' in value || 'torch_dtype' in value);
+    return [key, inner ? withDtype(value, dtype) : value];
+  });
+  const known = 'dtype' in source || 'torch_dtype' in source;
+  return Object.fromEntries(known ? changed : [...changed, ['torch_dtype', name]]);
 }
 
 function composeScaling(scaling: RopeScaling): JsonObject {

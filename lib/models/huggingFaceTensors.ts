@@ -1,3 +1,4 @@
+import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
 import { type Tensor, view } from '../tensor/tensor.js';
 import { isMixtureLayer, type ResolvedDecoderConfig } from './config.js';
 
@@ -13,6 +14,11 @@ export interface PublishedTensor {
 
 /** What safetensors calls the dtypes that weights are stored in. */
 export const storedDtypes = { fp32: 'F32', fp16: 'F16', bf16: 'BF16' } as const;
+
+/** The dtype of that name; nothing for one that weights are not stored in. */
+export function storedDtypeOf(stored: string): NativeFloatDType | undefined {
+  return floatDtypes.find((dtype) => storedDtypes[dtype] === stored);
+}
 
 /** Bytes that are read or written at once: as many as the JavaScript thread copies in a few milliseconds. */
 export const CHUNK_BYTES = 2 ** 24;

@@ -26,9 +26,15 @@ export interface LanguageModel extends ModelText, Disposable {
  * @throws InvalidArgumentError for a folder without tokenizer, or a file that is damaged or does not fit
  */
 export async function loadModelText(dir: string): Promise<ModelText> {
-  const where = 'languageModel';
   const config = await readHuggingFaceConfig(dir);
   const tokenizer = await loadTokenizer(dir);
+  checkVocabulary(dir, config, tokenizer);
+  return { path: dir, config, tokenizer };
+}
+
+/** @throws InvalidArgumentError where a tokenizer has tokens that the model has not */
+export function checkVocabulary(dir: string, config: HuggingFaceConfig, tokenizer: Tokenizer): void {
+  const where = 'languageModel';
   const { vocabSize } = config.decoder;
   if (tokenizer.vocabSize > vocabSize) {
     const what = `${tokenizer.path} to have no more tokens than the model, whose vocab_size is ${vocabSize}`;
@@ -38,7 +44,6 @@ export async function loadModelText(dir: string): Promise<ModelText> {
   if (foreign !== undefined) {
     invalid(where, `the eos_token_id of ${dir} to be below the model's vocab_size ${vocabSize}`, foreign);
   }
-  return { path: dir, config, tokenizer };
 }
 
 /**

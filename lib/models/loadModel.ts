@@ -2,9 +2,7 @@ import { join } from 'node:path';
 import { attempt, checkInteger, invalid, throwTogether } from '../errors.js';
 import { type CheckpointFiles, listNames, openCheckpoint } from '../io/checkpointFiles.js';
 import { readJsonObject } from '../io/jsonFile.js';
-import type { TensorInfo } from '../io/safetensorsHeader.js';
 import { gradientStats } from '../ops/gradStats.js';
-import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
 import { cast, type Tensor, tensorFromBits } from '../tensor/tensor.js';
 import type { ResolvedDecoderConfig } from './config.js';
 import { Decoder } from './decoder.js';
@@ -16,11 +14,11 @@ import {
   masterRows,
   type PublishedTensor,
   publishedTensors,
-  storedDtypes,
+  storedDtypeOf,
 } from './huggingFaceTensors.js';
 
 /** Buffers that old versions of transformers stored beside the weights; they follow from the config. */
-const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
+export const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
 
 /** A model as it was found in a folder. */
 export interface LoadedModel {
@@ -98,8 +96,7 @@ async function openCheckedWeights(dir: string, decoder: ResolvedDecoderConfig): 
   const files = await openCheckpoint(dir);
   try {
     const tied = decoder.tieWordEmbeddings;
-    const ignored = (name: string) => DERIVED.test(name) || (tied && name === HEAD);
-    checkTensors('loadModel', files, publishedTensors(decoder), ignored);
+    checkTensors(files, publishedTensors(decoder), tied);
     if (tied && files.tensors.has(HEAD)) await checkTiedHead(files);
     return files;
   } catch (error) {
@@ -115,16 +112,25 @@ async function readWeights(files: CheckpointFiles, model: Decoder): Promise<void
   }
 }
 
+/** Checks everything that the headers of a model tell. */
+export function checkTensors(
+  files: CheckpointFiles,
+  expected: readonly PublishedTensor[],
+  tied: boolean,
+): void {
+  expectTensors('loadModel', files, expected, (name) => DERIVED.test(name) || (tied && name === HEAD));
+}
+
 /** Files of tensors, of a model or of an adapter. */
 type StoredTensors = Pick<CheckpointFiles, 'path' | 'tensors' | 'read'>;
 
 /**
- * Checks everything that headers tell.
+ * Checks that files have the tensors that are expected.
  *
- * @param ignored says which tensors may be there beside those expected
+ * @param ignored says which may be there beside these
  * @throws InvalidArgumentError listing tensors that are missing, not expected, misshapen or of another dtype
  */
-export function checkTensors(
+export function expectTensors(
   where: string,
   files: StoredTensors,
   expected: readonly PublishedTensor[],
@@ -146,15 +152,11 @@ export function checkTensors(
     if (!info) continue;
     const [wanted, found] = [shape, info.shape].map((dims) => `[${dims.join(', ')}]`);
     if (found !== wanted) misshapen.push(`${name} of ${found} in place of ${wanted}`);
-    if (storedDtype(info) === undefined) mistyped.push(`${name} in ${info.dtype}`);
+    if (storedDtypeOf(info.dtype) === undefined) mistyped.push(`${name} in ${info.dtype}`);
   }
   check('tensors of the shapes that the config asks for', misshapen);
   check('tensors in F32, F16 or BF16', mistyped);
   throwTogether(where, errors);
-}
-
-function storedDtype({ dtype }: TensorInfo): NativeFloatDType | undefined {
-  return floatDtypes.find((candidate) => storedDtypes[candidate] === dtype);
 }
 
 /** A head beside the embedding that it is said to be has to be the embedding: tools differ in which of two they take. */
@@ -182,7 +184,7 @@ export async function readInto(
   files: StoredTensors,
 ): Promise<void> {
   const info = files.tensors.get(name)!;
-  const dtype = storedDtype(info)!;
+  const dtype = storedDtypeOf(info.dtype)!;
   const rowBytes = info.bytes / rows;
   const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
   for (let begin = 0; begin < rows; begin += step) {

@@ -156,7 +156,8 @@ export class PassMemory {
       const { rank, scaleFirst } = this.lora!;
       const wide = scaleFirst ? [this.take(tokens, rank, 'fp32'), this.take(tokens, rank, 'fp32')] : [];
       const product = this.take(tokens, rank);
-      this.memory.give(...wide, this.take(tokens, outputs));
+      this.memory.give(...wide);
+      this.memory.give(this.take(tokens, outputs));
       if (taped) inner.push(product);
       else this.memory.give(product);
     }

@@ -57,10 +57,10 @@ export interface Forward {
   readonly ropeTable: Tensor;
   /** The order of the pass's heads, where query and key heads have norms of their own. */
   readonly headOrder?: HeadOrder | undefined;
-  /** Every token goes through every mixture where there is one, also those that nothing is predicted from. */
-  readonly routing?: Routing | undefined;
   /** The adapter whose products are computed beside those of the weights; null where there is none, or it is in them. */
   readonly lora?: LoraAdapter | null;
+  /** Where it is given every token goes through every mixture, those that nothing is predicted from, too. */
+  readonly routing?: Routing | undefined;
   /** The tensor that stands for a parameter in this pass. */
   weight(parameter: Parameter): Weight;
   /** Causal attention of layer `layer`: [tokens, numHeads + 2 numKvHeads, headDim] -> [tokens, numHeads headDim]. */

@@ -8,6 +8,7 @@ import { figuresOfLadder } from './charts/ladder.js';
 import { figuresOfMismatch } from './charts/mismatch.js';
 import { figuresOfSanity, runLabel } from './charts/sanity.js';
 import { figuresOfSimulation } from './charts/simulate.js';
+import { figuresOfTraining } from './charts/train.js';
 import type { Figure, ReportRun } from './figure.js';
 import type { Section } from './html.js';
 import { loadRun } from './load.js';
@@ -21,6 +22,7 @@ const figuresOf = {
   dial: figuresOfDial,
   headroom: figuresOfHeadroom,
   simulate: figuresOfSimulation,
+  train: figuresOfTraining,
 } as const satisfies Record<string, (run: ReportRun) => Figure[] | Promise<Figure[]>>;
 
 export type ReportCommand = keyof typeof figuresOf;

@@ -55,7 +55,7 @@ export interface JudgedSamples {
 }
 
 /** How responses are drawn; training draws from the policy itself, as the defaults do. */
-export type DrawOptions = Pick<SamplingOptions, 'temperature' | 'topP'>;
+export type DrawOptions = Pick<SamplingOptions, 'temperature' | 'topP' | 'recordRoutes'>;
 
 /** Samples a response for each draw, with the engine's weights as they are. */
 export async function sampleDraws(
@@ -63,7 +63,7 @@ export async function sampleDraws(
   environment: Environment,
   draws: readonly Draw[],
   seed: number,
-  { temperature = 1, topP = 1 }: DrawOptions = {},
+  { temperature = 1, topP = 1, recordRoutes = false }: DrawOptions = {},
 ): Promise<Completion[]> {
   const { prompts, responseLength, stopTokens, endOf } = environment;
   const ends = endOf && draws.map(() => endOf());
@@ -75,6 +75,7 @@ export async function sampleDraws(
       topP,
       maxNewTokens: responseLength,
       stopTokens,
+      recordRoutes,
       ...(ends && { onToken: (request: number, token: number) => ends[request]!(token) }),
     },
   );

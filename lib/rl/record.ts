@@ -37,7 +37,7 @@ export function summarizeMismatch(metrics: MismatchMetrics): MismatchSummary {
 
 /** One flat record of a step, under `group/name` keys. Times and memory are the only values that differ between runs. */
 export function recordOf(
-  { step, reward, mismatch, entropy, updates, logprobs, trajectories, seconds }: TrainerStep,
+  { step, reward, mismatch, routing, entropy, updates, logprobs, trajectories, seconds }: TrainerStep,
   run: { window: number; overflows: number; lossScale: number; warned: boolean; totalSeconds: number },
 ): StepRecord {
   const last = updates.at(-1)!;
@@ -72,6 +72,11 @@ export function recordOf(
   for (const [name, value] of Object.entries(mismatch)) {
     // Where all responses have one length there is no slope, which isn't news at every step.
     if (name !== 'seqLogRatioSlopePer1k' || !Number.isNaN(value)) record[`mismatch/${name}`] = value;
+  }
+  if (routing) {
+    record['routing/flip_share'] = routing.flipShare;
+    record['routing/auxiliary_loss'] = routing.auxiliaryLoss;
+    record['routing/max_expert_share'] = routing.maxExpertShare;
   }
   // Of the last update, where the policy has moved furthest from the one that sampled.
   for (const [name, value] of Object.entries(last.metrics)) record[`algorithm/${name}`] = value;

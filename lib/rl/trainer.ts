@@ -1,10 +1,13 @@
 import { checkChoice, checkInteger, invalid } from '../errors.js';
 import { type MismatchMetrics, mismatchMetrics } from '../mismatch/metrics.js';
+import { routingFlips } from '../mismatch/routing.js';
+import type { Routes, RoutesShape } from '../models/routes.js';
 import type { Scores, TokenSequence } from '../models/sequences.js';
 import { CounterRandom } from '../random.js';
 import type { RolloutEngine } from '../rollout/engine.js';
 import type { Completion } from '../rollout/generation.js';
 import type { StepResult, TrainingEngine } from '../training/engine.js';
+import type { RoutingRecord } from '../training/routing.js';
 import {
   type Algorithm,
   batchTotals,
@@ -29,7 +32,18 @@ export interface TrainerOptions {
   readonly seed: number;
   /** Responses cut off at the length limit have reward 0; they are trained on (default) or masked. */
   readonly truncated?: TruncatedMode;
+  /** Of a mixture of experts; default `none`. */
+  readonly routerReplay?: RouterReplay;
 }
+
+export const routerReplays = ['none', 'training', 'rollout'] as const;
+
+/**
+ * Which experts the training engine uses. `none`: each pass those that its own routers choose. `training`: the updates of
+ * a step those of its first pass, which gives log pi_old ("R2", the routing replay of arXiv 2507.18071). `rollout`: all
+ * passes of a step those that the rollout engine used while it sampled ("R3", rollout routing replay, arXiv 2510.11370).
+ */
+export type RouterReplay = (typeof routerReplays)[number];
 
 export const truncatedModes = ['train', 'mask'] as const;
 export type TruncatedMode = (typeof truncatedModes)[number];
@@ -61,6 +75,16 @@ export interface StepLogprobs {
   readonly advantages: Float64Array;
 }
 
+/** The routers of a mixture of experts in one step, over the tokens of prompts and responses, before its updates. */
+export interface RoutingMetrics {
+  /** Share of (token, mixture) pairs in which the engines used other sets of experts; 0 where the rollout's are replayed. */
+  readonly flipShare: number;
+  /** E sum f_e P_e of the training engine's routers, mean over the mixtures: k where all experts have the same share. */
+  readonly auxiliaryLoss: number;
+  /** Greatest share of its mixture's choices that an expert has; at least 1 / E. */
+  readonly maxExpertShare: number;
+}
+
 export interface TrainerStep {
   readonly step: number;
   readonly trajectories: readonly Trajectory[];
@@ -68,6 +92,8 @@ export interface TrainerStep {
   readonly reward: number;
   /** Rollout against training engine on the same weights, before the updates. */
   readonly mismatch: MismatchMetrics;
+  /** Null for a dense model. */
+  readonly routing: RoutingMetrics | null;
   /** Mean entropy per token under the training engine, in nats. */
   readonly entropy: number;
   readonly logprobs: StepLogprobs;
@@ -106,6 +132,10 @@ export class Trainer {
     checkInteger(where, 'updatesPerStep', options.updatesPerStep, 1, responses);
     checkInteger(where, 'seed', options.seed, 0, Number.MAX_SAFE_INTEGER);
     if (options.truncated !== undefined) checkChoice(where, 'truncated', options.truncated, truncatedModes);
+    const replay = checkChoice(where, 'routerReplay', options.routerReplay ?? 'none', routerReplays);
+    if (replay !== 'none' && training.routesShape === null) {
+      invalid(where, 'routerReplay none for a dense model', replay);
+    }
     this.#rollout = rollout;
     this.#training = training;
     this.#environment = environment;
@@ -121,7 +151,14 @@ export class Trainer {
 
     // The pass that algorithms with pi_old need, and the measurement of the mismatch on equal weights.
     const sequences = trajectories.map(({ prompt, completion }) => ({ prompt, response: completion.tokens }));
-    const old = await this.#training.score(sequences);
+    const replay = this.#routerReplay;
+    const { routesShape: shape } = this.#training;
+    const sampledRoutes = shape && trajectories.map(({ completion }) => completion.routes!);
+    const old = await this.#training.score(sequences, {
+      recordRoutes: shape !== null,
+      ...(replay === 'rollout' && { replay: sampledRoutes! }),
+    });
+    const routes = { none: null, training: old.routing?.routes ?? null, rollout: sampledRoutes }[replay];
     const logprobs = this.#stepLogprobs(trajectories, old);
     const { offsets, rollout, mask } = logprobs;
     const mismatch = mismatchMetrics({ offsets, rolloutLogprobs: rollout, logprobs: old.logprobs, mask });
@@ -133,7 +170,7 @@ export class Trainer {
     const updates: StepResult[] = [];
     for (const [u, members] of this.#batches(step, trajectories.length).entries()) {
       for (const i of members) logprobs.update[i] = u;
-      updates.push(await this.#update(sequences, logprobs, members));
+      updates.push(await this.#update(sequences, logprobs, members, routes));
     }
     const trained = performance.now();
     return {
@@ -141,6 +178,7 @@ export class Trainer {
       trajectories,
       reward: mean(rewards),
       mismatch,
+      routing: shape && routingMetrics(shape, sampledRoutes!, old.routing!),
       entropy: mean(old.entropy),
       logprobs,
       updates,
@@ -150,6 +188,10 @@ export class Trainer {
         train: (trained - scored) / 1e3,
       },
     };
+  }
+
+  get #routerReplay(): RouterReplay {
+    return this.#options.routerReplay ?? 'none';
   }
 
   #stepLogprobs(trajectories: readonly Trajectory[], old: Scores): StepLogprobs {
@@ -181,14 +223,16 @@ export class Trainer {
     sequences: readonly TokenSequence[],
     step: StepLogprobs,
     members: readonly number[],
+    routes: readonly Routes[] | null,
   ): Promise<StepResult> {
     const { algorithm } = this.#options;
     const batch = members.map((i) => sequences[i]!);
+    const routing = routes ? { replay: members.map((i) => routes[i]!) } : {};
     const part = miniBatch(step, members);
     const { offsets } = part;
     let prepared: Preparation | undefined;
     if (algorithm.prepare) {
-      const scores = algorithm.prepareNeedsLogprobs ? await this.#training.score(batch) : undefined;
+      const scores = algorithm.prepareNeedsLogprobs ? await this.#training.score(batch, routing) : undefined;
       prepared = algorithm.prepare({ ...part, ...(scores && { logprobs: scores.logprobs }) });
     }
     const totals = prepared?.totals ?? batchTotals(offsets, part.mask);
@@ -209,7 +253,7 @@ export class Trainer {
       };
     };
     let passes = 0;
-    const result = await this.#training.step(batch, ({ logprobs }, begin, end) => {
+    const lossOf = ({ logprobs }: Scores, begin: number, end: number) => {
       passes++;
       current.set(logprobs, offsets[begin]!);
       return checkPolicyLoss(
@@ -217,7 +261,8 @@ export class Trainer {
         algorithm.loss(microBatch(begin, end, logprobs)),
         logprobs.length,
       );
-    });
+    };
+    const result = await this.#training.step(batch, lossOf, routing);
     members.forEach((i, s) => {
       step.current.set(current.subarray(offsets[s]!, offsets[s + 1]!), step.offsets[i]!);
     });
@@ -243,6 +288,7 @@ export class Trainer {
       this.#environment,
       draws,
       seed,
+      { recordRoutes: this.#training.routesShape !== null },
     );
     return draws.map(({ prompt, promptId }, i) => ({
       prompt: this.#environment.prompts[prompt]!,
@@ -275,6 +321,18 @@ export class Trainer {
       order.slice(Math.floor((u * count) / updatesPerStep), Math.floor(((u + 1) * count) / updatesPerStep)),
     );
   }
+}
+
+function routingMetrics(
+  { expertsPerToken: k }: RoutesShape,
+  sampled: readonly Routes[],
+  { routes, load }: RoutingRecord,
+): RoutingMetrics {
+  return {
+    flipShare: routingFlips(sampled, routes, k),
+    auxiliaryLoss: mean(load.map(({ auxiliaryLoss }) => auxiliaryLoss)),
+    maxExpertShare: Math.max(...load.flatMap(({ fractions }) => [...fractions])) / k,
+  };
 }
 
 /** The responses `members` of a step, in their order. */

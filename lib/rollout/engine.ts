@@ -1,4 +1,5 @@
 import { totalmem } from 'node:os';
+
 import type { Parameter } from '../autograd/parameter.js';
 import { Weights } from '../autograd/weights.js';
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
@@ -100,9 +101,10 @@ export class RolloutEngine implements Disposable {
   readonly maxBatch: number;
   readonly maxLength: number;
   /** What routes are made of; null for a dense model. */
-  readonly routes: RoutesShape | null;
+  readonly routesShape: RoutesShape | null;
   readonly #model: Decoder;
-  /** The adapter that is computed with beside the weights; one that is merged into them is not here. */
+  readonly #adapter: LoraAdapter | null;
+  /** The adapter, where it is computed with beside the weights rather than merged into them. */
   readonly #lora: LoraAdapter | null;
   readonly #maxPrefillTokens: number;
   readonly #pages: number;
@@ -122,7 +124,7 @@ export class RolloutEngine implements Disposable {
     const where = 'RolloutEngine';
     const { config } = model;
     this.#model = model;
-    this.routes = routesShape(config);
+    this.routesShape = routesShape(config);
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('rollout');
     this.layerNumerics = options.layerNumerics ?? new Map();
@@ -139,6 +141,7 @@ export class RolloutEngine implements Disposable {
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
     const mode = checkChoice(where, 'lora', options.lora ?? 'merged', loraModes);
+    this.#adapter = model.lora;
     this.#lora = mode === 'factored' ? model.lora : null;
     const merged = mode === 'merged' && model.lora ? mergedMasters(model.lora) : null;
     this.#changing = merged ? [...merged.keys()] : model.trainable;
@@ -164,12 +167,18 @@ export class RolloutEngine implements Disposable {
     );
   }
 
+  #expectAdapter(): void {
+    if (this.#model.lora !== this.#adapter)
+      invalid('RolloutEngine', "an engine made after the model's adapter", 'one made before');
+  }
+
   #numericsOf(layer: number): Numerics {
     return this.layerNumerics.get(layer) ?? this.numerics;
   }
 
   /** Takes over the model's masters, rounded to the rollout dtype; frozen ones stay as they were. */
   syncWeights(): void {
+    this.#expectAdapter();
     this.#weights.sync(this.#changing);
   }
 
@@ -180,7 +189,7 @@ export class RolloutEngine implements Disposable {
    */
   async generate(requests: readonly GenerationRequest[], options: SamplingOptions): Promise<Completion[]> {
     const sampling = resolveSampling('generate', options, this.#model.config.vocabSize);
-    if (sampling.recordRoutes) expectMixture('generate', 'recordRoutes', this.routes);
+    if (sampling.recordRoutes) expectMixture('generate', 'recordRoutes', this.routesShape);
     for (const [i, request] of requests.entries()) this.#checkRequest(request, i, sampling);
     return this.#turns.take(() => this.#generate(requests, sampling));
   }
@@ -235,12 +244,13 @@ export class RolloutEngine implements Disposable {
   }
 
   async #generate(requests: readonly GenerationRequest[], sampling: ResolvedSampling): Promise<Completion[]> {
+    this.#expectAdapter();
     if (!this.numerics.weightsSnapshot) this.syncWeights();
     return new Generation(requests, sampling, {
       cache: this.#cache,
       decodeStep: this.#decodeStep,
       maxPrefillTokens: this.#maxPrefillTokens,
-      routes: sampling.recordRoutes ? this.routes : null,
+      routes: sampling.recordRoutes ? this.routesShape : null,
       prefill: (rows, lastRows, keys) => this.#step(rows, lastRows, keys, sampling),
     }).run();
   }
@@ -270,6 +280,7 @@ export class RolloutEngine implements Disposable {
     sequences: readonly TokenSequence[],
     body: (part: readonly TokenSequence[], logits: () => Tensor) => Promise<void>,
   ): Promise<void> {
+    this.#expectAdapter();
     if (!this.numerics.weightsSnapshot) this.syncWeights();
     const mostTokens = Math.min(
       this.#maxPrefillTokens,
@@ -313,7 +324,7 @@ export class RolloutEngine implements Disposable {
   #step(rows: RolloutRows, lastRows: Tensor | null, keys: Tensor, sampling: ResolvedSampling): Draws {
     const { seed, temperature, topK, topP } = sampling;
     const chunk = this.numerics.logSoftmaxChunk;
-    const recorder = sampling.recordRoutes ? new RoutesRecorder(this.routes!, rows.ids.size) : undefined;
+    const recorder = sampling.recordRoutes ? new RoutesRecorder(this.routesShape!, rows.ids.size) : undefined;
     const { ids, logprobs } = sample(this.#logits(rows, lastRows, recorder), keys, {
       seed,
       temperature,
@@ -351,8 +362,8 @@ export class RolloutEngine implements Disposable {
       positions,
       ropeTable: this.#ropeTable,
       headOrder: this.#headOrder(positions.size),
-      routing,
       lora: this.#lora,
+      routing,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv) => {
         const cache = { keyCache: keys[layer]!, valueCache: values[layer]!, blockTable, slots, positions };

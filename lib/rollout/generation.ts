@@ -111,23 +111,7 @@ export class Generation {
         if (passes.length === 0) return this.#completions;
         const ahead = unfinished.length > 0 ? 1 : 0;
         while (passes.length > ahead) {
-          const { sequences, steps, lengths, draws } = passes.shift()!;
-          const [ids, logprobs, routes] = await draws;
-          const tokens = lengths === 1 ? sequences.length : lengths.reduce((sum, n) => sum + n, 0);
-          for (let step = 0, at = 0; step < steps; step++) {
-            const size = routes ? routes.length / steps : 0;
-            const ofStep = routes?.subarray(step * size, (step + 1) * size);
-            let token = 0;
-            for (const [row, sequence] of sequences.entries()) {
-              const count = lengths === 1 ? 1 : lengths[row]!;
-              if (sequence && !sequence.ended) {
-                if (ofStep) sequence.routes!.append(ofStep, tokens, token, count);
-                this.#accept(sequence, ids![at]!, logprobs![at]!);
-              }
-              token += count;
-              at++;
-            }
-          }
+          await this.#read(passes.shift()!);
           this.#running = this.#running.filter(({ ended }) => !ended);
         }
       }
@@ -212,6 +196,26 @@ export class Generation {
     const { rows, draws } = this.#parts.decodeStep.queue(sequences, this.#sampling, steps);
     for (const sequence of sequences) advance(sequence, steps);
     return { sequences: rows, steps, lengths: 1, draws };
+  }
+
+  /** Takes in what a pass drew, once it has. */
+  async #read({ sequences, steps, lengths, draws }: Pass): Promise<void> {
+    const [ids, logprobs, routes] = await draws;
+    const tokens = lengths === 1 ? sequences.length : lengths.reduce((sum, n) => sum + n, 0);
+    const routesOfStep = routes ? routes.length / steps : 0;
+    for (let step = 0, at = 0; step < steps; step++) {
+      const own = routes?.subarray(step * routesOfStep, (step + 1) * routesOfStep);
+      let token = 0;
+      for (const [row, sequence] of sequences.entries()) {
+        const count = lengths === 1 ? 1 : lengths[row]!;
+        if (sequence && !sequence.ended) {
+          if (own) sequence.routes!.append(own, tokens, token, count);
+          this.#accept(sequence, ids![at]!, logprobs![at]!);
+        }
+        token += count;
+        at++;
+      }
+    }
   }
 
   #accept(sequence: Running, token: number, logprob: number): void {

@@ -55,10 +55,14 @@ export class RolloutMemory {
     }
   }
 
-  /** Takes over the masters: what is packed alone is rounded beside first. */
+  /** Takes over the masters that change: what is merged or packed alone is made beside first. */
   sync(): void {
-    for (const parameter of this.#packed)
-      if (parameter !== this.#model.embedding) this.#memory.give(this.#rounded(parameter));
+    const { lora, trainable, embedding } = this.#model;
+    const merged = lora && !this.#lora ? new Set(lora.branches.map(({ base }) => base)) : null;
+    for (const parameter of merged ?? trainable) {
+      const beside = merged || (this.#packed.has(parameter) && parameter !== embedding);
+      if (beside) this.#memory.give(this.#rounded(parameter));
+    }
   }
 
   /** A copy in the rollout dtype, of the weight with its adapter where that is merged. */

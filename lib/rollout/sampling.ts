@@ -1,4 +1,4 @@
-import { checkInteger, checkNumber, invalid } from '../errors.js';
+import { checkBoolean, checkInteger, checkNumber, invalid } from '../errors.js';
 
 /** How the next token is drawn; log-probs are those of the distribution that is sampled from. */
 export interface SamplingOptions {
@@ -33,8 +33,6 @@ export function resolveSampling(
   const topP = checkNumber(where, 'topP', options.topP ?? 1, 0, 1);
   if (topP === 0) invalid(where, 'topP above 0', topP);
   const stopTokens = options.stopTokens ?? [];
-  const recordRoutes = options.recordRoutes ?? false;
-  if (typeof recordRoutes !== 'boolean') invalid(where, 'recordRoutes to be a boolean', recordRoutes);
   for (const token of stopTokens) checkInteger(where, 'each of stopTokens', token, 0, vocabSize - 1);
   const { onToken } = options;
   if (onToken !== undefined && typeof onToken !== 'function')
@@ -47,6 +45,6 @@ export function resolveSampling(
     maxNewTokens: checkInteger(where, 'maxNewTokens', options.maxNewTokens, 1),
     stopTokens,
     ...(onToken && { onToken }),
-    recordRoutes,
+    recordRoutes: checkBoolean(where, 'recordRoutes', options.recordRoutes ?? false),
   };
 }

@@ -1,6 +1,15 @@
 /** Everything that a training run can be asked for, as one configuration with sections; JSON, or YAML. */
-import { attempt, checkNumber, InvalidArgumentError, invalid, throwTogether } from '../errors.js';
+import {
+  attempt,
+  checkChoice,
+  checkInteger,
+  checkNumber,
+  InvalidArgumentError,
+  invalid,
+  throwTogether,
+} from '../errors.js';
 import { isObject } from '../io/jsonFile.js';
+import { type LoraTarget, loraTargets } from '../nn/lora.js';
 import type { AlgorithmParameters } from '../rl/algorithms.js';
 import { type EngineOptions, resolveEngineOptions } from '../rl/engineChoices.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
@@ -11,7 +20,8 @@ import {
   modelSourceKeys,
   resolveModelSource,
 } from '../rl/modelSource.js';
-import { type TruncatedMode, truncatedModes } from '../rl/trainer.js';
+import { type RouterReplay, routerReplays, type TruncatedMode, truncatedModes } from '../rl/trainer.js';
+import { type LoraMode, loraModes } from '../rollout/engine.js';
 import { type OverflowMode, overflowModes, type Recompute, recomputeModes } from '../training/engine.js';
 import { type ScheduleKind, scheduleKinds } from '../training/schedule.js';
 import { Section, WHERE } from './section.js';
@@ -30,7 +40,7 @@ export interface BatchOptions {
 }
 
 export interface OptimizerOptions {
-  /** Highest learning rate; default 1e-6, the paper's for all weights. */
+  /** Highest learning rate; default 1e-6, the paper's for all weights, or 4e-5, its for an adapter. */
   readonly learningRate?: number;
   /** Default `constant`. */
   readonly schedule?: ScheduleKind;
@@ -46,6 +56,17 @@ export interface OptimizerOptions {
   readonly weightDecay?: number;
   /** Largest norm of the gradient of all parameters together; default 1. */
   readonly maxGradNorm?: number;
+}
+
+/** An adapter that is trained in place of the weights (arXiv 2106.09685). */
+export interface LoraOptions {
+  readonly rank: number;
+  /** The adapter is scaled by alpha / rank; default twice the rank, as in the paper. */
+  readonly alpha?: number;
+  /** Default all projections that the model has one of in each layer. */
+  readonly targets?: readonly LoraTarget[];
+  /** How the rollout engine computes with it; default merged. */
+  readonly rollout?: LoraMode;
 }
 
 /** A second set of problems, on which the policy is judged now and then. Without `data` there is no evaluation. */
@@ -98,6 +119,9 @@ export interface TrainOptions extends ModelSourceOptions, EngineOptions {
   readonly seed?: number;
   readonly batch?: BatchOptions;
   readonly optimizer?: OptimizerOptions;
+  readonly lora?: LoraOptions | null;
+  /** Whose routing a mixture of experts trains by, see {@link RouterReplay}; default `none`, its own. */
+  readonly routerReplay?: RouterReplay;
   readonly evaluation?: EvaluationOptions | null;
   readonly checkpoint?: CheckpointOptions;
   readonly rollout?: RolloutOptions;
@@ -108,6 +132,9 @@ export interface TrainOptions extends ModelSourceOptions, EngineOptions {
 export type EvaluationConfig = Omit<ModelSource, 'model'> &
   Required<Pick<EvaluationOptions, 'every' | 'atStart' | 'samples' | 'temperature' | 'topP'>>;
 
+export type LoraTrainConfig = Required<Pick<LoraOptions, 'rank' | 'alpha' | 'rollout'>> &
+  Pick<LoraOptions, 'targets'>;
+
 export interface TrainConfig extends ModelSource, Required<EngineOptions> {
   readonly algorithm: string;
   readonly algorithmParameters: AlgorithmParameters;
@@ -117,6 +144,8 @@ export interface TrainConfig extends ModelSource, Required<EngineOptions> {
   readonly seed: number;
   readonly batch: Required<BatchOptions>;
   readonly optimizer: Required<OptimizerOptions>;
+  readonly lora: LoraTrainConfig | null;
+  readonly routerReplay: RouterReplay;
   readonly evaluation: EvaluationConfig | null;
   readonly checkpoint: Required<CheckpointOptions>;
   readonly rollout: RolloutOptions;
@@ -135,6 +164,8 @@ const topKeys: readonly (keyof TrainOptions)[] = [
   'seed',
   'batch',
   'optimizer',
+  'lora',
+  'routerReplay',
   'evaluation',
   'checkpoint',
   'rollout',
@@ -171,12 +202,14 @@ export function resolveTrainOptions(options: TrainOptions): TrainConfig {
     steps: top.integer('steps', 100, 1, 1e6),
     seed: top.integer('seed', 1, 0),
     batch: resolveBatch(errors, options.batch),
-    optimizer: resolveOptimizer(errors, options.optimizer),
+    optimizer: resolveOptimizer(errors, options.optimizer, options.lora ? 4e-5 : 1e-6),
+    lora: resolveLora(errors, options.lora),
+    routerReplay: top.choice('routerReplay', 'none', routerReplays),
     checkpoint: resolveCheckpoint(errors, options.checkpoint),
     rollout: resolveRollout(errors, options.rollout),
     recordEvery: top.integer('recordEvery', 0, 0, 1e6),
   };
-  const evaluation = resolveEvaluation(errors, options);
+  const evaluation = resolveEvaluation(errors, options.evaluation, source);
   throwTogether(WHERE, errors);
   return { ...source!, ...engines!, ...config, evaluation };
 }
@@ -198,6 +231,7 @@ function resolveBatch(errors: unknown[], options: BatchOptions | undefined): Req
 function resolveOptimizer(
   errors: unknown[],
   options: OptimizerOptions | undefined,
+  learningRate: number,
 ): Required<OptimizerOptions> {
   const optimizer = new Section(errors, 'optimizer', options, [
     'learningRate',
@@ -210,7 +244,7 @@ function resolveOptimizer(
     'maxGradNorm',
   ]);
   return {
-    learningRate: optimizer.number('learningRate', 1e-6, 0),
+    learningRate: optimizer.number('learningRate', learningRate, 0),
     schedule: optimizer.choice('schedule', 'constant', scheduleKinds),
     warmupSteps: optimizer.integer('warmupSteps', 0, 0, 1e6),
     minRatio: optimizer.number('minRatio', 0, 0, 1),
@@ -228,6 +262,23 @@ function checkBetas(path: string, value: unknown): readonly [number, number] {
     return number < 1 ? number : invalid(WHERE, `${path}[${i}] below 1`, beta);
   });
   return [first!, second!];
+}
+
+function resolveLora(errors: unknown[], options: LoraOptions | null | undefined): LoraTrainConfig | null {
+  if (options === undefined || options === null) return null;
+  const lora = new Section(errors, 'lora', options, ['rank', 'alpha', 'targets', 'rollout']);
+  const rank = lora.required('rank', (path, value) => checkInteger(WHERE, path, value, 1)) ?? 1;
+  const targets = lora.checked('targets', undefined, (path, value) => {
+    if (value === undefined) return undefined;
+    if (!Array.isArray(value) || value.length === 0) invalid(WHERE, `${path} to be one or more`, value);
+    return value.map((target) => checkChoice(WHERE, `each of ${path}`, target, loraTargets));
+  });
+  return {
+    rank,
+    alpha: lora.positive('alpha', 2 * rank),
+    ...(targets !== undefined && { targets }),
+    rollout: lora.choice('rollout', 'merged', loraModes),
+  };
 }
 
 function resolveCheckpoint(
@@ -249,8 +300,11 @@ function resolveRollout(errors: unknown[], options: RolloutOptions | undefined):
   return { ...(maxBatch !== undefined && { maxBatch }), ...(kvPages !== undefined && { kvPages }) };
 }
 
-function resolveEvaluation(errors: unknown[], options: TrainOptions): EvaluationConfig | null {
-  const { evaluation } = options;
+function resolveEvaluation(
+  errors: unknown[],
+  evaluation: EvaluationOptions | null | undefined,
+  training: ModelSource | undefined,
+): EvaluationConfig | null {
   if (evaluation === undefined || evaluation === null) return null;
   const section = new Section(errors, 'evaluation', evaluation, evaluationKeys);
   const own = {
@@ -262,7 +316,7 @@ function resolveEvaluation(errors: unknown[], options: TrainOptions): Evaluation
   };
   const data = isObject(evaluation) ? (evaluation as EvaluationOptions).data : undefined;
   if (data === undefined || data === null) return null;
-  const { template, verifier, maxPromptLength, responseLength } = options;
+  const { template, verifier, maxPromptLength, responseLength } = training ?? {};
   const inherited = Object.entries({ template, verifier, maxPromptLength, responseLength });
   const given = Object.fromEntries(inherited.filter(([, value]) => value !== undefined));
   const source = attempt(errors, () =>

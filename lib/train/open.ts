@@ -2,6 +2,8 @@
 import { createHash } from 'node:crypto';
 import { invalid } from '../errors.js';
 import { checkWeights } from '../models/loadModel.js';
+import { routesShape } from '../models/routes.js';
+import type { LoraConfig } from '../nn/lora.js';
 import type { Algorithm } from '../rl/batch.js';
 import { engineNumerics } from '../rl/engineChoices.js';
 import { loadAlgorithm } from '../rl/load.js';
@@ -9,7 +11,7 @@ import { estimateMemory, type MemoryEstimate } from '../rl/memory.js';
 import { type OpenedSource, openModelSource, openProblems } from '../rl/openModelSource.js';
 import type { ProblemSet } from '../rl/problemSet.js';
 import { defaultMaxBatch } from '../rollout/engine.js';
-import type { TrainConfig } from './config.js';
+import type { LoraTrainConfig, TrainConfig } from './config.js';
 import { WHERE } from './section.js';
 
 export interface OpenedTraining extends AsyncDisposable {
@@ -43,6 +45,9 @@ export async function openTraining(config: TrainConfig): Promise<OpenedTraining>
   };
   try {
     const { decoder } = source.text.config;
+    if (config.routerReplay !== 'none' && routesShape(decoder) === null) {
+      invalid(WHERE, `routerReplay none for ${config.model}, a dense model`, config.routerReplay);
+    }
     await checkWeights(config.model, decoder);
     if (config.evaluation) evaluation = await openProblems(source.text, config.evaluation);
     const evaluated = evaluation === null ? 0 : longest(evaluation) + evaluation.responseLength;
@@ -66,6 +71,7 @@ export async function openTraining(config: TrainConfig): Promise<OpenedTraining>
         rolloutNumerics: engineNumerics(numerics).rollout,
         microBatchTokens: batch.microBatchTokens,
         recompute: batch.recompute,
+        ...(config.lora && { lora: adapterOf(config.lora), loraMode: config.lora.rollout }),
         ...rollout,
         maxBatch,
         maxLength,
@@ -86,6 +92,11 @@ export async function openTraining(config: TrainConfig): Promise<OpenedTraining>
     await close();
     throw error;
   }
+}
+
+/** What an adapter is, whatever the rollout engine makes of it. */
+export function adapterOf({ rank, alpha, targets }: LoraTrainConfig): LoraConfig {
+  return { rank, alpha, ...(targets && { targets }) };
 }
 
 function longest({ prompts }: ProblemSet): number {

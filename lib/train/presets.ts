@@ -5,6 +5,7 @@
  * The paper ran several algorithms in most settings; each preset has one of them, `algorithm` chooses another. All are in
  * fp16 here; a bf16 run (`trainingPrecision`) has no loss scaling then.
  */
+import type { LoraTarget } from '../nn/lora.js';
 import type { TrainOptions } from './config.js';
 
 export interface TrainPreset {
@@ -23,7 +24,7 @@ const oat = {
   verifier: 'math',
   maxPromptLength: 1024,
   truncated: 'train',
-  evaluation: { ...scriptEvaluation, responseLength: 8192 },
+  evaluation: scriptEvaluation,
 } as const;
 
 const oatOptimizer = {
@@ -38,13 +39,22 @@ const oatOptimizer = {
 /** torch's gradient scaler with verl's interval of 400. */
 const verl = { trainingPrecision: 'fp16', lossScaler: 'verl', verifier: 'math', truncated: 'train' } as const;
 
+const loraTargets: readonly LoraTarget[] = [
+  'q_proj',
+  'k_proj',
+  'v_proj',
+  'o_proj',
+  'gate_proj',
+  'up_proj',
+  'down_proj',
+];
+
 /** 512 prompts a step, in mini-batches of 32 prompts. */
 const large = { promptsPerStep: 512, groupSize: 16, updatesPerStep: 16, recompute: 'layers' } as const;
 
 export const trainPresets = {
   'sanity-oat': {
-    about:
-      'the sanity test on oat: R1-Distill-Qwen-1.5B on the 1,460 problems of MATH that it solves 20-80 %',
+    about: 'oat: R1-Distill-Qwen-1.5B, 1,460 problems of MATH',
     options: {
       ...oat,
       template: 'r1',
@@ -56,7 +66,7 @@ export const trainPresets = {
     },
   },
   'sanity-verl': {
-    about: 'the sanity test on verl: the same model and problems, clip 0.2 / 0.28, C = 3, eps 1e-15',
+    about: 'verl: the same, with the settings of the text',
     options: {
       ...verl,
       template: 'r1',
@@ -66,11 +76,25 @@ export const trainPresets = {
       steps: 2000,
       batch: { promptsPerStep: 64, groupSize: 8, updatesPerStep: 4, recompute: 'layers' },
       optimizer: { ...oatOptimizer, eps: 1e-15 },
-      evaluation: { ...scriptEvaluation, responseLength: 8192 },
+      evaluation: scriptEvaluation,
+    },
+  },
+  /** Rank 1 and alpha 2 are those of the scripts; the text has 32 and 64. PG-Seq-IS was run, too. */
+  'lora-oat': {
+    about: 'oat: LoRA of Qwen2.5-Math-1.5B on MATH, token TIS at 2',
+    options: {
+      ...oat,
+      template: 'qwen-math',
+      responseLength: 3000,
+      algorithm: 'oat:grpo-token-tis',
+      steps: 1350,
+      batch: { promptsPerStep: 64, groupSize: 8, updatesPerStep: 4, recompute: 'layers' },
+      optimizer: { ...oatOptimizer, learningRate: 4e-5 },
+      lora: { rank: 1, alpha: 2, targets: loraTargets },
     },
   },
   octothinker: {
-    about: 'OctoThinker-3B-Hybrid-Base (Llama 3.2) on MATH, GRPO without correction',
+    about: 'oat: OctoThinker-3B-Hybrid-Base on MATH, GRPO',
     options: {
       ...oat,
       template: 'octothinker',
@@ -83,8 +107,24 @@ export const trainPresets = {
       optimizer: oatOptimizer,
     },
   },
+  /** Token-TIS and PG-Seq-TIS were run, too; the text names no data set. */
+  moe: {
+    about: 'verl: Qwen3-30B-A3B-Base, GRPO-Seq-MIS',
+    options: {
+      ...verl,
+      template: 'qwen3',
+      maxPromptLength: 2048,
+      responseLength: 20480,
+      algorithm: 'paper:grpo-seq-mis',
+      steps: 170,
+      batch: large,
+      optimizer: { ...oatOptimizer, eps: 1e-15 },
+      evaluation: { every: 16, samples: 32, temperature: 0.6, topP: 1 },
+    },
+  },
+  /** The paper's dynamic sampling drew 1,536 prompts to keep 512; here 512 are drawn. */
   'dense-14b': {
-    about: 'Qwen3-14B-Base, DAPO without its dynamic sampling (the paper drew 1,536 prompts to keep 512)',
+    about: 'verl: Qwen3-14B-Base, DAPO without dynamic sampling',
     options: {
       ...verl,
       template: 'qwen3',

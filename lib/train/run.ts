@@ -2,12 +2,13 @@ import { join } from 'node:path';
 import { invalid } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
-import { readJsonObject } from '../io/jsonFile.js';
+import { isObject, readJsonObject } from '../io/jsonFile.js';
 import type { Checkpoint, RunDirectory } from '../io/runDirectory.js';
 import type { Warning } from '../mismatch/earlyWarning.js';
 import { readCompanionFiles } from '../models/companionFiles.js';
 import { Decoder } from '../models/decoder.js';
 import { loadModel } from '../models/loadModel.js';
+import { addLora } from '../models/lora.js';
 import { checkMemory } from '../rl/checkMemory.js';
 import { engineNumerics } from '../rl/engineChoices.js';
 import { type MismatchSummary, meanMismatch, type StepRecord, WINDOW } from '../rl/record.js';
@@ -25,7 +26,7 @@ import { type CheckpointSource, loadCheckpoint, saveCheckpoint } from '../traini
 import { TrainingEngine } from '../training/engine.js';
 import type { TrainConfig } from './config.js';
 import { evaluate, evaluationKeys } from './evaluation.js';
-import { type OpenedTraining, openTraining, problemsDigest } from './open.js';
+import { adapterOf, type OpenedTraining, openTraining, problemsDigest } from './open.js';
 import { WHERE } from './section.js';
 import { formatYaml } from './yaml.js';
 
@@ -132,14 +133,16 @@ async function train(
   checkMemory(opened.memory, options.availableMemory);
   await atomicWriteFile(join(directory.path, 'config.yaml'), formatYaml(config));
   const digest = problemsDigest(opened.source.problems);
-  const state = checkpoint && (await readState(checkpoint, digest, config));
-  const kept = { config: opened.source.text.config, files: await readCompanionFiles(config.model) };
-  if (!checkpoint) report?.({ kind: 'load', model: config.model });
+  const measured = checkpoint && (await readMeasured(checkpoint, digest, config));
+  const { config: described } = opened.source.text;
+  const kept = { config: described, files: await readCompanionFiles(config.model), path: config.model };
+  if (!checkpoint || config.lora) report?.({ kind: 'load', model: config.model });
   using model = await modelOf(config, opened, checkpoint);
   using training = trainingEngine(model, config);
   using rollout = new RolloutEngine(model, {
     precision: config.rolloutPrecision,
     numerics: engineNumerics(config.numerics).rollout,
+    ...(config.lora && { lora: config.lora.rollout }),
     ...config.rollout,
     maxBatch: opened.maxBatch,
   });
@@ -157,7 +160,7 @@ async function train(
     trainer: new Trainer(rollout, training, source.problems, { ...config, ...config.batch, algorithm }),
     scaler: training.scaler,
     records,
-    measured: state?.measured,
+    measured,
     steps: config.steps,
     format: (tokens) => source.problems.format(tokens),
     ...(await saving(config, directory, { digest, kept, model, training })),
@@ -201,14 +204,19 @@ async function train(
   return summary;
 }
 
-/** The model to begin with, or one whose weights are yet to be loaded. */
+/** The model to begin with, or one whose weights, or adapter, are yet to be loaded. */
 async function modelOf(
-  { model: path }: TrainConfig,
+  { model: path, lora, seed }: TrainConfig,
   { source, maxLength }: OpenedTraining,
   checkpoint: Checkpoint | undefined,
 ): Promise<Decoder> {
-  if (!checkpoint) return (await loadModel(path, { maxLength })).model;
-  return new Decoder({ ...source.text.config.decoder, maxPositionEmbeddings: maxLength }, { seed: null });
+  if (checkpoint && !lora) {
+    return new Decoder({ ...source.text.config.decoder, maxPositionEmbeddings: maxLength }, { seed: null });
+  }
+  // A checkpoint of an adapter has the adapter alone.
+  const { model } = await loadModel(path, { maxLength });
+  if (lora) addLora(model, adapterOf(lora), { seed: checkpoint ? null : seed });
+  return model;
 }
 
 function trainingEngine(model: Decoder, config: TrainConfig): TrainingEngine {
@@ -284,19 +292,19 @@ async function saving(
   };
 }
 
-/** The state of a checkpoint, which has to be of the problems that there are. */
-async function readState(
+/** What was measured of the weights of a checkpoint, which has to be of the problems that there are. */
+async function readMeasured(
   { path }: Checkpoint,
   digest: string,
   { data }: TrainConfig,
-): Promise<Pick<TrainerState, 'measured'>> {
+): Promise<Measured | undefined> {
   const state = await readJsonObject(WHERE, join(path, STATE));
   if (state.problems !== digest) {
     invalid(WHERE, `${data} to have the problems that the run began with, by the same verifier`, 'others');
   }
-  const measured = state.measured as Measured;
-  // None was made where the run was interrupted before: it is made up for.
-  return Object.keys(measured).length === 0 ? ({} as Pick<TrainerState, 'measured'>) : { measured };
+  const measured = (isObject(state.measured) ? state.measured : {}) as Measured;
+  // Where the run was interrupted before it is made up for.
+  return Object.keys(measured).length === 0 ? undefined : measured;
 }
 
 function summarizeReward(records: readonly StepRecord[]): TrainSummary['reward'] {

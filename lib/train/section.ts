@@ -39,6 +39,11 @@ export class Section {
     return attempt(this.#errors, () => check(this.#name(name), this.#values[name] ?? fallback)) ?? fallback;
   }
 
+  /** What has no default; undefined where it is wrong. */
+  required<T>(name: string, check: (path: string, value: unknown) => T): T | undefined {
+    return attempt(this.#errors, () => check(this.#name(name), this.#values[name]));
+  }
+
   integer(name: string, fallback: number, min: number, max?: number): number {
     return this.#value(name, fallback, (path, value) => checkInteger(WHERE, path, value, min, max));
   }

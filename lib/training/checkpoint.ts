@@ -16,7 +16,9 @@ import { atomicWriteFile } from '../io/atomicWrite.js';
 import { readJsonObject } from '../io/jsonFile.js';
 import { openSafetensors, type SafetensorsEntry, writeSafetensors } from '../io/safetensors.js';
 import { loadAdapterWeights, saveAdapter } from '../models/adapterFiles.js';
+
 import { type CompanionFiles, writeCompanionFiles } from '../models/companionFiles.js';
+
 import type { Decoder } from '../models/decoder.js';
 import type { HuggingFaceConfig } from '../models/huggingFaceConfig.js';
 import { loadWeights } from '../models/loadModel.js';

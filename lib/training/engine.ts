@@ -163,7 +163,7 @@ export class TrainingEngine implements Disposable {
   readonly scaler: LossScaler;
   readonly optimizer: AdamW;
   /** What routes are made of; null for a dense model. */
-  readonly routes: RoutesShape | null;
+  readonly routesShape: RoutesShape | null;
   readonly #model: Decoder;
   readonly #lora: LoraAdapter | null;
   readonly #weights: Weights;
@@ -180,7 +180,7 @@ export class TrainingEngine implements Disposable {
   constructor(model: Decoder, options: TrainingOptions) {
     const where = 'TrainingEngine';
     this.#model = model;
-    this.routes = routesShape(model.config);
+    this.routesShape = routesShape(model.config);
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('training');
     this.layerNumerics = options.layerNumerics ?? new Map();
@@ -401,7 +401,7 @@ export class TrainingEngine implements Disposable {
       invalid(where, "an engine made after the model's adapter", 'one made before');
     const { vocabSize, maxPositionEmbeddings: maxLength } = this.#model.config;
     checkSequences(where, sequences, { vocabSize, maxLength });
-    return new CallRouting(where, this.routes, sequences, routing);
+    return new CallRouting(where, this.routesShape, sequences, routing);
   }
 
   async #eachMicroBatch(
@@ -448,8 +448,8 @@ export class TrainingEngine implements Disposable {
       positions,
       ropeTable: this.#ropeTable,
       headOrder: order,
-      routing,
       lora: this.#lora,
+      routing,
       weight: (parameter) => this.#weights.of(parameter),
       attend: (layer, qkv, tape) => {
         const { attentionChunk: chunk, attentionTile: tile } = this.layerNumerics.get(layer) ?? this.numerics;

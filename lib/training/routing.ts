@@ -1,3 +1,4 @@
+import { checkBoolean } from '../errors.js';
 import {
   checkRoutes,
   expectMixture,
@@ -53,7 +54,8 @@ export class CallRouting {
     sequences: readonly TokenSequence[],
     options: RoutingOptions,
   ) {
-    const { replay, recordRoutes = false } = options;
+    const { replay } = options;
+    const recordRoutes = checkBoolean(where, 'recordRoutes', options.recordRoutes ?? false);
     this.#sequences = sequences;
     this.#options = options;
     if (replay) checkRoutes(where, 'replay', replay, sequences, expectMixture(where, 'replay', shape));

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -28,6 +29,15 @@ export function isopolicy(args: readonly string[], env: Record<string, string> =
     ...(cwd !== undefined && { cwd }),
   });
   return { status, stdout, stderr };
+}
+
+/** Bad usage: exit code 2, nothing on stdout, one line on stderr, no stack. */
+export function assertUsageError({ status, stdout, stderr }: Outcome, message: RegExp): void {
+  assert.equal(status, 2, stderr);
+  assert.equal(stdout, '');
+  assert.match(stderr, /^isopolicy: [^\n]+\n$/, 'one line');
+  assert.match(stderr, message);
+  assert.doesNotMatch(stderr, /\bat .*:\d+/);
 }
 
 /** An environment in which the addon can't be loaded. */

@@ -4,18 +4,9 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { isopolicy, main, type Outcome, temporaryFolder, withoutAddon } from './command.js';
+import { assertUsageError, isopolicy, main, temporaryFolder, withoutAddon } from './command.js';
 
 const packageJson = JSON.parse(fs.readFileSync(path.resolve(main, '../../../../package.json'), 'utf8'));
-
-/** Bad usage: exit code 2, nothing on stdout, one line on stderr, no stack. */
-function assertUsageError({ status, stdout, stderr }: Outcome, message: RegExp): void {
-  assert.equal(status, 2, stderr);
-  assert.equal(stdout, '');
-  assert.match(stderr, /^isopolicy: [^\n]+\n$/, 'one line');
-  assert.match(stderr, message);
-  assert.doesNotMatch(stderr, /\bat .*:\d+/);
-}
 
 test('version and help need no addon', () => {
   const version = isopolicy(['--version'], withoutAddon);

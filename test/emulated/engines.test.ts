@@ -1,6 +1,7 @@
 /** Both engines in emulated formats: where a format has a real twin, to its bits. */
 import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
+import type { DecoderConfig } from '../../lib/models/config.js';
 import type { TokenSequence } from '../../lib/models/sequences.js';
 import { type Numerics, numerics } from '../../lib/numerics.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
@@ -9,7 +10,7 @@ import type { FloatDType } from '../../lib/tensor/dtype.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { assertSameBits } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
-import { oddModel, randomTokens } from '../support/models.js';
+import { mixtureFields, oddModel, randomTokens } from '../support/models.js';
 
 const lengths = [
   [1, 15],
@@ -32,8 +33,12 @@ const lossOf = ({ logprobs }: { logprobs: Float64Array }, begin: number) => ({
 });
 
 /** What both engines make of a batch: log-probs, generated tokens, and the gradients of a step. */
-async function outcome(precision: FloatDType, choices?: { rollout: Numerics; training: Numerics }) {
-  using model = oddModel();
+async function outcome(
+  precision: FloatDType,
+  choices?: { rollout: Numerics; training: Numerics },
+  overrides: Partial<DecoderConfig> = {},
+) {
+  using model = oddModel(overrides);
   const sequences = batch(model.config.vocabSize);
   using rollout = new RolloutEngine(model, { precision, ...(choices && { numerics: choices.rollout }) });
   using training = new TrainingEngine(model, {
@@ -78,6 +83,8 @@ describe('engines in emulated formats', () => {
       it(`${format} has the bits of ${real}, forward, backward and sampled, at ${level}`, async () => {
         setVectorLevel(level);
         assertSame(await outcome(format), await outcome(real));
+        const mixture = (precision: FloatDType) => outcome(precision, undefined, mixtureFields);
+        assertSame(await mixture(format), await mixture(real));
       });
     }
   }

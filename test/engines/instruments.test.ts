@@ -10,8 +10,10 @@ import { floatDtypes } from '../../lib/tensor/dtype.js';
 import { copy, type Tensor } from '../../lib/tensor/tensor.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { assertSameBits } from '../support/compare.js';
-import { oddModel, randomTokens } from '../support/models.js';
+import { mixtureFields, oddModel, randomTokens } from '../support/models.js';
 
+/** The layers of {@link mixtureFields} that have a router. */
+const mixtureLayers = [0, 2];
 const schedule = { kind: 'constant', learningRate: 0 } as const;
 const lengths = [
   [1, 15],
@@ -107,53 +109,60 @@ describe('distributions', () => {
 });
 
 describe('a watch on a gradient', () => {
-  it('sees every activation and its gradient, and changes nothing', async () => {
-    using model = oddModel();
-    const sequences = batch(model.config.vocabSize);
-    using engine = new TrainingEngine(model, { precision: 'fp16', schedule, lossScaler: 'static:8' });
-    const lossOf = ({ logprobs }: { logprobs: Float64Array }) => ({
-      loss: 0,
-      gradient: logprobs.map((_, t) => Math.sin(t) / 100),
-      metrics: {},
-    });
-    const plain = await engine.gradients(sequences, lossOf);
-    const seen: { kind: string; place: string; t: Tensor }[] = [];
-    const note = (kind: string) => (point: string, layer: number, t: Tensor) => {
-      seen.push({ kind, place: `${point} ${layer}`, t: copy(t) });
-    };
-    const watched = await engine.gradients(sequences, lossOf, {
-      activation: note('activation'),
-      gradient: note('gradient'),
-    });
-    for (const [name, g] of plain.gradients) assertSameBits(watched.gradients.get(name)!, g, name);
-    const places = (kind: string) => seen.filter((s) => s.kind === kind).map(({ place }) => place);
-    const layers = activationPoints.slice(1, -1).flatMap((point) => [`${point} 0`, `${point} 1`]);
-    const expected = ['embedding -1', 'finalNorm -1', ...layers].sort();
-    assert.deepEqual(places('activation').sort(), expected);
-    assert.deepEqual(places('gradient').sort(), expected);
-    for (const { kind, place, t } of seen) {
-      const twin = seen.find((s) => s.kind !== kind && s.place === place)!;
-      assert.deepEqual(t.shape, twin.t.shape, place);
-      assert.equal(t.dtype, 'fp16');
+  for (const [kind, routed, overrides] of [
+    ['a dense model', [], {}],
+    ['a mixture of experts', mixtureLayers, mixtureFields],
+  ] as const)
+    it(`of ${kind} sees every activation and its gradient, and changes nothing`, async () => {
+      using model = oddModel(overrides);
+      const sequences = batch(model.config.vocabSize);
+      using engine = new TrainingEngine(model, { precision: 'fp16', schedule, lossScaler: 'static:8' });
+      const lossOf = ({ logprobs }: { logprobs: Float64Array }) => ({
+        loss: 0,
+        gradient: logprobs.map((_, t) => Math.sin(t) / 100),
+        metrics: {},
+      });
+      const plain = await engine.gradients(sequences, lossOf);
+      const seen: { kind: string; place: string; t: Tensor }[] = [];
+      const note = (kind: string) => (point: string, layer: number, t: Tensor) => {
+        seen.push({ kind, place: `${point} ${layer}`, t: copy(t) });
+      };
+      const watched = await engine.gradients(sequences, lossOf, {
+        activation: note('activation'),
+        gradient: note('gradient'),
+      });
+      for (const [name, g] of plain.gradients) assertSameBits(watched.gradients.get(name)!, g, name);
+      const places = (kind: string) => seen.filter((s) => s.kind === kind).map(({ place }) => place);
+      const layers = activationPoints.slice(1, -1).flatMap((point) => {
+        const has = point === 'routerLogits' ? routed : [...model.layers.keys()];
+        return has.map((layer) => `${point} ${layer}`);
+      });
+      const expected = ['embedding -1', 'finalNorm -1', ...layers].sort();
+      assert.deepEqual(places('activation').sort(), expected);
+      assert.deepEqual(places('gradient').sort(), expected);
+      for (const { kind, place, t } of seen) {
+        const twin = seen.find((s) => s.kind !== kind && s.place === place)!;
+        assert.deepEqual(t.shape, twin.t.shape, place);
+        assert.equal(t.dtype, 'fp16');
+        const values = await t.floats();
+        assert.ok(values.some((x) => x !== 0) && values.every(Number.isFinite), `${kind} ${place}`);
+      }
+      // The gradient of the embedding's output, summed by id, is that of the embedding.
+      const { t } = seen.find((s) => s.kind === 'gradient' && s.place === 'embedding -1')!;
+      const [rows, width] = t.shape as [number, number];
       const values = await t.floats();
-      assert.ok(values.some((x) => x !== 0) && values.every(Number.isFinite), `${kind} ${place}`);
-    }
-    // The gradient of the embedding's output, summed by id, is that of the embedding.
-    const { t } = seen.find((s) => s.kind === 'gradient' && s.place === 'embedding -1')!;
-    const [rows, width] = t.shape as [number, number];
-    const values = await t.floats();
-    const sums = new Float64Array(model.embedding.size);
-    const ids = sequences.flatMap(({ prompt, response }) =>
-      [...Array.from(prompt), ...Array.from(response)].slice(0, -1),
-    );
-    assert.equal(ids.length, rows);
-    ids.forEach((id, row) => {
-      for (let i = 0; i < width; i++) sums[id * width + i]! += values[row * width + i]!;
+      const sums = new Float64Array(model.embedding.size);
+      const ids = sequences.flatMap(({ prompt, response }) =>
+        [...Array.from(prompt), ...Array.from(response)].slice(0, -1),
+      );
+      assert.equal(ids.length, rows);
+      ids.forEach((id, row) => {
+        for (let i = 0; i < width; i++) sums[id * width + i]! += values[row * width + i]!;
+      });
+      const total = plain.gradients.get(model.embedding.name)!;
+      for (let i = 0; i < sums.length; i++) {
+        assert.ok(Math.abs(sums[i]! / 8 - total[i]!) <= 1e-5 * Math.max(1, Math.abs(total[i]!)));
+      }
+      for (const { t: copied } of seen) copied.dispose();
     });
-    const total = plain.gradients.get(model.embedding.name)!;
-    for (let i = 0; i < sums.length; i++) {
-      assert.ok(Math.abs(sums[i]! / 8 - total[i]!) <= 1e-5 * Math.max(1, Math.abs(total[i]!)));
-    }
-    for (const { t: copied } of seen) copied.dispose();
-  });
 });

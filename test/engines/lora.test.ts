@@ -346,7 +346,11 @@ describe('training an adapter', () => {
 
       using plain = oddModel();
       using whole = new TrainingEngine(plain, settings);
-      await assert.rejects(loadCheckpoint(dir, plain, whole), /embed_tokens\.weight .*got no such tensor/);
+      await assert.rejects(loadCheckpoint(dir, plain, whole), /model\.safetensors/);
+      using wider = oddModel();
+      addLora(wider, { ...oddLora, rank: 5 }, { seed: 3 });
+      using unlike = new TrainingEngine(wider, settings);
+      await assert.rejects(loadCheckpoint(dir, wider, unlike), /to have the adapter's rank = 5, got 3$/);
     } finally {
       await rm(dir, { recursive: true });
     }

@@ -9,7 +9,7 @@ import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { assertSameBits } from '../support/compare.js';
 import { vectorLevels } from '../support/levels.js';
-import { oddModel, randomTokens } from '../support/models.js';
+import { mixtureFields, oddModel, randomTokens } from '../support/models.js';
 
 const schedule = { kind: 'constant', learningRate: 0 } as const;
 
@@ -42,13 +42,21 @@ describe('matched numerics', () => {
   });
 
   for (const precision of floatDtypes) {
-    for (const level of vectorLevels()) {
-      it(`both engines agree to the bit in ${precision} at ${level}, whatever the batch and the threads`, async () => {
+    for (const [level, experts] of vectorLevels().flatMap(
+      (each) =>
+        [
+          [each, false],
+          [each, true],
+        ] as const,
+    )) {
+      const kind = experts ? 'a mixture of experts' : 'a dense model';
+      it(`both engines agree to the bit on ${kind} in ${precision} at ${level}, whatever the batch and the threads`, async () => {
         setVectorLevel(level);
         using model = oddModel({
           tieWordEmbeddings: precision === 'bf16',
           attentionBias: precision !== 'fp32',
           qkNorm: precision !== 'fp16',
+          ...(experts && mixtureFields),
         });
         const all = sequences(model.config.vocabSize);
         const matched = numerics('matched');
@@ -99,37 +107,38 @@ describe('matched numerics', () => {
       });
     }
 
-    it(`sampled log-probs equal the training engine's in ${precision}`, async () => {
-      using model = oddModel({ qkNorm: true });
-      const matched = numerics('matched');
-      using rollout = new RolloutEngine(model, { precision, numerics: matched, maxBatch: 5 });
-      using training = new TrainingEngine(model, {
-        precision,
-        numerics: matched,
-        schedule,
-        temperature: 0.7,
+    for (const experts of [false, true])
+      it(`sampled log-probs of ${experts ? 'a mixture' : 'a dense model'} equal the training engine's in ${precision}`, async () => {
+        using model = oddModel({ qkNorm: true, ...(experts && mixtureFields) });
+        const matched = numerics('matched');
+        using rollout = new RolloutEngine(model, { precision, numerics: matched, maxBatch: 5 });
+        using training = new TrainingEngine(model, {
+          precision,
+          numerics: matched,
+          schedule,
+          temperature: 0.7,
+        });
+        const requests = Array.from({ length: 11 }, (_, i) => ({
+          prompt: randomTokens(1 + 7 * i, model.config.vocabSize, i),
+          promptId: i,
+          sampleId: 3,
+        }));
+        const completions = await rollout.generate(requests, {
+          seed: 5,
+          temperature: 0.7,
+          maxNewTokens: 75,
+          stopTokens: [4],
+        });
+        assert.ok(completions.some(({ finishReason }) => finishReason === 'stop'));
+        const pi = await training.score(
+          completions.map(({ tokens }, i) => ({ prompt: requests[i]!.prompt, response: tokens })),
+        );
+        assertSameBits(
+          Float64Array.from(completions.flatMap(({ logprobs }) => [...logprobs])),
+          pi.logprobs,
+          'log-probs',
+        );
       });
-      const requests = Array.from({ length: 11 }, (_, i) => ({
-        prompt: randomTokens(1 + 7 * i, model.config.vocabSize, i),
-        promptId: i,
-        sampleId: 3,
-      }));
-      const completions = await rollout.generate(requests, {
-        seed: 5,
-        temperature: 0.7,
-        maxNewTokens: 75,
-        stopTokens: [4],
-      });
-      assert.ok(completions.some(({ finishReason }) => finishReason === 'stop'));
-      const pi = await training.score(
-        completions.map(({ tokens }, i) => ({ prompt: requests[i]!.prompt, response: tokens })),
-      );
-      assertSameBits(
-        Float64Array.from(completions.flatMap(({ logprobs }) => [...logprobs])),
-        pi.logprobs,
-        'log-probs',
-      );
-    });
   }
 
   it('without it the engines differ, about eight times more in bf16 than in fp16', async () => {

@@ -13,7 +13,7 @@ import { fill } from '../../lib/tensor/tensor.js';
 import { loadCheckpoint, saveCheckpoint } from '../../lib/training/checkpoint.js';
 import { TrainingEngine, type TrainingOptions } from '../../lib/training/engine.js';
 import { assertSameBits, relativeError } from '../support/compare.js';
-import { oddModel, randomTokens } from '../support/models.js';
+import { mixtureFields, oddModel, randomTokens } from '../support/models.js';
 
 const schedule = { kind: 'constant', learningRate: 1e-2 } as const;
 
@@ -282,13 +282,15 @@ describe('TrainingEngine', () => {
   });
 
   it('a NaN weight reaches the log-probs and is reported, not hidden', async () => {
-    using model = oddModel();
-    using engine = new TrainingEngine(model, { precision: 'bf16', schedule });
-    const { master } = model.layers[0]!.attentionNorm.weight;
-    master.upload(new Float32Array(master.size).fill(Number.NaN));
-    engine.syncWeights();
-    const { logprobs } = await engine.score(batchOf(model, [[3, 4]]));
-    assert.ok(logprobs.every((lp) => Number.isNaN(lp)));
+    for (const overrides of [{}, mixtureFields]) {
+      using model = oddModel(overrides);
+      using engine = new TrainingEngine(model, { precision: 'bf16', schedule });
+      const { master } = model.layers[0]!.attentionNorm.weight;
+      master.upload(new Float32Array(master.size).fill(Number.NaN));
+      engine.syncWeights();
+      const { logprobs } = await engine.score(batchOf(model, [[3, 4]]));
+      assert.ok(logprobs.every((lp) => Number.isNaN(lp)));
+    }
   });
 
   it('an overflow of the forward pass skips the step, too', async () => {
@@ -322,11 +324,21 @@ describe('TrainingEngine', () => {
   });
 
   it('learns: the likelihood of a batch rises, in every precision, to the same bits on any threads', async () => {
-    for (const precision of ['fp32', 'fp16', 'bf16'] as const) {
+    for (const [precision, overrides] of [
+      ['fp32', {}],
+      ['fp16', {}],
+      ['bf16', {}],
+      ['bf16', mixtureFields],
+    ] as const) {
       const train = async (threads: number) => {
         setThreads(threads);
-        using model = oddModel();
-        using engine = new TrainingEngine(model, { precision, schedule, microBatchTokens: 40 });
+        using model = oddModel(overrides);
+        using engine = new TrainingEngine(model, {
+          precision,
+          schedule,
+          microBatchTokens: 40,
+          optimizer: { weightDecay: 0.01 },
+        });
         const batch = batchOf(model, lengths);
         const tokens = lengths.reduce((sum, [, response]) => sum + response, 0);
         const losses = [];
@@ -347,56 +359,60 @@ describe('TrainingEngine', () => {
     }
   });
 
-  it('a checkpoint continues to the same bits', async () => {
-    const dir = await mkdtemp(path.join(tmpdir(), 'isopolicy-'));
-    const step = (engine: TrainingEngine, batch: TokenSequence[]) => engine.step(batch, weightedLoss(3));
-    try {
-      using model = oddModel();
-      using engine = new TrainingEngine(model, { precision: 'fp16', lossScaler: 'deepspeed', schedule });
-      const batch = batchOf(model, lengths);
-      for (let i = 0; i < 3; i++) await step(engine, batch);
-      await saveCheckpoint(dir, model, engine);
-      const expected = [];
-      for (let i = 0; i < 3; i++) expected.push(await step(engine, batch));
+  for (const [kind, overrides] of [
+    ['a dense model', {}],
+    ['a mixture of experts', { ...mixtureFields, attentionBias: false, qkNorm: true }],
+  ] as const)
+    it(`a checkpoint of ${kind} continues to the same bits`, async () => {
+      const dir = await mkdtemp(path.join(tmpdir(), 'isopolicy-'));
+      const step = (engine: TrainingEngine, batch: TokenSequence[]) => engine.step(batch, weightedLoss(3));
+      try {
+        using model = oddModel(overrides);
+        using engine = new TrainingEngine(model, { precision: 'fp16', lossScaler: 'deepspeed', schedule });
+        const batch = batchOf(model, lengths);
+        for (let i = 0; i < 3; i++) await step(engine, batch);
+        await saveCheckpoint(dir, model, engine);
+        const expected = [];
+        for (let i = 0; i < 3; i++) expected.push(await step(engine, batch));
 
-      using other = oddModel({}, 99);
-      using resumed = new TrainingEngine(other, { precision: 'fp16', lossScaler: 'deepspeed', schedule });
-      await loadCheckpoint(dir, other, resumed);
-      const found = [];
-      for (let i = 0; i < 3; i++) found.push(await step(resumed, batch));
-      assert.deepEqual(found, expected);
-      assert.deepEqual(resumed.scaler.state(), engine.scaler.state());
-      for (let i = 0; i < model.parameters.length; i++) {
-        assertSameBits(
-          await other.parameters[i]!.master.floats(),
-          await model.parameters[i]!.master.floats(),
-          model.parameters[i]!.name,
+        using other = oddModel(overrides, 99);
+        using resumed = new TrainingEngine(other, { precision: 'fp16', lossScaler: 'deepspeed', schedule });
+        await loadCheckpoint(dir, other, resumed);
+        const found = [];
+        for (let i = 0; i < 3; i++) found.push(await step(resumed, batch));
+        assert.deepEqual(found, expected);
+        assert.deepEqual(resumed.scaler.state(), engine.scaler.state());
+        for (let i = 0; i < model.parameters.length; i++) {
+          assertSameBits(
+            await other.parameters[i]!.master.floats(),
+            await model.parameters[i]!.master.floats(),
+            model.parameters[i]!.name,
+          );
+        }
+
+        const { model: read, config } = await loadModel(dir);
+        using _read = read;
+        assert.deepEqual([read.config, config.dtype], [model.config, 'fp32']);
+        using smaller = oddModel({ ...overrides, numLayers: 1, denseLayers: [] });
+        await assert.rejects(loadCheckpoint(dir, smaller, engine), /expected no tensors but the model's/);
+        using wider = oddModel({ ...overrides, vocabSize: 38 });
+        await assert.rejects(
+          loadCheckpoint(dir, wider, engine),
+          /embed_tokens\.weight of \[37, 60\] in place of \[38, 60\]/,
         );
+        using deeper = oddModel({ ...overrides, numLayers: model.config.numLayers + 1 });
+        using deeperEngine = new TrainingEngine(deeper, { precision: 'fp16', schedule });
+        await assert.rejects(
+          loadCheckpoint(dir, model, deeperEngine),
+          /model\.layers\.\d.*first to be F32 .*got no such tensor/,
+        );
+        const state = await readFile(path.join(dir, 'training.json'), 'utf8');
+        await writeFile(path.join(dir, 'training.json'), state.slice(0, -9));
+        await assert.rejects(loadCheckpoint(dir, other, resumed), /training\.json to be JSON/);
+      } finally {
+        await rm(dir, { recursive: true });
       }
-
-      const { model: read, config } = await loadModel(dir);
-      using _read = read;
-      assert.deepEqual([read.config, config.dtype], [model.config, 'fp32']);
-      using smaller = oddModel({ numLayers: 1 });
-      await assert.rejects(loadCheckpoint(dir, smaller, engine), /expected no tensors but the model's/);
-      using wider = oddModel({ vocabSize: 38 });
-      await assert.rejects(
-        loadCheckpoint(dir, wider, engine),
-        /embed_tokens\.weight of \[37, 60\] in place of \[38, 60\]/,
-      );
-      using deeper = oddModel({ numLayers: 3 });
-      using deeperEngine = new TrainingEngine(deeper, { precision: 'fp16', schedule });
-      await assert.rejects(
-        loadCheckpoint(dir, model, deeperEngine),
-        /model\.layers\.2.*first to be F32 .*got no such tensor/,
-      );
-      const state = await readFile(path.join(dir, 'training.json'), 'utf8');
-      await writeFile(path.join(dir, 'training.json'), state.slice(0, -9));
-      await assert.rejects(loadCheckpoint(dir, other, resumed), /training\.json to be JSON/);
-    } finally {
-      await rm(dir, { recursive: true });
-    }
-  });
+    });
 
   it('a thousand steps leave no tensor and no byte behind', async () => {
     using model = oddModel({

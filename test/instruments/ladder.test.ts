@@ -15,7 +15,19 @@ after(() => rmSync(root, { recursive: true }));
 const base = baseConfigOf(tinyConfig({ numLayers: 2 }));
 const config: LadderConfig = { subject: { base }, precisions: ['bf16', 'fp32'], samples: 24, seed: 1 };
 
+const names = ladderKnobs({ numExperts: 0 });
+
 describe('climbLadder', () => {
+  it('switches the knob of experts only where the model has experts', () => {
+    assert.ok(!names.includes('combineRoundings'));
+    const all = ladderKnobs({ numExperts: 4 });
+    assert.deepEqual(
+      all.filter((knob) => !names.includes(knob)),
+      ['combineRoundings'],
+    );
+    assert.equal(all.length, names.length + 1);
+  });
+
   it('scores more tokens than one pass takes', async () => {
     const many: LadderConfig = { ...config, subject: { base: { ...base, numLayers: 1 } }, samples: 1600 };
     const directory = await RunDirectory.create(path.join(root, 'many'), { command: 'ladder', config: many });
@@ -43,7 +55,7 @@ describe('climbLadder', () => {
       for (const list of [alone, without, down, up]) {
         assert.deepEqual(
           list.map(({ knob }) => knob),
-          [...ladderKnobs],
+          [...names],
         );
       }
       const measure = ({ meanAbsLogRatio, klMuPiK3, seqLogRatioStd }: typeof apart) => ({
@@ -60,7 +72,7 @@ describe('climbLadder', () => {
       );
       assert.deepEqual(
         knobByLayer.map((row) => row.layers.length),
-        ladderKnobs.map(() => 3),
+        names.map(() => 3),
       );
     }
     const alone = (result: typeof bf16, knob: string) =>

@@ -6,10 +6,10 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { openSafetensors, type SafetensorsEntry, writeSafetensors } from '../../lib/io/safetensors.js';
-import { loadAdapter, saveAdapter } from '../../lib/models/adapterFiles.js';
+import { loadAdapter, loadAdapterWeights, saveAdapter } from '../../lib/models/adapterFiles.js';
 import type { Decoder } from '../../lib/models/decoder.js';
 import { loadModel } from '../../lib/models/loadModel.js';
-import { mergeLora } from '../../lib/models/lora.js';
+import { addLora, mergeLora } from '../../lib/models/lora.js';
 import { composePeftConfig, parsePeftConfig } from '../../lib/models/peftConfig.js';
 import { saveModel } from '../../lib/models/saveModel.js';
 import { loraTargets } from '../../lib/nn/lora.js';
@@ -150,6 +150,33 @@ describe('loadAdapter', () => {
       loadAdapter(saved, deeper),
       /no base_model\.model\.model\.layers\.2\.self_attn\.q_proj/,
     );
+  });
+});
+
+describe('loadAdapterWeights', () => {
+  it('brings the values to the adapter that is there, if it has the same settings', async () => {
+    using saved = adaptedModel();
+    await saveAdapter(dir, saved);
+    using model = oddModel();
+    await assert.rejects(
+      loadAdapterWeights(dir, model),
+      /\[loadAdapterWeights\] expected a model with an adapter/,
+    );
+    for (const [change, message] of [
+      [{ alpha: 9 }, /adapter_config\.json to have the adapter's alpha = 9, got 8$/],
+      [{ useRslora: true }, /to have the adapter's useRslora = true, got false$/],
+      [{ targets: ['q_proj'] }, /to have the adapter's targets = q_proj, got \[q_proj, k_proj, /],
+    ] as const) {
+      using other = adaptedModel({}, change);
+      const before = await valuesOf(other);
+      await assert.rejects(loadAdapterWeights(dir, other), message);
+      assert.deepEqual(await valuesOf(other), before);
+    }
+    const { alpha, rank } = saved.lora!.config;
+    const adapter = addLora(model, { rank, alpha }, { seed: 99 });
+    await loadAdapterWeights(dir, model);
+    assert.equal(model.lora, adapter);
+    assert.deepEqual(await valuesOf(model), await valuesOf(saved));
   });
 });
 

@@ -12,6 +12,15 @@ const least: DecoderConfig = {
   maxPositionEmbeddings: 7,
 };
 
+/** What a dense model has in the fields of a mixture. */
+const dense = {
+  numExperts: 0,
+  numExpertsPerToken: 0,
+  moeIntermediateSize: 0,
+  normalizeRouterWeights: false,
+  denseLayers: [],
+};
+
 describe('resolveDecoderConfig', () => {
   it('fills in the defaults', () => {
     assert.deepEqual(resolveDecoderConfig(least), {
@@ -26,7 +35,15 @@ describe('resolveDecoderConfig', () => {
       attentionOutBias: false,
       mlpBias: false,
       qkNorm: false,
+      numExperts: 0,
+      numExpertsPerToken: 0,
+      moeIntermediateSize: 0,
+      normalizeRouterWeights: false,
+      denseLayers: [],
     });
+    const mixture = { ...least, numExperts: 4, numExpertsPerToken: 2 };
+    const { moeIntermediateSize, normalizeRouterWeights, denseLayers } = resolveDecoderConfig(mixture);
+    assert.deepEqual([moeIntermediateSize, normalizeRouterWeights, denseLayers], [5, true, []]);
   });
 
   it('keeps what is given, and resolves to itself', () => {
@@ -42,8 +59,20 @@ describe('resolveDecoderConfig', () => {
       attentionOutBias: true,
       mlpBias: true,
       qkNorm: true,
+      ...dense,
     };
     assert.deepEqual(resolveDecoderConfig(given), given);
+    const mixture: DecoderConfig = {
+      ...given,
+      mlpBias: false,
+      numExperts: 65536,
+      numExpertsPerToken: 65536,
+      moeIntermediateSize: 1,
+      normalizeRouterWeights: false,
+      denseLayers: [1],
+    };
+    assert.deepEqual(resolveDecoderConfig(mixture), mixture);
+    assert.deepEqual(resolveDecoderConfig({ ...mixture, ...dense, mlpBias: true }), given);
     assert.deepEqual(resolveDecoderConfig(resolveDecoderConfig(least)), resolveDecoderConfig(least));
   });
 
@@ -78,6 +107,28 @@ describe('resolveDecoderConfig', () => {
     [{ ropeTheta: Infinity }, /expected ropeTheta to be a finite number/],
     [{ rmsNormEps: -1e-9 }, /expected rmsNormEps to be a finite number of at least 0/],
     [{ rmsNormEps: Number.NaN }, /expected rmsNormEps .* got NaN/],
+    [{ numExperts: -1 }, /expected numExperts to be an integer of at least 0 and at most 65536, got -1/],
+    [{ numExperts: 65537 }, /expected numExperts .* at most 65536, got 65537/],
+    [{ numExpertsPerToken: 2 }, /expected numExpertsPerToken only beside numExperts above 0, got 2/],
+    [{ moeIntermediateSize: 8, numExperts: 0 }, /expected moeIntermediateSize only beside numExperts/],
+    [{ denseLayers: [0] }, /expected denseLayers only beside numExperts above 0, got \[0\]/],
+    [{ normalizeRouterWeights: true }, /expected normalizeRouterWeights only beside numExperts above 0/],
+    ...(
+      [
+        [{ numExpertsPerToken: undefined }, /numExpertsPerToken to be an integer .*at most 4, got undefined/],
+        [{ numExpertsPerToken: 5 }, /numExpertsPerToken .* at most 4, got 5/],
+        [{ moeIntermediateSize: 0 }, /moeIntermediateSize to be an integer of at least 1, got 0/],
+        [{ normalizeRouterWeights: 1 }, /normalizeRouterWeights to be true or false, got 1/],
+        [{ denseLayers: 1 }, /denseLayers to be an array, got 1/],
+        [{ denseLayers: [2] }, /denseLayers\[0\] to be an integer of at least 0 and at most 1, got 2/],
+        [{ denseLayers: [1, 0] }, /denseLayers\[1\] to be an integer of at least 2 .*, got 0/],
+        [{ denseLayers: [0, 1] }, /a layer that is not among denseLayers, got \[0, 1\]/],
+        [{ mlpBias: true }, /mlpBias to be false in a mixture of experts, got true/],
+      ] as const
+    ).map(
+      ([change, message]) =>
+        [{ ...change, numExperts: 4, numExpertsPerToken: 2, ...change }, message] as const,
+    ),
   ];
   const llama3 = {
     type: 'llama3',
@@ -118,7 +169,7 @@ describe('resolveDecoderConfig', () => {
     it(`refuses a ${field} that is not a boolean`, () => {
       assert.throws(
         () => resolveDecoderConfig({ ...least, [field]: 'no' } as unknown as DecoderConfig),
-        new RegExp(`\\[DecoderConfig\\] expected ${field} to be a boolean, got "no"`),
+        new RegExp(`\\[DecoderConfig\\] expected ${field} to be true or false, got "no"`),
       );
     });
   }

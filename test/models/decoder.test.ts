@@ -10,7 +10,7 @@ import { memory } from '../../lib/runtime.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { assertClose, assertSameBits, relativeError } from '../support/compare.js';
 import { randomizeConstants, referenceScores, weightsOf } from '../support/decoderReference.js';
-import { oddConfig, randomTokens } from '../support/models.js';
+import { mixtureConfig, oddConfig, randomTokens } from '../support/models.js';
 
 const schedule = { kind: 'constant', learningRate: 0 } as const;
 
@@ -63,6 +63,14 @@ const configs: Readonly<Record<string, DecoderConfig>> = {
       originalMaxPositionEmbeddings: 64,
     },
   },
+  'mixtures of experts about a dense layer': mixtureConfig,
+  'mixtures of which each token has one expert, weights that do not sum to 1': {
+    ...oddConfig,
+    numExperts: 5,
+    numExpertsPerToken: 1,
+    normalizeRouterWeights: false,
+  },
+  'mixtures of which each token has every expert': { ...oddConfig, numExperts: 2, numExpertsPerToken: 2 },
   'a model of the smallest sizes': {
     vocabSize: 2,
     hiddenSize: 2,
@@ -200,6 +208,19 @@ describe('Decoder', () => {
         'model.layers.0.mlp.down_proj.bias [60]',
       ],
     );
+    assert.deepEqual(
+      shapesOf(mixtureConfig).filter((line) => /mlp\./.test(line)),
+      [
+        'model.layers.0.mlp.gate.weight [7,60]',
+        'model.layers.0.mlp.experts.gate_up_proj.weight [7,72,60]',
+        'model.layers.0.mlp.experts.down_proj.weight [7,60,36]',
+        'model.layers.1.mlp.gate_up_proj.weight [184,60]',
+        'model.layers.1.mlp.down_proj.weight [60,92]',
+        'model.layers.2.mlp.gate.weight [7,60]',
+        'model.layers.2.mlp.experts.gate_up_proj.weight [7,72,60]',
+        'model.layers.2.mlp.experts.down_proj.weight [7,60,36]',
+      ],
+    );
     const tied = shapesOf({ ...oddConfig, tieWordEmbeddings: true, attentionBias: false });
     assert.equal(tied.length, 1 + 2 * 6 + 1);
     assert.ok(!tied.some((line) => line.includes('lm_head') || line.includes('bias')));
@@ -228,8 +249,13 @@ describe('Decoder', () => {
       gate_up_proj: 1 / Math.sqrt(96),
       down_proj: residual / Math.sqrt(160),
       lm_head: 0.5 / Math.sqrt(96),
+      gate: 1 / Math.sqrt(96),
     };
-    for (const { name, master } of model.parameters) {
+    using mixture = new Decoder(
+      { ...config, numExperts: 6, numExpertsPerToken: 2, moeIntermediateSize: 160 },
+      { seed: 13 },
+    );
+    for (const { name, master } of [...model.parameters, ...mixture.parameters]) {
       const values = await master.floats();
       if (name.endsWith('norm.weight'))
         assert.ok(

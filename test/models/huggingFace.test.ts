@@ -19,8 +19,18 @@ import { ownTensors } from '../support/owned.js';
 ownTensors();
 
 const fixtures = fileURLToPath(new URL('../../../test/fixtures/models/', import.meta.url));
-const names = ['llama3', 'llama-linear', 'qwen2-tied', 'qwen3', 'qwen3-tied'] as const;
-const withGradients: readonly string[] = ['llama3', 'qwen3'];
+const names = [
+  'llama3',
+  'llama-linear',
+  'qwen2-tied',
+  'qwen3',
+  'qwen3-tied',
+  'qwen3-moe',
+  'qwen3-moe-sparse',
+  'mixtral',
+] as const;
+const mixtures: readonly string[] = ['qwen3-moe', 'qwen3-moe-sparse', 'mixtral'];
+const withGradients: readonly string[] = ['llama3', 'qwen3', ...mixtures];
 const presets = ['rollout', 'training', 'matched'] as const satisfies readonly NumericsPreset[];
 const schedule = { kind: 'constant', learningRate: 0 } as const;
 
@@ -102,6 +112,17 @@ for (const name of names) {
         assertSameBits(drawn, (await both.training.score(sampled)).logprobs, 'training scores');
       });
     }
+
+    it('goes to the experts of PyTorch', { skip: !mixtures.includes(name) && 'it is dense' }, async () => {
+      const { sequence, routes } = await readReference(join(fixtures, name));
+      const loaded = await loadModel(join(fixtures, name));
+      using _model = loaded.model;
+      for (const preset of presets) {
+        using both = engines(loaded, 'fp32', preset);
+        const { routing } = await both.training.score([sequence], { recordRoutes: true });
+        assert.deepEqual(routing!.routes, [routes], preset);
+      }
+    });
 
     const skip = !withGradients.includes(name) && 'its fixture has no gradients';
     it('has the gradients of PyTorch in fp32', { skip }, async () => {

@@ -79,6 +79,15 @@ const qwen3 = {
   vocab_size: 151936,
 };
 
+/** What a dense model has in the fields of a mixture. */
+const dense = {
+  numExperts: 0,
+  numExpertsPerToken: 0,
+  moeIntermediateSize: 0,
+  normalizeRouterWeights: false,
+  denseLayers: [],
+};
+
 describe('parseHuggingFaceConfig', () => {
   it('knows Qwen2', () => {
     const { modelType, decoder, dtype, source } = parseHuggingFaceConfig(qwen25Math);
@@ -100,6 +109,7 @@ describe('parseHuggingFaceConfig', () => {
       attentionOutBias: false,
       mlpBias: false,
       qkNorm: false,
+      ...dense,
     });
   });
 
@@ -129,6 +139,7 @@ describe('parseHuggingFaceConfig', () => {
       attentionOutBias: false,
       mlpBias: false,
       qkNorm: false,
+      ...dense,
     });
   });
 
@@ -214,28 +225,18 @@ describe('parseHuggingFaceConfig', () => {
     [
       'another architecture',
       { ...llama32, architectures: ['Gemma2ForCausalLM'], model_type: 'gemma2' },
-      /architectures to be one of LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, got "Gemma2ForCausalLM"/,
+      /architectures to be one of LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, MixtralForCausalLM, got "Gemma2ForCausalLM"/,
     ],
     [
       'another model type',
       { ...llama32, architectures: undefined, model_type: 'gpt2' },
-      /model_type to be one of llama, qwen2, qwen3, got "gpt2"/,
+      /model_type to be one of llama, qwen2, qwen3, qwen3_moe, mixtral, got "gpt2"/,
     ],
     ['neither', { ...llama32, architectures: [], model_type: undefined }, /architectures to be one of Llama/],
     [
       'a list of something else',
       { ...llama32, architectures: [7] },
       /architectures to be one of Llama.*got 7/,
-    ],
-    [
-      'Qwen3-MoE',
-      { ...qwen3, architectures: ['Qwen3MoeForCausalLM'], model_type: 'qwen3_moe' },
-      /a dense model \(this version has no mixture of experts\), got "Qwen3MoeForCausalLM"/,
-    ],
-    [
-      'Mixtral by its type',
-      { ...llama32, architectures: undefined, model_type: 'mixtral' },
-      /no mixture of experts\), got "MixtralForCausalLM"/,
     ],
     [
       'two architectures in one',
@@ -255,7 +256,7 @@ describe('parseHuggingFaceConfig', () => {
     [
       'no layer',
       { ...llama32, num_hidden_layers: 0 },
-      /num_hidden_layers to be an integer of at least 1, got 0/,
+      /num_hidden_layers to be an integer of at least 1 and at most 65536, got 0/,
     ],
     [
       'heads that do not divide',

@@ -12,7 +12,7 @@ import { publishedTensors } from '../../lib/models/huggingFaceTensors.js';
 import { loadModel } from '../../lib/models/loadModel.js';
 import { bf16ToNumber, fp16ToNumber } from '../../lib/tensor/dtype.js';
 import { assertSameBits } from '../support/compare.js';
-import { oddConfig } from '../support/models.js';
+import { mixtureConfig, oddConfig } from '../support/models.js';
 import { ownTensors } from '../support/owned.js';
 
 ownTensors();
@@ -33,17 +33,40 @@ async function valuesOf(dir: string): Promise<Map<string, Float32Array>> {
 }
 
 describe('loadModel', () => {
-  for (const name of ['llama3', 'llama-linear', 'qwen2-tied', 'qwen3', 'qwen3-tied']) {
-    it(`brings every value of ${name} to its place`, async () => {
-      const { model, config } = await loadModel(join(fixtures, name));
+  for (const fixture of [
+    'llama3',
+    'llama-linear',
+    'qwen2-tied',
+    'qwen3',
+    'qwen3-tied',
+    'qwen3-moe',
+    'qwen3-moe-sparse',
+    'mixtral',
+  ]) {
+    it(`brings every value of ${fixture} to its place`, async () => {
+      const { model, config } = await loadModel(join(fixtures, fixture));
       using _model = model;
-      const stored = await valuesOf(join(fixtures, name));
+      const stored = await valuesOf(join(fixtures, fixture));
       assert.deepEqual(
         config.source,
-        JSON.parse(await readFile(join(fixtures, name, 'config.json'), 'utf8')),
+        JSON.parse(await readFile(join(fixtures, fixture, 'config.json'), 'utf8')),
       );
       const merged = { qkv_proj: ['q_proj', 'k_proj', 'v_proj'], gate_up_proj: ['gate_proj', 'up_proj'] };
-      for (const { name, master } of model.parameters) {
+      const mixtral = fixture === 'mixtral';
+      const ofExpert: Record<string, string[]> = mixtral
+        ? { gate_up_proj: ['w1', 'w3'], down_proj: ['w2'] }
+        : { gate_up_proj: ['gate_proj', 'up_proj'], down_proj: ['down_proj'] };
+      for (const { name: own, shape, master } of model.parameters) {
+        const name = mixtral ? own.replace('.mlp.', '.block_sparse_moe.') : own;
+        const [, experts, projection] = /^(.*\.experts)\.(\w+)\.weight$/.exec(name) ?? [];
+        if (experts) {
+          const names = Array.from({ length: shape[0]! }, (_, e) =>
+            ofExpert[projection!]!.map((part) => `${experts}.${e}.${part}.weight`),
+          );
+          const expected = names.flat().flatMap((part) => [...stored.get(part)!]);
+          assertSameBits(await master.floats(), expected, name);
+          continue;
+        }
         const [module, parts] = Object.entries(merged).find(([key]) => name.includes(key)) ?? ['', ['']];
         const expected = parts.flatMap((part) => [...stored.get(name.replace(module, part))!]);
         assertSameBits(await master.floats(), expected, name);
@@ -56,6 +79,8 @@ describe('loadModel', () => {
       {},
       { tieWordEmbeddings: true, attentionBias: false },
       { qkNorm: true, mlpBias: true, attentionOutBias: true },
+      mixtureConfig,
+      { attentionBias: false, numExperts: 3, numExpertsPerToken: 2 },
     ]) {
       using model = new Decoder({ ...oddConfig, ...change }, { seed: 1 });
       const tensors = publishedTensors(model.config);
@@ -63,10 +88,10 @@ describe('loadModel', () => {
         let row = 0;
         for (const tensor of tensors.filter(({ parameter }) => parameter === name)) {
           assert.equal(tensor.row, row, tensor.name);
-          assert.deepEqual(tensor.shape.slice(1), shape.slice(1), tensor.name);
+          if (shape.length > 1) assert.equal(tensor.shape[1], shape.at(-1), tensor.name);
           row += tensor.shape[0]!;
         }
-        assert.equal(row, shape[0], name);
+        assert.equal(row, shape.length === 1 ? shape[0] : shape.slice(0, -1).reduce((a, b) => a * b), name);
       }
       assert.deepEqual(
         [...new Set(tensors.map(({ parameter }) => parameter))],
@@ -158,6 +183,31 @@ describe('loadModel', () => {
       );
     });
 
+    it('names an expert that is missing, or misshapen, with what was expected and found', async () => {
+      const expert = 'model.layers.2.mlp.experts.6';
+      await changed('qwen3-moe', ({ name }) => {
+        if (name === `${expert}.up_proj.weight`) return null;
+        if (name === `${expert}.down_proj.weight`) return { shape: [20, 36] };
+        return {};
+      });
+      await rm(join(dir, 'model.safetensors.index.json'));
+      await refused(
+        /all tensors of the model in .*, got "no model\.layers\.2\.mlp\.experts\.6\.up_proj\.weight"/,
+        /got "model\.layers\.2\.mlp\.experts\.6\.down_proj\.weight of \[20, 36\] in place of \[36, 20\]"$/,
+      );
+    });
+
+    it('names experts that the config does not have', async () => {
+      await cp(join(fixtures, 'mixtral'), dir, { recursive: true });
+      const path = join(dir, 'config.json');
+      const config = JSON.parse(await readFile(path, 'utf8'));
+      await writeFile(path, JSON.stringify({ ...config, num_local_experts: 3 }));
+      await refused(
+        /no tensors but the model's in .*, got "model\.layers\.0\.block_sparse_moe\.experts\.3\.w1\.weight, /,
+        /block_sparse_moe\.gate\.weight of \[4, 36\] in place of \[3, 36\]/,
+      );
+    });
+
     it('lists no more than a few of many', async () => {
       await cp(join(fixtures, 'llama3'), dir, { recursive: true });
       const path = join(dir, 'config.json');
@@ -173,6 +223,7 @@ describe('loadModel', () => {
       ['llama3', 'lm_head.weight', [0, 0, 0x80, 0xff], 'an infinite value in F32'],
       ['qwen2-tied', `${layer}.self_attn.v_proj.bias`, [0, 0x7c], 'an infinite value in F16'],
       ['llama-linear', `${layer}.mlp.gate_proj.weight`, [0xc0, 0x7f], 'NaN in BF16'],
+      ['mixtral', `${layer}.block_sparse_moe.experts.3.w2.weight`, [0xc0, 0x7f], 'NaN in BF16'],
     ] as const) {
       it(`names a tensor with ${what}`, async () => {
         await changed(fixture, (entry) => {

@@ -203,6 +203,7 @@ describe('addLora', () => {
       [() => add({ alpha: Number.NaN }), /^\[addLora\] expected alpha to be a finite number/],
       [() => add({ targets: [] }), /^\[addLora\] expected targets to be one or more/],
       [() => add({ targets: ['q_prog' as LoraTarget] }), /each of targets .*did you mean q_proj\?/],
+      [() => add({ useRsLora: true } as never), /each field .*got "useRsLora" \(did you mean useRslora\?\)$/],
       [() => add({ useRslora: 1 as never }), /^\[addLora\] expected useRslora to be a boolean, got 1$/],
       [() => add({ dropout: 1.5 }), /^\[addLora\] expected dropout to be a finite number between 0 and 1/],
       [() => add({}, -1), /^\[addLora\] expected seed/],
@@ -275,10 +276,23 @@ describe('mergeLora', () => {
     {
       using model = adaptedModel();
       using training = new TrainingEngine(model, { precision: 'fp32', schedule });
+      using rollout = new RolloutEngine(model, { precision: 'fp32', maxBatch: 2 });
       mergeLora(model);
-      const used = training.score(sequences);
-      await assert.rejects(used, /expected an engine made after the model's adapter/);
-      await assert.rejects(used, InvalidArgumentError);
+      const message = /expected an engine made after the model's adapter/;
+      const options = { seed: 1, maxNewTokens: 2 };
+      const requests = [{ prompt: [1], promptId: 0, sampleId: 0 }];
+      for (const used of [
+        () => training.score(sequences),
+        () => rollout.score(sequences),
+        () => rollout.generate(requests, options),
+        async () => rollout.syncWeights(),
+      ]) {
+        await assert.rejects(used, (error) => {
+          assert.ok(error instanceof InvalidArgumentError);
+          assert.match(error.message, message);
+          return true;
+        });
+      }
       using _new = new TrainingEngine(model, { precision: 'fp32', schedule });
     }
     assert.equal(memory().tensors, before);

@@ -12,7 +12,7 @@ import { saveModel } from '../../lib/models/saveModel.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
 import { assertSameBits } from '../support/compare.js';
 import { randomizeConstants } from '../support/decoderReference.js';
-import { oddConfig } from '../support/models.js';
+import { mixtureConfig, oddConfig } from '../support/models.js';
 import { ownTensors } from '../support/owned.js';
 import { roundTo } from '../support/rounding.js';
 
@@ -24,6 +24,8 @@ const configs: Readonly<Record<string, DecoderConfig>> = {
   Llama: { ...oddConfig, attentionOutBias: true, mlpBias: true },
   'Qwen2, tied': { ...oddConfig, tieWordEmbeddings: true },
   Qwen3: { ...oddConfig, attentionBias: false, qkNorm: true },
+  'Qwen3-MoE': mixtureConfig,
+  Mixtral: { ...oddConfig, attentionBias: false, numExperts: 3, numExpertsPerToken: 2 },
 };
 
 describe('saveModel', () => {
@@ -55,15 +57,20 @@ describe('saveModel', () => {
 
   // Rows of pieces: the 16 MiB of one read or written at once end within a block of rows.
   it('and loadModel: tensors of several pieces', async () => {
-    const wide = {
+    // The projections of an expert, too: rows within those of all experts.
+    const wide: DecoderConfig = {
       vocabSize: 9001,
-      hiddenSize: 1024,
-      intermediateSize: 5000,
+      hiddenSize: 512,
+      intermediateSize: 8400,
       numLayers: 1,
       numHeads: 8,
       numKvHeads: 1,
+      maxPositionEmbeddings: 8,
+      tieWordEmbeddings: true,
+      numExperts: 2,
+      numExpertsPerToken: 1,
     };
-    using model = new Decoder({ ...wide, maxPositionEmbeddings: 8, tieWordEmbeddings: true }, { seed: 3 });
+    using model = new Decoder(wide, { seed: 3 });
     await saveModel(dir, model, { dtype: 'fp32' });
     assert.deepEqual((await readdir(dir)).sort(), ['config.json', 'model.safetensors']);
     const { model: again } = await loadModel(dir);
@@ -80,6 +87,9 @@ describe('saveModel', () => {
     ['qwen2-tied', 'fp16'],
     ['qwen3', 'fp32'],
     ['qwen3-tied', 'bf16'],
+    ['qwen3-moe', 'bf16'],
+    ['qwen3-moe-sparse', 'fp16'],
+    ['mixtral', 'bf16'],
   ] as const) {
     it(`writes ${fixture} as it was read, to the bit`, async () => {
       const { model, config } = await loadModel(join(fixtures, fixture), { maxLength: 30 });

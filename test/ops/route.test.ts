@@ -258,6 +258,31 @@ describe('route', () => {
     assert.deepEqual([...(await gradient.floats())], [inf, -inf]);
   });
 
+  it('not strict, gives a token without weights NaN and experts all the same, and others what they have', async () => {
+    const rows = [
+      [1, 2, Number.NaN],
+      [0, 3, 1],
+      [-inf, -inf, -inf],
+      [inf, 0, 1],
+    ];
+    const logits = own(tensor(rows.flat(), [4, 3]));
+    const { ids, weights } = route(logits, 2, true, false);
+    const [chosen, w] = await readTensors([own(ids), own(weights)]);
+    assert.deepEqual(
+      rowsOf(w!, 2).map((row) => row.every(Number.isNaN)),
+      [true, false, true, true],
+    );
+    const strict = routed(own(tensor(rows[1]!, [1, 3])), 2, true);
+    const [ids1, w1] = await readTensors([strict.ids, strict.weights]);
+    assertSameBits(w!.subarray(2, 4), w1!, 'the token that has weights');
+    assert.deepEqual(chosen!.subarray(2, 4), ids1);
+    for (const row of rowsOf(chosen!, 2)) {
+      assert.ok(row.every((e) => e >= 0 && e < 3) && row[0] !== row[1], `experts ${row}`);
+    }
+    const replayed = own(routerWeights(logits, ids, true, false));
+    assertSameBits(await replayed.floats(), w!, 'replayed');
+  });
+
   it('takes an emulated format as the numbers that it has', async () => {
     for (const [emulated, native] of [
       ['e8m7', 'bf16'],

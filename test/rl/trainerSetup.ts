@@ -40,6 +40,8 @@ interface SetupOptions {
   learningRate?: number;
   microBatchTokens?: number;
   modelSeed?: number;
+  /** Six experts a layer, two a token. */
+  experts?: boolean;
 }
 
 export function setup(setupOptions: SetupOptions = {}) {
@@ -49,6 +51,7 @@ export function setup(setupOptions: SetupOptions = {}) {
     learningRate = 3e-3,
     microBatchTokens = 4096,
     modelSeed = 1,
+    experts = false,
   } = setupOptions;
   const model = new Decoder(
     {
@@ -58,6 +61,7 @@ export function setup(setupOptions: SetupOptions = {}) {
       numLayers: 2,
       numHeads: 2,
       maxPositionEmbeddings: task.promptLength + task.responseLength,
+      ...(experts && { numExperts: 6, numExpertsPerToken: 2 }),
     },
     { seed: modelSeed },
   );

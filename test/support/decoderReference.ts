@@ -1,8 +1,9 @@
-import type { ResolvedDecoderConfig } from '../../lib/models/config.js';
+import { isMixtureLayer, type ResolvedDecoderConfig } from '../../lib/models/config.js';
 import type { Decoder } from '../../lib/models/decoder.js';
 import type { TokenSequence } from '../../lib/models/sequences.js';
 import type { NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { normals } from './compare.js';
+import { mixture64 } from './mixture.js';
 import { roundTo } from './rounding.js';
 
 /** Gives every parameter that begins as a constant (norms, biases) random values, so that each one matters. */
@@ -85,6 +86,17 @@ export function referenceScores(
       });
       x = x.map((row) => {
         const normed = norm(row, w(`${prefix}.post_attention_layernorm.weight`), config.rmsNormEps);
+        if (isMixtureLayer(config, layer)) {
+          const mixed = mixture64(normed, hiddenSize, {
+            router: w(`${prefix}.mlp.gate.weight`),
+            gateUp: w(`${prefix}.mlp.experts.gate_up_proj.weight`),
+            down: w(`${prefix}.mlp.experts.down_proj.weight`),
+            experts: config.numExperts,
+            k: config.numExpertsPerToken,
+            normalize: config.normalizeRouterWeights,
+          });
+          return plus(row, mixed);
+        }
         const biased = (out: Float64Array, name: string) =>
           config.mlpBias ? plus(out, w(`${name}.bias`)) : out;
         const [into, back] = [`${prefix}.mlp.gate_up_proj`, `${prefix}.mlp.down_proj`];

@@ -13,6 +13,8 @@ export interface Reference {
   readonly distributions: Float64Array;
   /** Of the mean negative log-prob, by weight; of some models. */
   readonly gradients: ReadonlyMap<string, Float32Array>;
+  /** The experts of each token in each mixture; undefined for a dense model. */
+  readonly routes: Uint16Array | undefined;
   /** Log-probs with an adapter's products added to the weights; empty for a model without one. */
   readonly merged: Float64Array;
 }
@@ -43,6 +45,9 @@ export async function readReference(dir: string): Promise<Reference> {
     logprobs32: new Float32Array(await file.read('logprobs32')),
     distributions,
     gradients,
+    routes: file.tensors.has('routes')
+      ? Uint16Array.from(new BigInt64Array(await file.read('routes')), Number)
+      : undefined,
     merged: new Float64Array(file.tensors.has('merged') ? await file.read('merged') : []),
   };
 }

@@ -14,6 +14,23 @@ export const oddConfig: DecoderConfig = {
   attentionBias: true,
 };
 
+/** Two mixtures of experts about a dense layer. */
+export const mixtureFields = {
+  numLayers: 3,
+  numExperts: 7,
+  numExpertsPerToken: 3,
+  moeIntermediateSize: 36,
+  denseLayers: [1],
+} as const;
+
+/** As Qwen3-MoE has it. */
+export const mixtureConfig: DecoderConfig = {
+  ...oddConfig,
+  ...mixtureFields,
+  attentionBias: false,
+  qkNorm: true,
+};
+
 export function oddModel(overrides: Partial<DecoderConfig> = {}, seed = 7): Decoder {
   return new Decoder({ ...oddConfig, ...overrides }, { seed });
 }
