@@ -35,6 +35,7 @@ export type ResolvedLoraConfig = Required<LoraConfig>;
  * @throws InvalidArgumentError naming the field, what was expected and what was found
  */
 export function resolveLoraConfig(where: string, config: LoraConfig): ResolvedLoraConfig {
+  for (const name of Object.keys(config)) checkChoice(where, 'each field', name, fields);
   const { targets = loraTargets, useRslora = false, dropout = 0 } = config;
   if (!Array.isArray(targets) || targets.length === 0) invalid(where, 'targets to be one or more', targets);
   for (const target of targets) checkChoice(where, 'each of targets', target, loraTargets);
@@ -47,6 +48,8 @@ export function resolveLoraConfig(where: string, config: LoraConfig): ResolvedLo
     dropout: checkNumber(where, 'dropout', dropout, 0, 1),
   };
 }
+
+const fields: readonly string[] = ['rank', 'alpha', 'targets', 'useRslora', 'dropout'];
 
 /** What an adapter adds to one projection: y = x W^T + scaling (x A^T) B^T. */
 export interface LoraBranch {

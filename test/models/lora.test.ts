@@ -203,6 +203,7 @@ describe('addLora', () => {
       [() => add({ alpha: Number.NaN }), /^\[addLora\] expected alpha to be a finite number/],
       [() => add({ targets: [] }), /^\[addLora\] expected targets to be one or more/],
       [() => add({ targets: ['q_prog' as LoraTarget] }), /each of targets .*did you mean q_proj\?/],
+      [() => add({ useRsLora: true } as never), /each field .*got "useRsLora" \(did you mean useRslora\?\)$/],
       [() => add({ useRslora: 1 as never }), /^\[addLora\] expected useRslora to be a boolean, got 1$/],
       [() => add({ dropout: 1.5 }), /^\[addLora\] expected dropout to be a finite number between 0 and 1/],
       [() => add({}, -1), /^\[addLora\] expected seed/],
