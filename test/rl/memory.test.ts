@@ -277,7 +277,6 @@ describe('checkMemory', () => {
           recompute: 'layers',
           microBatchTokens: 1024,
           maxBatch: 64,
-          lora: { rank: 16 },
         } as const;
         assert.ok(error.message.endsWith(`all of these (${withOptions(all)}), a smaller model`));
         assert.ok(error.message.includes(`64 sequences at once (${withOptions({ maxBatch: 64 })})`));
