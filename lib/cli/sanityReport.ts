@@ -73,10 +73,11 @@ function settingsLine(config: SanityConfig): string {
 }
 
 function outcomeLine({ set, lossScale }: SanitySummary, { lossScaler }: SanityConfig): string {
-  return (
-    `${set.problems} of ${set.tried} problems kept (base accuracy ${formatShare(set.baseAccuracy)}), ` +
-    scalingText(lossScale, lossScaler)
-  );
+  const kept =
+    set.tried === 0
+      ? 'the problems are not chosen yet'
+      : `${set.problems} of ${set.tried} problems kept (base accuracy ${formatShare(set.baseAccuracy)})`;
+  return `${kept}, ` + scalingText(lossScale, lossScaler);
 }
 
 /** The mismatch of the final weights in each setting, and what it says; nothing where it was not measured. */

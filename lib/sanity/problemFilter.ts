@@ -173,11 +173,15 @@ function checkOrigin(path: string, kept: SetOrigin, wanted: SetOrigin): void {
 
 /** Config, tokenizer, templates and weights. */
 const MODEL_FILES = ['.json', '.jinja', '.safetensors'];
+/** Of a training checkpoint, which is a model's folder, too. */
+const STATE_FILES = ['optimizer.safetensors', 'training.json'];
 
 /** A digest of a model's folder: the names and bytes of all files that bear on what the model says. */
 async function digestModel(dir: string): Promise<string> {
   const hash = createHash('sha256');
-  const names = (await readdir(dir)).filter((name) => MODEL_FILES.includes(extname(name)));
+  const names = (await readdir(dir)).filter(
+    (name) => MODEL_FILES.includes(extname(name)) && !STATE_FILES.includes(name),
+  );
   for (const name of names.sort()) {
     hash.update(`${name}\n`);
     for await (const chunk of createReadStream(join(dir, name), { highWaterMark: 1 << 20 })) {
