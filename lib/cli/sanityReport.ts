@@ -77,7 +77,7 @@ function outcomeLine({ set, lossScale }: SanitySummary, { lossScaler }: SanityCo
     set.tried === 0
       ? 'the problems are not chosen yet'
       : `${set.problems} of ${set.tried} problems kept (base accuracy ${formatShare(set.baseAccuracy)})`;
-  return `${kept}, ` + scalingText(lossScale, lossScaler);
+  return `${kept}, ${scalingText(lossScale, lossScaler)}`;
 }
 
 /** The mismatch of the final weights in each setting, and what it says; nothing where it was not measured. */
