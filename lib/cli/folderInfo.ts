@@ -21,6 +21,8 @@ export interface AdapterInfo {
   readonly parameters: number;
   readonly dtypes: readonly string[];
   readonly bytes: number;
+  /** What of its settings keeps it from being loaded; whether its tensors fit shows beside its model. */
+  readonly problems: readonly string[];
 }
 
 export interface RunInfo {
@@ -92,7 +94,11 @@ export async function inspectPath(path: string): Promise<FolderInfo> {
 }
 
 async function inspectAdapter(path: string): Promise<AdapterInfo> {
+  const { parsePeftConfig } = await import('../models/peftConfig.js');
+  const { attemptAsync } = await import('../models/inspectModel.js');
   const config = await readJsonObject('info', join(path, 'adapter_config.json'));
+  const problems: string[] = [];
+  await attemptAsync(problems, () => parsePeftConfig(config));
   await using file = await openSafetensors(join(path, 'adapter_model.safetensors'));
   const tensors = [...file.tensors.values()];
   const { peft_type: type, base_model_name_or_path: base, r, lora_alpha: alpha, target_modules } = config;
@@ -108,6 +114,7 @@ async function inspectAdapter(path: string): Promise<AdapterInfo> {
     parameters: tensors.reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0),
     dtypes: [...new Set(tensors.map(({ dtype }) => dtype))].sort(),
     bytes: tensors.reduce((sum, { bytes }) => sum + bytes, 0),
+    problems,
   };
 }
 

@@ -14,7 +14,7 @@ export function folderReport(info: FolderInfo): string {
     case 'model':
       return modelReport(info);
     case 'adapter':
-      return lines(adapterFacts(info));
+      return adapterReport(info);
     case 'run':
       return lines(runFacts(info));
     case 'tensors':
@@ -41,13 +41,18 @@ function grouped(value: number | null): string {
 
 function modelReport(model: ModelInfo): string {
   const { modelProblems, textProblems } = model;
-  const list = (title: string, problems: readonly string[]) =>
-    problems.length === 0 ? [] : ['', title, ...problems.flatMap((problem) => bullet(problem))];
   return [
     lines(modelFacts(model)),
-    ...list('isopolicy cannot load it:', modelProblems),
-    ...list('No text goes in or out:', textProblems),
+    ...problemList(CANNOT_LOAD, modelProblems),
+    ...problemList('No text goes in or out:', textProblems),
   ].join('\n');
+}
+
+const CANNOT_LOAD = 'isopolicy cannot load it:';
+const CAN_LOAD: Fact = ['isopolicy', 'can load it'];
+
+function problemList(title: string, problems: readonly string[]): string[] {
+  return problems.length === 0 ? [] : ['', title, ...problems.flatMap((problem) => bullet(problem))];
 }
 
 function bullet(text: string): string[] {
@@ -113,7 +118,7 @@ function modelFacts(model: ModelInfo): Fact[] {
     );
   }
   facts.push(['chat template', chatTemplate ?? 'none']);
-  if (model.modelProblems.length === 0) facts.push(['isopolicy', 'can load it']);
+  if (model.modelProblems.length === 0) facts.push(CAN_LOAD);
   return facts;
 }
 
@@ -152,6 +157,12 @@ function weightsText({ files, bytes, dtypes }: StoredWeights, declared: string |
     return [state === 'missing' ? `${n} missing` : `${count(n, state)} (fetch the files: git lfs pull)`];
   });
   return [stored, `${formatBytes(bytes)} in ${count(files.length, 'file')}`, ...states].join(', ');
+}
+
+function adapterReport(info: AdapterInfo): string {
+  const { problems } = info;
+  const facts = [...adapterFacts(info), ...(problems.length === 0 ? [CAN_LOAD] : [])];
+  return [lines(facts), ...problemList(CANNOT_LOAD, problems)].join('\n');
 }
 
 function adapterFacts({

@@ -2,6 +2,7 @@ import { Argument, Command } from 'commander';
 import { type PromptTemplate, promptTemplate, promptTemplates } from '../data/promptTemplates.js';
 import { DeviceError, InvalidArgumentError, invalid } from '../errors.js';
 import type { NumericsMode } from '../rl/engineChoices.js';
+import type { LoraMode } from '../rollout/engine.js';
 import { type FloatDType, floatBits } from '../tensor/dtype.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { exitCodes } from './exitCodes.js';
@@ -34,6 +35,8 @@ interface Flags extends PromptFlags, ChatFlags {
   readonly precision?: FloatDType;
   readonly trainingPrecision?: FloatDType;
   readonly numerics?: NumericsMode;
+  readonly adapter?: string;
+  readonly lora?: LoraMode;
   readonly logprobs?: boolean;
   readonly score?: boolean;
   readonly threads?: number;
@@ -86,6 +89,10 @@ export function generateCommand(): Command {
         'matched',
       ]),
     )
+    .addOption(pathOption('--adapter <dir>', "a LoRA adapter of the model, in PEFT's layout"))
+    .addOption(
+      choiceOption('--lora <mode>', 'how the rollout engine computes it', ['merged', 'factored'], 'merged'),
+    )
     .option('--logprobs', 'print each token with its log-prob; --json has them in any case')
     .option('--score', 'score the tokens with the training engine and print the mismatch')
     .addOption(integerOption('--threads <n>', 'native threads; the text is the same at any number', 1, 256))
@@ -111,10 +118,15 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   if (flags.trainingPrecision !== undefined && !flags.score) {
     invalid('generate', 'no --training-precision without --score', flags.trainingPrecision);
   }
+  const { adapter } = flags;
+  if (flags.lora !== undefined && adapter === undefined) {
+    invalid('generate', 'no --lora without --adapter', flags.lora);
+  }
   const { encodePrompts, readPrompts } = await import('./prompts.js');
   const problems = await readPrompts(flags);
   const { loadModelText } = await import('../models/languageModel.js');
   const { loadModel } = await import('../models/loadModel.js');
+  const { checkAdapter, loadAdapter } = await import('../models/adapterFiles.js');
   const { RolloutEngine } = await import('../rollout/engine.js');
   const { resolveSampling } = await import('../rollout/sampling.js');
   const { engineNumerics } = await import('../rl/engineChoices.js');
@@ -123,6 +135,7 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   if (flags.threads !== undefined) setThreads(flags.threads);
 
   const text = await loadModelText(dir);
+  if (adapter !== undefined) await checkAdapter(adapter);
   const { tokenizer } = text;
   const prompts = await encodePrompts(text, problems, template, flags);
   const sampling = {
@@ -143,6 +156,7 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   // Tables and cache are as long as the longest response can get, and no longer.
   const { model } = await loadModel(dir, { maxLength }).finally(() => writer.end());
   using _model = model;
+  if (adapter !== undefined) await loadAdapter(adapter, model);
   const precision = flags.precision ?? 'fp16';
   const trainingPrecision = flags.trainingPrecision ?? precision;
   const numerics = engineNumerics(flags.numerics ?? 'default');
@@ -153,6 +167,7 @@ async function generate(dir: string, flags: Flags): Promise<void> {
     precision,
     numerics: numerics.rollout,
     maxBatch: Math.min(responses.length, MAX_BATCH),
+    ...(flags.lora && { lora: flags.lora }),
   });
   const interruption = interruptible(writer, 'stopping');
   const { signal } = interruption;
@@ -189,6 +204,7 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   if (flags.json) {
     const result = {
       model: dir,
+      ...(adapter !== undefined && { adapter, lora: flags.lora ?? 'merged' }),
       template: template.name,
       precision,
       ...(scored && { trainingPrecision }),

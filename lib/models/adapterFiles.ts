@@ -62,6 +62,15 @@ export async function loadAdapterWeights(dir: string, model: Decoder): Promise<v
   await readAdapter(where, stored.file, lora);
 }
 
+/**
+ * Checks the settings and the file of an adapter's folder, before a model that it is for is loaded.
+ *
+ * @throws InvalidArgumentError for what can be wrong without a model
+ */
+export async function checkAdapter(dir: string): Promise<void> {
+  await using _ = await openAdapter('loadAdapter', dir);
+}
+
 interface StoredAdapter extends AsyncDisposable {
   readonly config: LoraConfig;
   readonly file: SafetensorsFile;

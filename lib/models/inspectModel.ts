@@ -152,7 +152,10 @@ export async function inspectModel(dir: string): Promise<ModelInfo> {
 }
 
 /** What `body` returns; what is wrong with a file is added to `problems`, one by one. */
-async function attemptAsync<T>(problems: string[], body: () => T | Promise<T>): Promise<T | undefined> {
+export async function attemptAsync<T>(
+  problems: string[],
+  body: () => T | Promise<T>,
+): Promise<T | undefined> {
   try {
     return await body();
   } catch (error) {

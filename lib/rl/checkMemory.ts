@@ -33,22 +33,25 @@ export function checkMemory(estimate: MemoryEstimate, available = availableMemor
   );
 }
 
-/** Options that lower the total, each alone, and what it would then be. */
+/** Options that lower the total, each alone and all together, and what it would then be. */
 function remedies({ config, options, residentBytes }: MemoryEstimate): { text: string; bytes: number }[] {
   const { microBatchTokens = 4096, maxBatch = 256, maxLength = config.maxPositionEmbeddings } = options;
   const fewerTokens = Math.max(Math.ceil(microBatchTokens / 4), maxLength - 1);
   const fewerSequences = Math.ceil(maxBatch / 4);
-  const { kvPages: _, ...otherwise } = options;
-  const changes: [text: string, options: MemoryOptions][] = [
-    ['recomputation of layers', { ...options, recompute: 'layers' }],
-    [`micro-batches of ${fewerTokens} tokens`, { ...options, microBatchTokens: fewerTokens }],
-    [
-      `${fewerSequences} sequence${fewerSequences === 1 ? '' : 's'} at once`,
-      { ...otherwise, maxBatch: fewerSequences },
-    ],
-    ['LoRA of rank 16', { ...options, lora: options.lora ?? { rank: 16 } }],
+  const changes: [text: string, options: Partial<MemoryOptions>][] = [
+    ['recomputation of layers', { recompute: 'layers' }],
+    [`micro-batches of ${fewerTokens} tokens`, { microBatchTokens: fewerTokens }],
+    [`${fewerSequences} sequence${fewerSequences === 1 ? '' : 's'} at once`, { maxBatch: fewerSequences }],
+    ['LoRA of rank 16', { lora: options.lora ?? { rank: 16 } }],
   ];
-  return changes
-    .map(([text, changed]) => ({ text, bytes: estimateMemory(config, changed).residentBytes }))
-    .filter(({ bytes }) => bytes < 0.99 * residentBytes);
+  const bytesWith = (change: Partial<MemoryOptions>) => {
+    const { kvPages, ...others } = options;
+    const pages = kvPages !== undefined && change.maxBatch === undefined ? { kvPages } : {};
+    return estimateMemory(config, { ...others, ...pages, ...change }).residentBytes;
+  };
+  const helpful = changes.filter(([, change]) => bytesWith(change) < 0.99 * residentBytes);
+  const each = helpful.map(([text, change]) => ({ text, bytes: bytesWith(change) }));
+  if (each.length < 2) return each;
+  const all = Object.assign({}, ...helpful.map(([, change]) => change)) as Partial<MemoryOptions>;
+  return [...each, { text: 'all of these', bytes: bytesWith(all) }];
 }

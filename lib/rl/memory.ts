@@ -60,7 +60,7 @@ export interface MemoryEstimate {
   readonly peakBytes: number;
   /**
    * What the process takes for it: the allocator keeps blocks of a phase that the others have no use for. Beside it Node has
-   * some 100 MiB and each thread some MB of scratch.
+   * some 70 MiB and each thread some MB of scratch.
    */
   readonly residentBytes: number;
   /** As asked for, to be estimated again otherwise. */
@@ -75,8 +75,8 @@ const where = 'estimateMemory';
  * the options allow. Nothing is allocated and no weight is read: a model of any size is answered at once.
  *
  * The engines' own allocations are followed one by one, so that lasting rows are exact and phases are those of a full
- * micro-batch whose sequences have prompts of one token. Scores by the rollout engine, whole distributions and gradients
- * read to JavaScript, which instruments ask for, are not counted.
+ * micro-batch whose sequences have prompts of one token. Scores by the rollout engine, whole distributions, recorded routes
+ * and gradients read to JavaScript, which some runs ask for, are not counted.
  *
  * @throws InvalidArgumentError on a bad config or option
  */

@@ -5,13 +5,16 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
 import { OrderedOutput } from '../../lib/cli/orderedOutput.js';
+import { saveAdapter } from '../../lib/models/adapterFiles.js';
 import { loadLanguageModel } from '../../lib/models/languageModel.js';
+import { addLora } from '../../lib/models/lora.js';
 import { saveModel } from '../../lib/models/saveModel.js';
 import { numerics } from '../../lib/numerics.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
 import { fill } from '../../lib/tensor/tensor.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { CHARACTERS, EOS, writeCheckpointFolder } from '../support/checkpoint.js';
+import { randomizeB } from '../support/lora.js';
 import { assertUsageError, isopolicy, main, type Outcome, temporaryFolder, withoutAddon } from './command.js';
 
 const folder = temporaryFolder();
@@ -38,6 +41,27 @@ function json(...args: string[]) {
 }
 
 const ids = (text: string) => [...text].map((character) => CHARACTERS.indexOf(character));
+
+test('an adapter is loaded over the model, merged or factored', async () => {
+  using language = await loadLanguageModel(model);
+  const adapter = path.join(folder, 'adapter');
+  addLora(language.model, { rank: 2, alpha: 4 }, { seed: 3 });
+  randomizeB(language.model, 5, 0.3);
+  await saveAdapter(adapter, language.model);
+  const args = ['--prompt', '1+2=', '--max-new-tokens', '12', '--precision', 'fp32'];
+  for (const lora of ['merged', 'factored'] as const) {
+    using rollout = new RolloutEngine(language.model, { precision: 'fp32', maxBatch: 1, lora });
+    const options = { seed: 1, maxNewTokens: 12, stopTokens: [EOS] };
+    const [completion] = await rollout.generate([{ prompt: ids('1+2='), promptId: 0, sampleId: 0 }], options);
+    const result = json(...args, '--adapter', adapter, '--lora', lora);
+    assert.deepEqual(result.responses[0].tokens, [...completion!.tokens]);
+    assert.deepEqual(result.responses[0].logprobs, [...completion!.logprobs]);
+    assert.deepEqual([result.adapter, result.lora], [adapter, lora]);
+    assert.notDeepEqual(json(...args).responses[0].logprobs, result.responses[0].logprobs);
+  }
+  assertUsageError(generate('--prompt', 'x', '--lora', 'merged'), /no --lora without --adapter/);
+  assertUsageError(generate('--prompt', 'x', '--adapter', model), /adapter_config\.json/);
+});
 
 test('ids and log-probs are those of the library, and the text is theirs', async () => {
   const prompts = ['12+3=', 'x'];

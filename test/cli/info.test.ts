@@ -90,9 +90,16 @@ test('an adapter, a file of tensors, a run and a data set', async () => {
   ]);
   const facts = report(adapter);
   assert.deepEqual(
-    ['type', 'of model', 'rank', 'targets', 'parameters', 'weights'].map((name) => facts.get(name)),
-    ['LORA', 'some/model', '8, alpha 16', 'q_proj, v_proj', '6', 'F32, 24 B'],
+    ['type', 'of model', 'rank', 'targets', 'parameters', 'weights', 'isopolicy'].map((name) =>
+      facts.get(name),
+    ),
+    ['LORA', 'some/model', '8, alpha 16', 'q_proj, v_proj', '6', 'F32, 24 B', 'can load it'],
   );
+  writeFileSync(
+    path.join(adapter, 'adapter_config.json'),
+    JSON.stringify({ peft_type: 'LORA', r: 8, lora_alpha: 16, target_modules: ['q_proj'], use_dora: true }),
+  );
+  assert.match(isopolicy(['info', adapter]).stdout, /\nisopolicy cannot load it:\n- expected no use_dora/);
 
   const file = path.join(adapter, 'adapter_model.safetensors');
   const { stdout } = isopolicy(['info', file]);

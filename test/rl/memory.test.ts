@@ -271,6 +271,14 @@ describe('checkMemory', () => {
         );
         assert.ok(error.message.includes(`recomputation of layers (${recomputed})`));
         assert.ok(error.message.includes('micro-batches of 1024 tokens ('));
+        // An adapter would save little where activations are most of it.
+        assert.ok(!error.message.includes('LoRA'));
+        const all = {
+          recompute: 'layers',
+          microBatchTokens: 1024,
+          maxBatch: 64,
+        } as const;
+        assert.ok(error.message.endsWith(`all of these (${withOptions(all)}), a smaller model`));
         assert.ok(error.message.includes(`64 sequences at once (${withOptions({ maxBatch: 64 })})`));
         return true;
       },
