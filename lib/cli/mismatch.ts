@@ -267,15 +267,16 @@ function entropyLines(groups: readonly ProfileGroup[]): string[] {
       ),
       '',
       ...wrap(
-        `Tokens by the entropy of their distribution: mean |log pi - log mu|, and the share of KL[mu||pi] (k3) that is theirs. ` +
-          settings
+        [
+          'Tokens by the entropy of their distribution: mean |log pi - log mu|, and the share of KL[mu||pi] (k3) that is theirs.',
+          ...settings
             // Too few tokens for a fit.
             .filter((group) => !Number.isNaN(group.entropy.exponent.value))
             .map(
               (group) =>
                 `In ${label(group)} twice the entropy goes with ${times(powerOf2(group.entropy.exponent))} the mean |log r|.`,
-            )
-            .join(' '),
+            ),
+        ].join(' '),
       ),
       '',
     );
