@@ -1,5 +1,4 @@
 import { totalmem } from 'node:os';
-
 import type { Parameter } from '../autograd/parameter.js';
 import { Weights } from '../autograd/weights.js';
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
