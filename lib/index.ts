@@ -57,6 +57,7 @@ export {
   type SaveAdapterOptions,
   saveAdapter,
 } from './models/adapterFiles.js';
+export { type CompanionFiles, readCompanionFiles } from './models/companionFiles.js';
 export { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from './models/config.js';
 export {
   type Conversion,
@@ -154,12 +155,15 @@ export {
   type DataOptions,
   type ModelSource,
   type ModelSourceOptions,
+  type PromptSource,
   resolveModelSource,
+  resolvePromptSource,
 } from './rl/modelSource.js';
 export { type OpenedSource, openModelSource, openProblems } from './rl/openModelSource.js';
 export { type PresetName, presetNames, presets } from './rl/presets.js';
 export { createProblemSet, type ProblemSet, type ProblemSetOptions } from './rl/problemSet.js';
 export { effectiveSampleSize } from './rl/ratios.js';
+export { readRecording, recordedSteps, type StepRecording } from './rl/recording.js';
 export {
   type RouterReplay,
   type RoutingMetrics,
@@ -189,14 +193,20 @@ export {
   trimMemory,
   type VectorLevel,
 } from './runtime.js';
-export { type Base, loadBase, type PrepareOptions, prepareBase } from './sanity/base.js';
+export { type Base, loadBase, prepareBase } from './sanity/base.js';
 export { type BaseConfig, type BaseOptions, resolveBaseOptions } from './sanity/baseConfig.js';
-export { resolveSanityOptions, type SanityConfig, type SanityOptions } from './sanity/config.js';
+export {
+  resolveSanityOptions,
+  type SanityConfig,
+  type SanityOptions,
+  type SourceSanityOptions,
+} from './sanity/config.js';
 export { measureMismatch } from './sanity/effect.js';
+export { type FilteredProblems, type FilterSettings, filterProblems } from './sanity/filter.js';
+export { type OpenedSubject, openSubject, type SubjectSource } from './sanity/openSubject.js';
 export { buildPerfectibleSet, type PerfectibleSet } from './sanity/perfectible.js';
-export { readRecording, recordedSteps, type StepRecording } from './sanity/recording.js';
 export { runSanity, type SanityEvent, type SanitySummary } from './sanity/run.js';
-export { openSubject, type Subject, type SubjectSource, subjectPrompts } from './sanity/subject.js';
+export type { PrepareOptions, Start, StartEvent, Subject } from './sanity/subject.js';
 export { teach } from './sanity/supervised.js';
 export { judge, type Verdict } from './sanity/verdict.js';
 export { createTask, type Task } from './tasks/index.js';
@@ -237,8 +247,18 @@ export {
 export { type ChatMessage, type ChatOptions, ChatTemplate, loadChatTemplate } from './text/chatTemplate.js';
 export { TextStream, type TextStreamOptions } from './text/textStream.js';
 export { loadTokenizer, type Tokenizer } from './text/tokenizer.js';
+export {
+  type EvaluationOptions,
+  type LoraOptions,
+  resolveTrainOptions,
+  type TrainConfig,
+  type TrainOptions,
+} from './train/config.js';
+export { type OpenedTraining, openTraining } from './train/open.js';
+export { type TrainPreset, type TrainPresetName, trainPresets } from './train/presets.js';
+export { runTrain, type TrainEvent, type TrainRunOptions, type TrainSummary } from './train/run.js';
 export { AdamW, type AdamWOptions } from './training/adamW.js';
-export { loadCheckpoint, loadWeights, saveCheckpoint, saveWeights } from './training/checkpoint.js';
+export { type CheckpointSource, loadCheckpoint, saveCheckpoint } from './training/checkpoint.js';
 export {
   type Recompute,
   type RoutedScores,

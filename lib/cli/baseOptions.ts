@@ -1,10 +1,8 @@
-/** The options of the model that an experiment starts from or measures. */
+/** The options of a model that is taught. */
 import type { Command } from 'commander';
-import { InvalidArgumentError } from '../errors.js';
-import { type BaseOptions, baseKeys, resolveBaseOptions } from '../sanity/baseConfig.js';
-import type { SubjectSource } from '../sanity/subject.js';
+import { type BaseOptions, baseKeys } from '../sanity/baseConfig.js';
 import { createTask, taskForms } from '../tasks/index.js';
-import { checkedOption, integerOption, numberOption, pathOption } from './options.js';
+import { checkedOption, integerOption, numberOption } from './options.js';
 
 /** What the command line gives of a base. */
 export interface BaseFlags extends Omit<BaseOptions, 'numLayers'> {
@@ -37,49 +35,4 @@ export function baseOptionsOf(flags: BaseFlags): BaseOptions {
   return Object.fromEntries(
     baseKeys.filter((key) => options[key] !== undefined).map((key) => [key, options[key]]),
   );
-}
-
-/** What measures a model takes: the newest weights of a run, or a base. */
-export interface SubjectFlags extends BaseFlags {
-  readonly run?: string;
-  readonly base?: string;
-}
-
-/** Adds the options that name the model to measure. */
-export function subjectOptions(command: Command): Command {
-  return baseOptions(
-    command
-      .addOption(pathOption('--run <dir>', 'measure the newest weights of this sanity run'))
-      .addOption(
-        pathOption('--base <dir>', 'a folder that keeps the base: taken from there, or made and left there'),
-      )
-      .addOption(integerOption('--base-seed <n>', 'seed of the base (default: 1)', 0)),
-  );
-}
-
-/** Refuses options of a base beside a run, which brings its own. */
-export function checkSubjectFlags(where: string, flags: SubjectFlags): void {
-  if (flags.run === undefined) return;
-  const beside = [...Object.keys(baseOptionsOf(flags)), ...(flags.base === undefined ? [] : ['base'])];
-  if (beside.length > 0) {
-    const names = beside.map((name) => `--${name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`);
-    throw new InvalidArgumentError(
-      `[${where}] expected no ${names.join(', ').replace('--num-layers', '--layers')} beside --run, whose model is measured as it is`,
-    );
-  }
-}
-
-/**
- * The model to measure, from options whose base is not yet filled in.
- *
- * @throws InvalidArgumentError where the run is none to measure, before a folder is made for what is measured of it
- */
-export async function resolveSubject(
-  where: string,
-  { run, base }: { readonly run?: string; readonly base?: BaseOptions },
-): Promise<SubjectSource> {
-  if (run === undefined) return { base: resolveBaseOptions(where, base) };
-  const { readSubjectRun } = await import('../sanity/subject.js');
-  await readSubjectRun(run);
-  return { run };
 }

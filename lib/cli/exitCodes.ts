@@ -6,6 +6,8 @@ export const exitCodes = {
   usage: 2,
   /** A sanity run that did not pass. */
   notPassed: 3,
+  /** A training run that would not fit into memory. */
+  doesNotFit: 4,
   /** Ended by SIGINT or SIGTERM, with what was done saved. */
   interrupted: 130,
 } as const;

@@ -1,8 +1,8 @@
 import { Argument, Command } from 'commander';
 import { type PromptTemplate, promptTemplate, promptTemplates } from '../data/promptTemplates.js';
 import { DeviceError, InvalidArgumentError, invalid } from '../errors.js';
+import type { NumericsMode } from '../rl/engineChoices.js';
 import type { LoraMode } from '../rollout/engine.js';
-import type { NumericsMode } from '../sanity/config.js';
 import { type FloatDType, floatBits } from '../tensor/dtype.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { exitCodes } from './exitCodes.js';
@@ -129,7 +129,7 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   const { checkAdapter, loadAdapter } = await import('../models/adapterFiles.js');
   const { RolloutEngine } = await import('../rollout/engine.js');
   const { resolveSampling } = await import('../rollout/sampling.js');
-  const { engineNumerics } = await import('../sanity/config.js');
+  const { engineNumerics } = await import('../rl/engineChoices.js');
   const { setThreads } = await import('../runtime.js');
   const { responsesTo, sampleText, scoreResponses } = await import('./responses.js');
   if (flags.threads !== undefined) setThreads(flags.threads);

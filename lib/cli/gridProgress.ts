@@ -19,6 +19,8 @@ export class GridProgress {
         return [
           { text: `teaching step ${event.step}, accuracy ${formatShare(event.accuracy)}`, importance: 1 },
         ];
+      case 'load':
+        return [{ text: `loading ${event.model}`, importance: 1 }];
       case 'select':
         return [{ text: `selecting ${event.tried}/${event.candidates}`, importance: 1 }];
       case 'step': {

@@ -1,20 +1,19 @@
 import { Command } from 'commander';
-import { invalid } from '../errors.js';
+import { InvalidArgumentError, invalid } from '../errors.js';
 import type { Headroom, HeadroomConfig, HeadroomSummary } from '../instruments/headroom.js';
-import type { BaseOptions } from '../sanity/baseConfig.js';
 import { checkFloatDtype, type FloatDType, precisionLabel } from '../tensor/dtype.js';
 import { createLossScaler } from '../training/lossScaler.js';
-import {
-  baseOptionsOf,
-  checkSubjectFlags,
-  resolveSubject,
-  type SubjectFlags,
-  subjectOptions,
-} from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { count, formatNumber, formatScale, formatShare, formatTable, quoted, wrap } from './format.js';
 import { checkedOption, integerOption, precisionOption } from './options.js';
+import {
+  resolveSubject,
+  type SubjectFlags,
+  type SubjectOptions,
+  subjectOptions,
+  subjectOptionsOf,
+} from './subjectOptions.js';
 
 interface Flags extends SubjectFlags, ExperimentFlags {
   readonly precision?: FloatDType;
@@ -23,9 +22,7 @@ interface Flags extends SubjectFlags, ExperimentFlags {
   readonly seed?: number;
 }
 
-interface Options {
-  readonly run?: string;
-  readonly base?: BaseOptions;
+interface Options extends SubjectOptions {
   readonly precision?: FloatDType;
   readonly lossScaler?: string;
   readonly samples?: number;
@@ -60,21 +57,21 @@ export function headroomCommand(): Command {
   experimentOptions(subjectOptions(command)).addHelpText(
     'after',
     `
-Example:
-  $ isopolicy headroom --run runs/my-sanity-run`,
+Examples:
+  $ isopolicy headroom --run runs/my-sanity-run
+  $ isopolicy headroom --model models/Qwen2.5-Math-1.5B --data math.jsonl`,
   );
   return command.action((flags: Flags) => headroom(flags, command));
 }
 
 async function headroom(flags: Flags, command: Command): Promise<void> {
-  checkSubjectFlags('headroom', flags);
-  const { precision, lossScaler, samples, seed, run } = flags;
+  const { precision, lossScaler, samples, seed } = flags;
   const options: Options = {
     ...(precision && { precision }),
     ...(lossScaler !== undefined && { lossScaler }),
     ...(samples !== undefined && { samples }),
     ...(seed !== undefined && { seed }),
-    ...(run === undefined ? { base: baseOptionsOf(flags) } : { run }),
+    ...subjectOptionsOf('headroom', flags),
   };
   await runExperiment<Options | HeadroomConfig, HeadroomConfig, HeadroomSummary>(
     command,
@@ -105,6 +102,11 @@ async function resolve(given: Options): Promise<HeadroomConfig> {
   const samples = given.samples ?? 64;
   if (samples % 8 !== 0) invalid('headroom', 'samples to be a multiple of 8', samples);
   const { presentScaler } = await import('../instruments/headroom.js');
+  if (given.source && !given.source.judged) {
+    throw new InvalidArgumentError(
+      '[headroom] expected --data beside --model: there is no gradient without rewards',
+    );
+  }
   const subject = await resolveSubject('headroom', given);
   const precision = checkFloatDtype('headroom', 'precision', given.precision ?? 'fp16');
   return {

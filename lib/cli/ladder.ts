@@ -1,19 +1,18 @@
 import { Command } from 'commander';
 import { distinct } from '../instruments/distinct.js';
 import type { LadderConfig, LadderResult, LadderSummary } from '../instruments/ladder.js';
-import type { BaseOptions } from '../sanity/baseConfig.js';
 import { checkFloatDtype, type FloatDType, precisionLabel } from '../tensor/dtype.js';
-import {
-  baseOptionsOf,
-  checkSubjectFlags,
-  resolveSubject,
-  type SubjectFlags,
-  subjectOptions,
-} from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { formatNumber, formatTable, quoted, wrap } from './format.js';
 import { integerOption, listOption } from './options.js';
+import {
+  resolveSubject,
+  type SubjectFlags,
+  type SubjectOptions,
+  subjectOptions,
+  subjectOptionsOf,
+} from './subjectOptions.js';
 
 interface Flags extends SubjectFlags, ExperimentFlags {
   readonly precisions?: readonly string[];
@@ -21,9 +20,7 @@ interface Flags extends SubjectFlags, ExperimentFlags {
   readonly seed?: number;
 }
 
-interface Options {
-  readonly run?: string;
-  readonly base?: BaseOptions;
+interface Options extends SubjectOptions {
   readonly precisions?: readonly string[];
   readonly samples?: number;
   readonly seed?: number;
@@ -45,19 +42,19 @@ export function ladderCommand(): Command {
     `
 Examples:
   $ isopolicy ladder --task interleave:32:10
-  $ isopolicy ladder --run runs/my-sanity-run --precisions bf16,fp16,fp32`,
+  $ isopolicy ladder --run runs/my-sanity-run --precisions bf16,fp16,fp32
+  $ isopolicy ladder --model models/Qwen2.5-Math-1.5B --samples 32`,
   );
   return command.action((flags: Flags) => ladder(flags, command));
 }
 
 async function ladder(flags: Flags, command: Command): Promise<void> {
-  checkSubjectFlags('ladder', flags);
-  const { precisions, samples, seed, run } = flags;
+  const { precisions, samples, seed } = flags;
   const options: Options = {
     ...(precisions && { precisions }),
     ...(samples !== undefined && { samples }),
     ...(seed !== undefined && { seed }),
-    ...(run === undefined ? { base: baseOptionsOf(flags) } : { run }),
+    ...subjectOptionsOf('ladder', flags),
   };
   await runExperiment<Options, LadderConfig, LadderSummary>(
     command,
@@ -90,7 +87,7 @@ async function ladder(flags: Flags, command: Command): Promise<void> {
             progress({
               phase: 'ladder',
               parts: [
-                { text: rungs > 0 ? `${done}/${rungs} rungs` : 'base', importance: 2 },
+                { text: rungs > 0 ? `${done}/${rungs} rungs` : 'model', importance: 2 },
                 { text: what, importance: 1 },
               ],
             }),

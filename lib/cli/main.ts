@@ -19,6 +19,7 @@ import { mismatchCommand } from './mismatch.js';
 import { reportCommand } from './report.js';
 import { sanityCommand } from './sanity.js';
 import { simulateCommand } from './simulate.js';
+import { trainCommand } from './train.js';
 import { version } from './version.js';
 
 const program = new Command('isopolicy')
@@ -36,6 +37,7 @@ Exit codes:
   ${exitCodes.failure}    failed
   ${exitCodes.usage}    bad usage, or a bad value
   ${exitCodes.notPassed}    sanity: not passed
+  ${exitCodes.doesNotFit}    train --dry-run: does not fit into memory
   ${exitCodes.interrupted}  interrupted; what was done is saved
 
 Results go to stdout, progress to stderr.
@@ -47,6 +49,7 @@ Example:
 
 for (const command of [
   sanityCommand(),
+  trainCommand(),
   gridCommand(),
   mismatchCommand(),
   ladderCommand(),

@@ -3,19 +3,18 @@ import { invalid } from '../errors.js';
 import { distinct } from '../instruments/distinct.js';
 import type { ProfileConfig, ProfileGroup, ProfileSummary } from '../instruments/profile.js';
 import type { Interval } from '../mismatch/bootstrap.js';
-import type { BaseOptions } from '../sanity/baseConfig.js';
-import {
-  baseOptionsOf,
-  checkSubjectFlags,
-  resolveSubject,
-  type SubjectFlags,
-  subjectOptions,
-} from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { formatNumber, formatTable, quoted, wrap } from './format.js';
 import { mismatchTable } from './mismatchTable.js';
 import { integerOption, listOption } from './options.js';
+import {
+  resolveSubject,
+  type SubjectFlags,
+  type SubjectOptions,
+  subjectOptions,
+  subjectOptionsOf,
+} from './subjectOptions.js';
 
 interface Flags extends SubjectFlags, ExperimentFlags {
   readonly precisions?: readonly string[];
@@ -25,9 +24,7 @@ interface Flags extends SubjectFlags, ExperimentFlags {
   readonly seed?: number;
 }
 
-interface Options {
-  readonly run?: string;
-  readonly base?: BaseOptions;
+interface Options extends SubjectOptions {
   readonly precisions?: readonly string[];
   readonly lengths?: readonly string[];
   readonly baseSeeds?: readonly string[];
@@ -61,21 +58,24 @@ export function mismatchCommand(): Command {
 Examples:
   $ isopolicy mismatch --task interleave:32:10
   $ isopolicy mismatch --lengths 16,32,64 --precisions bf16,fp16,bf16:fp32
-  $ isopolicy mismatch --run runs/my-sanity-run`,
+  $ isopolicy mismatch --run runs/my-sanity-run
+  $ isopolicy mismatch --model models/Qwen2.5-Math-1.5B --data math.jsonl
+
+--model without --data asks some built-in questions; their responses have no
+rewards, so that gradient bias and deployment gap are left out.`,
   );
   return command.action((flags: Flags) => mismatch(flags, command));
 }
 
 async function mismatch(flags: Flags, command: Command): Promise<void> {
-  checkSubjectFlags('mismatch', flags);
-  const { precisions, lengths, baseSeeds, samples, seed, run } = flags;
+  const { precisions, lengths, baseSeeds, samples, seed } = flags;
   const options: Options = {
     ...(precisions && { precisions }),
     ...(lengths && { lengths }),
     ...(baseSeeds && { baseSeeds }),
     ...(samples !== undefined && { samples }),
     ...(seed !== undefined && { seed }),
-    ...(run === undefined ? { base: baseOptionsOf(flags) } : { run }),
+    ...subjectOptionsOf('mismatch', flags),
   };
   await runExperiment<Options, ProfileConfig, ProfileSummary>(
     command,
@@ -122,9 +122,13 @@ async function resolve(given: Options): Promise<ProfileConfig> {
     (given.precisions ?? ['bf16', 'fp16']).map((text) => parsePrecisionPair('mismatch', text)),
   );
   const common = { pairs, samples, seed: given.seed ?? 1 };
-  if (given.run !== undefined) {
+  if (given.run !== undefined || given.source !== undefined) {
     if (given.lengths || given.baseSeeds)
-      invalid('mismatch', 'no --lengths or --base-seeds beside --run', given.run);
+      invalid(
+        'mismatch',
+        'no --lengths or --base-seeds beside --run or --model',
+        given.run ?? given.source?.model,
+      );
     return { subjects: [await resolveSubject('mismatch', given)], ...common };
   }
   const base = resolveBaseOptions('mismatch', given.base);
@@ -182,13 +186,18 @@ export function mismatchReport(
   lines.push(...entropyLines(groups));
   for (const task of new Set(points.map((point) => point.task))) {
     const own = points.filter((point) => point.task === task);
-    const first = own.filter(({ baseSeed }) => baseSeed === own[0]!.baseSeed);
+    const { baseSeed, accuracy, entropy } = own[0]!;
+    const first = own.filter((point) => point.baseSeed === baseSeed);
     const settings = first.map((point) => ({ name: label(point), metrics: point.metrics }));
-    lines.push(
-      `${task}, base seed ${own[0]!.baseSeed}, accuracy ${formatNumber(own[0]!.accuracy)}, entropy ${formatNumber(own[0]!.entropy)} nats per token`,
-    );
+    const about = [
+      task,
+      ...(baseSeed === undefined ? [] : [`base seed ${baseSeed}`]),
+      ...(accuracy === undefined ? [] : [`accuracy ${formatNumber(accuracy)}`]),
+      `entropy ${formatNumber(entropy)} nats per token`,
+    ];
+    lines.push(...wrap(about.join(', ')));
     for (let i = 0; i < settings.length; i += 2) lines.push(mismatchTable(settings.slice(i, i + 2)), '');
-    lines.push(...biasLines(first), '');
+    lines.push(...biasLines(first), ...(accuracy === undefined ? wrap(UNJUDGED) : []), '');
   }
   lines.push(`run directory: ${directory}`);
   return lines.join('\n');
@@ -258,13 +267,16 @@ function entropyLines(groups: readonly ProfileGroup[]): string[] {
       ),
       '',
       ...wrap(
-        `Tokens by the entropy of their distribution: mean |log pi - log mu|, and the share of KL[mu||pi] (k3) that is theirs. ` +
-          settings
+        [
+          'Tokens by the entropy of their distribution: mean |log pi - log mu|, and the share of KL[mu||pi] (k3) that is theirs.',
+          ...settings
+            // Too few tokens for a fit.
+            .filter((group) => !Number.isNaN(group.entropy.exponent.value))
             .map(
               (group) =>
                 `In ${label(group)} twice the entropy goes with ${times(powerOf2(group.entropy.exponent))} the mean |log r|.`,
-            )
-            .join(' '),
+            ),
+        ].join(' '),
       ),
       '',
     );
@@ -278,15 +290,29 @@ function powerOf2({ value, low, high }: Interval): Interval {
 
 function biasLines(points: ProfileSummary['points']): string[] {
   return points.flatMap((point) => {
-    const seq = point.gradient.find(({ algorithm }) => algorithm === 'pg-seq-is');
-    const { gap, rolloutAccuracy, trainingAccuracy } = point.deployment;
-    return wrap(
-      `${label(point)}: ${bias(seq?.cosine ?? Number.NaN)}; accuracy ${formatNumber(rolloutAccuracy)} sampled from mu, ${formatNumber(trainingAccuracy)} from pi, a gap of ` +
-        `${formatNumber(gap.value, 2)} (${formatNumber(gap.low, 2)} to ${formatNumber(gap.high, 2)}); over whole distributions KL[mu||pi] ` +
-        `${formatNumber(point.divergence.klMuPi, 2)}, KL[pi||mu] ${formatNumber(point.divergence.klPiMu, 2)}.`,
+    const { gradient, deployment, divergence } = point;
+    const parts: string[] = [];
+    if (gradient && deployment) {
+      const seq = gradient.find(({ algorithm }) => algorithm === 'pg-seq-is');
+      const { gap, rolloutAccuracy, trainingAccuracy } = deployment;
+      parts.push(
+        bias(seq?.cosine ?? Number.NaN),
+        `accuracy ${formatNumber(rolloutAccuracy)} sampled from mu, ${formatNumber(trainingAccuracy)} from pi, a gap of ` +
+          `${formatNumber(gap.value, 2)} (${formatNumber(gap.low, 2)} to ${formatNumber(gap.high, 2)})`,
+      );
+    }
+    const { klMuPi, klPiMu, tokens } = divergence;
+    parts.push(
+      `over whole distributions${tokens === undefined ? '' : ` (of the first ${tokens} tokens)`} KL[mu||pi] ` +
+        `${formatNumber(klMuPi, 2)}, KL[pi||mu] ${formatNumber(klPiMu, 2)}`,
     );
+    return wrap(`${label(point)}: ${parts.join('; ')}.`);
   });
 }
+
+/** What is missing of responses that have no rewards. */
+const UNJUDGED =
+  'These responses have no rewards: no accuracy, gradient bias or deployment gap (--data brings them).';
 
 /** What the correction does to the gradient; a cosine near 1 by how much it lacks, which rounding would hide. */
 function bias(cosine: number): string {

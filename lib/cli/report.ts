@@ -15,6 +15,8 @@ import { makeWritableFolder } from '../io/folder.js';
 import type { ReportRun } from '../report/figure.js';
 import type { SanityConfig } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
+import type { TrainConfig } from '../train/config.js';
+import type { TrainSummary } from '../train/run.js';
 import { dialReport } from './dial.js';
 import { count, toJson } from './format.js';
 import { gridReport } from './gridReport.js';
@@ -24,6 +26,7 @@ import { mismatchReport } from './mismatch.js';
 import { pathOption } from './options.js';
 import { sanityReport } from './sanityReport.js';
 import { simulationReport } from './simulate.js';
+import { trainReport } from './trainReport.js';
 import { version } from './version.js';
 
 interface Flags {
@@ -39,7 +42,7 @@ export function reportCommand(): Command {
   return new Command('report')
     .summary('make one self-contained HTML page, and SVGs, of run directories')
     .description(
-      'Turn the folders of runs (sanity, grid, mismatch, ladder, dial, headroom, simulate) into one page that needs no ' +
+      'Turn the folders of runs (sanity, train, grid, mismatch, ladder, dial, headroom, simulate) into one page that needs no ' +
         'network: charts with tooltips and zoom, in light and dark.',
     )
     .addArgument(new Argument('<dirs...>', 'folders of runs'))
@@ -122,6 +125,8 @@ export function textOf({ command, summary, config, directory }: ReportRun): stri
       return headroomReport(s as HeadroomSummary, directory);
     case 'simulate':
       return simulationReport(s as SimulationSummary, directory);
+    case 'train':
+      return trainReport(s as TrainSummary, config as unknown as TrainConfig, directory);
     default:
       return undefined;
   }

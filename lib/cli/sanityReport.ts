@@ -1,17 +1,18 @@
 /** The end of a sanity run as text on stdout. */
 import type { SanityConfig } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
+import { taskName } from '../sanity/sourceConfig.js';
 import {
   colored,
   count,
   formatDuration,
   formatNumber,
-  formatScale,
   formatShare,
   formatTable,
   quoted,
   wrap,
 } from './format.js';
+import { precisionText, scalingText, warningText } from './runText.js';
 
 /** Training accuracy is averaged over this many steps, fewer in a shorter run. */
 const WINDOW = 10;
@@ -35,11 +36,7 @@ export function sanityReport(
       collapsedAtStep === null
         ? 'no collapse followed'
         : `${collapsedAtStep - warning.step} steps before the collapse`;
-    const what =
-      warning.signal === 'growth'
-        ? `the mismatch was ${formatNumber(warning.value, 2)} times what it was at the start`
-        : `single tokens differed by ${formatNumber(warning.value, 2)} in probability`;
-    lines.push(...wrap(`early warning at step ${warning.step + 1}: ${what}; ${lead}`));
+    lines.push(...wrap(`${warningText(warning)}; ${lead}`));
   }
   const table = effectTable(summary);
   if (table !== undefined) lines.push('', table);
@@ -70,30 +67,15 @@ function verdictLines(summary: SanitySummary, directory: string, color: boolean)
 }
 
 function settingsLine(config: SanityConfig): string {
-  const { task, algorithm, trainingPrecision, rolloutPrecision, numerics, seed } = config;
-  const precision =
-    trainingPrecision === rolloutPrecision
-      ? trainingPrecision
-      : `${trainingPrecision} training, ${rolloutPrecision} rollout`;
-  return `${task}, ${algorithm}, ${precision}, ${numerics} numerics, seed ${seed}`;
+  const { algorithm, trainingPrecision, rolloutPrecision, numerics, seed } = config;
+  const precision = precisionText(trainingPrecision, rolloutPrecision);
+  return `${taskName(config)}, ${algorithm}, ${precision}, ${numerics} numerics, seed ${seed}`;
 }
 
 function outcomeLine({ set, lossScale }: SanitySummary, { lossScaler }: SanityConfig): string {
-  const { final, overflows, savedUpdates, savedResponses, lostUpdates } = lossScale;
-  const fate = [
-    ...(savedUpdates > 0
-      ? [
-          `${savedUpdates} saved by a retry${savedResponses === undefined ? '' : `, with ${count(savedResponses, 'rollout')}`}`,
-        ]
-      : []),
-    ...(lostUpdates > 0 ? [`${lostUpdates} lost`] : []),
-  ];
-  const scaling =
-    lossScaler === 'none' ? 'no loss scaling' : `${lossScaler} loss scale ${formatScale(final)}`;
-  const updates = fate.length === 0 ? '' : ` (updates: ${fate.join(', ')})`;
   return (
     `${set.problems} of ${set.tried} problems kept (base accuracy ${formatShare(set.baseAccuracy)}), ` +
-    `${scaling}${lossScaler === 'none' && overflows === 0 ? '' : `, ${count(overflows, 'overflow')}`}${updates}`
+    scalingText(lossScale, lossScaler)
   );
 }
 

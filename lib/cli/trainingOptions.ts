@@ -1,8 +1,9 @@
 /** The options of reinforcement learning that `sanity` and `grid` share; a run's name for each is the flag's own. */
 import type { Command } from 'commander';
 import type { AlgorithmParameters } from '../rl/algorithms.js';
+import type { NumericsMode } from '../rl/engineChoices.js';
 import type { TruncatedMode } from '../rl/trainer.js';
-import type { NumericsMode, SanityOptions, SanitySchedule } from '../sanity/config.js';
+import type { SanityOptions, SanitySchedule } from '../sanity/config.js';
 import type { OverflowMode } from '../training/engine.js';
 import { createLossScaler } from '../training/lossScaler.js';
 import { checkedOption, choiceOption, integerOption, numberOption, parameterOption } from './options.js';

@@ -1,7 +1,7 @@
 import { attempt, checkInteger, InvalidArgumentError, invalid, throwTogether } from '../errors.js';
 import { resolveAlgorithmSpec } from '../rl/load.js';
 import { type BaseConfig, baseConfigOf } from '../sanity/baseConfig.js';
-import { resolveSanityOptions, type SanityConfig, type SanityOptions } from '../sanity/config.js';
+import { resolveSanityOptions, type SanityOptions, type TaskSanityConfig } from '../sanity/config.js';
 import { checkFloatDtype } from '../tensor/dtype.js';
 import { type Cell, cellName, type PrecisionPair } from './cell.js';
 
@@ -109,7 +109,7 @@ export function extendGrid(grid: GridConfig, more: GridOptions): GridConfig {
 }
 
 /** The configuration of a cell's run. */
-export function cellConfig(grid: GridConfig, { algorithm, training, rollout, seed }: Cell): SanityConfig {
+export function cellConfig(grid: GridConfig, { algorithm, training, rollout, seed }: Cell): TaskSanityConfig {
   return resolveSanityOptions({
     ...grid.common,
     algorithm,

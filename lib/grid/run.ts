@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { checkInteger } from '../errors.js';
 import { exists } from '../io/folder.js';
 import { RunDirectory } from '../io/runDirectory.js';
-import type { SanityConfig } from '../sanity/config.js';
+import type { TaskSanityConfig } from '../sanity/config.js';
 import type { SanityEvent, SanitySummary } from '../sanity/run.js';
 import { type Cell, cellDirectory, cellName } from './cell.js';
 import { baseName, cellConfig, type GridConfig, gridBases } from './config.js';
@@ -148,7 +148,7 @@ async function readCell(
 }
 
 /** Whether a run reached its last step, or passed where it was to stop then. */
-function isFinished(summary: SanitySummary | null, { steps, stopWhenPassed }: SanityConfig): boolean {
+function isFinished(summary: SanitySummary | null, { steps, stopWhenPassed }: TaskSanityConfig): boolean {
   if (summary === null) return false;
   return summary.steps >= steps || summary.divergence !== undefined || (stopWhenPassed && summary.passed);
 }

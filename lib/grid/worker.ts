@@ -7,7 +7,7 @@ import { RunDirectory } from '../io/runDirectory.js';
 import { setThreads } from '../runtime.js';
 import { prepareBase } from '../sanity/base.js';
 import type { BaseConfig } from '../sanity/baseConfig.js';
-import type { SanityConfig } from '../sanity/config.js';
+import type { TaskSanityConfig } from '../sanity/config.js';
 import { runSanity, type SanityEvent } from '../sanity/run.js';
 
 export type Job =
@@ -15,7 +15,7 @@ export type Job =
   | {
       readonly kind: 'run';
       readonly threads: number;
-      readonly config: SanityConfig;
+      readonly config: TaskSanityConfig;
       readonly base: string;
       readonly directory: string;
       /** A folder for TensorBoard event files. */

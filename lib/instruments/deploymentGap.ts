@@ -1,7 +1,6 @@
 import { bootstrap, type Interval } from '../mismatch/bootstrap.js';
 import { type Numerics, numerics } from '../numerics.js';
-import type { Base } from '../sanity/base.js';
-import { sampleResponses } from '../sanity/subject.js';
+import { type Subject, sampleResponses } from '../sanity/subject.js';
 import type { FloatDType } from '../tensor/dtype.js';
 
 /** Accuracy of the same weights sampled with each engine's arithmetic. */
@@ -28,17 +27,17 @@ export interface DeploymentGapOptions {
  * sampled with the same draws for the same prompts. The training engine does not generate, so pi is sampled by a rollout
  * engine with the training engine's precision and choices, whose log-probs are the training engine's to the bit.
  */
-export async function deploymentGap(base: Base, options: DeploymentGapOptions): Promise<DeploymentGap> {
+export async function deploymentGap(subject: Subject, options: DeploymentGapOptions): Promise<DeploymentGap> {
   const { count, seed, training, rollout } = options;
   const common = { count, seed };
-  const mu = await sampleResponses(base, { ...rollout, ...common });
-  const pi = await sampleResponses(base, {
+  const mu = await sampleResponses(subject, { ...rollout, ...common });
+  const pi = await sampleResponses(subject, {
     ...common,
     precision: training.precision,
     numerics: training.numerics ?? numerics('training'),
   });
   // Responses to one prompt are not independent: whole prompts are resampled.
-  const prompts = Math.min(base.set.indices.length, count);
+  const prompts = Math.min(subject.environment.prompts.length, count);
   const gaps = new Float64Array(prompts);
   const counts = new Float64Array(prompts);
   for (let i = 0; i < count; i++) {

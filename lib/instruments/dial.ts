@@ -6,7 +6,7 @@ import type { Interval } from '../mismatch/bootstrap.js';
 import { mismatchMetrics } from '../mismatch/metrics.js';
 import { type Base, prepareBase } from '../sanity/base.js';
 import type { BaseConfig } from '../sanity/baseConfig.js';
-import { sampleResponses } from '../sanity/subject.js';
+import { sampleResponses, startText } from '../sanity/subject.js';
 import { createTask } from '../tasks/index.js';
 import { type FloatDType, floatBits } from '../tensor/dtype.js';
 import { TrainingEngine } from '../training/engine.js';
@@ -112,12 +112,7 @@ export async function turnDial(config: DialConfig, options: DialOptions): Promis
       ? await prepareBase(own, {
           directory: name,
           ...(signal && { signal }),
-          report: (event) =>
-            tell(
-              event.kind === 'teach'
-                ? `${own.task}: teaching step ${event.step}, accuracy ${event.accuracy.toFixed(3)}`
-                : `${own.task}: selecting ${event.tried}/${event.candidates}`,
-            ),
+          report: (event) => tell(`${own.task}: ${startText(event)}`),
         })
       : null;
     try {

@@ -1,10 +1,11 @@
-import { type MetricsRecord, RunDirectory, readMetrics } from '../io/runDirectory.js';
+import { invalid } from '../errors.js';
+import { type MetricsRecord, type RunDirectory, readMetrics } from '../io/runDirectory.js';
 import type { TokenSequence } from '../models/sequences.js';
 import { type ActivationPoint, activationPoints, type Observer } from '../nn/forward.js';
 import { createAlgorithm } from '../rl/algorithms.js';
 import { batchTotals } from '../rl/batch.js';
-import { resolveSanityOptions, type SanityOptions } from '../sanity/config.js';
-import { openSubject, readSubjectRun, type SubjectSource, sampleResponses } from '../sanity/subject.js';
+import { openSubject, readSubjectRun, type SubjectSource } from '../sanity/openSubject.js';
+import { sampleResponses, startText } from '../sanity/subject.js';
 import { type FloatDType, type FloatFormat, formatOf } from '../tensor/dtype.js';
 import { copy, type Tensor } from '../tensor/tensor.js';
 import { defaultLossScaler, type LossFunction, TrainingEngine } from '../training/engine.js';
@@ -106,77 +107,72 @@ export async function measureHeadroom(
 ): Promise<HeadroomSummary | null> {
   const { directory, base, signal, report } = options;
   const { precision, samples, seed } = config;
-  const subject = await openSubject(config.subject, {
+  await using subject = await openSubject(config.subject, {
     ...(base !== undefined && { directory: base }),
     ...(signal && { signal }),
-    report: (event) =>
-      report?.(
-        event.kind === 'teach'
-          ? `teaching step ${event.step}, accuracy ${event.accuracy.toFixed(3)}`
-          : `selecting ${event.tried}/${event.candidates}`,
-      ),
+    report: (event) => report?.(startText(event)),
   });
   if (subject === null) return null;
-  const { model, task, step } = subject;
-  try {
-    report?.(`${samples} responses, forward and backward`);
-    const sample = await sampleResponses(subject, { precision, count: samples, groupSize: GROUP, seed });
-    const algorithm = createAlgorithm('reinforce', { constantLength: task.responseLength });
-    const advantages = algorithm.advantages(sample.rewards, GROUP);
-    const offsets = new Int32Array(samples + 1);
-    sample.sequences.forEach(({ response }, s) => {
-      offsets[s + 1] = offsets[s]! + response.length;
+  const { model, environment, judged, step } = subject;
+  if (!judged) invalid('headroom', 'a subject whose responses have rewards', subject.task);
+  report?.(`${samples} responses, forward and backward`);
+  const sample = await sampleResponses(subject, { precision, count: samples, groupSize: GROUP, seed });
+  const algorithm = createAlgorithm('reinforce', { constantLength: environment.responseLength });
+  const advantages = algorithm.advantages(sample.rewards, GROUP);
+  const offsets = new Int32Array(samples + 1);
+  sample.sequences.forEach(({ response }, s) => {
+    offsets[s + 1] = offsets[s]! + response.length;
+  });
+  const totals = batchTotals(offsets, new Uint8Array(offsets[samples]!).fill(1));
+  const lossOf: LossFunction = (scores, begin, end) =>
+    algorithm.loss({
+      offsets: scores.offsets,
+      logprobs: scores.logprobs,
+      rolloutLogprobs: scores.logprobs,
+      mask: new Uint8Array(scores.logprobs.length).fill(1),
+      advantages: advantages.subarray(begin, end),
+      totals,
     });
-    const totals = batchTotals(offsets, new Uint8Array(offsets[samples]!).fill(1));
-    const lossOf: LossFunction = (scores, begin, end) =>
-      algorithm.loss({
-        offsets: scores.offsets,
-        logprobs: scores.logprobs,
-        rolloutLogprobs: scores.logprobs,
-        mask: new Uint8Array(scores.logprobs.length).fill(1),
-        advantages: advantages.subarray(begin, end),
-        totals,
-      });
-    const schedule = { kind: 'constant', learningRate: 0 } as const;
-    using own = new TrainingEngine(model, { precision, schedule, lossScaler: config.lossScaler });
-    const { scale } = own.scaler;
-    const stored = await look(own, sample.sequences, lossOf);
-    using twin = new TrainingEngine(model, { precision: 'fp32', schedule, lossScaler: 'none' });
-    const exact = await look(twin, sample.sequences, lossOf);
+  const schedule = { kind: 'constant', learningRate: 0 } as const;
+  // One engine after the other: each has moments and a copy of the weights.
+  const lookIn = async (dtype: FloatDType, lossScaler: string) => {
+    using engine = new TrainingEngine(model, { precision: dtype, schedule, lossScaler });
+    return { ...(await look(engine, sample.sequences, lossOf)), scale: engine.scaler.scale };
+  };
+  const stored = await lookIn(precision, config.lossScaler);
+  const { scale } = stored;
+  const exact = await lookIn('fp32', 'none');
 
-    const format = formatOf(precision);
-    const places = activationPoints.flatMap((point) =>
-      [-1, ...model.layers.keys()].flatMap((layer) => {
-        const key = `${point} ${layer}`;
-        const forward = stored.activations.get(key);
-        const backward = stored.gradients.get(key);
-        if (!forward || !backward) return [];
-        return [placeOf(point, layer, forward, backward, exact.gradients.get(key)!, scale, format)];
-      }),
-    );
-    const top = Math.max(exact.logitsGradient, ...[...exact.gradients.values()].map(largest));
-    const pointAt = scalePoints([...exact.gradients.values()], exact.parameters, top, format);
-    const room = Math.floor(Math.log2(format.max / top) - MARGIN_BITS);
-    const suggestedLog2 = top === 0 ? Number.NaN : Math.min(room, GREATEST_SCALE);
-    const summary: HeadroomSummary = {
-      precision,
-      scale,
-      step,
-      places,
-      logitsBits: Math.log2(format.max / (stored.logitsGradient * scale)),
-      present: pointAt(Math.log2(scale)),
-      scales: Array.from({ length: SCALES.to - SCALES.from + 1 }, (_, i) => pointAt(SCALES.from + i)),
-      suggestedScale: 2 ** suggestedLog2,
-      suggested: pointAt(suggestedLog2),
-      overflowed: firstOverflow(stored, scale, format),
-      timeline: 'run' in config.subject ? timelineOf(await readMetrics(config.subject.run)) : [],
-      interrupted: false,
-    };
-    await directory.writeSummary(summary);
-    return summary;
-  } finally {
-    model.dispose();
-  }
+  const format = formatOf(precision);
+  const places = activationPoints.flatMap((point) =>
+    [-1, ...model.layers.keys()].flatMap((layer) => {
+      const key = `${point} ${layer}`;
+      const forward = stored.activations.get(key);
+      const backward = stored.gradients.get(key);
+      if (!forward || !backward) return [];
+      return [placeOf(point, layer, forward, backward, exact.gradients.get(key)!, scale, format)];
+    }),
+  );
+  const top = Math.max(exact.logitsGradient, ...[...exact.gradients.values()].map(largest));
+  const pointAt = scalePoints([...exact.gradients.values()], exact.parameters, top, format);
+  const room = Math.floor(Math.log2(format.max / top) - MARGIN_BITS);
+  const suggestedLog2 = top === 0 ? Number.NaN : Math.min(room, GREATEST_SCALE);
+  const summary: HeadroomSummary = {
+    precision,
+    scale,
+    step,
+    places,
+    logitsBits: Math.log2(format.max / (stored.logitsGradient * scale)),
+    present: pointAt(Math.log2(scale)),
+    scales: Array.from({ length: SCALES.to - SCALES.from + 1 }, (_, i) => pointAt(SCALES.from + i)),
+    suggestedScale: 2 ** suggestedLog2,
+    suggested: pointAt(suggestedLog2),
+    overflowed: firstOverflow(stored, scale, format),
+    timeline: 'run' in config.subject ? timelineOf(await readMetrics(config.subject.run)) : [],
+    interrupted: false,
+  };
+  await directory.writeSummary(summary);
+  return summary;
 }
 
 /**
@@ -185,10 +181,9 @@ export async function measureHeadroom(
  */
 export async function presentScaler(subject: SubjectSource, precision: FloatDType): Promise<string> {
   if (!('run' in subject)) return defaultLossScaler(precision);
-  const { config } = await RunDirectory.open(subject.run);
-  const { trainingPrecision, lossScaler } = resolveSanityOptions(config.config as SanityOptions);
+  const { config, checkpoint } = await readSubjectRun(subject.run);
+  const { trainingPrecision, lossScaler } = config;
   if (trainingPrecision !== precision) return defaultLossScaler(precision);
-  const { checkpoint } = await readSubjectRun(subject.run);
   const last = (await readMetrics(subject.run)).find(({ step }) => step === checkpoint.step - 1);
   return last === undefined ? lossScaler : `static:${last['scaler/scale']}`;
 }

@@ -7,8 +7,8 @@ import type { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import { type KnobName, knobs, type Numerics, numerics } from '../numerics.js';
 import { RolloutEngine } from '../rollout/engine.js';
-import type { Base } from '../sanity/base.js';
-import { openSubject, type SubjectSource, sampleResponses } from '../sanity/subject.js';
+import { openSubject, type SubjectSource } from '../sanity/openSubject.js';
+import { type Subject, sampleResponses, startText } from '../sanity/subject.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { TrainingEngine } from '../training/engine.js';
 
@@ -103,16 +103,10 @@ export async function climbLadder(
   { directory, base, signal, report }: LadderOptions,
 ): Promise<LadderSummary> {
   const log = await PointLog.open<RungMeasure>(join(directory.path, 'points.jsonl'));
-  const subject = await openSubject(config.subject, {
+  await using subject = await openSubject(config.subject, {
     ...(base !== undefined && { directory: base }),
     ...(signal && { signal }),
-    report: (event) => {
-      const what =
-        event.kind === 'teach'
-          ? `teaching step ${event.step}, accuracy ${event.accuracy.toFixed(3)}`
-          : `selecting ${event.tried}/${event.candidates}`;
-      report?.({ done: 0, rungs: 0, what });
-    },
+    report: (event) => report?.({ done: 0, rungs: 0, what: startText(event) }),
   });
   const empty: LadderSummary = { results: [], numLayers: 0, interrupted: true };
   if (subject === null) return empty;
@@ -128,8 +122,6 @@ export async function climbLadder(
   } catch (error) {
     if (error instanceof Interrupted) return { ...empty, numLayers: model.layers.length };
     throw error;
-  } finally {
-    model.dispose();
   }
 }
 
@@ -140,7 +132,7 @@ interface Climb {
 }
 
 async function climb(
-  subject: Base,
+  subject: Subject,
   precision: FloatDType,
   { samples, seed }: LadderConfig,
   { log, signal, report }: Climb,

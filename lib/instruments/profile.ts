@@ -2,15 +2,16 @@ import { join } from 'node:path';
 import { PointLog } from '../io/pointLog.js';
 import type { RunDirectory } from '../io/runDirectory.js';
 import { bootstrap, type Interval } from '../mismatch/bootstrap.js';
-import { type Divergence, meanDivergence } from '../mismatch/divergence.js';
+import type { Divergence } from '../mismatch/divergence.js';
 import { LeastSquares } from '../mismatch/leastSquares.js';
 import { type MismatchMetrics, mismatchMetrics } from '../mismatch/metrics.js';
+import type { Decoder } from '../models/decoder.js';
+import type { Scores, TokenSequence } from '../models/sequences.js';
 import { createAlgorithm } from '../rl/algorithms.js';
 import { k3 } from '../rl/ratios.js';
-import { RolloutEngine } from '../rollout/engine.js';
-import type { Base } from '../sanity/base.js';
-import { type BaseConfig, decoderConfig } from '../sanity/baseConfig.js';
-import { openSubject, type SubjectSource, sampleResponses } from '../sanity/subject.js';
+import type { BaseConfig } from '../sanity/baseConfig.js';
+import { type OpenedSubject, openSubject, type SubjectSource } from '../sanity/openSubject.js';
+import { sampleResponses, startText } from '../sanity/subject.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { TrainingEngine } from '../training/engine.js';
 import { type DeploymentGap, deploymentGap } from './deploymentGap.js';
@@ -22,6 +23,7 @@ import {
   sumByEntropy,
 } from './entropyProfile.js';
 import { type GradientBias, gradientBias } from './gradientBias.js';
+import { divergenceOf } from './wholeDivergence.js';
 
 /** The precisions of both engines. */
 export interface Pair {
@@ -44,7 +46,8 @@ type ResponsePoint = readonly [tokens: number, logRatio: number, absolute: numbe
 /** One subject measured in one pair of precisions. */
 export interface ProfilePoint extends Pair {
   readonly task: string;
-  readonly baseSeed: number;
+  /** Undefined for a checkpoint, which has no base. */
+  readonly baseSeed?: number;
   /** RL steps behind the weights. */
   readonly step: number;
   /**
@@ -52,13 +55,15 @@ export interface ProfilePoint extends Pair {
    * each time counts as another prompt.
    */
   readonly prompts?: number;
-  readonly accuracy: number;
+  /** Undefined where responses have no rewards, as what follows from rewards. */
+  readonly accuracy?: number;
   /** Mean entropy of a token under the training engine, in nats. */
   readonly entropy: number;
   readonly metrics: MismatchMetrics;
-  readonly divergence: Divergence;
-  readonly deployment: DeploymentGap;
-  readonly gradient: readonly GradientBias[];
+  /** Over the first `tokens` tokens, where there are more numbers than can be read; undefined for all. */
+  readonly divergence: Divergence & { readonly tokens?: number };
+  readonly deployment?: DeploymentGap;
+  readonly gradient?: readonly GradientBias[];
   readonly responses: readonly ResponsePoint[];
   /** Sums by the entropy of a token, of each {@link GROUP} responses in turn; undefined in runs of before they were taken. */
   readonly byEntropy?: readonly (readonly EntropySums[])[];
@@ -131,29 +136,20 @@ export async function profileMismatch(
     const missing = keys.some((key) => log.get(key) === undefined);
     const tell = (what: string) => report?.({ done: points.length, points: total, what });
     if (interrupted) break;
-    const subject = missing
+    await using subject = missing
       ? await openSubject(source, {
           ...(base && 'base' in source && { directory: base(source.base) }),
           ...(signal && { signal }),
-          report: (event) =>
-            tell(
-              event.kind === 'teach'
-                ? `teaching step ${event.step}, accuracy ${event.accuracy.toFixed(3)}`
-                : `selecting ${event.tried}/${event.candidates}`,
-            ),
+          report: (event) => tell(startText(event)),
         })
       : null;
-    try {
-      for (const [p, pair] of config.pairs.entries()) {
-        if (missing && (subject === null || signal?.aborted)) {
-          interrupted = true;
-          break;
-        }
-        tell(`${pair.training}:${pair.rollout}`);
-        points.push(await log.measured(keys[p]!, () => measurePoint(subject!, pair, config)));
+    for (const [p, pair] of config.pairs.entries()) {
+      if (missing && (subject === null || signal?.aborted)) {
+        interrupted = true;
+        break;
       }
-    } finally {
-      subject?.model.dispose();
+      tell(`${pair.training}:${pair.rollout}`);
+      points.push(await log.measured(keys[p]!, () => measurePoint(subject!, pair, config)));
     }
   }
   const groups = config.pairs.flatMap((pair) => {
@@ -171,16 +167,11 @@ export async function profileMismatch(
 }
 
 async function measurePoint(
-  subject: Base & { readonly step: number },
+  subject: OpenedSubject,
   pair: Pair,
   { samples, seed }: ProfileConfig,
 ): Promise<ProfilePoint> {
-  const { model, config, step } = subject;
-  using rollout = new RolloutEngine(model, { precision: pair.rollout });
-  using training = new TrainingEngine(model, {
-    precision: pair.training,
-    schedule: { kind: 'constant', learningRate: 0 },
-  });
+  const { model, environment, judged, task, baseSeed, step } = subject;
   const sample = await sampleResponses(subject, {
     precision: pair.rollout,
     count: samples,
@@ -188,7 +179,14 @@ async function measurePoint(
     seed,
   });
   const { sequences, completions, rewards } = sample;
-  const pi = await training.score(sequences);
+  const scored = await scoreWith(model, pair, sequences, async (training) => {
+    if (!judged) return undefined;
+    const options = { constantLength: environment.responseLength };
+    const corrected = ['pg-seq-is', 'pg-seq-tis', 'pg-seq-mis', 'pg-token-is'] as const;
+    const algorithms = corrected.map((name) => createAlgorithm(name, options));
+    return gradientBias(training, sample, GROUP, createAlgorithm('reinforce', options), algorithms);
+  });
+  const { pi, divergence, more: gradient } = scored;
   const mu = new Float64Array(pi.logprobs.length);
   completions.forEach(({ logprobs }, s) => {
     mu.set(logprobs, pi.offsets[s]!);
@@ -199,11 +197,6 @@ async function measurePoint(
     logprobs: pi.logprobs,
     mask: new Uint8Array(mu.length).fill(1),
   });
-  const divergence = meanDivergence(
-    await rollout.distributions(sequences),
-    await training.distributions(sequences),
-    decoderConfig(config).vocabSize,
-  );
   const responses = sequences.map(({ response }, s): ResponsePoint => {
     let [sum, absolute, k3Sum] = [0, 0, 0];
     for (let t = pi.offsets[s]!; t < pi.offsets[s + 1]!; t++) {
@@ -226,33 +219,43 @@ async function measurePoint(
   for (let t = 0; t < mu.length; t += stride) tokens.push([Math.exp(mu[t]!), Math.exp(pi.logprobs[t]!)]);
   return {
     ...pair,
-    task: config.task,
-    baseSeed: config.baseSeed,
+    task,
+    ...(baseSeed !== undefined && { baseSeed }),
     step,
-    prompts: subject.set.indices.length,
-    accuracy: rewards.reduce((sum, x) => sum + x, 0) / rewards.length,
+    prompts: environment.prompts.length,
     entropy: pi.entropy.reduce((sum, x) => sum + x, 0) / pi.entropy.length,
     metrics,
     divergence,
-    deployment: await deploymentGap(subject, {
-      training: { precision: pair.training },
-      rollout: { precision: pair.rollout },
-      count: samples,
-      seed: seed + 1,
+    ...(judged && {
+      accuracy: rewards.reduce((sum, x) => sum + x, 0) / rewards.length,
+      deployment: await deploymentGap(subject, {
+        training: { precision: pair.training },
+        rollout: { precision: pair.rollout },
+        count: samples,
+        seed: seed + 1,
+      }),
     }),
-    gradient: await gradientBias(
-      training,
-      sample,
-      GROUP,
-      createAlgorithm('reinforce', { constantLength: subject.task.responseLength }),
-      (['pg-seq-is', 'pg-seq-tis', 'pg-seq-mis', 'pg-token-is'] as const).map((name) =>
-        createAlgorithm(name, { constantLength: subject.task.responseLength }),
-      ),
-    ),
+    ...(gradient && { gradient }),
     responses,
     byEntropy,
     tokens,
   };
+}
+
+/** What both engines say of responses; they are gone when the next are made. */
+async function scoreWith<T>(
+  model: Decoder,
+  pair: Pair,
+  sequences: readonly TokenSequence[],
+  more: (training: TrainingEngine) => Promise<T>,
+): Promise<{ pi: Scores; divergence: ProfilePoint['divergence']; more: T }> {
+  using training = new TrainingEngine(model, {
+    precision: pair.training,
+    schedule: { kind: 'constant', learningRate: 0 },
+  });
+  const pi = await training.score(sequences);
+  const divergence = await divergenceOf(model, pair.rollout, training, sequences);
+  return { pi, divergence, more: await more(training) };
 }
 
 /**

@@ -10,7 +10,7 @@ import type { RatioBatch } from '../rl/corrections/ratioBatch.js';
 import { losses } from '../rl/losses/index.js';
 import { type PresetName, presetNames, presets } from '../rl/presets.js';
 import { effectiveSampleSize } from '../rl/ratios.js';
-import { readRecording, recordedSteps, type StepRecording } from '../sanity/recording.js';
+import { readRecording, recordedSteps, type StepRecording } from '../rl/recording.js';
 
 /** What one algorithm's correction would have done in one recorded step. */
 export interface SimulatedStep {

@@ -2,23 +2,23 @@
  * The folder of one run: what it was asked to do, what it measured, and the checkpoints it can go on from.
  *
  * ```
- * config.json      the resolved configuration, with `formatVersion`
+ * config.json      the resolved configuration, with `formatVersion`; of training runs also as config.yaml
  * metrics.jsonl    a flat object a step: `step` and `group/name` keys
  * samples.jsonl    an object a sample, with its `step`
  * summary.json     the outcome
- * checkpoint/step-NNNNNN/   state after NNNNNN steps; the last two are kept
+ * checkpoint/step-NNNNNN/   state after NNNNNN steps, with its `score.json` where it has one; the last ones and the best are kept
  * ```
  *
  * JSON has no NaN or infinity: in metrics, samples and summary they are the strings "NaN", "Infinity" and
  * "-Infinity". Steps count from 0, so the checkpoint of step N holds the state before step N runs.
  */
 import { createReadStream } from 'node:fs';
-import { appendFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { appendFile, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { checkInteger, InvalidArgumentError, invalid } from '../errors.js';
+import { checkInteger, checkNumber, InvalidArgumentError, invalid } from '../errors.js';
 import { atomicWrite, atomicWriteFile, syncFolder } from './atomicWrite.js';
 import { exists, makeFolder, makeWritableFolder } from './folder.js';
-import { isObject } from './jsonFile.js';
+import { isObject, readJsonObject } from './jsonFile.js';
 
 /** Version of the folder's layout and of config.json; another one is refused. */
 export const RUN_FORMAT_VERSION = 1;
@@ -28,9 +28,9 @@ const METRICS = 'metrics.jsonl';
 const SAMPLES = 'samples.jsonl';
 const SUMMARY = 'summary.json';
 const CHECKPOINTS = 'checkpoint';
-const KEPT_CHECKPOINTS = 2;
+const SCORE = 'score.json';
 /** A run's own entries: where one of them exists, the folder is taken. */
-const RUN_ENTRIES = [CONFIG, METRICS, SAMPLES, SUMMARY, CHECKPOINTS];
+const RUN_ENTRIES = [CONFIG, 'config.yaml', METRICS, SAMPLES, SUMMARY, CHECKPOINTS];
 const METRIC_KEY = /^[^\s/]+(?:\/[^\s/]+)+$/;
 /** A complete checkpoint, or one that was complete when a newer one of the same step took its place. */
 const CHECKPOINT_NAME = /^(step|replaced)-(\d{6,15})$/;
@@ -52,6 +52,19 @@ export interface Checkpoint {
   readonly step: number;
   /** Its folder. */
   readonly path: string;
+}
+
+export interface ScoredCheckpoint extends Checkpoint {
+  readonly score: number;
+}
+
+export interface CheckpointOptions {
+  /** Newest checkpoints to keep; default 2. */
+  readonly keepLast?: number;
+  /** Checkpoints with the greatest scores to keep beside them, of equal ones the newer; default 0. */
+  readonly keepBest?: number;
+  /** How good this one is; without one it is never among the best. */
+  readonly score?: number | undefined;
 }
 
 export class RunDirectory {
@@ -143,10 +156,19 @@ export class RunDirectory {
 
   /**
    * Saves a checkpoint: `write` fills a temporary folder, which is flushed and renamed; only then do older ones go,
-   * all but the last two. A kill at any moment leaves the newest complete one in place. Saving the same step again
-   * replaces it; a step before the newest checkpoint is refused.
+   * all but the last and the best. A kill at any moment leaves the newest complete one in place. Saving the same step
+   * again replaces it; a step before the newest checkpoint is refused.
    */
-  async saveCheckpoint(step: number, write: (dir: string) => Promise<void>): Promise<void> {
+  async saveCheckpoint(
+    step: number,
+    write: (dir: string) => Promise<void>,
+    options: CheckpointOptions = {},
+  ): Promise<void> {
+    const where = 'saveCheckpoint';
+    const keepLast = checkInteger(where, 'keepLast', options.keepLast ?? 2, 1);
+    const keepBest = checkInteger(where, 'keepBest', options.keepBest ?? 0, 0);
+    const { score } = options;
+    if (score !== undefined) checkNumber(where, 'score', score);
     const target = this.checkpointPath(step);
     const folder = join(this.path, CHECKPOINTS);
     const newest = await this.latestCheckpoint();
@@ -155,12 +177,13 @@ export class RunDirectory {
     }
     await makeFolder(folder);
     await syncFolder(this.path);
-    await prune(folder);
+    await prune(folder, keepLast, keepBest);
 
     const temporary = join(folder, `.tmp-${step}`);
     await mkdir(temporary);
     try {
       await write(temporary);
+      if (score !== undefined) await writeFile(join(temporary, SCORE), `${JSON.stringify({ score })}\n`);
       await syncTree(temporary);
       // A checkpoint must never be newer on the disk than the log of the steps before it.
       await this.#syncLogs();
@@ -171,12 +194,17 @@ export class RunDirectory {
       throw error;
     }
     await syncFolder(folder);
-    await prune(folder);
+    await prune(folder, keepLast, keepBest);
   }
 
   /** The newest complete checkpoint; leftovers of a killed save don't count. */
   async latestCheckpoint(): Promise<Checkpoint | undefined> {
     return (await listCheckpoints(join(this.path, CHECKPOINTS)))[0];
+  }
+
+  /** The complete checkpoint with the greatest score, of equal ones the newest; undefined where none has one. */
+  async bestCheckpoint(): Promise<ScoredCheckpoint | undefined> {
+    return (await bestCheckpoints(join(this.path, CHECKPOINTS)))[0];
   }
 
   /**
@@ -298,15 +326,27 @@ async function listCheckpoints(folder: string): Promise<Checkpoint[]> {
   return found.map(({ step, path }) => ({ step, path }));
 }
 
-/** Removes leftovers, checkpoints whose replacement is in place, and all but the newest ones. */
-async function prune(folder: string): Promise<void> {
+/** Complete checkpoints that have a score, the greatest first. */
+async function bestCheckpoints(folder: string): Promise<ScoredCheckpoint[]> {
+  const scored: ScoredCheckpoint[] = [];
+  for (const checkpoint of await listCheckpoints(folder)) {
+    const path = join(checkpoint.path, SCORE);
+    if (!(await exists(path))) continue;
+    const { score } = await readJsonObject('checkpoint', path);
+    scored.push({ ...checkpoint, score: checkNumber('checkpoint', `score of ${path}`, score) });
+  }
+  return scored.sort((a, b) => b.score - a.score || b.step - a.step);
+}
+
+/** Removes leftovers, checkpoints whose replacement is in place, and all but the newest and the best ones. */
+async function prune(folder: string, keepLast: number, keepBest: number): Promise<void> {
   await removeLeftovers(folder);
-  const kept = new Set<number>();
-  for (const { step, path } of await listCheckpoints(folder)) {
-    if (kept.size < KEPT_CHECKPOINTS && !kept.has(step)) {
-      kept.add(step);
-      continue;
-    }
+  const all = await listCheckpoints(folder);
+  const kept = new Set([...new Set(all.map(({ step }) => step))].slice(0, keepLast));
+  if (keepBest > 0) for (const { step } of (await bestCheckpoints(folder)).slice(0, keepBest)) kept.add(step);
+  for (const { step, path } of all) {
+    // The first of a step is the one in its place.
+    if (kept.delete(step)) continue;
     // Renamed first: a kill in the middle of the removal must not leave half a checkpoint under a complete name.
     await rename(path, join(folder, `.tmp-old-${stepDigits(step)}`));
     await removeLeftovers(folder);

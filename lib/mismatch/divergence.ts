@@ -29,28 +29,51 @@ export function meanDivergence(
   pi: readonly Float32Array[],
   vocabSize: number,
 ): Divergence {
-  let tokens = 0;
-  let [klMuPi, klPiMu, js, tv] = [0, 0, 0, 0];
-  for (const [s, muOf] of mu.entries()) {
-    const piOf = pi[s]!;
-    for (let at = 0; at < muOf.length; at += vocabSize) {
-      if (hasNaN(muOf, at, vocabSize) || hasNaN(piOf, at, vocabSize)) continue;
-      tokens++;
-      for (let v = at; v < at + vocabSize; v++) {
-        const d = muOf[v]! - piOf[v]!;
-        // NaN: both are impossible.
-        if (d === 0 || Number.isNaN(d)) continue;
-        const p = Math.exp(muOf[v]!);
-        const q = Math.exp(piOf[v]!);
-        klMuPi += klTerm(p, q, d);
-        klPiMu += klTerm(q, p, -d);
-        if (p > 0) js -= (p * logMixture(d)) / 2;
-        if (q > 0) js -= (q * logMixture(-d)) / 2;
-        tv += Math.abs(p - q) / 2;
+  const mean = new MeanDivergence(vocabSize);
+  mean.add(mu, pi);
+  return mean.value();
+}
+
+/** The same, of more sequences than are in memory at a time. */
+export class MeanDivergence {
+  readonly #vocabSize: number;
+  #tokens = 0;
+  readonly #sums = { klMuPi: 0, klPiMu: 0, js: 0, tv: 0 };
+
+  constructor(vocabSize: number) {
+    this.#vocabSize = vocabSize;
+  }
+
+  add(mu: readonly Float32Array[], pi: readonly Float32Array[]): void {
+    const vocabSize = this.#vocabSize;
+    let { klMuPi, klPiMu, js, tv } = this.#sums;
+    for (const [s, muOf] of mu.entries()) {
+      const piOf = pi[s]!;
+      for (let at = 0; at < muOf.length; at += vocabSize) {
+        if (hasNaN(muOf, at, vocabSize) || hasNaN(piOf, at, vocabSize)) continue;
+        this.#tokens++;
+        for (let v = at; v < at + vocabSize; v++) {
+          const d = muOf[v]! - piOf[v]!;
+          // NaN: both are impossible.
+          if (d === 0 || Number.isNaN(d)) continue;
+          const p = Math.exp(muOf[v]!);
+          const q = Math.exp(piOf[v]!);
+          klMuPi += klTerm(p, q, d);
+          klPiMu += klTerm(q, p, -d);
+          if (p > 0) js -= (p * logMixture(d)) / 2;
+          if (q > 0) js -= (q * logMixture(-d)) / 2;
+          tv += Math.abs(p - q) / 2;
+        }
       }
     }
+    Object.assign(this.#sums, { klMuPi, klPiMu, js, tv });
   }
-  return { klMuPi: klMuPi / tokens, klPiMu: klPiMu / tokens, js: js / tokens, tv: tv / tokens };
+
+  value(): Divergence {
+    const { klMuPi, klPiMu, js, tv } = this.#sums;
+    const tokens = this.#tokens;
+    return { klMuPi: klMuPi / tokens, klPiMu: klPiMu / tokens, js: js / tokens, tv: tv / tokens };
+  }
 }
 
 /** p log(p / q) + q - p with d = log(p / q); 0 times the logarithm of 0 counts as 0. */

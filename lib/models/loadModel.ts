@@ -4,6 +4,7 @@ import { type CheckpointFiles, listNames, openCheckpoint } from '../io/checkpoin
 import { readJsonObject } from '../io/jsonFile.js';
 import { gradientStats } from '../ops/gradStats.js';
 import { cast, type Tensor, tensorFromBits } from '../tensor/tensor.js';
+import type { ResolvedDecoderConfig } from './config.js';
 import { Decoder } from './decoder.js';
 import { type HuggingFaceConfig, parseHuggingFaceConfig } from './huggingFaceConfig.js';
 import {
@@ -60,19 +61,54 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
     1,
     maxPositionEmbeddings,
   );
-  await using files = await openCheckpoint(dir);
-  const tensors = publishedTensors(config.decoder);
-  const tied = config.decoder.tieWordEmbeddings;
-  checkTensors(files, tensors, tied);
-  if (tied && files.tensors.has(HEAD)) await checkTiedHead(files);
+  await using files = await openCheckedWeights(dir, config.decoder);
   const model = new Decoder({ ...config.decoder, maxPositionEmbeddings: maxLength }, { seed: null });
   try {
-    const masters = new Map(model.parameters.map(({ name, master }) => [name, master]));
-    for (const tensor of tensors) await readInto('loadModel', masters.get(tensor.parameter)!, tensor, files);
+    await readWeights(files, model);
     return { model, config };
   } catch (error) {
     model.dispose();
     throw error;
+  }
+}
+
+/**
+ * Reads the weights of a checkpoint into a model that is there already; engines must sync theirs afterwards.
+ *
+ * @throws InvalidArgumentError as {@link loadModel} does; before anything is changed, unless a value is at fault
+ */
+export async function loadWeights(dir: string, model: Decoder): Promise<void> {
+  await using files = await openCheckedWeights(dir, model.config);
+  await readWeights(files, model);
+}
+
+/**
+ * Checks names, shapes and dtypes of a checkpoint's weights, which headers tell; no value is read.
+ *
+ * @throws InvalidArgumentError as {@link loadModel} does
+ */
+export async function checkWeights(dir: string, decoder: ResolvedDecoderConfig): Promise<void> {
+  await (await openCheckedWeights(dir, decoder)).close();
+}
+
+/** The files of a checkpoint whose headers are what a decoder needs. */
+async function openCheckedWeights(dir: string, decoder: ResolvedDecoderConfig): Promise<CheckpointFiles> {
+  const files = await openCheckpoint(dir);
+  try {
+    const tied = decoder.tieWordEmbeddings;
+    checkTensors(files, publishedTensors(decoder), tied);
+    if (tied && files.tensors.has(HEAD)) await checkTiedHead(files);
+    return files;
+  } catch (error) {
+    await files.close();
+    throw error;
+  }
+}
+
+async function readWeights(files: CheckpointFiles, model: Decoder): Promise<void> {
+  const masters = new Map(model.parameters.map(({ name, master }) => [name, master]));
+  for (const tensor of publishedTensors(model.config)) {
+    await readInto('loadModel', masters.get(tensor.parameter)!, tensor, files);
   }
 }
 

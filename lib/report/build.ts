@@ -1,4 +1,6 @@
 import { checkChoice, InvalidArgumentError } from '../errors.js';
+import type { SanityConfig } from '../sanity/config.js';
+import { taskName } from '../sanity/sourceConfig.js';
 import { figuresOfDial } from './charts/dial.js';
 import { figuresOfGrid } from './charts/grid.js';
 import { figuresOfHeadroom } from './charts/headroom.js';
@@ -6,6 +8,7 @@ import { figuresOfLadder } from './charts/ladder.js';
 import { figuresOfMismatch } from './charts/mismatch.js';
 import { figuresOfSanity, runLabel } from './charts/sanity.js';
 import { figuresOfSimulation } from './charts/simulate.js';
+import { figuresOfTraining } from './charts/train.js';
 import type { Figure, ReportRun } from './figure.js';
 import type { Section } from './html.js';
 import { loadRun } from './load.js';
@@ -19,6 +22,7 @@ const figuresOf = {
   dial: figuresOfDial,
   headroom: figuresOfHeadroom,
   simulate: figuresOfSimulation,
+  train: figuresOfTraining,
 } as const satisfies Record<string, (run: ReportRun) => Figure[] | Promise<Figure[]>>;
 
 export type ReportCommand = keyof typeof figuresOf;
@@ -92,7 +96,7 @@ async function ofThisVersion<T>(run: ReportRun, make: () => T | Promise<T>): Pro
 }
 
 function checkOneTask(runs: readonly ReportRun[]): void {
-  const tasks = new Map(runs.map((run) => [String(run.config.task), run.directory]));
+  const tasks = new Map(runs.map((run) => [taskName(run.config as unknown as SanityConfig), run.directory]));
   if (tasks.size <= 1) return;
   const list = [...tasks].map(([task, directory]) => `${task} in ${directory}`).join(', ');
   throw new InvalidArgumentError(

@@ -1,6 +1,8 @@
 import os from 'node:os';
 import { formatBytes } from '../bytes.js';
 import { InvalidArgumentError } from '../errors.js';
+import { resolveDecoderConfig } from '../models/config.js';
+import { defaultMaxBatch } from '../rollout/engine.js';
 import { estimateMemory, type MemoryEstimate, type MemoryOptions } from './memory.js';
 
 /**
@@ -35,7 +37,9 @@ export function checkMemory(estimate: MemoryEstimate, available = availableMemor
 
 /** Options that lower the total, each alone and all together, and what it would then be. */
 function remedies({ config, options, residentBytes }: MemoryEstimate): { text: string; bytes: number }[] {
-  const { microBatchTokens = 4096, maxBatch = 256, maxLength = config.maxPositionEmbeddings } = options;
+  const { microBatchTokens = 4096, maxLength = config.maxPositionEmbeddings, rolloutPrecision } = options;
+  const usual = defaultMaxBatch(resolveDecoderConfig(config), maxLength, rolloutPrecision);
+  const { maxBatch = usual } = options;
   const fewerTokens = Math.max(Math.ceil(microBatchTokens / 4), maxLength - 1);
   const fewerSequences = Math.ceil(maxBatch / 4);
   const changes: [text: string, options: Partial<MemoryOptions>][] = [

@@ -2,6 +2,7 @@
 import { invalid } from '../errors.js';
 import type { RolloutEngine } from '../rollout/engine.js';
 import type { Completion } from '../rollout/generation.js';
+import type { SamplingOptions } from '../rollout/sampling.js';
 import type { Task } from '../tasks/task.js';
 
 /** A response to the prompt of that number. */
@@ -53,10 +54,36 @@ export interface JudgedSamples {
   readonly truncated: Uint8Array;
 }
 
+/** How responses are drawn; training draws from the policy itself, as the defaults do. */
+export type DrawOptions = Pick<SamplingOptions, 'temperature' | 'topP' | 'recordRoutes'>;
+
+/** Samples a response for each draw, with the engine's weights as they are. */
+export async function sampleDraws(
+  rollout: RolloutEngine,
+  environment: Environment,
+  draws: readonly Draw[],
+  seed: number,
+  { temperature = 1, topP = 1, recordRoutes = false }: DrawOptions = {},
+): Promise<Completion[]> {
+  const { prompts, responseLength, stopTokens, endOf } = environment;
+  const ends = endOf && draws.map(() => endOf());
+  return rollout.generate(
+    draws.map(({ prompt, promptId, sampleId }) => ({ prompt: prompts[prompt]!, promptId, sampleId })),
+    {
+      seed,
+      temperature,
+      topP,
+      maxNewTokens: responseLength,
+      stopTokens,
+      recordRoutes,
+      ...(ends && { onToken: (request: number, token: number) => ends[request]!(token) }),
+    },
+  );
+}
+
 /**
- * Samples a response for each draw, at temperature 1 with the engine's weights as they are, and judges them.
+ * Samples a response for each draw, as {@link sampleDraws} does, and judges them.
  *
- * @param recordRoutes whether completions have their routes, which the model has to be a mixture of experts for
  * @throws InvalidArgumentError if the environment's rewards are not one finite number for each response
  */
 export async function sampleJudged(
@@ -64,22 +91,10 @@ export async function sampleJudged(
   environment: Environment,
   draws: readonly Draw[],
   seed: number,
-  recordRoutes = false,
+  options: DrawOptions = {},
 ): Promise<JudgedSamples> {
-  const { prompts, responseLength, stopTokens, endOf } = environment;
-  const ends = endOf && draws.map(() => endOf());
-  const completions = await rollout.generate(
-    draws.map(({ prompt, promptId, sampleId }) => ({ prompt: prompts[prompt]!, promptId, sampleId })),
-    {
-      seed,
-      temperature: 1,
-      maxNewTokens: responseLength,
-      stopTokens,
-      recordRoutes,
-      ...(ends && { onToken: (request: number, token: number) => ends[request]!(token) }),
-    },
-  );
-  const endless = stopTokens.length === 0 && !ends;
+  const completions = await sampleDraws(rollout, environment, draws, seed, options);
+  const endless = environment.stopTokens.length === 0 && !environment.endOf;
   const truncated = Uint8Array.from(completions, ({ finishReason }) =>
     !endless && finishReason === 'length' ? 1 : 0,
   );

@@ -1,12 +1,12 @@
 import type { Parameter } from '../autograd/parameter.js';
 import { checkChoice, checkInteger } from '../errors.js';
-import { type DecoderConfig, resolveDecoderConfig } from '../models/config.js';
+import { type DecoderConfig, type ResolvedDecoderConfig, resolveDecoderConfig } from '../models/config.js';
 import { Decoder } from '../models/decoder.js';
 import { addLora } from '../models/lora.js';
 import { loraColumns } from '../models/passMemory.js';
 import type { LoraConfig } from '../nn/lora.js';
 import { type Numerics, numerics } from '../numerics.js';
-import { type LoraMode, loraModes } from '../rollout/engine.js';
+import { defaultMaxBatch, type LoraMode, loraModes } from '../rollout/engine.js';
 import { KvCache } from '../rollout/kvCache.js';
 import { RolloutMemory } from '../rollout/memory.js';
 import { AllocatorModel } from '../tensor/allocatorModel.js';
@@ -27,7 +27,7 @@ export interface MemoryOptions {
   readonly lora?: Pick<LoraConfig, 'rank' | 'targets'> | null;
   /** How the rollout engine computes with it; default merged. */
   readonly loraMode?: LoraMode;
-  /** Sequences decoded at once; default 256. */
+  /** Sequences decoded at once; default 256, or as many as the engine finds memory for. */
   readonly maxBatch?: number;
   /** Longest sequence, prompt and response together; default the model's maxPositionEmbeddings. */
   readonly maxLength?: number;
@@ -82,7 +82,7 @@ const where = 'estimateMemory';
  */
 export function estimateMemory(config: DecoderConfig, options: MemoryOptions): MemoryEstimate {
   const resolved = resolveDecoderConfig(config);
-  const o = resolve(options, resolved.maxPositionEmbeddings);
+  const o = resolve(options, resolved);
   const model = new Decoder(config, { seed: null }); // its masters are never asked for
   if (o.lora) addLora(model, { ...o.lora, alpha: o.lora.rank }, { seed: null });
   const { trainable, lora } = model;
@@ -153,18 +153,21 @@ function count(parameters: readonly Parameter[]): number {
   return parameters.reduce((sum, { size }) => sum + size, 0);
 }
 
-function resolve(options: MemoryOptions, maxPositionEmbeddings: number) {
+function resolve(options: MemoryOptions, config: ResolvedDecoderConfig) {
+  const { maxPositionEmbeddings } = config;
   const integer = (name: keyof MemoryOptions, fallback: number, min = 1, max?: number) =>
     checkInteger(where, name, options[name] ?? fallback, min, max);
-  const maxBatch = integer('maxBatch', 256, 1, 65536);
   const maxLength = integer('maxLength', maxPositionEmbeddings, 1, maxPositionEmbeddings);
   const maxPromptLength = integer('maxPromptLength', maxLength, 1, maxLength);
+  const rolloutPrecision = checkFloatDtype(where, 'rolloutPrecision', options.rolloutPrecision);
+  const usual = defaultMaxBatch(config, maxLength, rolloutPrecision);
+  const maxBatch = integer('maxBatch', usual, 1, 65536);
   const perSequence = KvCache.pagesFor(maxLength);
   // A sequence that is longer than a pass may have a pass of its own.
   const prefill = Math.max(integer('maxPrefillTokens', 8192), maxPromptLength);
   return {
     trainingPrecision: checkFloatDtype(where, 'trainingPrecision', options.trainingPrecision),
-    rolloutPrecision: checkFloatDtype(where, 'rolloutPrecision', options.rolloutPrecision),
+    rolloutPrecision,
     rolloutNumerics: options.rolloutNumerics ?? numerics('rollout'),
     recompute: checkChoice(where, 'recompute', options.recompute ?? 'none', recomputeModes),
     lora: options.lora ?? null,

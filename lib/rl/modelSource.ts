@@ -1,7 +1,7 @@
 /** A checkpoint and a data set, as runs and instruments are told of them. */
 import { resolve } from 'node:path';
-import { promptTemplate } from '../data/promptTemplates.js';
-import { attempt, checkInteger, invalid, throwTogether } from '../errors.js';
+import { promptTemplates } from '../data/promptTemplates.js';
+import { attempt, checkChoice, checkInteger, invalid, throwTogether } from '../errors.js';
 import { resolveVerifierSpec } from './verifier.js';
 
 /** A data set and the columns that are read of it. */
@@ -36,6 +36,12 @@ type Defaulted = 'template' | 'verifier' | 'maxPromptLength' | 'responseLength' 
 
 /** With defaults filled in and paths made absolute, so that a run can be resumed from any folder. */
 export type ModelSource = Omit<ModelSourceOptions, Defaulted> & Required<Pick<ModelSourceOptions, Defaulted>>;
+
+/** The same without a verifier, for what needs no rewards; without data the prompts are the built-in `questions`. */
+export type PromptSource = Omit<ModelSource, 'data' | 'verifier'> & {
+  readonly data?: string;
+  readonly verifier?: never;
+};
 
 /** Names of all options. */
 export const modelSourceKeys: readonly (keyof ModelSourceOptions)[] = [
@@ -83,11 +89,30 @@ export function resolveModelSource(where: string, options: ModelSourceOptions): 
     ...optional('idColumn'),
     ...(options.count !== undefined && { count: integer('count', options.count, 1) }),
     dataSeed: integer('dataSeed', options.dataSeed ?? 0, 0),
-    template: attempt(errors, () => promptTemplate(options.template ?? 'chat-math').name)!,
+    template: attempt(errors, () =>
+      checkChoice(where, 'template', options.template ?? 'chat-math', [...promptTemplates.keys()]),
+    )!,
     verifier: attempt(errors, () => resolveVerifierSpec(where, options.verifier ?? 'math'))!,
     maxPromptLength: integer('maxPromptLength', options.maxPromptLength ?? 1024, 1),
     responseLength: integer('responseLength', options.responseLength ?? 1024, 1),
   };
   throwTogether(where, errors);
   return source;
+}
+
+/**
+ * The same for prompts whose responses nobody judges.
+ *
+ * @throws InvalidArgumentError listing all that is wrong
+ */
+export function resolvePromptSource(
+  where: string,
+  options: Omit<ModelSourceOptions, 'data' | 'verifier'> & { readonly data?: string },
+): PromptSource {
+  const {
+    data,
+    verifier: _,
+    ...source
+  } = resolveModelSource(where, { ...options, data: options.data ?? '.' });
+  return options.data === undefined ? source : { ...source, data };
 }

@@ -12,7 +12,7 @@ export interface ProblemSetOptions {
   /** Name of a prompt template; see `promptTemplates`. */
   readonly template: string;
   /** See {@link loadVerifier}; default `math`. */
-  readonly verifier?: string;
+  readonly verifier?: string | ResponseVerifier;
   /** Most tokens of a prompt. */
   readonly maxPromptLength: number;
   /** Most new tokens of a response. */
@@ -63,7 +63,8 @@ export async function createProblemSet(
     }
     return prompt;
   });
-  const verifier = await loadVerifier(options.verifier ?? 'math');
+  const given = options.verifier ?? 'math';
+  const verifier = typeof given === 'string' ? await loadVerifier(given) : given;
   const unanswered = verifier.needsAnswers && problems.find(({ answers }) => answers.length === 0);
   if (unanswered) {
     await verifier[Symbol.asyncDispose]();

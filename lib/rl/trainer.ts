@@ -288,7 +288,7 @@ export class Trainer {
       this.#environment,
       draws,
       seed,
-      this.#training.routesShape !== null,
+      { recordRoutes: this.#training.routesShape !== null },
     );
     return draws.map(({ prompt, promptId }, i) => ({
       prompt: this.#environment.prompts[prompt]!,

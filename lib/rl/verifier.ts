@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import type { Problem } from '../data/problems.js';
-import { InvalidArgumentError, invalid, nearest } from '../errors.js';
+import { InternalError, InvalidArgumentError, invalid, nearest } from '../errors.js';
 import { MathVerifier, type MathVerifierOptions, mathVerifierVersion } from '../tasks/math/verifier.js';
 import { callUser, importDefault, isUserModule } from './userModule.js';
 
@@ -90,6 +90,14 @@ const exactVerifier: ResponseVerifier = {
     const given = response.trim();
     return answers.some((answer) => answer.trim() === given) ? 1 : 0;
   },
+  async [Symbol.asyncDispose]() {},
+};
+
+/** For prompts whose responses have no rewards. */
+export const unjudged: ResponseVerifier = {
+  version: 'none',
+  needsAnswers: false,
+  verify: () => Promise.reject(new InternalError('responses to prompts without a verifier have no rewards')),
   async [Symbol.asyncDispose]() {},
 };
 

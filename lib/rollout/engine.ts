@@ -1,6 +1,8 @@
+import { totalmem } from 'node:os';
 import type { Parameter } from '../autograd/parameter.js';
 import { Weights } from '../autograd/weights.js';
 import { checkChoice, checkInteger, checkNumber, invalid } from '../errors.js';
+import type { ResolvedDecoderConfig } from '../models/config.js';
 import type { Decoder } from '../models/decoder.js';
 import { mergedMasters } from '../models/lora.js';
 import { expectMixture, RoutesRecorder, type RoutesShape, routesShape } from '../models/routes.js';
@@ -49,7 +51,10 @@ export interface RolloutOptions {
   readonly layerNumerics?: ReadonlyMap<number, Numerics>;
   /** How an adapter of the model is computed with; default merged. A model without one has no use for it. */
   readonly lora?: LoraMode;
-  /** Sequences decoded at once; default 256. */
+  /**
+   * Sequences decoded at once; default 256, fewer where the KV cache of so many of maxLength would take more than a quarter of
+   * the machine's memory.
+   */
   readonly maxBatch?: number;
   /** Longest sequence, prompt and response together; default the model's maxPositionEmbeddings. */
   readonly maxLength?: number;
@@ -67,6 +72,18 @@ export const loraModes = ['merged', 'factored'] as const;
  * training engine does, and with matched numerics to the same bits.
  */
 export type LoraMode = (typeof loraModes)[number];
+
+/** Sequences that an engine decodes at once unless it is told how many. */
+export function defaultMaxBatch(
+  config: ResolvedDecoderConfig,
+  maxLength: number,
+  precision: FloatDType,
+): number {
+  return Math.min(256, KvCache.sequencesWithin(totalmem() / 4, config, maxLength, precision));
+}
+
+/** Most logits of one pass that scores, 1 GB in fp32. */
+const MOST_LOGITS = 2 ** 28;
 
 /**
  * The engine that generates (policy mu): paged KV cache, continuous batching, sampling on the device, rollout
@@ -110,7 +127,6 @@ export class RolloutEngine implements Disposable {
     this.precision = checkFloatDtype(where, 'precision', options.precision);
     this.numerics = options.numerics ?? numericsOf('rollout');
     this.layerNumerics = options.layerNumerics ?? new Map();
-    this.maxBatch = checkInteger(where, 'maxBatch', options.maxBatch ?? 256, 1, 65536);
     this.maxLength = checkInteger(
       where,
       'maxLength',
@@ -119,6 +135,8 @@ export class RolloutEngine implements Disposable {
       config.maxPositionEmbeddings,
     );
     const perSequence = KvCache.pagesFor(this.maxLength);
+    const batch = options.maxBatch ?? defaultMaxBatch(config, this.maxLength, this.precision);
+    this.maxBatch = checkInteger(where, 'maxBatch', batch, 1, 65536);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
     const mode = checkChoice(where, 'lora', options.lora ?? 'merged', loraModes);
@@ -263,6 +281,10 @@ export class RolloutEngine implements Disposable {
   ): Promise<void> {
     this.#expectAdapter();
     if (!this.numerics.weightsSnapshot) this.syncWeights();
+    const mostTokens = Math.min(
+      this.#maxPrefillTokens,
+      Math.floor(MOST_LOGITS / this.#model.config.vocabSize),
+    );
     let next = 0;
     while (next < sequences.length) {
       const part: TokenSequence[] = [];
@@ -271,7 +293,7 @@ export class RolloutEngine implements Disposable {
       while (next < sequences.length) {
         const sequence = sequences[next]!;
         const length = passTokens(sequence);
-        if (part.length > 0 && slotOfToken.length + length > this.#maxPrefillTokens) break;
+        if (part.length > 0 && slotOfToken.length + length > mostTokens) break;
         const slot = this.#cache.reserve(length);
         if (slot === undefined) break;
         part.push(sequence);

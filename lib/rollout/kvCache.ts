@@ -1,7 +1,7 @@
 import { InternalError } from '../errors.js';
 import type { ResolvedDecoderConfig } from '../models/config.js';
 import { pageSize } from '../ops/attention.js';
-import type { FloatDType } from '../tensor/dtype.js';
+import { bytesPerElement, type FloatDType } from '../tensor/dtype.js';
 import { full, type Tensor, zeros } from '../tensor/tensor.js';
 
 /**
@@ -45,6 +45,17 @@ export class KvCache implements Disposable {
   /** The pages that a sequence of this length takes. */
   static pagesFor(length: number): number {
     return Math.ceil(length / pageSize);
+  }
+
+  /** How many sequences of this length a cache of `bytes` holds; at least 1. */
+  static sequencesWithin(
+    bytes: number,
+    { numLayers, numKvHeads, headDim }: ResolvedDecoderConfig,
+    length: number,
+    dtype: FloatDType,
+  ): number {
+    const perPage = 2 * numLayers * numKvHeads * headDim * pageSize * bytesPerElement(dtype);
+    return Math.max(1, Math.floor(bytes / (KvCache.pagesFor(length) * perPage)));
   }
 
   /** A slot with pages for `length` positions, or undefined while there is no room. */

@@ -1,44 +1,27 @@
-import { readFile, rmdir } from 'node:fs/promises';
+import { readFile, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
 import { Decoder } from '../models/decoder.js';
+import { loadModel } from '../models/loadModel.js';
+import { saveModel } from '../models/saveModel.js';
+import { taskEnvironment } from '../rl/environment.js';
 import { createTask } from '../tasks/index.js';
-import type { Task } from '../tasks/task.js';
-import { loadWeights, saveWeights } from '../training/checkpoint.js';
 import { type BaseConfig, baseConfigOf, decoderConfig } from './baseConfig.js';
+import { boundsText } from './filterConfig.js';
 import { buildPerfectibleSet, type PerfectibleSet } from './perfectible.js';
-import { type TeachProgress, teach } from './supervised.js';
+import type { PrepareOptions, Start } from './subject.js';
+import { teach } from './supervised.js';
 
-/** A model that is partly right at a task, and the problems that it solves sometimes. */
-export interface Base {
+/** A model that was taught until it is partly right at a task, on the problems that it solves sometimes. */
+export interface Base extends Start {
   readonly config: BaseConfig;
-  /** The caller disposes of it. */
-  readonly model: Decoder;
-  readonly task: Task;
-  readonly set: PerfectibleSet;
-}
-
-/** What the making of a base tells while it goes on. */
-export type BaseEvent =
-  | ({ readonly kind: 'teach' } & TeachProgress)
-  | { readonly kind: 'select'; readonly tried: number; readonly kept: number; readonly candidates: number };
-
-export interface PrepareOptions {
-  /**
-   * A folder that keeps the base: it is taken from there where it is, and else made and left there. Without one
-   * nothing is written.
-   */
-  readonly directory?: string;
-  readonly signal?: AbortSignal;
-  readonly report?: (event: BaseEvent) => void;
 }
 
 /** Version of a base folder; another one is refused. */
-const BASE_FORMAT_VERSION = 1;
+const BASE_FORMAT_VERSION = 2;
 const BASE_FILE = 'base.json';
-const WEIGHTS_FILE = 'model.safetensors';
 
 interface BaseFile {
   readonly formatVersion: number;
@@ -79,8 +62,10 @@ export async function prepareBase(config: BaseConfig, options: PrepareOptions = 
     await rmdir(directory).catch(() => {});
   }
   if (base !== null && directory !== undefined) {
-    // base.json comes last: a folder that has it has everything.
-    await saveWeights(join(directory, WEIGHTS_FILE), base.model);
+    // A making that was killed may have left weights.
+    await rm(join(directory, 'model.safetensors'), { force: true });
+    await saveModel(directory, base.model, { dtype: 'fp32' });
+    // Last: a folder that has it has everything.
     const file: BaseFile = { formatVersion: BASE_FORMAT_VERSION, config: own, set: base.set };
     await atomicWriteFile(join(directory, BASE_FILE), `${JSON.stringify(file)}\n`);
   }
@@ -99,14 +84,29 @@ export async function loadBase(directory: string): Promise<Base> {
       `[base] expected the folder of a base, with a ${BASE_FILE}, got ${JSON.stringify(directory)}`,
     );
   }
-  const model = new Decoder(decoderConfig(file.config), { seed: file.config.baseSeed });
-  try {
-    await loadWeights(join(directory, WEIGHTS_FILE), model);
-  } catch (error) {
-    model.dispose();
-    throw error;
-  }
-  return { config: file.config, model, task: createTask(file.config.task), set: file.set };
+  return reopenBase(file.config, file.set, directory);
+}
+
+/** The base of a configuration and a set, with the weights of a model's folder: its own, or a checkpoint of a run from it. */
+export async function reopenBase(config: BaseConfig, set: PerfectibleSet, weights: string): Promise<Base> {
+  const { model } = await loadModel(weights);
+  return baseOf(baseConfigOf(config), model, set);
+}
+
+function baseOf(config: BaseConfig, model: Decoder, set: PerfectibleSet): Base {
+  const task = createTask(config.task);
+  const prompts = set.indices.map((index) => task.problem(config.baseSeed, index));
+  return {
+    config,
+    model,
+    set,
+    task: task.name,
+    baseSeed: config.baseSeed,
+    environment: taskEnvironment(task, prompts),
+    judged: true,
+    format: (tokens) => task.format(tokens),
+    [Symbol.asyncDispose]: async () => model.dispose(),
+  };
 }
 
 async function makeBase(config: BaseConfig, { signal, report }: PrepareOptions): Promise<Base | null> {
@@ -134,20 +134,15 @@ async function makeBase(config: BaseConfig, { signal, report }: PrepareOptions):
     }
     if (set.indices.length === 0) {
       throw new InvalidArgumentError(
-        `[sanity] expected some of ${set.tried} problems to be solved ${percent(config.solvedAtLeast)} to ` +
-          `${percent(config.solvedAtMost)} of the time, got none (the base is right ` +
+        `[sanity] expected some of ${set.tried} problems to be solved ${boundsText(config)} of the time, got none (the base is right ` +
           `${(100 * set.accuracy).toFixed(1)} % of the time); try another baseAccuracy or more candidates`,
       );
     }
-    return { config, model, task, set };
+    return baseOf(config, model, set);
   } catch (error) {
     model.dispose();
     throw error;
   }
-}
-
-function percent(share: number): string {
-  return `${+(100 * share).toPrecision(12)} %`;
 }
 
 async function readBaseFile(directory: string): Promise<BaseFile | undefined> {

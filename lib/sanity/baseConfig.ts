@@ -1,9 +1,10 @@
 import { checkInteger, checkNumber, invalid } from '../errors.js';
 import type { DecoderConfig } from '../models/config.js';
 import { createTask } from '../tasks/index.js';
+import { type FilterOptions, filterKeys, resolveFilterOptions } from './filterConfig.js';
 
 /** What a base can be asked for; everything is optional. */
-export interface BaseOptions {
+export interface BaseOptions extends FilterOptions {
   /** A spec of createTask; default `sort:16:10`. */
   readonly task?: string;
   /** Of the model's weights, the problems, the teaching and the selection; default 1. */
@@ -18,12 +19,6 @@ export interface BaseOptions {
   readonly teachSteps?: number;
   /** Problems tried for the perfectible set; default 400. */
   readonly candidates?: number;
-  /** Responses that decide whether a problem is in the set; default 40, the paper's. */
-  readonly samplesPerProblem?: number;
-  /** The set keeps problems that the base solves at least this often; default 0.2, the paper's. */
-  readonly solvedAtLeast?: number;
-  /** And at most this often; default 0.8, the paper's. */
-  readonly solvedAtMost?: number;
 }
 
 export type BaseConfig = Required<BaseOptions>;
@@ -37,9 +32,7 @@ export const baseKeys = [
   'baseAccuracy',
   'teachSteps',
   'candidates',
-  'samplesPerProblem',
-  'solvedAtLeast',
-  'solvedAtMost',
+  ...filterKeys,
 ] as const satisfies readonly (keyof BaseOptions)[];
 
 /**
@@ -52,11 +45,7 @@ export function resolveBaseOptions(where: string, options: BaseOptions = {}): Ba
   const hiddenSize = checkInteger(where, 'hiddenSize', options.hiddenSize ?? 64, 32, 65536);
   if (hiddenSize % 32 !== 0)
     invalid(where, 'hiddenSize to be a multiple of 32, the size of a head', hiddenSize);
-  const solvedAtLeast = checkNumber(where, 'solvedAtLeast', options.solvedAtLeast ?? 0.2, 0, 1);
-  const solvedAtMost = checkNumber(where, 'solvedAtMost', options.solvedAtMost ?? 0.8, 0, 1);
-  if (solvedAtLeast > solvedAtMost) {
-    invalid(where, `solvedAtLeast to be at most solvedAtMost = ${solvedAtMost}`, solvedAtLeast);
-  }
+  const filter = resolveFilterOptions(where, options);
   return {
     task,
     baseSeed: checkInteger(where, 'baseSeed', options.baseSeed ?? 1, 0, 2 ** 31 - 1),
@@ -65,9 +54,7 @@ export function resolveBaseOptions(where: string, options: BaseOptions = {}): Ba
     baseAccuracy: checkNumber(where, 'baseAccuracy', options.baseAccuracy ?? 0.55, 0, 1),
     teachSteps: checkInteger(where, 'teachSteps', options.teachSteps ?? 4000, 1, 1e7),
     candidates: checkInteger(where, 'candidates', options.candidates ?? 400, 1, 1e6),
-    samplesPerProblem: checkInteger(where, 'samplesPerProblem', options.samplesPerProblem ?? 40, 2, 1e4),
-    solvedAtLeast,
-    solvedAtMost,
+    ...filter,
   };
 }
 

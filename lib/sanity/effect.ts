@@ -1,10 +1,10 @@
 import { type MismatchMetrics, mismatchMetrics } from '../mismatch/metrics.js';
 import type { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
+import { engineNumerics, type NumericsMode } from '../rl/engineChoices.js';
 import { type LoraMode, RolloutEngine } from '../rollout/engine.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import { TrainingEngine } from '../training/engine.js';
-import { engineNumerics, type NumericsMode } from './config.js';
 
 export interface Setting {
   readonly precision: FloatDType;

@@ -1,37 +1,36 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DeviceError, InvalidArgumentError } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
-import { type Checkpoint, type RunDirectory, readMetrics } from '../io/runDirectory.js';
-import { TensorBoardWriter } from '../io/tensorboard.js';
-import { EarlyWarning, type Warning } from '../mismatch/earlyWarning.js';
-import { Decoder } from '../models/decoder.js';
+import type { Checkpoint, RunDirectory } from '../io/runDirectory.js';
+import type { Warning } from '../mismatch/earlyWarning.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Algorithm } from '../rl/batch.js';
-import { taskEnvironment } from '../rl/environment.js';
+import { engineNumerics } from '../rl/engineChoices.js';
+import { sampleDraws } from '../rl/environment.js';
 import { loadAlgorithm } from '../rl/load.js';
-import { Trainer } from '../rl/trainer.js';
-import { RolloutEngine } from '../rollout/engine.js';
-import { createTask } from '../tasks/index.js';
-import type { Task } from '../tasks/task.js';
-import { loadCheckpoint, saveCheckpoint } from '../training/checkpoint.js';
-import { TrainingEngine } from '../training/engine.js';
-import { type BaseEvent, prepareBase } from './base.js';
-import { decoderConfig } from './baseConfig.js';
-import { engineNumerics, type SanityConfig } from './config.js';
-import { effectSettings, measureMismatch, type Setting } from './effect.js';
-import type { PerfectibleSet } from './perfectible.js';
 import {
   type MismatchSummary,
   meanMismatch,
-  recordOf,
   type StepRecord,
   summarizeMismatch,
-  warningInput,
-} from './record.js';
-import { writeRecording } from './recording.js';
-import { judge, type Verdict, WINDOW, windowMean } from './verdict.js';
+  WINDOW,
+} from '../rl/record.js';
+import { type ScalingSummary, summarizeScaling } from '../rl/scaling.js';
+import { Trainer } from '../rl/trainer.js';
+import { findStart, type LoopResult, recordsBefore, trainingLoop } from '../rl/trainingLoop.js';
+import { RolloutEngine } from '../rollout/engine.js';
+import { loadCheckpoint, saveCheckpoint } from '../training/checkpoint.js';
+import { TrainingEngine } from '../training/engine.js';
+import { createLossScaler, type LossScaler } from '../training/lossScaler.js';
+import { prepareBase } from './base.js';
+import { responseLengthOf, type SanityConfig } from './config.js';
+import { effectSettings, measureMismatch, type Setting } from './effect.js';
+import { reopen } from './openSubject.js';
+import { SET_FILE } from './setFile.js';
+import { prepareSource } from './source.js';
+import { taskName } from './sourceConfig.js';
+import type { Start, StartEvent, Subject } from './subject.js';
+import { judge, type Verdict } from './verdict.js';
 
 export interface SanitySummary extends Verdict {
   readonly steps: number;
@@ -50,16 +49,7 @@ export interface SanitySummary extends Verdict {
   readonly divergence?: string;
   /** Means over the last window of steps (maxProbDiff: the greatest over it); null before the first step. */
   readonly mismatch: MismatchSummary | null;
-  readonly lossScale: {
-    readonly final: number;
-    /** Tries that overflowed. */
-    readonly overflows: number;
-    /** Mini-batches that were lost to overflow, and those that a retry at a lower scale saved. */
-    readonly lostUpdates: number;
-    readonly savedUpdates: number;
-    /** Responses of the saved mini-batches; undefined in runs of before they were counted. */
-    readonly savedResponses?: number;
-  };
+  readonly lossScale: ScalingSummary;
   /** The first warning of a growing mismatch, or null; beside `collapsedAtStep` it tells how long before. */
   readonly warning: Warning | null;
   /** Problems in the set, problems tried, and the base's accuracy on those. */
@@ -70,7 +60,7 @@ export interface SanitySummary extends Verdict {
 
 /** What a run tells while it goes on. */
 export type SanityEvent =
-  | BaseEvent
+  | StartEvent
   | { readonly kind: 'resume'; readonly step: number }
   | { readonly kind: 'step'; readonly record: StepRecord; readonly steps: number }
   | { readonly kind: 'effect'; readonly setting: Setting };
@@ -79,22 +69,20 @@ export interface RunOptions {
   readonly directory: RunDirectory;
   /** A folder for TensorBoard event files, beside metrics.jsonl. */
   readonly tensorboard?: string;
-  /** A folder that keeps the base; see {@link prepareBase}. */
+  /** A folder that keeps the base, or the set of a checkpoint; see {@link prepareBase} and `selectProblems`. */
   readonly base?: string;
   /** Aborting it ends the run after the step that is running, with a checkpoint. */
   readonly signal?: AbortSignal;
   readonly report?: (event: SanityEvent) => void;
 }
 
-const SET_FILE = 'set.json';
-const SAMPLES_SHOWN = 2;
 const EFFECT_SEQUENCES = 512;
 /** Draw names beyond those of any step. */
 const EFFECT_PROMPTS = 2 ** 30;
 
 /**
- * The paper's sanity test (arXiv 2510.26788): teach a small model until it is partly right, keep the problems that it
- * solves 20 % to 80 % of the time, and train on those; a sound setup reaches 95 % training accuracy.
+ * The paper's sanity test (arXiv 2510.26788): take a checkpoint, or teach a small model until it is partly right, keep the
+ * problems that it solves 20 % to 80 % of the time, and train on those; a sound setup reaches 95 % training accuracy.
  *
  * Everything is a function of the configuration: a run that was stopped, or killed, and resumed ends with the same
  * bits as one that was not.
@@ -102,23 +90,67 @@ const EFFECT_PROMPTS = 2 ** 30;
 export async function runSanity(config: SanityConfig, options: RunOptions): Promise<SanitySummary> {
   const { directory, signal, report } = options;
   const started = performance.now();
-  const task = createTask(config.task);
   const algorithm = await configuredAlgorithm(config);
   if (options.tensorboard !== undefined) {
     await makeWritableFolder('sanity', 'tensorboard', options.tensorboard);
   }
-  const checkpoint = await directory.latestCheckpoint();
-  if (checkpoint) await checkLogOf(directory, checkpoint);
-  else await directory.truncateMetrics(0);
-  const start = checkpoint
-    ? {
-        model: new Decoder(decoderConfig(config), { seed: config.baseSeed }),
-        set: await readSet(directory.path),
-      }
+  const checkpoint = await findStart('sanity', directory);
+  await using start = checkpoint
+    ? await reopen(config, directory.path, checkpoint.path)
     : await newStart(config, options);
-  using model = start.model;
-  const { set } = start;
+  const secondsIn = () => (performance.now() - started) / 1e3;
+  if (start === null || (signal?.aborted && !checkpoint)) {
+    return summarize(config, directory, {
+      loop: { step: 0, records: [], rewards: [], measured: {}, warning: null },
+      seconds: secondsIn(),
+      scaler: createLossScaler(config.lossScaler),
+      set: start?.set ?? { indices: [], tried: 0, accuracy: 0 },
+      interrupted: true,
+      effect: [],
+    });
+  }
+  const trained = await train(config, start, { ...options, checkpoint, algorithm, secondsIn });
+  const effect: (Setting & MismatchSummary)[] = [];
+  const { sequences } = trained;
+  // The engines of the run are gone by now: each setting has engines of its own.
+  for (const setting of sequences.length === 0 ? [] : effectSettings) {
+    report?.({ kind: 'effect', setting });
+    effect.push({
+      ...setting,
+      ...summarizeMismatch(await measureMismatch(start.model, sequences, setting)),
+    });
+  }
+  return summarize(config, directory, {
+    ...trained,
+    seconds: trained.secondsBefore + secondsIn(),
+    set: start.set,
+    effect,
+  });
+}
 
+/** What the steps of a run leave to its summary. */
+interface Trained {
+  readonly loop: LoopResult;
+  readonly interrupted: boolean;
+  readonly scaler: LossScaler;
+  /** Seconds of the run before it was resumed. */
+  readonly secondsBefore: number;
+  /** What the effect is measured on; none of a run that was interrupted or diverged. */
+  readonly sequences: readonly TokenSequence[];
+}
+
+/** Runs the steps that are left. */
+async function train(
+  config: SanityConfig,
+  start: Start,
+  options: RunOptions & {
+    readonly checkpoint: Checkpoint | undefined;
+    readonly algorithm: Algorithm;
+    readonly secondsIn: () => number;
+  },
+): Promise<Trained> {
+  const { directory, signal, report, checkpoint, algorithm, secondsIn } = options;
+  const { model } = start;
   const numerics = engineNumerics(config.numerics);
   const totalUpdates = config.steps * config.updatesPerStep;
   const warmup = Math.min(config.warmupSteps * config.updatesPerStep, totalUpdates - 1);
@@ -140,200 +172,134 @@ export async function runSanity(config: SanityConfig, options: RunOptions): Prom
     numerics: numerics.rollout,
   });
   const save = (step: number) =>
-    directory.saveCheckpoint(step, (dir) => saveCheckpoint(dir, model, training));
+    directory.saveCheckpoint(step, (dir) => saveCheckpoint(dir, model, training, start.origin));
 
   const records: StepRecord[] = [];
-  let secondsBefore = 0;
   if (checkpoint) {
     await loadCheckpoint(checkpoint.path, model, training);
-    await directory.truncateMetrics(checkpoint.step);
-    for (const record of await readMetrics(directory.path)) records.push(record as StepRecord);
-    secondsBefore = records.at(-1)?.['time/total_s'] ?? 0;
+    records.push(...(await recordsBefore(directory, checkpoint)));
     report?.({ kind: 'resume', step: checkpoint.step });
-  } else if (!signal?.aborted) {
+  } else {
     await save(0);
   }
+  const secondsBefore = records.at(-1)?.['time/total_s'] ?? 0;
+  const passed = (rewards: readonly number[]) =>
+    config.stopWhenPassed && judge(rewards, responsesPerStep(config)).passed;
+  const loop = await trainingLoop({
+    directory,
+    trainer: new Trainer(rollout, training, start.environment, { ...config, algorithm }),
+    scaler: training.scaler,
+    records,
+    steps: config.steps,
+    format: (tokens) => start.format(tokens),
+    save,
+    saves: (step) => step % config.checkpointEvery === 0,
+    recordEvery: config.recordEvery,
+    ended: passed,
+    seconds: () => secondsBefore + secondsIn(),
+    tensorboard: options.tensorboard,
+    signal,
+    report: (record) => report?.({ kind: 'step', record, steps: config.steps }),
+  });
+  const { step, divergence, rewards } = loop;
+  const ended = step >= config.steps || divergence !== undefined || passed(rewards);
+  const interrupted = signal?.aborted === true && !ended;
+  return {
+    loop,
+    interrupted,
+    scaler: training.scaler,
+    secondsBefore,
+    sequences:
+      interrupted || divergence !== undefined ? [] : await sampleSequences(rollout, start, config.seed),
+  };
+}
 
-  const responsesPerStep = config.promptsPerStep * config.groupSize;
-  const rewards = records.map((record) => record['train/reward']!);
-  const watch = new EarlyWarning();
-  for (const record of records) watch.add(warningInput(record));
-  let step = checkpoint?.step ?? 0;
-  let divergence: string | undefined;
-  if (!signal?.aborted || checkpoint) {
-    const prompts = set.indices.map((index) => task.problem(config.baseSeed, index));
-    const environment = taskEnvironment(task, prompts);
-    const trainer = new Trainer(rollout, training, environment, { ...config, algorithm });
-    const passed = () => config.stopWhenPassed && judge(rewards, responsesPerStep).passed;
-    let saved = step;
-    let tracker: TensorBoardWriter | undefined;
-    while (step < config.steps && !signal?.aborted && !passed()) {
-      const result = await trainer.step(step).catch((error: unknown) => {
-        divergence = divergenceOf(error);
-        return null;
-      });
-      if (result === null) break;
-      rewards.push(result.reward);
-      const record = recordOf(result, {
-        window: windowMean(rewards, step),
-        overflows: training.scaler.state().overflows,
-        lossScale: training.scaler.scale,
-        warned: watch.add(result.mismatch) !== null,
-        totalSeconds: secondsBefore + (performance.now() - started) / 1e3,
-      });
-      records.push(record);
-      await directory.appendMetrics(record);
-      if (options.tensorboard !== undefined) {
-        tracker ??= await TensorBoardWriter.open(options.tensorboard);
-        const { step: _, ...scalars } = record;
-        await tracker.scalars(step, scalars);
-      }
-      for (const { prompt, completion, reward } of result.trajectories.slice(0, SAMPLES_SHOWN)) {
-        await directory.appendSample({
-          step,
-          prompt: task.format(prompt),
-          response: task.format(completion.tokens),
-          reward,
-          finishReason: completion.finishReason,
-        });
-      }
-      if (config.recordEvery > 0 && step % config.recordEvery === 0) {
-        const rewardsOfStep = result.trajectories.map(({ reward }) => reward);
-        await writeRecording(directory.path, step, result.logprobs, rewardsOfStep);
-      }
-      report?.({ kind: 'step', record, steps: config.steps });
-      step++;
-      if (step % config.checkpointEvery === 0) {
-        await save(step);
-        saved = step;
-      }
-    }
-    if (saved !== step) await save(step);
-    await tracker?.close();
-  }
+function responsesPerStep({ promptsPerStep, groupSize }: SanityConfig): number {
+  return promptsPerStep * groupSize;
+}
 
-  const judged = judge(rewards, responsesPerStep);
+/** Judges a run and writes its summary. */
+async function summarize(
+  config: SanityConfig,
+  directory: RunDirectory,
+  run: {
+    readonly loop: LoopResult;
+    readonly seconds: number;
+    readonly scaler: LossScaler;
+    readonly set: Start['set'];
+    readonly interrupted: boolean;
+    readonly effect: SanitySummary['effect'];
+  },
+): Promise<SanitySummary> {
+  const { loop, set } = run;
+  const { step, divergence } = loop;
+  const judged = judge(loop.rewards, responsesPerStep(config));
   const verdict =
     divergence === undefined
       ? judged
       : { ...judged, passed: false, collapsedAtStep: judged.collapsedAtStep ?? step, recovered: false };
-  const ended = step >= config.steps || divergence !== undefined || (config.stopWhenPassed && verdict.passed);
-  const interrupted = signal?.aborted === true && !ended;
-  const effect: (Setting & MismatchSummary)[] = [];
-  if (!interrupted && divergence === undefined) {
-    const sequences = await sampleSequences(rollout, task, set.indices, config);
-    for (const setting of effectSettings) {
-      report?.({ kind: 'effect', setting });
-      effect.push({ ...setting, ...summarizeMismatch(await measureMismatch(model, sequences, setting)) });
-    }
-  }
   const summary: SanitySummary = {
     ...verdict,
     steps: step,
-    seconds: secondsBefore + (performance.now() - started) / 1e3,
+    seconds: run.seconds,
     precision: { training: config.trainingPrecision, rollout: config.rolloutPrecision },
     algorithm: config.algorithm,
     numerics: config.numerics,
-    task: config.task,
+    task: taskName(config),
     seed: config.seed,
-    interrupted,
+    interrupted: run.interrupted,
     ...(divergence !== undefined && { divergence }),
-    mismatch: records.length === 0 ? null : meanMismatch(records.slice(-WINDOW)),
-    lossScale: {
-      final: training.scaler.scale,
-      overflows: training.scaler.state().overflows,
-      lostUpdates: total(records, 'train/skipped_updates'),
-      savedUpdates: total(records, 'train/saved_updates'),
-      savedResponses: total(records, 'train/saved_responses'),
-    },
-    warning: watch.warning,
+    mismatch: loop.records.length === 0 ? null : meanMismatch(loop.records.slice(-WINDOW)),
+    lossScale: summarizeScaling(loop.records, run.scaler),
+    warning: loop.warning,
     set: { problems: set.indices.length, tried: set.tried, baseAccuracy: set.accuracy },
-    effect,
+    effect: run.effect,
   };
   await directory.writeSummary(summary);
   return summary;
-}
-
-/** A checkpoint goes on from the log of all steps before it: a kill leaves that whole, a disk or an editor may not. */
-async function checkLogOf(directory: RunDirectory, { step, path }: Checkpoint): Promise<void> {
-  const before = (await readMetrics(directory.path)).filter((record) => record.step < step).length;
-  if (before !== step) {
-    throw new InvalidArgumentError(
-      `[sanity] expected metrics.jsonl to have the ${step} steps before the newest checkpoint, got ${before} of them, ` +
-        `in ${directory.path}: remove ${path} to go on from the checkpoint before it`,
-    );
-  }
-}
-
-/** What an error tells of a policy whose logits are not finite; any other error is thrown on. */
-function divergenceOf(error: unknown): string {
-  if (error instanceof DeviceError && error.message.startsWith('[sample] expected logits'))
-    return error.message;
-  throw error;
-}
-
-function total(records: readonly StepRecord[], key: string): number {
-  return records.reduce((sum, record) => sum + (record[key] ?? 0), 0);
 }
 
 /**
  * The algorithm of a run. Constant-length norms divide by the longest response there can be, as the paper does with its
  * 8192.
  */
-export async function configuredAlgorithm({
-  task,
-  algorithm,
-  algorithmParameters,
-}: Pick<SanityConfig, 'task' | 'algorithm' | 'algorithmParameters'>): Promise<Algorithm> {
-  const { responseLength } = createTask(task);
-  return loadAlgorithm(algorithm, algorithmParameters, { constantLength: responseLength });
+export async function configuredAlgorithm(config: SanityConfig): Promise<Algorithm> {
+  const { algorithm, algorithmParameters } = config;
+  return loadAlgorithm(algorithm, algorithmParameters, { constantLength: responseLengthOf(config) });
 }
 
-/** The base of a run that begins, and where it was interrupted a set without problems. */
+/** What a run begins from, or null where the making of it was interrupted. */
 async function newStart(
   config: SanityConfig,
   { directory, base: folder, signal, report }: RunOptions,
-): Promise<{ model: Decoder; set: PerfectibleSet }> {
-  const base = await prepareBase(config, {
-    ...(folder !== undefined && { directory: folder }),
+): Promise<Start | null> {
+  const kept = folder ?? ('source' in config ? config.base : undefined);
+  const options = {
+    ...(kept !== undefined && { directory: kept }),
     ...(signal && { signal }),
     ...(report && { report }),
-  });
-  if (base === null) {
-    const model = new Decoder(decoderConfig(config), { seed: config.baseSeed });
-    return { model, set: { indices: [], tried: 0, accuracy: 0 } };
+  };
+  if ('source' in config) return prepareSource(config, directory.path, options);
+  const base = await prepareBase(config, options);
+  if (base !== null) {
+    await atomicWriteFile(join(directory.path, SET_FILE), `${JSON.stringify(base.set)}\n`);
   }
-  await atomicWriteFile(join(directory.path, SET_FILE), `${JSON.stringify(base.set)}\n`);
   return base;
-}
-
-/** The perfectible set of the run in `path`. */
-export async function readSet(path: string): Promise<PerfectibleSet> {
-  const file = join(path, SET_FILE);
-  try {
-    return JSON.parse(await readFile(file, 'utf8'));
-  } catch (cause) {
-    throw new InvalidArgumentError(`[sanity] expected ${file} to be readable JSON`, { cause });
-  }
 }
 
 /** Responses of the final policy to the problems of the set, for both engines to score. */
 async function sampleSequences(
   rollout: RolloutEngine,
-  task: Task,
-  indices: readonly number[],
-  { baseSeed, seed }: SanityConfig,
+  { environment }: Subject,
+  seed: number,
 ): Promise<TokenSequence[]> {
   rollout.syncWeights();
-  const requests = Array.from({ length: EFFECT_SEQUENCES }, (_, i) => ({
-    prompt: task.problem(baseSeed, indices[i % indices.length]!),
+  const { prompts } = environment;
+  const draws = Array.from({ length: EFFECT_SEQUENCES }, (_, i) => ({
+    prompt: i % prompts.length,
     promptId: EFFECT_PROMPTS + i,
     sampleId: 0,
   }));
-  const completions = await rollout.generate(requests, {
-    seed,
-    maxNewTokens: task.responseLength,
-    stopTokens: task.stopToken === undefined ? [] : [task.stopToken],
-  });
-  return completions.map(({ tokens }, i) => ({ prompt: requests[i]!.prompt, response: tokens }));
+  const completions = await sampleDraws(rollout, environment, draws, seed);
+  return completions.map(({ tokens }, i) => ({ prompt: prompts[draws[i]!.prompt]!, response: tokens }));
 }

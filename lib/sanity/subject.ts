@@ -1,81 +1,65 @@
-import { join } from 'node:path';
-import { InvalidArgumentError } from '../errors.js';
-import { type Checkpoint, RunDirectory } from '../io/runDirectory.js';
-import { Decoder } from '../models/decoder.js';
+import type { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import type { Numerics } from '../numerics.js';
-import { sampleJudged, taskEnvironment } from '../rl/environment.js';
+import { type Environment, sampleDraws, sampleJudged } from '../rl/environment.js';
 import { RolloutEngine } from '../rollout/engine.js';
 import type { Completion } from '../rollout/generation.js';
-import { createTask } from '../tasks/index.js';
 import type { FloatDType } from '../tensor/dtype.js';
-import { loadWeights } from '../training/checkpoint.js';
-import { type Base, type PrepareOptions, prepareBase } from './base.js';
-import { type BaseConfig, baseConfigOf, decoderConfig } from './baseConfig.js';
-import { resolveSanityOptions } from './config.js';
+import type { CheckpointSource } from '../training/checkpoint.js';
 import type { PerfectibleSet } from './perfectible.js';
-import { readSet } from './run.js';
-
-/** The model that an instrument measures: the newest weights of a sanity run, or a base. */
-export type SubjectSource = { readonly run: string } | { readonly base: BaseConfig };
-
-/** A base, or the state of a run, which is a base that has been trained on. */
-export interface Subject extends Base {
-  /** RL steps behind the weights: 0 for a base. */
-  readonly step: number;
-}
+import type { TeachProgress } from './supervised.js';
 
 /**
- * Opens the model to measure; the caller disposes of `model`.
- *
- * @returns null where the signal ended the making of a base
- * @throws InvalidArgumentError when the folder has no sanity run, or none with a checkpoint
+ * A model and what it is sampled for: what a run starts from, and what an instrument measures. `await using` disposes of the
+ * model and ends what judges.
  */
-export async function openSubject(
-  source: SubjectSource,
-  options: PrepareOptions = {},
-): Promise<Subject | null> {
-  if ('base' in source) {
-    const base = await prepareBase(source.base, options);
-    return base && { ...base, step: 0 };
-  }
-  const { config, checkpoint, set } = await readSubjectRun(source.run);
-  const model = new Decoder(decoderConfig(config), { seed: config.baseSeed });
-  try {
-    await loadWeights(join(checkpoint.path, 'model.safetensors'), model);
-  } catch (error) {
-    model.dispose();
-    throw error;
-  }
-  return { config, model, task: createTask(config.task), set, step: checkpoint.step };
+export interface Subject extends AsyncDisposable {
+  readonly model: Decoder;
+  /** The problems; `rewards` is not asked where nothing judges. */
+  readonly environment: Environment;
+  /** Whether responses have rewards. */
+  readonly judged: boolean;
+  /** What records call the problems: a task's spec, or a model and its data set. */
+  readonly task: string;
+  /** Of the base; undefined for a checkpoint, which has none. */
+  readonly baseSeed?: number;
+  /** A prompt or a response as text. */
+  format(tokens: ArrayLike<number>): string;
 }
 
-/**
- * What a run holds of a subject beside its weights; also a check, before a folder is made for what is measured.
- *
- * @throws InvalidArgumentError when the folder has no sanity run, or none with a checkpoint
- */
-export async function readSubjectRun(
-  run: string,
-): Promise<{ config: BaseConfig; checkpoint: Checkpoint; set: PerfectibleSet }> {
-  const directory = await RunDirectory.open(run);
-  const { command, config: stored } = directory.config;
-  if (command !== 'sanity' || typeof stored !== 'object' || stored === null) {
-    throw new InvalidArgumentError(
-      `[subject] expected the folder of a sanity run, got one of ${JSON.stringify(command)}: ${run}`,
-    );
-  }
-  const config = baseConfigOf(resolveSanityOptions(stored));
-  const checkpoint = await directory.latestCheckpoint();
-  if (checkpoint === undefined) {
-    throw new InvalidArgumentError(`[subject] expected a run with a checkpoint, got none in ${run}`);
-  }
-  return { config, checkpoint, set: await readSet(run) };
+/** What a run starts from: its problems are a perfectible set. */
+export interface Start extends Subject {
+  readonly set: PerfectibleSet;
+  /** What checkpoints take over from the model's folder. */
+  readonly origin?: CheckpointSource;
 }
 
-/** The prompts of a subject's perfectible set. */
-export function subjectPrompts({ task, config, set }: Base): Int32Array[] {
-  return set.indices.map((index) => task.problem(config.baseSeed, index));
+/** What the making of a start tells while it goes on. */
+export type StartEvent =
+  | ({ readonly kind: 'teach' } & TeachProgress)
+  | { readonly kind: 'load'; readonly model: string }
+  | { readonly kind: 'select'; readonly tried: number; readonly kept: number; readonly candidates: number };
+
+/** An event in a few words. */
+export function startText(event: StartEvent): string {
+  switch (event.kind) {
+    case 'teach':
+      return `teaching step ${event.step}, accuracy ${event.accuracy.toFixed(3)}`;
+    case 'load':
+      return `loading ${event.model}`;
+    case 'select':
+      return `selecting ${event.tried}/${event.candidates}`;
+  }
+}
+
+export interface PrepareOptions {
+  /**
+   * A folder that keeps what is made, a base or a set: it is taken from there where it is, and else made and left there.
+   * Without one no base is written.
+   */
+  readonly directory?: string;
+  readonly signal?: AbortSignal;
+  readonly report?: (event: StartEvent) => void;
 }
 
 /** What is sampled of a subject: which engine, how many responses, and the draw. */
@@ -93,16 +77,14 @@ export interface SampleOptions {
 export interface Sample {
   readonly sequences: readonly TokenSequence[];
   readonly completions: readonly Completion[];
-  /** [sequences] 1 for a right answer. */
+  /** [sequences] 1 for a right answer; NaN where nothing judges. */
   readonly rewards: Float64Array;
 }
 
-/** Samples responses at temperature 1 to the prompts of the subject's set, each as often as the others. */
-export async function sampleResponses(base: Base, options: SampleOptions): Promise<Sample> {
-  const { model, task } = base;
+/** Samples responses at temperature 1 to the prompts of the subject, each as often as the others. */
+export async function sampleResponses(subject: Subject, options: SampleOptions): Promise<Sample> {
+  const { model, environment, judged } = subject;
   const { precision, numerics, count, groupSize = 1, seed } = options;
-  using rollout = new RolloutEngine(model, { precision, ...(numerics && { numerics }) });
-  const environment = taskEnvironment(task, subjectPrompts(base));
   const { prompts } = environment;
   const draws = Array.from({ length: count }, (_, i) => {
     const group = Math.floor(i / groupSize);
@@ -110,7 +92,13 @@ export async function sampleResponses(base: Base, options: SampleOptions): Promi
     const round = Math.floor(group / prompts.length);
     return { prompt, promptId: prompt, sampleId: round * groupSize + (i % groupSize) };
   });
-  const { completions, rewards } = await sampleJudged(rollout, environment, draws, seed);
+  using rollout = new RolloutEngine(model, { precision, ...(numerics && { numerics }) });
+  const { completions, rewards } = judged
+    ? await sampleJudged(rollout, environment, draws, seed)
+    : {
+        completions: await sampleDraws(rollout, environment, draws, seed),
+        rewards: new Float64Array(count).fill(Number.NaN),
+      };
   return {
     sequences: completions.map(({ tokens }, i) => ({ prompt: prompts[draws[i]!.prompt]!, response: tokens })),
     completions,

@@ -1,7 +1,6 @@
+import { WINDOW, windowMean } from '../rl/record.js';
 import { PASS_ACCURACY } from './config.js';
 
-/** Steps that training accuracy is averaged over. */
-export const WINDOW = 10;
 /** Steps for which the average must stay above the bar to pass. */
 export const HOLD = 10;
 /** A fall of the average below this share of its peak is a collapse, unless so few responses make it noise. */
@@ -52,10 +51,4 @@ export function judge(rewards: readonly number[], responsesPerStep: number): Ver
     collapsedAtStep,
     recovered: collapsedAtStep !== null && average >= COLLAPSE_SHARE * peakAccuracy,
   };
-}
-
-/** Mean of the last {@link WINDOW} rewards up to `step` (of fewer at the beginning). */
-export function windowMean(rewards: readonly number[], step: number): number {
-  const window = rewards.slice(Math.max(0, step + 1 - WINDOW), step + 1);
-  return window.length === 0 ? 0 : window.reduce((sum, r) => sum + r, 0) / window.length;
 }

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { fitLine, ProgressWriter } from '../../lib/cli/progress.js';
 import { SanityProgress } from '../../lib/cli/sanityProgress.js';
-import type { StepRecord } from '../../lib/sanity/record.js';
+import type { StepRecord } from '../../lib/rl/record.js';
 import type { SanityEvent } from '../../lib/sanity/run.js';
 
 /** A terminal of its own making: carriage return, line feed, erase to the end of the line, and wrapping. */

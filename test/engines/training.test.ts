@@ -4,12 +4,13 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, it } from 'node:test';
 import type { Decoder } from '../../lib/models/decoder.js';
+import { loadModel } from '../../lib/models/loadModel.js';
 import type { TokenSequence } from '../../lib/models/sequences.js';
 import { numerics } from '../../lib/numerics.js';
 import type { PolicyLoss } from '../../lib/rl/batch.js';
 import { memory, setThreads } from '../../lib/runtime.js';
 import { fill } from '../../lib/tensor/tensor.js';
-import { loadCheckpoint, loadWeights, saveCheckpoint } from '../../lib/training/checkpoint.js';
+import { loadCheckpoint, saveCheckpoint } from '../../lib/training/checkpoint.js';
 import { TrainingEngine, type TrainingOptions } from '../../lib/training/engine.js';
 import { assertSameBits, relativeError } from '../support/compare.js';
 import { mixtureFields, oddModel, randomTokens } from '../support/models.js';
@@ -360,7 +361,7 @@ describe('TrainingEngine', () => {
 
   for (const [kind, overrides] of [
     ['a dense model', {}],
-    ['a mixture of experts', mixtureFields],
+    ['a mixture of experts', { ...mixtureFields, attentionBias: false, qkNorm: true }],
   ] as const)
     it(`a checkpoint of ${kind} continues to the same bits`, async () => {
       const dir = await mkdtemp(path.join(tmpdir(), 'isopolicy-'));
@@ -389,19 +390,25 @@ describe('TrainingEngine', () => {
           );
         }
 
+        const { model: read, config } = await loadModel(dir);
+        using _read = read;
+        assert.deepEqual([read.config, config.dtype], [model.config, 'fp32']);
         using smaller = oddModel({ ...overrides, numLayers: 1, denseLayers: [] });
-        await assert.rejects(
-          loadWeights(path.join(dir, 'model.safetensors'), smaller),
-          /expected only the model's tensors/,
-        );
+        await assert.rejects(loadCheckpoint(dir, smaller, engine), /expected no tensors but the model's/);
         using wider = oddModel({ ...overrides, vocabSize: 38 });
         await assert.rejects(
-          loadWeights(path.join(dir, 'model.safetensors'), wider),
-          /embed_tokens\.weight to be F32 \[38, 60\].*got F32 \[37, 60\]/,
+          loadCheckpoint(dir, wider, engine),
+          /embed_tokens\.weight of \[37, 60\] in place of \[38, 60\]/,
+        );
+        using deeper = oddModel({ ...overrides, numLayers: model.config.numLayers + 1 });
+        using deeperEngine = new TrainingEngine(deeper, { precision: 'fp16', schedule });
+        await assert.rejects(
+          loadCheckpoint(dir, model, deeperEngine),
+          /model\.layers\.\d.*first to be F32 .*got no such tensor/,
         );
         const state = await readFile(path.join(dir, 'training.json'), 'utf8');
         await writeFile(path.join(dir, 'training.json'), state.slice(0, -9));
-        await assert.rejects(loadCheckpoint(dir, other, resumed), /training\.json to be readable JSON/);
+        await assert.rejects(loadCheckpoint(dir, other, resumed), /training\.json to be JSON/);
       } finally {
         await rm(dir, { recursive: true });
       }

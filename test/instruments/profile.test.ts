@@ -14,7 +14,8 @@ import type { PresetName } from '../../lib/rl/presets.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
 import { memory } from '../../lib/runtime.js';
 import { baseConfigOf } from '../../lib/sanity/baseConfig.js';
-import { openSubject, sampleResponses } from '../../lib/sanity/subject.js';
+import { openSubject } from '../../lib/sanity/openSubject.js';
+import { sampleResponses } from '../../lib/sanity/subject.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { tinyConfig } from '../sanity/tiny.js';
 import { assertSameBits } from '../support/compare.js';
@@ -76,7 +77,8 @@ describe('profileMismatch', () => {
     assert.ok(ratio!.meanAbsLogRatio.low > 3 && ratio!.meanAbsLogRatio.high < 20);
     assert.ok(ratio!.klMuPiK3.value > 16);
     for (const point of summary.points) {
-      const { metrics, divergence, deployment, gradient } = point;
+      const { metrics, divergence } = point;
+      const [deployment, gradient] = [point.deployment!, point.gradient!];
       assert.equal(metrics.sequences, 48);
       assert.ok(divergence.klMuPi > 0 && divergence.klPiMu > 0 && divergence.js < divergence.klMuPi);
       assert.ok(

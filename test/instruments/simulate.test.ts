@@ -12,7 +12,7 @@ import {
 import { RunDirectory, readMetrics } from '../../lib/io/runDirectory.js';
 import { presetConfig } from '../../lib/rl/algorithms.js';
 import type { PresetName } from '../../lib/rl/presets.js';
-import type { StepRecording } from '../../lib/sanity/recording.js';
+import type { StepRecording } from '../../lib/rl/recording.js';
 import { runSanity } from '../../lib/sanity/run.js';
 import { tinyConfig } from '../sanity/tiny.js';
 

@@ -367,6 +367,31 @@ describe('checkpoints', () => {
     assert.deepEqual(await readdir(join(dir, 'checkpoint')), ['step-000008']);
   });
 
+  it('the last and the best are kept, of equal scores the newer; a step saved again is one', async () => {
+    const run = await RunDirectory.create(dir, {});
+    const kept = async (step: number, score?: number) => {
+      const write = (temporary: string) => writeFile(join(temporary, 'model'), String(step));
+      await run.saveCheckpoint(step, write, { keepLast: 2, keepBest: 2, score });
+      return (await readdir(join(dir, 'checkpoint')))
+        .map((name) => Number(name.slice(5)))
+        .sort((a, b) => a - b);
+    };
+    assert.equal(await run.bestCheckpoint(), undefined);
+    assert.deepEqual(await kept(1, 0.5), [1]);
+    assert.deepEqual(await kept(2, 0.9), [1, 2]);
+    assert.deepEqual(await kept(3), [1, 2, 3]);
+    assert.deepEqual(await kept(4, 0.5), [2, 3, 4]);
+    assert.deepEqual(await kept(5, 0.1), [2, 4, 5]);
+    assert.deepEqual(await kept(6), [2, 4, 5, 6]);
+    assert.deepEqual(await kept(7), [2, 4, 6, 7]);
+    assert.deepEqual(await run.bestCheckpoint(), { step: 2, path: run.checkpointPath(2), score: 0.9 });
+    assert.deepEqual(await kept(8, 0.9), [2, 7, 8]);
+    assert.deepEqual(await run.bestCheckpoint(), { step: 8, path: run.checkpointPath(8), score: 0.9 });
+    assert.deepEqual(await kept(8, -1), [2, 7, 8]);
+    assert.deepEqual(await kept(9), [2, 8, 9]);
+    await assert.rejects(kept(10, Number.NaN), refuses(/score to be a finite number/));
+  });
+
   it('survive SIGKILL at any moment: the newest is whole, the log can be cut to it', async () => {
     const module = new URL('../../lib/io/runDirectory.js', import.meta.url).href;
     // Each file of a checkpoint is 64 KiB of its step's number; every stage of a save is announced on stdout.

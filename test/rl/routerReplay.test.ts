@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Routes } from '../../lib/models/routes.js';
 import { taskEnvironment } from '../../lib/rl/environment.js';
+import { recordOf } from '../../lib/rl/record.js';
 import { type RouterReplay, routerReplays, Trainer } from '../../lib/rl/trainer.js';
-import { recordOf } from '../../lib/sanity/record.js';
 import { assertSameBits } from '../support/compare.js';
 import { options, prompts, reinforce, setup, task } from './trainerSetup.js';
 

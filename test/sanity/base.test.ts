@@ -8,8 +8,9 @@ import { RunDirectory } from '../../lib/io/runDirectory.js';
 import type { Decoder } from '../../lib/models/decoder.js';
 import { type Base, loadBase, prepareBase } from '../../lib/sanity/base.js';
 import { baseConfigOf } from '../../lib/sanity/baseConfig.js';
+import { openSubject } from '../../lib/sanity/openSubject.js';
 import { runSanity } from '../../lib/sanity/run.js';
-import { openSubject, subjectPrompts } from '../../lib/sanity/subject.js';
+
 import { tinyConfig } from './tiny.js';
 
 const root = mkdtempSync(path.join(tmpdir(), 'isopolicy-base-'));
@@ -20,8 +21,7 @@ async function weights(model: Decoder): Promise<Float32Array[]> {
   return Promise.all(model.parameters.map(({ master }) => master.floats()));
 }
 
-async function contents(base: Base) {
-  const { model, set } = base;
+async function contents({ model, set }: Pick<Base, 'model' | 'set'>) {
   const all = await weights(model);
   model.dispose();
   return { all, set };
@@ -53,8 +53,8 @@ describe('prepareBase', () => {
     const text = readFileSync(file, 'utf8');
     for (const [damaged, message] of [
       [text.slice(0, 20), /base\.json to be readable JSON/],
-      [text.replace('"formatVersion":1', '"formatVersion":9'), /format version 1, got 9/],
-      ['null', /format version 1, got undefined/],
+      [text.replace('"formatVersion":2', '"formatVersion":9'), /format version 2, got 9/],
+      ['null', /format version 2, got undefined/],
     ] as const) {
       writeFileSync(file, damaged);
       await assert.rejects(prepareBase(config, { directory }), message);
@@ -116,10 +116,13 @@ describe('openSubject', () => {
     const subject = (await openSubject({ run: path.join(root, 'run-0') }))!;
     const base = await loadBase(path.join(root, 'for-runs'));
     assert.equal(subject.step, 3);
-    assert.deepEqual(subject.config, config);
-    assert.deepEqual(subject.set, base.set);
-    assert.equal(subjectPrompts(subject).length, base.set.indices.length);
-    assert.notDeepEqual(await contents(subject), await contents(base), 'trained');
+    assert.equal(subject.task, config.task);
+    assert.equal(subject.baseSeed, config.baseSeed);
+    assert.deepEqual(subject.environment.prompts, base.environment.prompts);
+    assert.equal(subject.environment.prompts.length, base.set.indices.length);
+    assert.equal(subject.judged, true);
+    const { set } = base;
+    assert.notDeepEqual(await contents({ ...subject, set }), await contents(base), 'trained');
   });
 
   it('makes a base, and names what is no run', async () => {

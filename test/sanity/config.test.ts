@@ -3,8 +3,9 @@ import { describe, it } from 'node:test';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { resolveDecoderConfig } from '../../lib/models/config.js';
 import { numerics } from '../../lib/numerics.js';
+import { engineNumerics } from '../../lib/rl/engineChoices.js';
 import { decoderConfig } from '../../lib/sanity/baseConfig.js';
-import { engineNumerics, resolveSanityOptions, type SanityOptions } from '../../lib/sanity/config.js';
+import { resolveSanityOptions, type SanityOptions } from '../../lib/sanity/config.js';
 import { createTask } from '../../lib/tasks/index.js';
 
 describe('resolveSanityOptions', () => {

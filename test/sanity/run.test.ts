@@ -6,11 +6,12 @@ import path from 'node:path';
 import { after, describe, it } from 'node:test';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { RunDirectory } from '../../lib/io/runDirectory.js';
+import { windowMean } from '../../lib/rl/record.js';
 import { memory } from '../../lib/runtime.js';
-import type { SanityConfig } from '../../lib/sanity/config.js';
+import type { TaskSanityConfig } from '../../lib/sanity/config.js';
 import { runSanity, type SanityEvent, type SanitySummary } from '../../lib/sanity/run.js';
 import { SET_PROBLEMS } from '../../lib/sanity/supervised.js';
-import { judge, windowMean } from '../../lib/sanity/verdict.js';
+import { judge } from '../../lib/sanity/verdict.js';
 import { createTask } from '../../lib/tasks/index.js';
 import { tinyConfig } from './tiny.js';
 
@@ -18,7 +19,7 @@ const root = mkdtempSync(path.join(tmpdir(), 'isopolicy-sanity-'));
 after(() => rmSync(root, { recursive: true }));
 let made = 0;
 
-async function newRun(config: SanityConfig): Promise<RunDirectory> {
+async function newRun(config: TaskSanityConfig): Promise<RunDirectory> {
   return RunDirectory.create(path.join(root, `run-${made++}`), { command: 'sanity', config });
 }
 
@@ -48,7 +49,7 @@ function withoutSeconds({ seconds, ...rest }: SanitySummary) {
 const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
 
 async function run(
-  overrides: Partial<SanityConfig>,
+  overrides: Partial<TaskSanityConfig>,
   signal?: AbortSignal,
   onEvent?: (e: SanityEvent) => void,
 ) {
@@ -298,7 +299,7 @@ describe('runSanity', () => {
     })();
 
     /** The run in `directory`, gone on with. */
-    async function resume(config: SanityConfig, directory: RunDirectory) {
+    async function resume(config: TaskSanityConfig, directory: RunDirectory) {
       const events: SanityEvent[] = [];
       const again = await RunDirectory.open(directory.path);
       const summary = await runSanity(config, { directory: again, report: (event) => events.push(event) });

@@ -1,12 +1,12 @@
 /** A task and a model that are taught in a fraction of a second. */
 import { Decoder } from '../../lib/models/decoder.js';
 import { decoderConfig } from '../../lib/sanity/baseConfig.js';
-import { resolveSanityOptions, type SanityConfig } from '../../lib/sanity/config.js';
+import { resolveSanityOptions, type TaskSanityConfig } from '../../lib/sanity/config.js';
 import { createTask } from '../../lib/tasks/index.js';
 
 export const tinyTask = createTask('sort:2:4');
 
-export function tinyConfig(overrides: Partial<SanityConfig> = {}): SanityConfig {
+export function tinyConfig(overrides: Partial<TaskSanityConfig> = {}): TaskSanityConfig {
   return resolveSanityOptions({
     task: tinyTask.name,
     hiddenSize: 32,

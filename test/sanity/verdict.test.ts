@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { HOLD, judge, WINDOW, windowMean } from '../../lib/sanity/verdict.js';
+import { WINDOW, windowMean } from '../../lib/rl/record.js';
+import { HOLD, judge } from '../../lib/sanity/verdict.js';
 
 /** Enough responses that no fall worth the name is chance. */
 const MANY = 100_000;

@@ -58,9 +58,28 @@ interface Row {
 
 /** Curves of one or several sanity runs. */
 export function figuresOfSanity(runs: readonly ReportRun[]): Figure[] {
+  return figuresOfSteps(runs, {
+    title: 'Training accuracy',
+    caption: 'Mean reward over ten steps; the level line is the 95 % that passes.',
+    axis: { title: 'training accuracy', scale: { domain: [0, 1] } },
+    level: PASS,
+  });
+}
+
+/** How a chart shows the mean reward over ten steps. */
+export interface RewardChart {
+  readonly title: string;
+  readonly caption: string;
+  readonly axis: { readonly title: string; readonly scale?: { readonly domain: readonly [number, number] } };
+  /** Where there is a level line. */
+  readonly level?: number;
+}
+
+/** Curves of the steps of one or several training runs. */
+export function figuresOfSteps(runs: readonly ReportRun[], reward: RewardChart): Figure[] {
   const labels = runLabels(runs);
   const rows = runs.flatMap((run) =>
-    thin(run.metrics).map((record): Row => {
+    thin(run.metrics.filter((record) => 'train/reward' in record)).map((record): Row => {
       const value = (key: string) => Number(record[key] ?? Number.NaN);
       return {
         run: labels.get(run)!,
@@ -133,10 +152,10 @@ export function figuresOfSanity(runs: readonly ReportRun[]): Figure[] {
                 },
               },
             ]),
-        ...(field === 'reward'
+        ...(field === 'reward' && reward.level !== undefined
           ? [
               {
-                data: inline([{ pass: PASS }]),
+                data: inline([{ pass: reward.level }]),
                 mark: { type: 'rule' as const, strokeDash: [6, 4], color: '#888888' },
                 encoding: { y: { field: 'pass', type: 'quantitative' as const } },
               },
@@ -158,13 +177,7 @@ export function figuresOfSanity(runs: readonly ReportRun[]): Figure[] {
           .join('; ')}.`;
   const marks = warnings.length > 0 ? ' Dashed lines: early warnings.' : '';
   return [
-    line(
-      'reward',
-      'Training accuracy',
-      `Mean reward over ten steps; the level line is the 95 % that passes.${marks}`,
-      'reward',
-      { title: 'training accuracy', scale: { domain: [0, 1] } },
-    ),
+    line('reward', reward.title, `${reward.caption}${marks}`, 'reward', reward.axis),
     line(
       'mismatch',
       'Mismatch',

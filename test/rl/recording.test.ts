@@ -5,9 +5,9 @@ import path from 'node:path';
 import { after, describe, it } from 'node:test';
 import { RunDirectory, readMetrics } from '../../lib/io/runDirectory.js';
 import { mismatchMetrics } from '../../lib/mismatch/metrics.js';
-import { readRecording, recordedSteps } from '../../lib/sanity/recording.js';
+import { readRecording, recordedSteps } from '../../lib/rl/recording.js';
 import { runSanity } from '../../lib/sanity/run.js';
-import { tinyConfig } from './tiny.js';
+import { tinyConfig } from '../sanity/tiny.js';
 
 const root = mkdtempSync(path.join(tmpdir(), 'isopolicy-recording-'));
 after(() => rmSync(root, { recursive: true }));

@@ -3,7 +3,7 @@ import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { InvalidArgumentError } from '../errors.js';
 import { openSafetensors, writeSafetensors } from '../io/safetensors.js';
-import type { StepLogprobs } from '../rl/trainer.js';
+import type { StepLogprobs } from './trainer.js';
 
 const FOLDER = 'logprobs';
 const NAME = /^step-(\d{6,})\.safetensors$/;

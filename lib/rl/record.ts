@@ -1,8 +1,11 @@
 import type { WarningInput } from '../mismatch/earlyWarning.js';
 import type { MismatchMetrics } from '../mismatch/metrics.js';
-import type { TrainerStep } from '../rl/trainer.js';
 import { memory } from '../runtime.js';
 import type { StepResult } from '../training/engine.js';
+import type { TrainerStep } from './trainer.js';
+
+/** Steps that rewards are averaged over. */
+export const WINDOW = 10;
 
 /** A line of metrics.jsonl. */
 export type StepRecord = { readonly step: number } & Readonly<Record<string, number>>;
@@ -78,6 +81,12 @@ export function recordOf(
   // Of the last update, where the policy has moved furthest from the one that sampled.
   for (const [name, value] of Object.entries(last.metrics)) record[`algorithm/${name}`] = value;
   return record;
+}
+
+/** Mean of the last {@link WINDOW} rewards up to `step` (of fewer at the beginning). */
+export function windowMean(rewards: readonly number[], step: number): number {
+  const window = rewards.slice(Math.max(0, step + 1 - WINDOW), step + 1);
+  return window.length === 0 ? 0 : window.reduce((sum, r) => sum + r, 0) / window.length;
 }
 
 /** Whether an update overflowed, and a retry at a lower scale saved its responses. */

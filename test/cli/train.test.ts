@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { before, describe, it } from 'node:test';
+import { formatYaml, parseYaml } from '../../lib/train/yaml.js';
+import { type Tiny, tinyTraining } from '../train/tiny.js';
+import { isopolicy, start, temporaryFolder, withoutAddon } from './command.js';
+
+const folder = temporaryFolder();
+let tiny: Tiny;
+let file: string;
+before(async () => {
+  tiny = await tinyTraining();
+  file = path.join(folder, 'train.yaml');
+  fs.writeFileSync(file, formatYaml(tiny.options));
+});
+
+const out = (name: string) => path.join(folder, name);
+const lines = (run: string): Record<string, unknown>[] =>
+  fs
+    .readFileSync(path.join(run, 'metrics.jsonl'), 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+const timeless = (run: string) =>
+  lines(run).map((record) =>
+    Object.fromEntries(Object.entries(record).filter(([key]) => !/^(time|memory)\//.test(key))),
+  );
+
+describe('isopolicy train', () => {
+  it('runs from a file, is interrupted, goes on, and ends as a run that was not', async () => {
+    const whole = isopolicy(['train', file, '--steps', '5', '--out', out('whole')]);
+    assert.equal(whole.status, 0, whole.stderr);
+    assert.match(whole.stdout, /^DONE {2}after 5 steps, /);
+    assert.match(whole.stdout, /\nevaluation avg@3 \d\.\d{3} -> \d\.\d{3} \(best \d\.\d{3} after step \d\),/);
+    assert.match(whole.stdout, /\nlast checkpoint: .*step-000005\n/);
+    for (const line of whole.stdout.split('\n')) {
+      assert.ok(line.length <= 80 || line.includes(folder) || line.includes(tiny.root), line);
+    }
+    const stopped = await start(['train', file, '--steps', '5', '--out', out('parts')], (line, child) => {
+      if (line.startsWith('step 2/5')) child.kill('SIGINT');
+    });
+    assert.equal(stopped.status, 130, stopped.stderr);
+    assert.match(
+      stopped.stdout,
+      /^INTERRUPTED {2}after \d steps, .*; resume with:\nisopolicy train --resume \S+\n/,
+    );
+    const resumed = isopolicy(['train', '--resume', out('parts'), '--json']);
+    assert.equal(resumed.status, 0, resumed.stderr);
+    assert.equal(JSON.parse(resumed.stdout).steps, 5);
+    assert.deepEqual(timeless(out('parts')), timeless(out('whole')));
+    const weights = (run: string) =>
+      fs.readFileSync(path.join(run, 'checkpoint/step-000005/model.safetensors'));
+    assert.ok(weights(out('parts')).equals(weights(out('whole'))));
+    // Its own configuration makes the same run.
+    const again = isopolicy(['train', out('whole/config.yaml'), '--out', out('again')]);
+    assert.equal(again.status, 0, again.stderr);
+    assert.deepEqual(timeless(out('again')), timeless(out('whole')));
+
+    const page = isopolicy(['report', out('whole'), '--json', '--svg', out('svg')]);
+    assert.equal(page.status, 0, page.stderr);
+    assert.deepEqual(
+      JSON.parse(page.stdout).svgs.map((name: string) => path.basename(name, '.svg')),
+      ['evaluation', 'reward', 'mismatch', 'kl', 'largest', 'entropy', 'scale'],
+    );
+  });
+
+  it('settings: preset, under a file, under flags and --set', () => {
+    const print = (...args: string[]) => {
+      const { status, stdout, stderr } = isopolicy(['train', ...args, '--print-config']);
+      assert.equal(status, 0, stderr);
+      return parseYaml(stdout, 'stdout') as Record<string, Record<string, unknown>>;
+    };
+    const preset = print('--preset', 'lora-oat');
+    assert.deepEqual([preset.model, preset.data, preset.lora!.rank], [undefined, undefined, 1]);
+    assert.deepEqual(preset.evaluation!.samples, 32);
+    const config = print(
+      ...['--preset', 'lora-oat', file, '--precision', 'bf16', '--learning-rate', '0.5', '--lora-rank', '3'],
+      ...['--set', 'batch.groupSize=6', '--set', 'optimizer.betas=[0.5, 0.6]', '--set', 'steps=9'],
+    );
+    assert.equal(config.model, tiny.options.model);
+    assert.deepEqual(config.batch, {
+      promptsPerStep: 4,
+      groupSize: 6,
+      updatesPerStep: 2,
+      microBatchTokens: 128,
+      recompute: 'layers',
+    });
+    assert.deepEqual([config.optimizer!.learningRate, config.optimizer!.betas], [0.5, [0.5, 0.6]]);
+    assert.deepEqual(
+      [config.trainingPrecision, config.rolloutPrecision, config.lossScaler],
+      ['bf16', 'bf16', 'none'],
+    );
+    assert.deepEqual([config.steps, config.lora!.rank, config.lora!.alpha], [9, 3, 2]);
+  });
+
+  it('--dry-run says what would be, and whether it fits', () => {
+    const plan = isopolicy(['train', file, '--dry-run']);
+    assert.equal(plan.status, 0, plan.stderr);
+    assert.match(
+      plan.stdout,
+      /10 problems, the longest prompt of 5 tokens, with its response 37; 16 responses\na step; evaluation on 3 problems: 9 responses/,
+    );
+    assert.match(plan.stdout, /\nThe first prompt:\n3\+0=\nRight: 3\n/);
+    for (const row of [
+      'master weights',
+      'optimizer moments',
+      'gradients',
+      'KV cache',
+      '\\+ forward and backward',
+    ]) {
+      assert.match(plan.stdout, new RegExp(`\\n${row} +[\\d.]+ [KMG]iB  `));
+    }
+    for (const line of plan.stdout.split('\n'))
+      assert.ok(line.length <= 80 || line.includes(tiny.root), line);
+    const large = isopolicy(['train', file, '--dry-run', '--json', '--set', 'rollout.kvPages=2000000000']);
+    assert.equal(large.status, 4, large.stderr);
+    assert.equal(JSON.parse(large.stdout).fits, false);
+    assert.match(large.stderr, /^isopolicy: \[memory\] expected a run within .*KV cache/);
+    assert.ok(!fs.existsSync(out('runs')));
+  });
+
+  it('mistakes are one line, and make no folder', () => {
+    const fails = (args: string[], expected: RegExp, env = {}) => {
+      const { status, stdout, stderr } = isopolicy(['train', ...args, '--out', out('none')], env);
+      assert.equal(status, 2, `${args.join(' ')}: ${stderr}`);
+      assert.equal(stdout, '');
+      assert.match(stderr, expected);
+      assert.equal(stderr.trim().split('\n').length, 1, stderr);
+      assert.ok(!fs.existsSync(out('none')));
+    };
+    fails([], /expected model to be text, got undefined; and data to be text, got undefined/);
+    fails([out('missing.yaml')], /a file of settings that can be read \(ENOENT\)/);
+    fails([file, '--set', 'batch.groupSiz=3'], /\(did you mean batch\.groupSize\?\), got "groupSiz"/);
+    fails([file, '--set', 'steps'], /--set to be name=value/);
+    fails([file, '--preset', 'sanity'], /--preset to be one of sanity-oat/, withoutAddon);
+    fails([file, '--data', out('none.jsonl')], /none\.jsonl/);
+    fails([file, '--set', 'evaluation.data=/none.jsonl'], /none\.jsonl/);
+    fails([file, '--set', 'algorithmParameters.clip=3'], /each parameter to be one of/);
+    fails([file, '--algorithm', './missing.ts'], /missing\.ts/);
+    fails([file, '--model', folder], /config\.json/);
+    fails([file, '--resume', out('x')], /no file of settings beside --resume/, withoutAddon);
+    fails(['--resume', out('x'), '--steps', '3'], /no --steps beside --resume/, withoutAddon);
+    const bad = path.join(folder, 'bad.yaml');
+    fs.writeFileSync(bad, 'steps: 3\nbatch: [\n');
+    fails([bad], /bad\.yaml to be YAML, got at line 3, column 1/);
+  });
+});
