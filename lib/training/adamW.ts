@@ -1,7 +1,8 @@
 import type { Parameter } from '../autograd/parameter.js';
 import { checkInteger, checkNumber, invalid } from '../errors.js';
 import { adamw } from '../ops/adamw.js';
-import { fill, type Tensor, zeros } from '../tensor/tensor.js';
+import { keep } from '../tensor/scope.js';
+import { type Tensor, zeros } from '../tensor/tensor.js';
 
 export interface AdamWOptions {
   /** Default [0.9, 0.95], the paper's. */
@@ -17,11 +18,14 @@ interface Moments {
   readonly second: Tensor;
 }
 
-/** AdamW (Loshchilov and Hutter, arXiv 1711.05101) on fp32 masters, with fp32 moments. */
+/**
+ * AdamW (Loshchilov and Hutter, arXiv 1711.05101) on fp32 masters, with fp32 moments. These take memory from when they are
+ * first needed: an engine that only scores has none.
+ */
 export class AdamW {
   readonly parameters: readonly Parameter[];
   readonly options: Required<AdamWOptions>;
-  readonly #moments: Map<Parameter, Moments>;
+  readonly #moments = new Map<Parameter, Moments>();
   #step = 0;
 
   constructor(parameters: readonly Parameter[], options: AdamWOptions = {}) {
@@ -36,7 +40,6 @@ export class AdamW {
       weightDecay: checkNumber('AdamW', 'weightDecay', options.weightDecay ?? 0, 0),
     };
     this.parameters = parameters;
-    this.#moments = new Map(parameters.map((p) => [p, { first: zeros(p.shape), second: zeros(p.shape) }]));
   }
 
   /** Steps taken so far. */
@@ -50,16 +53,12 @@ export class AdamW {
   }
 
   moments(parameter: Parameter): Moments {
-    return this.#moments.get(parameter)!;
-  }
-
-  /** Forgets all moments and steps. */
-  reset(): void {
-    this.#step = 0;
-    for (const { first, second } of this.#moments.values()) {
-      fill(first, 0);
-      fill(second, 0);
+    let moments = this.#moments.get(parameter);
+    if (!moments) {
+      moments = { first: keep(zeros(parameter.shape)), second: keep(zeros(parameter.shape)) };
+      this.#moments.set(parameter, moments);
     }
+    return moments;
   }
 
   /**

@@ -49,6 +49,7 @@ const model = new Decoder(config, { seed: 3 });
 if (options.lora) addLora(model, { ...options.lora, alpha: 8 }, { seed: 4 });
 const masters = taken();
 const optimizer = new AdamW(model.trainable);
+for (const parameter of optimizer.parameters) optimizer.moments(parameter);
 const moments = taken();
 optimizer.dispose();
 const slots = { slots: maxBatch, maxLength, pages: kvPages, dtype: options.rolloutPrecision };
@@ -65,6 +66,7 @@ const training = new TrainingEngine(model, {
   microBatchTokens,
   recompute,
 });
+for (const parameter of training.optimizer.parameters) training.optimizer.moments(parameter);
 const trainingBytes = taken();
 const rollout = new RolloutEngine(model, {
   precision: options.rolloutPrecision,
