@@ -9,8 +9,8 @@ const folder = path.resolve(import.meta.dirname, '../../../examples');
 const examples = fs.readdirSync(folder).filter((file) => file.endsWith('.mjs'));
 
 /** What an example prints; it must end well and say nothing on stderr. */
-function run(name: string): string {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(folder, name)], {
+function run(name: string, ...args: string[]): string {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(folder, name), ...args], {
     encoding: 'utf8',
   });
   assert.equal(stderr, '');
@@ -48,6 +48,16 @@ describe('examples', () => {
       const source = fs.readFileSync(path.join(folder, name), 'utf8');
       assert.match(source, new RegExp(`^/\\*\\*\n[\\s\\S]*? \\* Run: node examples/${name}\n \\*/\n`));
     }
+  });
+
+  it('checkpoint: makes a model and data that train takes', () => {
+    const made = path.join(temporaryFolder(), 'tiny');
+    const output = run('checkpoint.mjs', made, '--accuracy', '0', '--experts', '2');
+    const command = `npx isopolicy train ${path.join(made, 'train.yaml')}`;
+    assert.ok(output.endsWith(`${command}\n`), output);
+    const { status, stdout, stderr } = isopolicy([...command.split(' ').slice(2), '--dry-run', '--json']);
+    assert.equal(status, 0, stderr);
+    assert.equal(JSON.parse(stdout).fits, true);
   });
 
   it('kernel: most fp32 sums differ, few of the rounded ones, and those by more', () => {

@@ -1,16 +1,16 @@
 /**
  * A small checkpoint in the layout of Hugging Face, to try `isopolicy train` on without a download: a decoder and a
  * tokenizer of one token a character, taught to add two numbers of two digits until it is right about half of the time,
- * with problems to train and to evaluate on as JSON lines.
+ * with problems to train and to evaluate on as JSON lines, and settings in train.yaml.
  *
- * Run: node scripts/make-checkpoint.mjs FOLDER [--accuracy 0.5] [--seed 1] [--experts 4]
- *      npx isopolicy train FOLDER/train.yaml --precision fp16
+ * A folder may be named (default: tiny-checkpoint); --accuracy 0.5, --seed 1, --experts 4 for a mixture of experts.
+ *
+ * Run: node examples/checkpoint.mjs
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { Decoder, saveModel, teach } from '../dist/lib/index.js';
-import { CounterRandom } from '../dist/lib/random.js';
+import { CounterRandom, Decoder, saveModel, teach } from 'isopolicy';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -20,8 +20,7 @@ const { values, positionals } = parseArgs({
     experts: { type: 'string', default: '0' },
   },
 });
-if (positionals.length !== 1) throw new Error('expected one folder');
-const folder = resolve(positionals[0]);
+const folder = resolve(positionals[0] ?? 'tiny-checkpoint');
 const seed = Number(values.seed);
 const experts = Number(values.experts);
 
@@ -74,7 +73,7 @@ await teach(model, task, {
   seed,
   accuracy: Number(values.accuracy),
   report: ({ step, loss, accuracy }) => {
-    process.stderr.write(`taught ${step} steps: loss ${loss.toFixed(3)}, accuracy ${accuracy.toFixed(3)}\n`);
+    process.stdout.write(`taught ${step} steps: loss ${loss.toFixed(3)}, accuracy ${accuracy.toFixed(3)}\n`);
   },
 });
 
