@@ -26,6 +26,8 @@ const KEPT = [
   'mismatch/minProbDiff',
   'algorithm/updateEss',
 ];
+/** Groups of metrics that are kept whole. */
+const KEPT_GROUPS = ['eval/', 'routing/'];
 const MOST_TOKENS = 250;
 const MOST_RESPONSES = 120;
 
@@ -54,7 +56,11 @@ function copyMetrics(from, to) {
   const kept = records.filter((_, i) => i % every === 0 || i === records.length - 1);
   const text = kept.map((record) =>
     JSON.stringify(
-      Object.fromEntries(KEPT.filter((key) => key in record).map((key) => [key, record[key]])),
+      Object.fromEntries(
+        Object.entries(record).filter(
+          ([key]) => KEPT.includes(key) || KEPT_GROUPS.some((group) => key.startsWith(group)),
+        ),
+      ),
       rounded,
     ),
   );
@@ -66,8 +72,12 @@ fs.rmSync(dest, { recursive: true, force: true });
 fs.mkdirSync(dest, { recursive: true });
 const config = readJson(path.join(run, 'config.json'));
 const summary = readJson(path.join(run, 'summary.json'));
-fs.writeFileSync(path.join(dest, 'config.json'), `${JSON.stringify(config, null, 1)}\n`);
-fs.writeFileSync(path.join(dest, 'summary.json'), `${JSON.stringify(summary, rounded)}\n`);
+/** Models and data of this machine are told without the folder that they lie in. */
+const { model } = config.config ?? {};
+const portable = (text) =>
+  typeof model === 'string' ? text.replaceAll(`"${path.dirname(model)}/`, '"') : text;
+fs.writeFileSync(path.join(dest, 'config.json'), portable(`${JSON.stringify(config, null, 1)}\n`));
+fs.writeFileSync(path.join(dest, 'summary.json'), portable(`${JSON.stringify(summary, rounded)}\n`));
 const source = {
   commit: values.commit ?? execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim(),
   version: config.version,
