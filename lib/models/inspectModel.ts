@@ -147,7 +147,8 @@ export async function inspectModel(dir: string): Promise<ModelInfo> {
     tokenizer: tokenizer ? tokenizerInfo(tokenizer) : null,
     chatTemplate: (await attemptAsync(textProblems, () => chatTemplateOf(dir))) ?? null,
     modelProblems,
-    textProblems,
+    // A file that is read twice is no worse for it.
+    textProblems: [...new Set(textProblems)],
   };
 }
 

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { attempt, checkInteger, invalid, throwTogether } from '../errors.js';
 import { type CheckpointFiles, listNames, openCheckpoint } from '../io/checkpointFiles.js';
+import { checkFolder } from '../io/folder.js';
 import { readJsonObject } from '../io/jsonFile.js';
 import { gradientStats } from '../ops/gradStats.js';
 import { cast, type Tensor, tensorFromBits } from '../tensor/tensor.js';
@@ -38,6 +39,7 @@ export interface LoadOptions {
  * @throws InvalidArgumentError where there is none, or for whatever it is that cannot be loaded
  */
 export async function readHuggingFaceConfig(dir: string): Promise<HuggingFaceConfig> {
+  await checkFolder('loadModel', 'the folder of a model', dir);
   const path = join(dir, 'config.json');
   return parseHuggingFaceConfig(await readJsonObject('config.json', path), path);
 }
