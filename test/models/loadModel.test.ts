@@ -149,6 +149,10 @@ describe('loadModel', () => {
     it('says that there is none, or no config, or no weights', async () => {
       await assert.rejects(loadModel(join(dir, 'none')), /the folder of a model \(ENOENT\), got ".*none"/);
       await assert.rejects(
+        loadModel(join(fixtures, 'llama3-lora')),
+        /config\.json in .*llama3-lora, got "an adapter alone/,
+      );
+      await assert.rejects(
         loadModel(import.meta.filename),
         /\[loadModel\] expected the folder of a model, got ".*loadModel\.test\.js"/,
       );
