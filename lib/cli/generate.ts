@@ -150,18 +150,19 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   const { tokenizer } = text;
   const prompts = await encodePrompts(text, problems, template, flags);
   const { vocabSize, maxPositionEmbeddings } = text.config.decoder;
+  const longest = prompts.reduce((a, b) => (b.tokens.length > a.tokens.length ? b : a));
   const stop = [...template.stop, ...(flags.stop ?? [])];
   const sampling = {
     seed: flags.seed ?? 1,
     temperature: flags.temperature ?? 1,
     topK: flags.topK ?? 0,
     topP: flags.topP ?? 1,
-    maxNewTokens: newTokensFor(prompts, flags.maxNewTokens, maxPositionEmbeddings),
+    maxNewTokens: newTokensFor(longest, flags.maxNewTokens, maxPositionEmbeddings),
     stopTokens: stopTokensOf(tokenizer, stop),
   };
   resolveSampling('generate', sampling, vocabSize);
   // Tables and cache are as long as the longest response can get, and no longer.
-  const maxLength = sampling.maxNewTokens + Math.max(...prompts.map(({ tokens }) => tokens.length));
+  const maxLength = longest.tokens.length + sampling.maxNewTokens;
 
   const writer = new ProgressWriter();
   writer.update({ phase: 'load', parts: [{ text: `loading ${dir}`, importance: 1 }] });
@@ -261,14 +262,13 @@ function stopTokensOf(tokenizer: Tokenizer, stop: readonly string[]): number[] {
   return [...new Set([...tokenizer.eosIds, ...special])];
 }
 
-/** Tokens of the longest response: as many as are asked for, if the context has room for them behind every prompt. */
-function newTokensFor(prompts: readonly EncodedPrompt[], asked: number | undefined, context: number): number {
-  const longest = prompts.reduce((a, b) => (b.tokens.length > a.tokens.length ? b : a));
-  const room = context - longest.tokens.length;
+/** Tokens of the longest response: as many as are asked for, if the context has room for them behind a prompt. */
+function newTokensFor({ id, tokens }: EncodedPrompt, asked: number | undefined, context: number): number {
+  const room = context - tokens.length;
   if (room < (asked ?? 1)) {
     const response = asked === undefined ? 'a response' : `--max-new-tokens ${asked}`;
-    const what = `prompt ${longest.id} and ${response} within the model's context of ${context} tokens`;
-    invalid('generate', what, `a prompt of ${count(longest.tokens.length, 'token')}`);
+    const what = `prompt ${id} and ${response} within the model's context of ${context} tokens`;
+    invalid('generate', what, `a prompt of ${count(tokens.length, 'token')}`);
   }
   return asked ?? Math.min(MAX_NEW_TOKENS, room);
 }

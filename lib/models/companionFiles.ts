@@ -8,11 +8,11 @@ const COMPANION = new RegExp(
   `^(${[
     '(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|chat_template|generation_config)\\.json',
     '(vocab|merges)\\.txt',
-    '.+\\.(tiktoken|model)',
+    '[^.].*\\.(tiktoken|model)',
     'chat_template\\.jinja',
     // Of models that have parts besides a decoder, or code of their own.
     '(preprocessor|processor|image_processor|video_preprocessor)_config\\.json',
-    '.+\\.py',
+    '[^.].*\\.py',
     '(LICENSE|LICENCE|NOTICE|USE_POLICY|README)(\\.(txt|md))?',
   ].join('|')})$`,
 );
@@ -33,8 +33,9 @@ export function isCompanionFile(name: string): boolean {
  */
 export async function readCompanionFiles(dir: string): Promise<CompanionFiles> {
   const files = new Map<string, Uint8Array>();
-  for (const name of (await readdir(dir)).sort()) {
-    if (!isCompanionFile(name)) continue;
+  const entries = await readdir(dir, { withFileTypes: true });
+  const names = entries.filter((entry) => !entry.isDirectory()).map(({ name }) => name);
+  for (const name of names.filter(isCompanionFile).sort()) {
     const opened = await openRegularFile('companionFiles', join(dir, name));
     try {
       const bytes = new Uint8Array(opened.size);
