@@ -5,6 +5,7 @@ import { checkChoice, checkInteger, invalid } from '../errors.js';
 import { atomicWriteFile, syncFolder } from '../io/atomicWrite.js';
 import {
   type CheckpointFiles,
+  checkNoModel,
   INDEX,
   listNames,
   openCheckpoint,
@@ -154,6 +155,8 @@ export async function convertCheckpoint(
         const text = `${JSON.stringify(withDtype(config, dtype), null, 2)}\n`;
         await atomicWriteFile(join(staging, CONFIG), text);
       }
+      // Hours may have passed: files of another model, there by now, would mix with these.
+      await checkNoModel(WHERE, out);
       // The file that makes a folder a model comes last.
       const names = [...others.copied, ...(config ? [CONFIG] : []), ...weights];
       for (const name of names) await rename(join(staging, name), join(out, name));

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -173,6 +174,21 @@ describe('convertCheckpoint', () => {
     assert.deepEqual([total.overflow, total.nonFinite, total.subnormal], [0, 3, 1]);
     await using files = await openCheckpoint(out);
     assert.deepEqual(new Uint16Array(await files.read('w')), data);
+  });
+
+  it('mixes with no model that has come to be there meanwhile', async () => {
+    await lay([1], {});
+    const theirs = join(out, 'model.safetensors');
+    let written = false;
+    const report = () => {
+      if (!written) writeFileSync(theirs, 'theirs');
+      written = true;
+    };
+    await assert.rejects(convertCheckpoint(dir, out, { dtype: 'bf16', report }), {
+      message: /\[convert\] expected a folder without model\.safetensors, got/,
+    });
+    assert.equal(await readFile(theirs, 'utf8'), 'theirs');
+    assert.deepEqual(await readdir(out), ['model.safetensors']);
   });
 
   it('takes what belongs to the model along, and says what it leaves', async () => {
