@@ -10,7 +10,7 @@ import { type TrainPresetName, trainPresetNames, trainPresets } from '../train/p
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { toJson } from './format.js';
-import { type ModelFlags, modelOptions, modelOptionsOf } from './modelOptions.js';
+import { type ModelFlags, modelOptions, modelOptionsOf, noteLeftOut } from './modelOptions.js';
 import { choiceOption, integerOption, numberOption, pathOption, precisionOption } from './options.js';
 import { TrainProgress } from './trainProgress.js';
 import { trainReport } from './trainReport.js';
@@ -143,6 +143,8 @@ async function train(file: string | undefined, flags: Flags, command: Command): 
           const config = resolveTrainOptions(given);
           // What is wrong with model, data or algorithm, and what does not fit, shows before a folder is made.
           opened = await openTraining(config);
+          noteLeftOut(opened.source.problems, config.data);
+          if (opened.evaluation) noteLeftOut(opened.evaluation, config.evaluation?.data);
           checkMemory(opened.memory);
           return config;
         },

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { RunDirectory, readMetrics } from '../../lib/io/runDirectory.js';
@@ -217,6 +217,51 @@ describe('runTrain', () => {
     assert.ok(ended);
     assert.deepEqual(await metricsOf(run.path), await metricsOf(reference.path));
     assert.deepEqual(filesOf(run, 8), filesOf(reference, 8));
+  });
+
+  it('an interruption ends an evaluation at once, which is made up for, and its checkpoint gets the score', async () => {
+    const config = resolveTrainOptions({ ...tiny.options, steps: 4 });
+    const whole = await newRun(config);
+    const expected = await runTrain(config, { directory: whole });
+    for (const at of [0, 2, 4]) {
+      const run = await newRun(config);
+      const controller = new AbortController();
+      const report = (event: TrainEvent) => {
+        if (event.kind === 'evaluate' && event.step === at) controller.abort();
+      };
+      const { steps, interrupted, evaluation } = await runTrain(config, {
+        directory: run,
+        signal: controller.signal,
+        report,
+      });
+      assert.deepEqual(
+        [steps, interrupted, evaluation?.last.step],
+        [at, true, at === 0 ? undefined : at - 2],
+      );
+      const summary = await runTrain(config, { directory: await RunDirectory.open(run.path) });
+      assert.deepEqual({ ...summary, seconds: 0 }, { ...expected, seconds: 0 });
+      assert.deepEqual(await metricsOf(run.path), await metricsOf(whole.path));
+      assert.deepEqual(filesOf(run, 4), filesOf(whole, 4));
+    }
+  });
+
+  it('an adapter goes on only on the model that it was trained on', async () => {
+    const base = join(tiny.root, 'base');
+    cpSync(tiny.options.model, base, { recursive: true });
+    const config = resolveTrainOptions({ ...tiny.options, model: base, lora, steps: 2, evaluation: null });
+    const run = await newRun(config);
+    await runTrain(config, { directory: run });
+    const open = () => RunDirectory.open(run.path);
+    const weights = join(base, 'model.safetensors');
+    const bytes = readFileSync(weights);
+    writeFileSync(weights, bytes); // The same, of another time.
+    await runTrain({ ...config, steps: 3 }, { directory: await open() });
+    bytes[bytes.length - 1]! ^= 1;
+    writeFileSync(weights, bytes);
+    await assert.rejects(
+      runTrain({ ...config, steps: 4 }, { directory: await open() }),
+      /base to be the model that the run's adapter was trained on, got "another"/,
+    );
   });
 
   it('refuses other problems than it began with, and what does not fit, before weights are read', async () => {
