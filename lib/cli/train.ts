@@ -125,6 +125,12 @@ async function train(file: string | undefined, flags: Flags, command: Command): 
       file,
     );
   }
+  const only = flags.printConfig ? '--print-config' : flags.dryRun ? '--dry-run' : undefined;
+  if (flags.resume !== undefined && only !== undefined) {
+    throw new InvalidArgumentError(
+      `[train] expected no ${only} beside --resume: the settings of a run are in its config.yaml, which can be given`,
+    );
+  }
   const options = flags.resume === undefined ? await layered(file, flags) : {};
   if (flags.printConfig) return printConfig(options);
   if (flags.dryRun) return dryRun(options, flags);

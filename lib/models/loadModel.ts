@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { attempt, checkInteger, invalid, throwTogether } from '../errors.js';
 import { type CheckpointFiles, listNames, openCheckpoint } from '../io/checkpointFiles.js';
+import { exists } from '../io/folder.js';
 import { readJsonObject } from '../io/jsonFile.js';
 import { gradientStats } from '../ops/gradStats.js';
 import { cast, type Tensor, tensorFromBits } from '../tensor/tensor.js';
@@ -39,6 +40,9 @@ export interface LoadOptions {
  */
 export async function readHuggingFaceConfig(dir: string): Promise<HuggingFaceConfig> {
   const path = join(dir, 'config.json');
+  if (!(await exists(path)) && (await exists(join(dir, 'adapter_config.json')))) {
+    invalid('config.json', 'the folder of a model, not of an adapter (generate MODEL --adapter DIR)', dir);
+  }
   return parseHuggingFaceConfig(await readJsonObject('config.json', path), path);
 }
 

@@ -120,6 +120,28 @@ describe('isopolicy train', () => {
     assert.ok(!fs.existsSync(out('runs')));
   });
 
+  it('leaves out problems with long prompts where it is told to, and says so', () => {
+    const data = out('long.jsonl');
+    const row = (problem: string) => `${JSON.stringify({ problem, answer: '3' })}\n`;
+    fs.writeFileSync(data, ['1+2=', '1+1+1=', '2+1='].map(row).join(''));
+    const args = ['train', file, '--data', data, '--max-prompt-length', '4', '--steps', '1'];
+    const refused = isopolicy([...args, '--set', 'evaluation=null', '--dry-run']);
+    assert.equal(refused.status, 2);
+    assert.match(refused.stderr, /prompt of problem 1 .*, got 6 \(1 of 3 .*--overlong-prompts drop/);
+    const drop = [...args, '--overlong-prompts', 'drop', '--set', 'evaluation=null'];
+    const plan = isopolicy([...drop, '--dry-run', '--json']);
+    assert.equal(plan.status, 0, plan.stderr);
+    const { problems, leftOut } = JSON.parse(plan.stdout);
+    assert.deepEqual([problems, leftOut], [2, { training: 1, evaluation: 0 }]);
+    const run = isopolicy([...drop, '--out', out('dropped')]);
+    assert.equal(run.status, 0, run.stderr);
+    assert.match(
+      run.stderr,
+      /^isopolicy: left out 1 of 3 problems in .*long\.jsonl, whose prompts are too long$/m,
+    );
+    assert.match(run.stdout.replaceAll('\n', ' '), /2 problems \(1 left out: their prompts are too long\)/);
+  });
+
   it('mistakes are one line, and make no folder', () => {
     const fails = (args: string[], expected: RegExp, env = {}) => {
       const { status, stdout, stderr } = isopolicy(['train', ...args, '--out', out('none')], env);
@@ -141,6 +163,11 @@ describe('isopolicy train', () => {
     fails([file, '--model', folder], /config\.json/);
     fails([file, '--resume', out('x')], /no file of settings beside --resume/, withoutAddon);
     fails(['--resume', out('x'), '--steps', '3'], /no --steps beside --resume/, withoutAddon);
+    for (const only of ['--print-config', '--dry-run']) {
+      const { status, stderr } = isopolicy(['train', '--resume', out('x'), only], withoutAddon);
+      assert.equal(status, 2);
+      assert.match(stderr, new RegExp(`no ${only} beside --resume: .*config\\.yaml`));
+    }
     const bad = path.join(folder, 'bad.yaml');
     fs.writeFileSync(bad, 'steps: 3\nbatch: [\n');
     fails([bad], /bad\.yaml to be YAML, got at line 3, column 1/);

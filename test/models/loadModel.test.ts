@@ -149,6 +149,9 @@ describe('loadModel', () => {
     it('says that there is none, or no config, or no weights', async () => {
       await assert.rejects(loadModel(join(dir, 'none')), /\[config\.json\] .*ENOENT.*none.config\.json/);
       await refused(/\[config\.json\] expected a file that can be read \(ENOENT\), got ".*config\.json"/);
+      await writeFile(join(dir, 'adapter_config.json'), '{}');
+      await refused(/the folder of a model, not of an adapter \(generate MODEL --adapter DIR\), got/);
+      await rm(join(dir, 'adapter_config.json'));
       await writeFile(join(dir, 'config.json'), '{"architectures": ');
       await refused(/config\.json to be JSON/);
       await writeFile(join(dir, 'config.json'), 'version https://git-lfs.github.com/spec/v1\n');
