@@ -197,7 +197,12 @@ export function mismatchReport(
     ];
     lines.push(...wrap(about.join(', ')));
     for (let i = 0; i < settings.length; i += 2) lines.push(mismatchTable(settings.slice(i, i + 2)), '');
-    lines.push(...biasLines(first), ...(accuracy === undefined ? wrap(UNJUDGED) : []), '');
+    lines.push(
+      ...biasLines(first),
+      ...routingLines(first),
+      ...(accuracy === undefined ? wrap(UNJUDGED) : []),
+      '',
+    );
   }
   lines.push(`run directory: ${directory}`);
   return lines.join('\n');
@@ -286,6 +291,19 @@ function entropyLines(groups: readonly ProfileGroup[]): string[] {
 
 function powerOf2({ value, low, high }: Interval): Interval {
   return { value: 2 ** value, low: 2 ** low, high: 2 ** high };
+}
+
+/** Of a mixture of experts: how often the engines' routers part, and what that does. */
+function routingLines(points: ProfileSummary['points']): string[] {
+  return points.flatMap(({ routing, metrics, ...point }) =>
+    routing === undefined
+      ? []
+      : wrap(
+          `${label(point)}: the routers chose other experts for ${formatNumber(100 * routing.flipShare, 2)} % of tokens and layers; ` +
+            `with the rollout's routes replayed (R3) mean |log pi - log mu| is ${formatNumber(routing.replayed.meanAbsLogRatio)} for ` +
+            `${formatNumber(metrics.meanAbsLogRatio)}, KL[mu||pi] (k3) ${formatNumber(routing.replayed.klMuPiK3, 2)} for ${formatNumber(metrics.klMuPiK3, 2)}.`,
+        ),
+  );
 }
 
 function biasLines(points: ProfileSummary['points']): string[] {

@@ -23,6 +23,7 @@ import {
   sumByEntropy,
 } from './entropyProfile.js';
 import { type GradientBias, gradientBias } from './gradientBias.js';
+import { type RoutingEffect, routingEffect } from './routingEffect.js';
 import { divergenceOf } from './wholeDivergence.js';
 
 /** The precisions of both engines. */
@@ -64,6 +65,8 @@ export interface ProfilePoint extends Pair {
   readonly divergence: Divergence & { readonly tokens?: number };
   readonly deployment?: DeploymentGap;
   readonly gradient?: readonly GradientBias[];
+  /** Of mixtures of experts. */
+  readonly routing?: RoutingEffect;
   readonly responses: readonly ResponsePoint[];
   /** Sums by the entropy of a token, of each {@link GROUP} responses in turn; undefined in runs of before they were taken. */
   readonly byEntropy?: readonly (readonly EntropySums[])[];
@@ -172,21 +175,26 @@ async function measurePoint(
   { samples, seed }: ProfileConfig,
 ): Promise<ProfilePoint> {
   const { model, environment, judged, task, baseSeed, step } = subject;
+  const isMixture = model.config.numExperts > 0;
   const sample = await sampleResponses(subject, {
     precision: pair.rollout,
     count: samples,
     groupSize: GROUP,
     seed,
+    recordRoutes: isMixture,
   });
   const { sequences, completions, rewards } = sample;
   const scored = await scoreWith(model, pair, sequences, async (training) => {
-    if (!judged) return undefined;
+    const routing = isMixture ? await routingEffect(training, sequences, completions) : undefined;
+    if (!judged) return { routing };
     const options = { constantLength: environment.responseLength };
     const corrected = ['pg-seq-is', 'pg-seq-tis', 'pg-seq-mis', 'pg-token-is'] as const;
     const algorithms = corrected.map((name) => createAlgorithm(name, options));
-    return gradientBias(training, sample, GROUP, createAlgorithm('reinforce', options), algorithms);
+    const plain = createAlgorithm('reinforce', options);
+    return { routing, gradient: await gradientBias(training, sample, GROUP, plain, algorithms) };
   });
-  const { pi, divergence, more: gradient } = scored;
+  const { pi, divergence } = scored;
+  const { routing, gradient } = scored.more;
   const mu = new Float64Array(pi.logprobs.length);
   completions.forEach(({ logprobs }, s) => {
     mu.set(logprobs, pi.offsets[s]!);
@@ -236,6 +244,7 @@ async function measurePoint(
       }),
     }),
     ...(gradient && { gradient }),
+    ...(routing && { routing }),
     responses,
     byEntropy,
     tokens,

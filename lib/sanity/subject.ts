@@ -71,6 +71,8 @@ export interface SampleOptions {
   /** Responses to a prompt that stand together, as a group; default 1. */
   readonly groupSize?: number;
   readonly seed: number;
+  /** Whether completions tell the experts that their tokens went to; of mixtures alone. Default false. */
+  readonly recordRoutes?: boolean;
 }
 
 /** Responses to prompts of the set in turn, with log mu as it was when they were sampled. */
@@ -84,7 +86,7 @@ export interface Sample {
 /** Samples responses at temperature 1 to the prompts of the subject, each as often as the others. */
 export async function sampleResponses(subject: Subject, options: SampleOptions): Promise<Sample> {
   const { model, environment, judged } = subject;
-  const { precision, numerics, count, groupSize = 1, seed } = options;
+  const { precision, numerics, count, groupSize = 1, seed, recordRoutes = false } = options;
   const { prompts } = environment;
   const draws = Array.from({ length: count }, (_, i) => {
     const group = Math.floor(i / groupSize);
@@ -94,9 +96,9 @@ export async function sampleResponses(subject: Subject, options: SampleOptions):
   });
   using rollout = new RolloutEngine(model, { precision, ...(numerics && { numerics }) });
   const { completions, rewards } = judged
-    ? await sampleJudged(rollout, environment, draws, seed)
+    ? await sampleJudged(rollout, environment, draws, seed, { recordRoutes })
     : {
-        completions: await sampleDraws(rollout, environment, draws, seed),
+        completions: await sampleDraws(rollout, environment, draws, seed, { recordRoutes }),
         rewards: new Float64Array(count).fill(Number.NaN),
       };
   return {

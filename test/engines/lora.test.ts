@@ -250,7 +250,8 @@ describe('training an adapter', () => {
     const { tensors } = memory();
     const { result: first, profile: timed } = await profile(() => training.step(sequences, meanLoss));
     const ops = new Map(timed.ops.map(({ op, calls }) => [op, calls]));
-    assert.equal(memory().tensors - tensors, adapter.parameters.length, 'a gradient for each of A and B');
+    const each = 'a gradient and two moments for each of A and B';
+    assert.equal(memory().tensors - tensors, 3 * adapter.parameters.length, each);
     assert.equal(ops.get('linearWeightGradient'), adapter.parameters.length);
     assert.equal(ops.get('adamw'), adapter.parameters.length);
     assert.equal(ops.get('embeddingBackward'), undefined);

@@ -147,6 +147,7 @@ describe('a record of routes', () => {
     const { sequences } = await sampled(both);
     const { training } = both;
     const plain = await training.gradients(sequences, weightedLoss);
+    for (const parameter of training.optimizer.parameters) training.optimizer.moments(parameter);
     const { tensors } = memory();
     const scores = await training.score(sequences, { recordRoutes: true });
     const recorded = await training.gradients(sequences, weightedLoss, { recordRoutes: true });

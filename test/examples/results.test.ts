@@ -33,6 +33,18 @@ test('every committed run is one that report draws and tells of, and names no fo
   }
 });
 
+test('routes that differ are drawn of mixtures alone', async () => {
+  for (const [name, drawn] of [
+    ['train-moe-bf16', true],
+    ['train-dense-bf16', false],
+  ] as const) {
+    const [section] = await buildSections([path.join(results, name)], textOf);
+    const ids = section!.figures.map(({ id }) => id);
+    assert.equal(ids.includes('flips'), drawn, ids.join(' '));
+    assert.ok(ids.includes('evaluation') && ids.includes('reward'), ids.join(' '));
+  }
+});
+
 test('every figure and folder that the pages name is there, and every committed run is named', () => {
   for (const { folder, text } of pages) {
     for (const [, target] of text.matchAll(/\]\(([\w./-]+)(?:#[\w-]+)?\)/g)) {

@@ -19,6 +19,7 @@ import { openSubject } from '../../lib/sanity/openSubject.js';
 import { sampleResponses } from '../../lib/sanity/subject.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { adderOptions, writeAdder } from '../sanity/checkpoint.js';
+import { writeCheckpointFolder } from '../support/checkpoint.js';
 
 const root = mkdtempSync(path.join(tmpdir(), 'isopolicy-source-'));
 after(() => rmSync(root, { recursive: true }));
@@ -33,6 +34,25 @@ const open = (name: string, config: object) =>
   RunDirectory.create(path.join(root, name), { command: 'test', config });
 const training = (model: ConstructorParameters<typeof TrainingEngine>[0]) =>
   new TrainingEngine(model, { precision: 'bf16', schedule: { kind: 'constant', learningRate: 0 } });
+
+describe('profileMismatch of a mixture of experts', () => {
+  it('tells how often routers part, and the mismatch without', async () => {
+    const mixture = { numExperts: 8, numExpertsPerToken: 2, attentionBias: false, qkNorm: true };
+    const model = await writeCheckpointFolder(path.join(root, 'mixture'), { config: mixture });
+    const config: ProfileConfig = {
+      subjects: [{ source: { ...prompts, model, responseLength: 24 } }],
+      pairs: [{ training: 'bf16', rollout: 'bf16' }],
+      samples: 64,
+      seed: 1,
+    };
+    const summary = await profileMismatch(config, { directory: await open('mixture-run', config) });
+    const { routing, metrics } = summary.points[0]!;
+    assert.ok(routing!.flipShare > 0 && routing!.flipShare < 0.1, `${routing!.flipShare}`);
+    const { meanAbsLogRatio } = routing!.replayed;
+    assert.ok(meanAbsLogRatio > 0 && meanAbsLogRatio < metrics.meanAbsLogRatio, `${meanAbsLogRatio}`);
+    assert.match(mismatchReport(summary, 'run'), /the routers chose other experts for\s+0?\.?\d/);
+  });
+});
 
 describe('profileMismatch of a checkpoint', () => {
   it('measures the same with rewards and without, but for what needs them', async () => {
@@ -56,6 +76,7 @@ describe('profileMismatch of a checkpoint', () => {
     assert.deepEqual(unjudged!.groups, judged!.groups);
     const { accuracy, deployment, gradient, ...rest } = judged!.points[0]!;
     assert.deepEqual(unjudged!.points[0], rest);
+    assert.equal(rest.routing, undefined);
     assert.equal(rest.task, 'adder on sums');
     assert.equal(rest.prompts, 20);
     assert.ok(!('baseSeed' in rest));

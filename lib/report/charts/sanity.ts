@@ -90,6 +90,7 @@ export function figuresOfSteps(runs: readonly ReportRun[], reward: RewardChart):
         largest: Math.max(value('mismatch/maxProbDiff'), -value('mismatch/minProbDiff')),
         scale: value('scaler/scale'),
         entropy: value('train/entropy'),
+        flips: value('routing/flip_share'),
       };
     }),
   );
@@ -199,6 +200,17 @@ export function figuresOfSteps(runs: readonly ReportRun[], reward: RewardChart):
       'largest',
       { title: 'probability' },
     ),
+    ...(rows.some(({ flips }) => Number.isFinite(flips))
+      ? [
+          line(
+            'flips',
+            'Routes that differ',
+            'Of tokens and mixture layers, the share for which the routers of the two engines chose other experts.',
+            'flips',
+            { title: 'share of routes' },
+          ),
+        ]
+      : []),
     line(
       'entropy',
       'Entropy',
