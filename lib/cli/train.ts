@@ -146,7 +146,7 @@ async function train(file: string | undefined, flags: Flags, command: Command): 
           const { resolveTrainOptions } = await import('../train/config.js');
           const { openTraining } = await import('../train/open.js');
           const { checkMemory } = await import('../rl/checkMemory.js');
-          const config = resolveTrainOptions(given);
+          const config = resolveTrainOptions(flags.resume === undefined ? given : moved(given, flags));
           // What is wrong with model, data or algorithm, and what does not fit, shows before a folder is made.
           opened = await openTraining(config);
           noteLeftOut(opened.source.problems, config.data);
@@ -172,7 +172,7 @@ async function train(file: string | undefined, flags: Flags, command: Command): 
           return divergence === undefined ? exitCodes.success : exitCodes.failure;
         },
       },
-      ['tensorboard'],
+      ['tensorboard', ...MOVABLE],
     );
   } finally {
     await opened?.[Symbol.asyncDispose]();
@@ -193,6 +193,23 @@ async function layered(file: string | undefined, flags: Flags): Promise<Readonly
     );
   }
   return options;
+}
+
+/** Options beside --resume: model and data may have been moved. That they are the same is checked. */
+const MOVABLE = ['model', 'data', 'evalData'];
+
+/** The settings of a run that is resumed, with its model and data where they are now. */
+function moved(options: TrainOptions, { model, data, evalData }: Flags): TrainOptions {
+  const { evaluation } = options;
+  if (evalData !== undefined && !evaluation) {
+    invalid('train', 'no --eval-data beside --resume of a run without evaluation', evalData);
+  }
+  return {
+    ...options,
+    ...(model !== undefined && { model }),
+    ...(data !== undefined && { data }),
+    ...(evalData !== undefined && { evaluation: { ...evaluation, data: evalData } }),
+  };
 }
 
 async function readText(file: string): Promise<string> {

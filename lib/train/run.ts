@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { invalid } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
@@ -7,7 +8,8 @@ import type { Checkpoint, RunDirectory } from '../io/runDirectory.js';
 import type { Warning } from '../mismatch/earlyWarning.js';
 import { readCompanionFiles } from '../models/companionFiles.js';
 import { Decoder } from '../models/decoder.js';
-import { loadModel } from '../models/loadModel.js';
+import type { HuggingFaceConfig } from '../models/huggingFaceConfig.js';
+import { loadModel, readHuggingFaceConfig } from '../models/loadModel.js';
 import { addLora } from '../models/lora.js';
 import { digestModel } from '../models/modelDigest.js';
 import { checkMemory } from '../rl/checkMemory.js';
@@ -103,13 +105,15 @@ interface TrainerState {
   /** Prompts drawn so far, whose number is the place in the shuffled epochs. */
   readonly promptsDrawn: number;
   readonly problems: string;
+  /** Of those evaluated on; null for none. */
+  readonly evaluated: string | null;
   /** Of the folder whose weights an adapter is of; null where the weights are the checkpoint's own. */
   readonly base: string | null;
   /** What was measured of these weights; empty where nothing was. */
   readonly measured: Measured;
 }
 
-type Digests = Pick<TrainerState, 'problems' | 'base'>;
+type Digests = Pick<TrainerState, 'problems' | 'evaluated' | 'base'>;
 
 const STATE = 'trainer.json';
 
@@ -141,10 +145,11 @@ async function train(
   await atomicWriteFile(join(directory.path, 'config.yaml'), formatYaml(config));
   const digests = {
     problems: problemsDigest(opened.source.problems),
+    evaluated: opened.evaluation && problemsDigest(opened.evaluation),
     base: config.lora ? await digestModel(config.model) : null,
   };
-  const measured = checkpoint && (await readMeasured(checkpoint, digests, config));
   const { config: described } = opened.source.text;
+  const measured = checkpoint && (await readMeasured(checkpoint, digests, config, described));
   const kept = { config: described, files: await readCompanionFiles(config.model), path: config.model };
   if (!checkpoint || config.lora) report?.({ kind: 'load', model: config.model });
   using model = await modelOf(config, opened, checkpoint);
@@ -306,12 +311,24 @@ async function saving(
 /** What was measured of the weights of a checkpoint, which has to be of the problems, and the base, that there are. */
 async function readMeasured(
   { path }: Checkpoint,
-  { problems, base }: Digests,
-  { data, model }: TrainConfig,
+  { problems, evaluated, base }: Digests,
+  { data, model, evaluation }: TrainConfig,
+  described: HuggingFaceConfig,
 ): Promise<Measured | undefined> {
   const state = await readJsonObject(WHERE, join(path, STATE));
-  if (state.problems !== problems) {
-    invalid(WHERE, `${data} to have the problems that the run began with, by the same verifier`, 'others');
+  for (const [path, kept, found] of [
+    [data, state.problems, problems],
+    [evaluation?.data, state.evaluated ?? null, evaluated],
+  ]) {
+    if (kept === found) continue;
+    invalid(WHERE, `${path} to have the problems that the run began with, by the same verifier`, 'others');
+  }
+  // An adapter's checkpoint has no configuration of a model.
+  if (base === null) {
+    const { decoder } = await readHuggingFaceConfig(path);
+    if (!isDeepStrictEqual(decoder, described.decoder)) {
+      invalid(WHERE, `${model} to be described as the run's checkpoints are (config.json)`, 'another model');
+    }
   }
   if ((state.base ?? null) !== base) {
     invalid(WHERE, `${model} to be the model that the run's adapter was trained on`, 'another');

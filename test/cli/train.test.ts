@@ -52,6 +52,18 @@ describe('isopolicy train', () => {
     const weights = (run: string) =>
       fs.readFileSync(path.join(run, 'checkpoint/step-000005/model.safetensors'));
     assert.ok(weights(out('parts')).equals(weights(out('whole'))));
+    // Model and data may have been moved, and have to be the same.
+    const elsewhere = out('moved-model');
+    fs.cpSync(tiny.options.model, elsewhere, { recursive: true });
+    const moved = isopolicy(['train', '--resume', out('parts'), '--model', elsewhere, '--json']);
+    assert.equal(moved.status, 0, moved.stderr);
+    assert.equal(JSON.parse(moved.stdout).model, elsewhere);
+    const configFile = path.join(elsewhere, 'config.json');
+    const described = fs.readFileSync(configFile, 'utf8');
+    fs.writeFileSync(configFile, described.replace(/"rope_theta": \d+/, '"rope_theta": 77'));
+    const other = isopolicy(['train', '--resume', out('parts'), '--model', elsewhere]);
+    assert.equal(other.status, 2);
+    assert.match(other.stderr, /moved-model to be described as the run's checkpoints are/);
     // Its own configuration makes the same run.
     const again = isopolicy(['train', out('whole/config.yaml'), '--out', out('again')]);
     assert.equal(again.status, 0, again.stderr);

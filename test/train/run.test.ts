@@ -265,7 +265,11 @@ describe('runTrain', () => {
   });
 
   it('refuses other problems than it began with, and what does not fit, before weights are read', async () => {
-    const config = resolveTrainOptions({ ...tiny.options, evaluation: null, steps: 1 });
+    const config = resolveTrainOptions({
+      ...tiny.options,
+      evaluation: { ...tiny.options.evaluation, atStart: false },
+      steps: 1,
+    });
     const run = await newRun(config);
     await assert.rejects(
       runTrain(config, { directory: run, availableMemory: 1e5 }),
@@ -279,6 +283,14 @@ describe('runTrain', () => {
       /train\.jsonl to have the problems that the run began with, by the same verifier, got "others"/,
     );
     writeFileSync(config.data, text);
+    const evaluated = config.evaluation!.data;
+    const rows = readFileSync(evaluated, 'utf8');
+    writeFileSync(evaluated, rows.slice(0, rows.indexOf('\n') + 1));
+    await assert.rejects(
+      runTrain(config, { directory: await RunDirectory.open(run.path) }),
+      /test\.jsonl to have the problems that the run began with/,
+    );
+    writeFileSync(evaluated, rows);
     await assert.rejects(
       runTrain({ ...config, responseLength: 95 }, { directory: await newRun(config) }),
       /within the model's context of 96/,
