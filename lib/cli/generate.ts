@@ -1,6 +1,7 @@
 import { Argument, Command } from 'commander';
 import { type PromptTemplate, promptTemplate, promptTemplates } from '../data/promptTemplates.js';
 import { DeviceError, InvalidArgumentError, invalid } from '../errors.js';
+import { checkFolder } from '../io/folder.js';
 import type { NumericsMode } from '../rl/engineChoices.js';
 import type { LoraMode } from '../rollout/engine.js';
 import { type FloatDType, floatBits } from '../tensor/dtype.js';
@@ -43,6 +44,8 @@ interface Flags extends PromptFlags, ChatFlags {
   readonly json?: boolean;
 }
 
+/** Longest response unless the user or the model's context says otherwise. */
+const MAX_NEW_TOKENS = 256;
 /** Responses decoded at once: the cache has room for as many. What is sampled does not depend on it. */
 const MAX_BATCH = 32;
 
@@ -69,7 +72,13 @@ export function generateCommand(): Command {
     .addOption(pathOption('--chat-template <file>', "a Jinja file in place of the model's chat template"))
     .addOption(choiceOption('--template <name>', 'prompt template', [...promptTemplates.keys()], 'plain'))
     .addOption(integerOption('--samples <n>', 'responses to each prompt (default: 1)', 1))
-    .addOption(integerOption('--max-new-tokens <n>', 'longest response (default: 256)', 1))
+    .addOption(
+      integerOption(
+        '--max-new-tokens <n>',
+        `longest response (default: ${MAX_NEW_TOKENS}, or what the context leaves)`,
+        1,
+      ),
+    )
     .addOption(numberOption('--temperature <x>', '0 takes the most likely token (default: 1)', 0))
     .addOption(integerOption('--top-k <n>', 'draw from the n most likely tokens; 0: all (default: 0)', 0))
     .addOption(
@@ -122,6 +131,8 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   if (flags.lora !== undefined && adapter === undefined) {
     invalid('generate', 'no --lora without --adapter', flags.lora);
   }
+  // Stdin may take its time: a wrong folder shows before.
+  await checkFolder('generate', 'the folder of a model', dir);
   const { encodePrompts, readPrompts } = await import('./prompts.js');
   const problems = await readPrompts(flags);
   const { loadModelText } = await import('../models/languageModel.js');
@@ -135,25 +146,25 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   if (flags.threads !== undefined) setThreads(flags.threads);
 
   const text = await loadModelText(dir);
-  if (adapter !== undefined) await checkAdapter(adapter);
+  if (adapter !== undefined) await checkAdapter(adapter, text.config.decoder);
   const { tokenizer } = text;
   const prompts = await encodePrompts(text, problems, template, flags);
+  const { vocabSize, maxPositionEmbeddings } = text.config.decoder;
+  const stop = [...template.stop, ...(flags.stop ?? [])];
   const sampling = {
     seed: flags.seed ?? 1,
     temperature: flags.temperature ?? 1,
     topK: flags.topK ?? 0,
     topP: flags.topP ?? 1,
-    maxNewTokens: flags.maxNewTokens ?? 256,
-    stopTokens: tokenizer.eosIds,
+    maxNewTokens: newTokensFor(prompts, flags.maxNewTokens, maxPositionEmbeddings),
+    stopTokens: stopTokensOf(tokenizer, stop),
   };
-  const { vocabSize, maxPositionEmbeddings } = text.config.decoder;
   resolveSampling('generate', sampling, vocabSize);
-  const stop = [...template.stop, ...(flags.stop ?? [])];
-  const maxLength = lengthFor(prompts, sampling.maxNewTokens, maxPositionEmbeddings);
+  // Tables and cache are as long as the longest response can get, and no longer.
+  const maxLength = sampling.maxNewTokens + Math.max(...prompts.map(({ tokens }) => tokens.length));
 
   const writer = new ProgressWriter();
   writer.update({ phase: 'load', parts: [{ text: `loading ${dir}`, importance: 1 }] });
-  // Tables and cache are as long as the longest response can get, and no longer.
   const { model } = await loadModel(dir, { maxLength }).finally(() => writer.end());
   using _model = model;
   if (adapter !== undefined) await loadAdapter(adapter, model);
@@ -180,6 +191,7 @@ async function generate(dir: string, flags: Flags): Promise<void> {
       signal,
       onText: (index, piece) => flags.json || output.add(index, piece),
       onEnd: (index) => flags.json || output.end(index),
+      onNone: (index) => flags.json || output.leaveOut(index),
     });
   } catch (error) {
     if (error instanceof DeviceError && floatBits(precision)!.exponent < 8) {
@@ -241,16 +253,24 @@ function templateOf({ chat, template }: Flags): PromptTemplate {
   return promptTemplate(template ?? (chat ? 'chat' : 'plain'));
 }
 
-/** Tokens of the longest prompt and its response. */
-function lengthFor(prompts: readonly EncodedPrompt[], maxNewTokens: number, context: number): number {
-  return prompts.reduce((most, { id, tokens }) => {
-    const length = tokens.length + maxNewTokens;
-    if (length > context) {
-      const what = `prompt ${id} and --max-new-tokens ${maxNewTokens} within the model's context of ${context} tokens`;
-      invalid('generate', what, `a prompt of ${tokens.length}`);
-    }
-    return Math.max(most, length);
-  }, 0);
+/** Those that end every response of the model, and special tokens that are stop strings: text does not show them. */
+function stopTokensOf(tokenizer: Tokenizer, stop: readonly string[]): number[] {
+  const special = stop
+    .map((text) => tokenizer.tokenToId(text))
+    .filter((id) => id !== undefined && tokenizer.isSpecial(id)) as number[];
+  return [...new Set([...tokenizer.eosIds, ...special])];
+}
+
+/** Tokens of the longest response: as many as are asked for, if the context has room for them behind every prompt. */
+function newTokensFor(prompts: readonly EncodedPrompt[], asked: number | undefined, context: number): number {
+  const longest = prompts.reduce((a, b) => (b.tokens.length > a.tokens.length ? b : a));
+  const room = context - longest.tokens.length;
+  if (room < (asked ?? 1)) {
+    const response = asked === undefined ? 'a response' : `--max-new-tokens ${asked}`;
+    const what = `prompt ${longest.id} and ${response} within the model's context of ${context} tokens`;
+    invalid('generate', what, `a prompt of ${count(longest.tokens.length, 'token')}`);
+  }
+  return asked ?? Math.min(MAX_NEW_TOKENS, room);
 }
 
 /** A line above each response where there are several. */

@@ -50,8 +50,10 @@ export interface SampleTextOptions {
   readonly signal: AbortSignal;
   /** Told each piece of a response's text. */
   readonly onText: (response: number, piece: string) => void;
-  /** Told once of each response, after its last piece. */
+  /** Told once of each response that has begun, after its last piece. */
   readonly onEnd: (response: number) => void;
+  /** Told of each response that nothing has come of when it was interrupted. */
+  readonly onNone: (response: number) => void;
 }
 
 /** Fills responses with tokens and text. Their ids stay what was drawn: text is never encoded again. */
@@ -61,7 +63,7 @@ export async function sampleText(
   responses: readonly Response[],
   options: SampleTextOptions,
 ): Promise<void> {
-  const { tokenizer, sampling, stop, signal, onText, onEnd } = options;
+  const { tokenizer, sampling, stop, signal, onText, onEnd, onNone } = options;
   const streams = responses.map(
     () => new TextStream(tokenizer, { continues: true, skipSpecialTokens: true, stop }),
   );
@@ -97,8 +99,10 @@ export async function sampleText(
     await rollout.generate(requests, { ...sampling, onToken });
   } catch (error) {
     if (!signal.aborted) throw error;
-    for (const [i, { finishReason }] of responses.entries()) {
-      if (finishReason === 'interrupted') end(i, finishReason);
+    for (const [i, { finishReason, tokens }] of responses.entries()) {
+      if (finishReason !== 'interrupted') continue;
+      if (tokens.length === 0) onNone(i);
+      else end(i, finishReason);
     }
   }
 }

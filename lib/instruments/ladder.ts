@@ -2,7 +2,6 @@ import { join } from 'node:path';
 import { PointLog } from '../io/pointLog.js';
 import type { RunDirectory } from '../io/runDirectory.js';
 import { mismatchMetrics } from '../mismatch/metrics.js';
-import type { ResolvedDecoderConfig } from '../models/config.js';
 import type { Decoder } from '../models/decoder.js';
 import type { TokenSequence } from '../models/sequences.js';
 import { type KnobName, knobs, type Numerics, numerics } from '../numerics.js';
@@ -80,15 +79,15 @@ interface Choices {
   readonly layers: readonly Numerics[];
 }
 
-/** Knobs that a dense model does not have. */
-const mixtureKnobs: readonly string[] = ['combineRoundings'];
-
-/** Knobs in which the two habits differ on such a model, in the table's order. */
-export function ladderKnobs({ numExperts }: Pick<ResolvedDecoderConfig, 'numExperts'>): KnobName[] {
+/** Knobs in which the two habits differ on a model of such parts, in the table's order. */
+export function ladderKnobs({ experts, adapter }: { experts: boolean; adapter: boolean }): KnobName[] {
+  const idle: KnobName[] = [];
+  if (!experts) idle.push('combineRoundings');
+  if (!adapter) idle.push('loraScaleFirst');
   return knobs
     .filter(({ rollout, training }) => rollout !== training)
-    .filter(({ name }) => numExperts > 0 || !mixtureKnobs.includes(name))
-    .map(({ name }) => name as KnobName);
+    .map(({ name }) => name as KnobName)
+    .filter((name) => !idle.includes(name));
 }
 
 class Interrupted extends Error {}
@@ -143,7 +142,7 @@ async function climb(
   const common = numerics('training');
   const { sequences } = await sampleResponses(subject, { precision, count: samples, seed });
   const pi = await scoresOfTraining(model, precision, sequences);
-  const names = ladderKnobs(model.config);
+  const names = ladderKnobs({ experts: model.config.numExperts > 0, adapter: model.lora !== null });
   const K = names.length;
   const rungs = 2 + 4 * K + 2 * (layers + 1) + K * (layers + 1);
   let done = 0;

@@ -88,7 +88,14 @@ export function parseSafetensorsHeader(
     }
     end += length;
   }
-  if (end !== dataBytes) invalid('safetensors', `${where} to describe ${dataBytes} bytes of data`, end);
+  if (end !== dataBytes) {
+    const cut = end > dataBytes ? ' (the file is cut short, or still being fetched)' : '';
+    invalid(
+      'safetensors',
+      `${where} to have the ${end} bytes of data that its header describes${cut}`,
+      dataBytes,
+    );
+  }
   return header;
 }
 

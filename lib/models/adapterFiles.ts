@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import type { Parameter } from '../autograd/parameter.js';
 import { checkChoice, invalid } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { exists, makeFolder } from '../io/folder.js';
@@ -7,10 +8,11 @@ import { readJsonObject } from '../io/jsonFile.js';
 import { openSafetensors, type SafetensorsFile, writeSafetensors } from '../io/safetensors.js';
 import { type LoraAdapter, type LoraConfig, resolveLoraConfig } from '../nn/lora.js';
 import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
+import type { ResolvedDecoderConfig } from './config.js';
 import type { Decoder } from './decoder.js';
 import { type PublishedTensor, storedDtypes } from './huggingFaceTensors.js';
 import { expectTensors, readInto } from './loadModel.js';
-import { addLora, modelTargets, removeLora } from './lora.js';
+import { addLora, loraTensors, modelTargets, removeLora } from './lora.js';
 import { composePeftConfig, parsePeftConfig } from './peftConfig.js';
 import { pieces } from './saveModel.js';
 
@@ -63,12 +65,15 @@ export async function loadAdapterWeights(dir: string, model: Decoder): Promise<v
 }
 
 /**
- * Checks the settings and the file of an adapter's folder, before a model that it is for is loaded.
+ * Checks an adapter's folder against the model that it is for, before that is loaded: settings, and names, shapes and
+ * dtypes of tensors.
  *
- * @throws InvalidArgumentError for what can be wrong without a model
+ * @throws InvalidArgumentError as {@link loadAdapter} does, but for values
  */
-export async function checkAdapter(dir: string): Promise<void> {
-  await using _ = await openAdapter('loadAdapter', dir);
+export async function checkAdapter(dir: string, model: ResolvedDecoderConfig): Promise<void> {
+  const where = 'loadAdapter';
+  await using stored = await openAdapter(where, dir);
+  expectTensors(where, stored.file, storedTensors(loraTensors(where, model, stored.config)));
 }
 
 interface StoredAdapter extends AsyncDisposable {
@@ -87,7 +92,7 @@ async function openAdapter(where: string, dir: string): Promise<StoredAdapter> {
 }
 
 async function readAdapter(where: string, file: SafetensorsFile, adapter: LoraAdapter): Promise<void> {
-  const tensors = storedTensors(adapter);
+  const tensors = storedTensors(adapter.parameters);
   expectTensors(where, file, tensors);
   for (const [i, tensor] of tensors.entries()) {
     await readInto(where, adapter.parameters[i]!.master, tensor, file);
@@ -122,7 +127,7 @@ export async function saveAdapter(
   await makeFolder(dir);
   const config = composePeftConfig(lora.config, baseModel);
   await atomicWriteFile(join(dir, CONFIG), `${JSON.stringify(config, null, 2)}\n`);
-  const entries = storedTensors(lora).map((tensor, i) => ({
+  const entries = storedTensors(lora.parameters).map((tensor, i) => ({
     name: tensor.name,
     dtype: storedDtypes[dtype],
     shape: tensor.shape,
@@ -132,7 +137,7 @@ export async function saveAdapter(
 }
 
 /** An adapter's parameters as they are called in files. */
-function storedTensors({ parameters }: LoraAdapter): PublishedTensor[] {
+function storedTensors(parameters: readonly Pick<Parameter, 'name' | 'shape'>[]): PublishedTensor[] {
   return parameters.map(({ name, shape }) => ({
     name: `base_model.model.${name}`,
     shape,

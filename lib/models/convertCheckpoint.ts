@@ -17,6 +17,7 @@ import { type SafetensorsDtype, safetensorsDtypes, type TensorInfo } from '../io
 import { roundingStats } from '../ops/roundingStats.js';
 import { floatDtypes, type NativeFloatDType } from '../tensor/dtype.js';
 import { cast, type Tensor, tensor, tensorFromBits } from '../tensor/tensor.js';
+import { isCompanionFile } from './companionFiles.js';
 import { refuseQuantization, withDtype } from './huggingFaceConfig.js';
 import { storedDtypeOf, storedDtypes } from './huggingFaceTensors.js';
 
@@ -24,9 +25,6 @@ const WHERE = 'convert';
 const CONFIG = 'config.json';
 /** Elements that are rounded at once: what is made of them on the way stays near the processor. */
 const STEP = 2 ** 20;
-/** Weights in whatever form, and their indexes: what a model's folder may hold beside the converted ones. */
-const WEIGHTS =
-  /\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|ggml|npz|mlmodel)(\.index\.json)?$/i;
 
 export const overflowChoices = ['refuse', 'clamp', 'allow'] as const;
 export type OverflowChoice = (typeof overflowChoices)[number];
@@ -80,13 +78,13 @@ export interface Conversion {
   readonly total: Omit<ConvertedTensor, 'name' | 'from' | 'to'>;
   /** Files copied beside the weights. */
   readonly copied: readonly string[];
-  /** What of the source does not come along: weights in other forms, and folders. */
+  /** What of the source does not come along: weights in other forms, folders, and what is no part of a model. */
   readonly leftOut: readonly string[];
 }
 
 /**
- * Converts the tensors of a folder to `dtype` and says what is lost. Everything else of the model comes along, with the
- * dtype in config.json changed. `out` has a model once it has all of it; a few megabytes are in memory at a time.
+ * Converts the tensors of a folder to `dtype` and says what is lost. The model's other files come along, with the dtype in
+ * config.json changed. `out` has a model once it has all of it; a few megabytes are in memory at a time.
  *
  * @param out a folder that is new or empty (files whose names begin with a dot may be there); null: only measured
  * @throws InvalidArgumentError before anything is written: no model in `dir`, quantised weights, floats in other types
@@ -180,7 +178,7 @@ function isFloat(dtype: SafetensorsDtype): boolean {
   return /F\d/.test(dtype);
 }
 
-/** What of a model's folder is no weight: files to copy, and what stays behind. Names that begin with a dot are neither. */
+/** Files to copy beside the weights, and what stays behind. Names that begin with a dot are neither. */
 async function otherFiles(files: CheckpointFiles): Promise<{ copied: string[]; leftOut: string[] }> {
   const own = [CONFIG, INDEX, ...files.files.map((path) => basename(path))];
   const copied: string[] = [];
@@ -189,7 +187,7 @@ async function otherFiles(files: CheckpointFiles): Promise<{ copied: string[]; l
     const { name } = entry;
     if (name.startsWith('.') || own.includes(name)) continue;
     if (entry.isDirectory()) leftOut.push(`${name}/`);
-    else if (WEIGHTS.test(name)) leftOut.push(name);
+    else if (!isCompanionFile(name)) leftOut.push(name);
     else {
       // Looked at now: what cannot be read, or is a Git LFS pointer, would stop the work at its end.
       await (await openRegularFile(WHERE, join(files.path, name))).file.close();

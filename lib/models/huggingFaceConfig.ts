@@ -113,15 +113,21 @@ function readModelType({ architectures: listed, model_type: type }: JsonObject, 
   const byType = (Object.keys(architectures) as ModelType[]).find((key) => key === type);
   const name = Array.isArray(listed) && listed.length > 0 ? listed[0] : byType && architectures[byType];
   if (name === undefined && type !== undefined)
-    checkChoice(where, 'model_type', type, Object.keys(architectures));
-  const architecture = checkChoice(where, 'architectures', name, Object.values(architectures));
+    refuseUnknown(where, 'model_type', type, Object.keys(architectures));
   const modelType = (Object.keys(architectures) as ModelType[]).find(
-    (candidate) => architectures[candidate] === architecture,
-  )!;
+    (candidate) => architectures[candidate] === name,
+  );
+  if (modelType === undefined) refuseUnknown(where, 'architectures', name, Object.values(architectures));
+  const architecture = architectures[modelType];
   if (type !== undefined && type !== modelType) {
     invalid(where, `model_type of ${architecture} to be ${modelType}`, type);
   }
   return modelType;
+}
+
+/** Without asking whether a near one was meant: Mistral is no slip for Mixtral. */
+function refuseUnknown(where: string, name: string, value: unknown, known: readonly string[]): never {
+  invalid(where, `${name} to be one of ${known.join(', ')}`, value);
 }
 
 function defaultHeadDim(modelType: ModelType, hiddenSize?: number, numHeads?: number): number | undefined {

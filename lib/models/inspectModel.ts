@@ -147,7 +147,8 @@ export async function inspectModel(dir: string): Promise<ModelInfo> {
     tokenizer: tokenizer ? tokenizerInfo(tokenizer) : null,
     chatTemplate: (await attemptAsync(textProblems, () => chatTemplateOf(dir))) ?? null,
     modelProblems,
-    textProblems,
+    // A file that is read twice is no worse for it.
+    textProblems: [...new Set(textProblems)],
   };
 }
 
@@ -240,7 +241,8 @@ async function weightFiles(dir: string): Promise<WeightFile[]> {
       const path = join(dir, name);
       const entry = await stat(path).catch(() => undefined);
       if (!entry?.isFile()) return { name, bytes: 0, state: 'missing' };
-      const pointed = await lfsPointerSize(path);
+      // That it cannot be read is openCheckpoint's to tell.
+      const pointed = await lfsPointerSize(path).catch(() => undefined);
       if (pointed !== undefined) return { name, bytes: pointed, state: 'Git LFS pointer' };
       return { name, bytes: entry.size, state: 'present' };
     }),

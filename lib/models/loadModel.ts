@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { attempt, checkInteger, invalid, throwTogether } from '../errors.js';
 import { type CheckpointFiles, listNames, openCheckpoint } from '../io/checkpointFiles.js';
-import { exists } from '../io/folder.js';
+import { checkFolder, exists } from '../io/folder.js';
 import { readJsonObject } from '../io/jsonFile.js';
 import { gradientStats } from '../ops/gradStats.js';
 import { cast, type Tensor, tensorFromBits } from '../tensor/tensor.js';
@@ -39,9 +39,10 @@ export interface LoadOptions {
  * @throws InvalidArgumentError where there is none, or for whatever it is that cannot be loaded
  */
 export async function readHuggingFaceConfig(dir: string): Promise<HuggingFaceConfig> {
+  await checkFolder('loadModel', 'the folder of a model', dir);
   const path = join(dir, 'config.json');
   if (!(await exists(path)) && (await exists(join(dir, 'adapter_config.json')))) {
-    invalid('config.json', 'the folder of a model, not of an adapter (generate MODEL --adapter DIR)', dir);
+    invalid('loadModel', `config.json in ${dir}`, 'an adapter alone (load its model, and it over that)');
   }
   return parseHuggingFaceConfig(await readJsonObject('config.json', path), path);
 }

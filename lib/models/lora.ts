@@ -69,6 +69,26 @@ function loraPlaces(
   );
 }
 
+/** A and B of each projection in turn, as they are called in an adapter of such a model. */
+export function loraTensors(
+  where: string,
+  config: ResolvedDecoderConfig,
+  lora: LoraConfig,
+): { readonly name: string; readonly shape: readonly [number, number] }[] {
+  const resolved = resolveLoraConfig(where, { targets: modelTargets(config), ...lora });
+  return loraPlaces(where, config, resolved).flatMap(({ name, shape: [outputs = 0, inputs = 0] }) => {
+    const [, module = ''] = PLACE.exec(name)!;
+    return [
+      { name: loraName(module, 'A'), shape: [resolved.rank, inputs] },
+      { name: loraName(module, 'B'), shape: [outputs, resolved.rank] },
+    ] as const;
+  });
+}
+
+function loraName(module: string, kind: 'A' | 'B'): string {
+  return `${module}.lora_${kind}.weight`;
+}
+
 function makeBranches(
   model: Decoder,
   places: readonly PublishedTensor[],
@@ -80,7 +100,7 @@ function makeBranches(
     const [, module = ''] = PLACE.exec(name)!;
     const make = (kind: 'A' | 'B', shape: readonly number[], begin: Initialization) => {
       const initialization: Initialization = seed === null ? { kind: 'none' } : begin;
-      return new Parameter(`${module}.lora_${kind}.weight`, shape, initialization, seed ?? 0, i);
+      return new Parameter(loraName(module, kind), shape, initialization, seed ?? 0, i);
     };
     return {
       name: module,

@@ -26,6 +26,8 @@ const known: readonly string[] = [
   'init_lora_weights',
   // Read by PEFT beside fields that are refused alone.
   'qalora_group_size',
+  // How an adapter was begun.
+  'eva_config',
   'megatron_core',
 ];
 
@@ -74,7 +76,7 @@ export function parsePeftConfig(source: JsonObject, where = 'adapter_config.json
 function isOff(value: unknown): boolean {
   if (Array.isArray(value)) return value.length === 0;
   if (isObject(value)) return Object.keys(value).length === 0;
-  return value === null || value === false;
+  return value === null || value === false || value === '';
 }
 
 /**

@@ -72,7 +72,8 @@ export async function createProblemSet(
   }
   const given = options.verifier ?? 'math';
   const verifier = typeof given === 'string' ? await loadVerifier(given) : given;
-  const unanswered = verifier.needsAnswers && problems.find(({ answers }) => answers.length === 0);
+  const unanswered =
+    verifier.needsAnswers && fitting.find(({ problem }) => problem.answers.length === 0)?.problem;
   if (unanswered) {
     await verifier[Symbol.asyncDispose]();
     invalid(

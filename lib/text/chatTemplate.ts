@@ -78,9 +78,10 @@ export class ChatTemplate {
       add_generation_prompt: addGenerationPrompt,
       ...variables,
     };
+    const program = this.#program(tools !== undefined);
     try {
       for (const [name, value] of Object.entries(all)) environment.set(name, value);
-      return String(new jinja.Interpreter(environment).run(this.#program(tools !== undefined)).value);
+      return String(new jinja.Interpreter(environment).run(program).value);
     } catch (cause) {
       throw new InvalidArgumentError(
         `[${WHERE}] expected ${this.path} to take these messages, got: ${(cause as Error).message}`,
@@ -93,11 +94,8 @@ export class ChatTemplate {
     const names = this.#name !== undefined ? [this.#name] : withTools ? ['tool_use', 'default'] : ['default'];
     const name = names.find((candidate) => this.#programs.has(candidate));
     if (name === undefined) {
-      invalid(
-        WHERE,
-        `a choice among the templates ${[...this.#programs.keys()].join(', ')}: none is the default`,
-        undefined,
-      );
+      const known = [...this.#programs.keys()].join(', ');
+      invalid(WHERE, `a default among the templates of ${this.path}, or a choice`, `only ${known}`);
     }
     return this.#programs.get(name)!;
   }

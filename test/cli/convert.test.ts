@@ -123,10 +123,10 @@ test('ended in the middle it leaves no model', async () => {
       stderr += text;
     });
     const begun = () => {
-      const staging = fs.existsSync(target) && fs.readdirSync(target)[0];
-      return (
-        staging !== false && staging !== undefined && fs.readdirSync(path.join(target, staging)).length > 1
-      );
+      // Not the file that is written on trial, which is gone the next moment.
+      const entries = fs.existsSync(target) ? fs.readdirSync(target, { withFileTypes: true }) : [];
+      const staging = entries.find((entry) => entry.isDirectory());
+      return staging !== undefined && fs.readdirSync(path.join(target, staging.name)).length > 1;
     };
     while (child.exitCode === null && !begun()) await new Promise((resolve) => setTimeout(resolve, 2));
     child.kill(signal);

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { before, test } from 'node:test';
 import { OrderedOutput } from '../../lib/cli/orderedOutput.js';
 import { saveAdapter } from '../../lib/models/adapterFiles.js';
+import { Decoder } from '../../lib/models/decoder.js';
 import { loadLanguageModel } from '../../lib/models/languageModel.js';
 import { addLora } from '../../lib/models/lora.js';
 import { saveModel } from '../../lib/models/saveModel.js';
@@ -13,7 +14,7 @@ import { numerics } from '../../lib/numerics.js';
 import { RolloutEngine } from '../../lib/rollout/engine.js';
 import { fill } from '../../lib/tensor/tensor.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
-import { CHARACTERS, EOS, writeCheckpointFolder } from '../support/checkpoint.js';
+import { CHARACTERS, checkpointConfig, EOS, writeCheckpointFolder } from '../support/checkpoint.js';
 import { randomizeB } from '../support/lora.js';
 import { assertUsageError, isopolicy, main, type Outcome, temporaryFolder, withoutAddon } from './command.js';
 
@@ -222,6 +223,29 @@ test('chats, system messages and stop strings', () => {
   assert.deepEqual(cut.tokens, whole.tokens.slice(0, whole.text.indexOf(stop) + 3));
 });
 
+test('a special token that is a stop string ends a response, which does not show it', () => {
+  const { stopTokens, responses } = json('--prompt', 'a', '--samples', '40', '--stop', '<|user|>');
+  assert.deepEqual(stopTokens, [EOS, EOS + 1]);
+  const ended = responses.filter(({ tokens }: { tokens: number[] }) => tokens.includes(EOS + 1));
+  assert.ok(ended.length > 0);
+  for (const { tokens, text, finishReason } of ended) {
+    assert.equal(tokens.indexOf(EOS + 1), tokens.length - 1);
+    assert.equal(finishReason, 'stop');
+    assert.doesNotMatch(text, /<\|user/);
+  }
+});
+
+test('responses get as long as the context allows, unless a length is asked for', () => {
+  const { maxNewTokens } = json('--prompt', 'a', '--prompt', 'longer');
+  assert.equal(maxNewTokens, 96 - 6);
+  const full = 'a'.repeat(96);
+  assertUsageError(
+    generate('--prompt', 'a', '--prompt', full),
+    /expected prompt 1 and a response within the model's context of 96 tokens, got "a prompt of 96 tokens"/,
+  );
+  assert.equal(json('--prompt', full.slice(1)).maxNewTokens, 1);
+});
+
 test('prompts from stdin, a text file and a data set', () => {
   const input = (text: string, ...args: string[]) =>
     spawnSync(process.execPath, [main, 'generate', model, '--max-new-tokens', '2', '--json', ...args], {
@@ -282,11 +306,22 @@ test('what is wrong shows before the weights are read', async () => {
     assertUsageError(isopolicy(['generate', weightless, '--prompt', 'a', ...args]), message);
   }
   const args = ['generate', weightless, '--prompt', 'a', '--max-new-tokens', '5'];
+  const adapter = path.join(folder, 'of-a-narrower-model');
+  using narrow = new Decoder({ ...checkpointConfig, intermediateSize: 24 }, { seed: 1 });
+  addLora(narrow, { rank: 2, alpha: 4, targets: ['down_proj'] }, { seed: 3 });
+  await saveAdapter(adapter, narrow);
+  assertUsageError(
+    isopolicy([...args, '--adapter', adapter]),
+    /\[loadAdapter\] .*layers\.0\.mlp\.down_proj\.lora_A\.weight of \[2, 24\] in place of \[2, 48\]/,
+  );
   const weights = isopolicy(args);
   assert.equal(weights.status, 2);
   assert.match(weights.stderr, /^loading .*\nisopolicy: \[safetensors\] .*\n$/);
   assertUsageError(isopolicy(['generate'], withoutAddon), /missing required argument 'dir'/);
-  assertUsageError(isopolicy(['generate', path.join(folder, 'none'), '--prompt', 'a']), /config\.json/);
+  assertUsageError(
+    isopolicy(['generate', path.join(folder, 'none')]),
+    /\[generate\] expected the folder of a model \(ENOENT\), got ".*none"/,
+  );
   const untold = path.join(folder, 'untold');
   await writeCheckpointFolder(untold, {
     changes: { 'tokenizer.json': undefined, 'chat_template.jinja': undefined },
@@ -356,6 +391,15 @@ test('text comes as it is sampled, and Ctrl-C ends with what there is', async ()
   }
 });
 
+test('responses that have not begun are not shown when Ctrl-C ends', async () => {
+  const { child, output, closed } = await running('--samples', '40');
+  child.kill('SIGINT');
+  const [status] = await closed;
+  assert.equal(status, 130, output.stderr);
+  assert.match(output.stdout, /\n--- sample 31 ---\n[^\n]+/);
+  assert.doesNotMatch(output.stdout, /sample 32/, 'that one waits for a place in the cache');
+});
+
 test('a reader that goes away ends the generation quietly', async () => {
   const { child, output, closed } = await running();
   child.stdout.destroy();
@@ -368,7 +412,7 @@ test('texts that grow at once are written one after another', () => {
   const written: string[] = [];
   const output = new OrderedOutput(['A', 'B', 'C'], (text) => written.push(text));
   output.add(1, 'b1');
-  assert.deepEqual(written, ['A\n']);
+  assert.deepEqual(written, [], 'the first has not begun');
   output.add(0, 'a1');
   output.end(2);
   output.add(0, 'a2');
@@ -378,4 +422,15 @@ test('texts that grow at once are written one after another', () => {
   output.add(1, 'b2');
   output.end(1);
   assert.equal(written.join(''), 'b2\n\nC\n\n');
+});
+
+test('texts that nothing has come of are left out, headings and all', () => {
+  const written: string[] = [];
+  const output = new OrderedOutput(['A', 'B', 'C', 'D'], (text) => written.push(text));
+  output.add(3, 'd');
+  output.leaveOut(0);
+  output.end(1);
+  output.leaveOut(2);
+  output.end(3);
+  assert.equal(written.join(''), 'B\n\n\nD\nd\n');
 });

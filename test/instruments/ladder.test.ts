@@ -15,17 +15,21 @@ after(() => rmSync(root, { recursive: true }));
 const base = baseConfigOf(tinyConfig({ numLayers: 2 }));
 const config: LadderConfig = { subject: { base }, precisions: ['bf16', 'fp32'], samples: 24, seed: 1 };
 
-const names = ladderKnobs({ numExperts: 0 });
+const names = ladderKnobs({ experts: false, adapter: false });
 
 describe('climbLadder', () => {
-  it('switches the knob of experts only where the model has experts', () => {
-    assert.ok(!names.includes('combineRoundings'));
-    const all = ladderKnobs({ numExperts: 4 });
-    assert.deepEqual(
-      all.filter((knob) => !names.includes(knob)),
-      ['combineRoundings'],
-    );
-    assert.equal(all.length, names.length + 1);
+  it('switches the knobs of experts and of adapters only where the model has them', () => {
+    const more = (parts: { experts: boolean; adapter: boolean }) => {
+      const all = ladderKnobs(parts);
+      assert.deepEqual(
+        all.filter((knob) => names.includes(knob)),
+        names,
+      );
+      return all.filter((knob) => !names.includes(knob)).sort();
+    };
+    assert.deepEqual(more({ experts: true, adapter: false }), ['combineRoundings']);
+    assert.deepEqual(more({ experts: false, adapter: true }), ['loraScaleFirst']);
+    assert.deepEqual(more({ experts: true, adapter: true }), ['combineRoundings', 'loraScaleFirst']);
   });
 
   it('scores more tokens than one pass takes', async () => {

@@ -292,6 +292,8 @@ describe('adapter_config.json', () => {
     });
     const { targets: _, ...all } = parsePeftConfig({ ...written, target_modules: 'all-linear' });
     assert.deepEqual(all, { rank: 8, alpha: 16, dropout: 0.05, useRslora: true });
+    const eva = { init_lora_weights: 'eva', eva_config: { rho: 1.0, tau: 0.99 }, layers_pattern: '' };
+    assert.equal(parsePeftConfig({ ...written, ...eva }).rank, 8);
     // What newer versions make of all-linear.
     const paths = [0, 1].flatMap((i) => [
       `model.layers.${i}.mlp.up_proj`,

@@ -183,9 +183,18 @@ describe('convertCheckpoint', () => {
       vision_config: { hidden_size: 4 },
       note: 'float32',
     });
-    const files = { 'tokenizer.json': '{}', 'chat_template.jinja': 'é', 'README.md': '#', LICENSE: 'MIT' };
+    const files = {
+      'tokenizer.json': '{}',
+      'chat_template.jinja': 'é',
+      'sentencepiece.bpe.model': 's',
+      'modeling_two_parts.py': '#',
+      'README.md': '#',
+      LICENSE: 'MIT',
+    };
     for (const [name, text] of Object.entries(files)) await writeFile(join(dir, name), text);
     const left = ['pytorch_model.bin', 'consolidated.safetensors', 'model.gguf', 'optimizer.pt', 'tf.h5'];
+    // Of a training checkpoint, and of its user.
+    left.push('training.json', 'train.yaml');
     for (const name of [...left, '.gitattributes']) await writeFile(join(dir, name), 'x');
     await mkdir(join(dir, 'onnx'));
     await mkdir(out);

@@ -228,6 +228,11 @@ describe('parseHuggingFaceConfig', () => {
       /architectures to be one of LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, MixtralForCausalLM, got "Gemma2ForCausalLM"/,
     ],
     [
+      'one with a name like another',
+      { ...llama32, architectures: ['MistralForCausalLM'], model_type: 'mistral' },
+      /MixtralForCausalLM, got "MistralForCausalLM"$/,
+    ],
+    [
       'another model type',
       { ...llama32, architectures: undefined, model_type: 'gpt2' },
       /model_type to be one of llama, qwen2, qwen3, qwen3_moe, mixtral, got "gpt2"/,

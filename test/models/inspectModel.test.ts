@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cp, mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -169,5 +169,27 @@ describe('inspectModel', () => {
       inspectModel(join(dir, 'nowhere')),
       /\[inspectModel\] expected the folder of a model/,
     );
+  });
+
+  it('lists weights that it may not read', { skip: process.platform === 'win32' }, async () => {
+    const dir = await copied('llama3');
+    await chmod(join(dir, '..'), 0o755);
+    await chmod(join(dir, 'model.safetensors'), 0o000);
+    const isRoot = process.geteuid!() === 0;
+    // Root may read everything, nobody may not.
+    if (isRoot) process.seteuid!(65534);
+    try {
+      const { modelProblems, weights } = await inspectModel(dir);
+      assert.match(
+        modelProblems.join('\n'),
+        /^expected a file that can be read \(EACCES\), got ".*model\.safetensors"$/,
+      );
+      assert.deepEqual(
+        weights.files.map(({ state }) => state),
+        ['present'],
+      );
+    } finally {
+      if (isRoot) process.seteuid!(0);
+    }
   });
 });

@@ -147,11 +147,16 @@ describe('loadModel', () => {
     }
 
     it('says that there is none, or no config, or no weights', async () => {
-      await assert.rejects(loadModel(join(dir, 'none')), /\[config\.json\] .*ENOENT.*none.config\.json/);
+      await assert.rejects(loadModel(join(dir, 'none')), /the folder of a model \(ENOENT\), got ".*none"/);
+      await assert.rejects(
+        loadModel(join(fixtures, 'llama3-lora')),
+        /config\.json in .*llama3-lora, got "an adapter alone/,
+      );
+      await assert.rejects(
+        loadModel(import.meta.filename),
+        /\[loadModel\] expected the folder of a model, got ".*loadModel\.test\.js"/,
+      );
       await refused(/\[config\.json\] expected a file that can be read \(ENOENT\), got ".*config\.json"/);
-      await writeFile(join(dir, 'adapter_config.json'), '{}');
-      await refused(/the folder of a model, not of an adapter \(generate MODEL --adapter DIR\), got/);
-      await rm(join(dir, 'adapter_config.json'));
       await writeFile(join(dir, 'config.json'), '{"architectures": ');
       await refused(/config\.json to be JSON/);
       await writeFile(join(dir, 'config.json'), 'version https://git-lfs.github.com/spec/v1\n');
@@ -242,7 +247,7 @@ describe('loadModel', () => {
     it('says that a file was cut', async () => {
       await cp(join(fixtures, 'llama3'), dir, { recursive: true });
       await truncate(weights(), (await stat(weights())).size - 1);
-      await refused(/model\.safetensors to describe \d+ bytes of data, got/);
+      await refused(/model\.safetensors to have the \d+ bytes of data .*cut short/);
       await truncate(weights(), 500);
       await refused(/header of .*model\.safetensors to have at most 492 bytes/);
     });
