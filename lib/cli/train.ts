@@ -98,7 +98,9 @@ export function trainCommand(): Command {
     'after',
     `
 Checkpoints are model folders: other tools load them. The first Ctrl-C finishes
-the step and saves, the second stops at once.
+the step and saves (an evaluation ends at once, and is made up for), the second
+stops at once. Beside --resume, --model, --data and --eval-data say where these
+have been moved.
 
 Presets:
 ${Object.entries(trainPresets)
