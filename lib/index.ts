@@ -160,6 +160,7 @@ export {
   resolvePromptSource,
 } from './rl/modelSource.js';
 export { type OpenedSource, openModelSource, openProblems } from './rl/openModelSource.js';
+export { type OverlongPrompts, overlongPromptModes } from './rl/overlongPrompts.js';
 export { type PresetName, presetNames, presets } from './rl/presets.js';
 export { createProblemSet, type ProblemSet, type ProblemSetOptions } from './rl/problemSet.js';
 export { effectiveSampleSize } from './rl/ratios.js';

@@ -9,7 +9,7 @@ import type { Command } from 'commander';
 import { InvalidArgumentError, invalid } from '../errors.js';
 import { makeWritableFolder } from '../io/folder.js';
 import { RunDirectory } from '../io/runDirectory.js';
-import { toJson, wantsColor } from './format.js';
+import { quoted, toJson, wantsColor } from './format.js';
 import { interruptible } from './interruptible.js';
 import { integerOption, pathOption } from './options.js';
 import { type ProgressLine, ProgressWriter } from './progress.js';
@@ -128,6 +128,14 @@ export async function runExperiment<Options extends object, Config extends objec
       ? toJson({ ...summary, directory: path })
       : experiment.text(summary, config, path, wantsColor(process.stdout));
     process.stdout.write(`${text}\n`);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOSPC' || code === 'EDQUOT') {
+      writer.note(
+        `isopolicy: the disk is full; where there is room, go on from the last checkpoint with\nisopolicy ${where} --resume ${quoted(directory.path)}`,
+      );
+    }
+    throw error;
   } finally {
     writer.end();
     interruption.release();

@@ -2,7 +2,10 @@
 import type { Command } from 'commander';
 import { promptTemplates } from '../data/promptTemplates.js';
 import { type ModelSourceOptions, modelSourceKeys } from '../rl/modelSource.js';
+import { overlongPromptModes } from '../rl/overlongPrompts.js';
+import type { ProblemSet } from '../rl/problemSet.js';
 import { resolveVerifierSpec, verifierNames } from '../rl/verifier.js';
+import { count } from './format.js';
 import { checkedOption, choiceOption, integerOption, pathOption } from './options.js';
 
 export type ModelFlags = Partial<ModelSourceOptions>;
@@ -29,7 +32,24 @@ export function modelOptions(command: Command): Command {
       ),
     )
     .addOption(integerOption('--max-prompt-length <n>', 'most tokens of a prompt (default: 1024)', 1))
+    .addOption(
+      choiceOption(
+        '--overlong-prompts <mode>',
+        'what becomes of problems with longer prompts',
+        overlongPromptModes,
+        'error',
+      ),
+    )
     .addOption(integerOption('--response-length <n>', 'most new tokens of a response (default: 1024)', 1));
+}
+
+/** Says on stderr how many problems are not there because their prompts are too long, if any. */
+export function noteLeftOut({ leftOut, problems }: ProblemSet, data: string | undefined): void {
+  if (leftOut === 0) return;
+  const all = problems.length + leftOut;
+  process.stderr.write(
+    `isopolicy: left out ${leftOut} of ${count(all, 'problem')} in ${data}, whose prompts are too long\n`,
+  );
 }
 
 /** The options of a source among flags, those that were given. */

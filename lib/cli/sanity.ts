@@ -9,7 +9,7 @@ import type { FloatDType } from '../tensor/dtype.js';
 import { type BaseFlags, baseOptions, baseOptionsOf } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { type ModelFlags, modelOptions, modelOptionsOf } from './modelOptions.js';
+import { type ModelFlags, modelOptions, modelOptionsOf, noteLeftOut } from './modelOptions.js';
 import { integerOption, pathOption, precisionOption } from './options.js';
 import { SanityProgress } from './sanityProgress.js';
 import { sanityReport } from './sanityReport.js';
@@ -142,6 +142,7 @@ async function resolve(given: Options): Promise<SanityConfig> {
   if (config && 'source' in config) {
     const { openModelSource } = await import('../rl/openModelSource.js');
     const opened = await openModelSource(config.source).catch(keep);
+    if (opened) noteLeftOut(opened.problems, config.source.data);
     await opened?.[Symbol.asyncDispose]();
   }
   throwTogether('sanity', errors);

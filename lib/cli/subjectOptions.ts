@@ -5,7 +5,7 @@ import type { ModelSourceOptions } from '../rl/modelSource.js';
 import { type BaseOptions, resolveBaseOptions } from '../sanity/baseConfig.js';
 import type { SubjectSource } from '../sanity/openSubject.js';
 import { type BaseFlags, baseOptions, baseOptionsOf } from './baseOptions.js';
-import { type ModelFlags, modelOptions, modelOptionsOf } from './modelOptions.js';
+import { type ModelFlags, modelOptions, modelOptionsOf, noteLeftOut } from './modelOptions.js';
 import { integerOption, pathOption } from './options.js';
 
 /** What measures a model takes: the newest weights of a run, a base, or a checkpoint. */
@@ -116,6 +116,7 @@ export async function resolveSubject(
     judged && data !== undefined
       ? resolveModelSource(where, { ...options, data })
       : resolvePromptSource(where, { ...options, ...(data !== undefined && { data }) });
-  await using _ = await openModelSource(resolved);
+  await using opened = await openModelSource(resolved);
+  noteLeftOut(opened.problems, resolved.data);
   return { source: resolved };
 }

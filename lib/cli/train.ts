@@ -10,7 +10,7 @@ import { type TrainPresetName, trainPresetNames, trainPresets } from '../train/p
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
 import { toJson } from './format.js';
-import { type ModelFlags, modelOptions, modelOptionsOf } from './modelOptions.js';
+import { type ModelFlags, modelOptions, modelOptionsOf, noteLeftOut } from './modelOptions.js';
 import { choiceOption, integerOption, numberOption, pathOption, precisionOption } from './options.js';
 import { TrainProgress } from './trainProgress.js';
 import { trainReport } from './trainReport.js';
@@ -98,7 +98,9 @@ export function trainCommand(): Command {
     'after',
     `
 Checkpoints are model folders: other tools load them. The first Ctrl-C finishes
-the step and saves, the second stops at once.
+the step and saves (an evaluation ends at once, and is made up for), the second
+stops at once. Beside --resume, --model, --data and --eval-data say where these
+have been moved.
 
 Presets:
 ${Object.entries(trainPresets)
@@ -125,6 +127,12 @@ async function train(file: string | undefined, flags: Flags, command: Command): 
       file,
     );
   }
+  const only = flags.printConfig ? '--print-config' : flags.dryRun ? '--dry-run' : undefined;
+  if (flags.resume !== undefined && only !== undefined) {
+    throw new InvalidArgumentError(
+      `[train] expected no ${only} beside --resume: the settings of a run are in its config.yaml, which can be given`,
+    );
+  }
   const options = flags.resume === undefined ? await layered(file, flags) : {};
   if (flags.printConfig) return printConfig(options);
   if (flags.dryRun) return dryRun(options, flags);
@@ -140,9 +148,11 @@ async function train(file: string | undefined, flags: Flags, command: Command): 
           const { resolveTrainOptions } = await import('../train/config.js');
           const { openTraining } = await import('../train/open.js');
           const { checkMemory } = await import('../rl/checkMemory.js');
-          const config = resolveTrainOptions(given);
+          const config = resolveTrainOptions(flags.resume === undefined ? given : moved(given, flags));
           // What is wrong with model, data or algorithm, and what does not fit, shows before a folder is made.
           opened = await openTraining(config);
+          noteLeftOut(opened.source.problems, config.data);
+          if (opened.evaluation) noteLeftOut(opened.evaluation, config.evaluation?.data);
           checkMemory(opened.memory);
           return config;
         },
@@ -164,7 +174,7 @@ async function train(file: string | undefined, flags: Flags, command: Command): 
           return divergence === undefined ? exitCodes.success : exitCodes.failure;
         },
       },
-      ['tensorboard'],
+      ['tensorboard', ...MOVABLE],
     );
   } finally {
     await opened?.[Symbol.asyncDispose]();
@@ -185,6 +195,23 @@ async function layered(file: string | undefined, flags: Flags): Promise<Readonly
     );
   }
   return options;
+}
+
+/** Options beside --resume: model and data may have been moved. That they are the same is checked. */
+const MOVABLE = ['model', 'data', 'evalData'];
+
+/** The settings of a run that is resumed, with its model and data where they are now. */
+function moved(options: TrainOptions, { model, data, evalData }: Flags): TrainOptions {
+  const { evaluation } = options;
+  if (evalData !== undefined && !evaluation) {
+    invalid('train', 'no --eval-data beside --resume of a run without evaluation', evalData);
+  }
+  return {
+    ...options,
+    ...(model !== undefined && { model }),
+    ...(data !== undefined && { data }),
+    ...(evalData !== undefined && { evaluation: { ...evaluation, data: evalData } }),
+  };
 }
 
 async function readText(file: string): Promise<string> {

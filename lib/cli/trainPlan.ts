@@ -12,6 +12,8 @@ export interface TrainPlan {
   readonly parameters: number;
   readonly problems: number;
   readonly evaluated: number;
+  /** Problems of both whose prompts are too long (overlongPrompts drop). */
+  readonly leftOut: { readonly training: number; readonly evaluation: number };
   /** Tokens of the longest prompt, and of it with the longest response. */
   readonly longestPrompt: number;
   readonly maxLength: number;
@@ -35,6 +37,7 @@ export function planOf(config: TrainConfig, opened: OpenedTraining, availableByt
     parameters: memory.parameters,
     problems: problems.prompts.length,
     evaluated,
+    leftOut: { training: problems.leftOut, evaluation: evaluation?.leftOut ?? 0 },
     longestPrompt: opened.longestPrompt,
     maxLength: opened.maxLength,
     responses: {
@@ -69,12 +72,12 @@ export function planText(plan: TrainPlan, config: TrainConfig): string {
   const evaluation =
     config.evaluation === null
       ? 'no evaluation (evaluation.data, --eval-data)'
-      : `evaluation on ${count(plan.evaluated, 'problem')}: ${responses.evaluation} responses, every ` +
+      : `evaluation on ${count(plan.evaluated, 'problem')}${without(plan.leftOut.evaluation)}: ${responses.evaluation} responses, every ` +
         `${count(config.evaluation.every, 'step')}`;
   return [
     ...wrap(`${plan.model}: ${formatCount(plan.parameters)} parameters`),
     ...wrap(
-      `${count(plan.problems, 'problem')}, the longest prompt of ${count(plan.longestPrompt, 'token')}, ` +
+      `${count(plan.problems, 'problem')}${without(plan.leftOut.training)}, the longest prompt of ${count(plan.longestPrompt, 'token')}, ` +
         `with its response ${plan.maxLength}; ${responses.step} responses a step; ${evaluation}`,
     ),
     '',
@@ -84,4 +87,8 @@ export function planText(plan: TrainPlan, config: TrainConfig): string {
     '',
     table,
   ].join('\n');
+}
+
+function without(leftOut: number): string {
+  return leftOut === 0 ? '' : ` (${leftOut} left out: their prompts are too long)`;
 }

@@ -80,10 +80,13 @@ function evaluationLines({ evaluation }: TrainSummary, config: TrainConfig): str
   );
 }
 
-function dataLine({ data, problems }: TrainSummary, { evaluation }: TrainConfig): string {
+function dataLine({ data, problems, leftOut }: TrainSummary, { evaluation }: TrainConfig): string {
+  const without = (n: number) => (n === 0 ? '' : ` (${n} left out: their prompts are too long)`);
   const evaluated =
-    evaluation === null ? '' : `; evaluation: ${evaluation.data}, ${count(problems.evaluation, 'problem')}`;
-  return `data: ${data}, ${count(problems.training, 'problem')}${evaluated}`;
+    evaluation === null
+      ? ''
+      : `; evaluation: ${evaluation.data}, ${count(problems.evaluation, 'problem')}${without(leftOut.evaluation)}`;
+  return `data: ${data}, ${count(problems.training, 'problem')}${without(leftOut.training)}${evaluated}`;
 }
 
 function settingsLine({ algorithm, precision, numerics, seed }: TrainSummary): string {

@@ -1,9 +1,9 @@
 /** Problems with known answers, from whatever columns a data set has them in. */
-import { checkInteger, invalid } from '../errors.js';
+import { checkInteger, InvalidArgumentError, invalid } from '../errors.js';
 import { kindOf } from '../io/jsonFile.js';
 import { CounterRandom } from '../random.js';
 import type { ChatMessage } from '../text/chatTemplate.js';
-import { columnOf, findColumn, hasColumn } from './columns.js';
+import { type Column, columnOf, findColumn, hasColumn } from './columns.js';
 import type { Dataset } from './dataset.js';
 import { DATA, type DatasetRow, placeOf } from './row.js';
 
@@ -32,7 +32,10 @@ export interface ProblemOptions {
   readonly promptColumn?: string;
   /** Column of the answer; default the first of {@link answerColumns} that there is. */
   readonly answerColumn?: string;
-  /** Whether problems keep their whole rows and need no answers, as for a verifier of one's own; default false. */
+  /**
+   * Whether problems keep their whole rows and need no answers, as for a verifier of one's own: what no column of answers has
+   * been named for may then have any. Default false.
+   */
   readonly rows?: boolean;
   /** Column of ids; without one, a problem's id is its place. */
   readonly idColumn?: string;
@@ -62,12 +65,22 @@ export async function loadProblems(dataset: Dataset, options: ProblemOptions = {
 
   const problems: Problem[] = [];
   const places = new Map<string, string>();
+  const answersIn = (row: DatasetRow, column: Column) => {
+    if (!whole || answerColumn !== undefined) return answersOf(row, column.name, columnOf(row, column));
+    // Nobody asked for them: what they are is the verifier's business, which has the row.
+    try {
+      return answersOf(row, column.name, columnOf(row, column));
+    } catch (error) {
+      if (!(error instanceof InvalidArgumentError)) throw error;
+      return [];
+    }
+  };
   const wanted = [prompt, answer, id].flatMap((column) => column?.path[0] ?? []);
   for await (const row of dataset.rows(whole ? undefined : [...new Set(wanted)])) {
     const problem = {
       id: id === undefined ? String(problems.length) : idOf(row, columnOf(row, id)),
       prompt: promptOf(row, prompt.name, columnOf(row, prompt)),
-      answers: answer === undefined ? [] : answersOf(row, answer.name, columnOf(row, answer)),
+      answers: answer === undefined ? [] : answersIn(row, answer),
       ...(whole && { row: row.values }),
     };
     const before = places.get(problem.id);

@@ -55,7 +55,10 @@ export interface JudgedSamples {
 }
 
 /** How responses are drawn; training draws from the policy itself, as the defaults do. */
-export type DrawOptions = Pick<SamplingOptions, 'temperature' | 'topP' | 'recordRoutes'>;
+export interface DrawOptions extends Pick<SamplingOptions, 'temperature' | 'topP' | 'recordRoutes'> {
+  /** Aborting it ends the sampling at the next token, with the signal's reason as the error. */
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** Samples a response for each draw, with the engine's weights as they are. */
 export async function sampleDraws(
@@ -63,7 +66,7 @@ export async function sampleDraws(
   environment: Environment,
   draws: readonly Draw[],
   seed: number,
-  { temperature = 1, topP = 1, recordRoutes = false }: DrawOptions = {},
+  { temperature = 1, topP = 1, recordRoutes = false, signal }: DrawOptions = {},
 ): Promise<Completion[]> {
   const { prompts, responseLength, stopTokens, endOf } = environment;
   const ends = endOf && draws.map(() => endOf());
@@ -76,7 +79,12 @@ export async function sampleDraws(
       maxNewTokens: responseLength,
       stopTokens,
       recordRoutes,
-      ...(ends && { onToken: (request: number, token: number) => ends[request]!(token) }),
+      ...((ends || signal) && {
+        onToken: (request: number, token: number) => {
+          signal?.throwIfAborted();
+          return ends?.[request]?.(token);
+        },
+      }),
     },
   );
 }

@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import { promptTemplates } from '../data/promptTemplates.js';
 import { attempt, checkChoice, checkInteger, invalid, throwTogether } from '../errors.js';
+import { type OverlongPrompts, overlongPromptModes } from './overlongPrompts.js';
 import { resolveVerifierSpec } from './verifier.js';
 
 /** A data set and the columns that are read of it. */
@@ -28,11 +29,19 @@ export interface ModelSourceOptions extends DataOptions {
   readonly template?: string;
   /** Most tokens of a prompt; default 1024, the paper's. */
   readonly maxPromptLength?: number;
+  /** What becomes of problems whose prompts are longer; default `error`. */
+  readonly overlongPrompts?: OverlongPrompts;
   /** Most new tokens of a response; default 1024. */
   readonly responseLength?: number;
 }
 
-type Defaulted = 'template' | 'verifier' | 'maxPromptLength' | 'responseLength' | 'dataSeed';
+type Defaulted =
+  | 'template'
+  | 'verifier'
+  | 'maxPromptLength'
+  | 'overlongPrompts'
+  | 'responseLength'
+  | 'dataSeed';
 
 /** With defaults filled in and paths made absolute, so that a run can be resumed from any folder. */
 export type ModelSource = Omit<ModelSourceOptions, Defaulted> & Required<Pick<ModelSourceOptions, Defaulted>>;
@@ -56,6 +65,7 @@ export const modelSourceKeys: readonly (keyof ModelSourceOptions)[] = [
   'template',
   'verifier',
   'maxPromptLength',
+  'overlongPrompts',
   'responseLength',
 ];
 
@@ -94,6 +104,9 @@ export function resolveModelSource(where: string, options: ModelSourceOptions): 
     )!,
     verifier: attempt(errors, () => resolveVerifierSpec(where, options.verifier ?? 'math'))!,
     maxPromptLength: integer('maxPromptLength', options.maxPromptLength ?? 1024, 1),
+    overlongPrompts: attempt(errors, () =>
+      checkChoice(where, 'overlongPrompts', options.overlongPrompts ?? 'error', overlongPromptModes),
+    )!,
     responseLength: integer('responseLength', options.responseLength ?? 1024, 1),
   };
   throwTogether(where, errors);

@@ -1,11 +1,12 @@
 /** The problems of a data set as an environment: prompts by a template, responses as text for a verifier. */
 import type { Problem } from '../data/problems.js';
 import { checkPromptTokens, encodePrompt, promptTemplate } from '../data/promptTemplates.js';
-import { checkInteger, invalid } from '../errors.js';
+import { checkChoice, checkInteger, InvalidArgumentError, invalid } from '../errors.js';
 import type { ModelText } from '../models/languageModel.js';
 import { loadChatTemplate } from '../text/chatTemplate.js';
 import { TextStream } from '../text/textStream.js';
 import type { Environment, JudgedResponse } from './environment.js';
+import { type OverlongPrompts, overlongPromptModes } from './overlongPrompts.js';
 import { loadVerifier, type ResponseVerifier } from './verifier.js';
 
 export interface ProblemSetOptions {
@@ -15,6 +16,8 @@ export interface ProblemSetOptions {
   readonly verifier?: string | ResponseVerifier;
   /** Most tokens of a prompt. */
   readonly maxPromptLength: number;
+  /** Default `error`. */
+  readonly overlongPrompts?: OverlongPrompts;
   /** Most new tokens of a response. */
   readonly responseLength: number;
 }
@@ -22,6 +25,8 @@ export interface ProblemSetOptions {
 /** Problems to sample a model for. `await using` ends its verifier. */
 export interface ProblemSet extends Environment, AsyncDisposable {
   readonly problems: readonly Problem[];
+  /** How many problems were left out because their prompts are too long. */
+  readonly leftOut: number;
   /** Of the verifier; runs record it. */
   readonly verifierVersion: string;
   /** A prompt or a response as text, special tokens included. */
@@ -36,8 +41,8 @@ export interface ProblemSet extends Environment, AsyncDisposable {
  * A response ends with one of the model's own ends or a stop string of the template. The verifier reads all of its text
  * but special tokens: `</answer>`, a stop string, is part of an answer's markup.
  *
- * @throws InvalidArgumentError where the template is unknown or another model's, a prompt is too long (naming the problem),
- *   a problem has no answer that the verifier needs, or there is nothing that ends a response
+ * @throws InvalidArgumentError where the template is unknown or another model's, a prompt is too long (naming the problem) and
+ *   not to be left out, or all are, a problem has no answer that the verifier needs, or there is nothing that ends a response
  */
 export async function createProblemSet(
   text: ModelText,
@@ -54,18 +59,21 @@ export async function createProblemSet(
   if (tokenizer.eosIds.length === 0 && template.stop.length === 0) {
     invalid(where, `${text.path} to say what ends a response (eos_token_id, eos_token)`, 'nothing');
   }
-  const prompts = problems.map((problem) => {
+  const overlongPrompts = options.overlongPrompts ?? 'error';
+  checkChoice(where, 'overlongPrompts', overlongPrompts, overlongPromptModes);
+  const all = problems.map((problem) => {
     const prompt = encodePrompt(template, template.render(problem, chat), tokenizer);
     if (prompt.length === 0) invalid(where, `the prompt of problem ${problem.id} to have tokens`, 'none');
-    if (prompt.length > maxPromptLength) {
-      const what = `the prompt of problem ${problem.id} to have at most maxPromptLength = ${maxPromptLength} tokens`;
-      invalid(where, what, prompt.length);
-    }
-    return prompt;
+    return { problem, prompt };
   });
+  const fitting = all.filter(({ prompt }) => prompt.length <= maxPromptLength);
+  if (fitting.length === 0 || (overlongPrompts === 'error' && fitting.length < all.length)) {
+    throw tooLong(all, maxPromptLength);
+  }
   const given = options.verifier ?? 'math';
   const verifier = typeof given === 'string' ? await loadVerifier(given) : given;
-  const unanswered = verifier.needsAnswers && problems.find(({ answers }) => answers.length === 0);
+  const unanswered =
+    verifier.needsAnswers && fitting.find(({ problem }) => problem.answers.length === 0)?.problem;
   if (unanswered) {
     await verifier[Symbol.asyncDispose]();
     invalid(
@@ -74,8 +82,30 @@ export async function createProblemSet(
       'none',
     );
   }
-  const shared = { text, template, responseLength, verifier };
-  return new Problems(shared, problems, prompts);
+  const shared = { text, template, responseLength, verifier, leftOut: all.length - fitting.length };
+  return new Problems(
+    shared,
+    fitting.map(({ problem }) => problem),
+    fitting.map(({ prompt }) => prompt),
+  );
+}
+
+/** Names the first prompt that is too long, and says how many are and what can be done. */
+function tooLong(
+  all: readonly { readonly problem: Problem; readonly prompt: Int32Array }[],
+  maxPromptLength: number,
+): InvalidArgumentError {
+  const long = all.filter(({ prompt }) => prompt.length > maxPromptLength);
+  const { problem, prompt } = long[0]!;
+  const longest = long.reduce((most, { prompt: { length } }) => Math.max(most, length), 0);
+  const remedy =
+    long.length < all.length
+      ? "; overlongPrompts 'drop' (--overlong-prompts drop) leaves such problems out"
+      : '';
+  return new InvalidArgumentError(
+    `[problemSet] expected the prompt of problem ${problem.id} to have at most maxPromptLength = ${maxPromptLength} tokens, ` +
+      `got ${prompt.length} (${long.length} of ${all.length} prompts are longer, the longest has ${longest} tokens${remedy})`,
+  );
 }
 
 interface Shared {
@@ -83,6 +113,7 @@ interface Shared {
   readonly template: { readonly stop: readonly string[] };
   readonly responseLength: number;
   readonly verifier: ResponseVerifier;
+  readonly leftOut: number;
 }
 
 class Problems implements ProblemSet {
@@ -110,6 +141,10 @@ class Problems implements ProblemSet {
         };
       };
     }
+  }
+
+  get leftOut(): number {
+    return this.#shared.leftOut;
   }
 
   get verifierVersion(): string {

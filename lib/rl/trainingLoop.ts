@@ -92,6 +92,8 @@ export async function trainingLoop(options: LoopOptions): Promise<LoopResult> {
   };
 
   let measured = options.measured ?? (await measure());
+  // The run was stopped before these weights were measured: their checkpoint has no score yet.
+  if (options.measured === undefined && step > 0 && Object.keys(measured).length > 0) await save();
   while (step < steps && divergence === undefined && !signal?.aborted && !options.ended?.(rewards)) {
     const result = await unlessDiverged(trainer.step(step));
     if (result === undefined) break;

@@ -108,10 +108,12 @@ function userVerifier(path: string, verify: UserVerifier, source: Buffer): Respo
     needsAnswers: false,
     async verify(response, problem) {
       const what = `${path} to judge a response to problem ${problem.id}`;
-      const reward = Number(await callUser('verifier', what, () => verify(response, problem)));
-      if (!Number.isFinite(reward))
+      const reward: unknown = await callUser('verifier', what, () => verify(response, problem));
+      // Number() would make a 0 of null, '' and [], which are mistakes.
+      if (typeof reward !== 'boolean' && !(typeof reward === 'number' && Number.isFinite(reward))) {
         invalid('verifier', `${path} to return a finite number or a boolean`, reward);
-      return reward;
+      }
+      return Number(reward);
     },
     async [Symbol.asyncDispose]() {},
   };

@@ -1,14 +1,13 @@
 /** The perfectible set of a checkpoint and a data set: filtered once, kept in a folder, shared by the runs that ask for the same. */
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { readdir } from 'node:fs/promises';
-import { basename, extname, join } from 'node:path';
+import { basename, join } from 'node:path';
 import { InvalidArgumentError, throwTogether } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { exists, makeWritableFolder } from '../io/folder.js';
 import { readJsonObject } from '../io/jsonFile.js';
 import { PointLog } from '../io/pointLog.js';
 import type { Decoder } from '../models/decoder.js';
+import { digestModel, digestText } from '../models/modelDigest.js';
 import type { OpenedSource } from '../rl/openModelSource.js';
 import { filterProblems } from './filter.js';
 import { boundsText } from './filterConfig.js';
@@ -169,28 +168,4 @@ function checkOrigin(path: string, kept: SetOrigin, wanted: SetOrigin): void {
     'sanity',
     errors.map((text) => new InvalidArgumentError(`[sanity] expected ${path} to be made with ${text}`)),
   );
-}
-
-/** Config, tokenizer, templates and weights. */
-const MODEL_FILES = ['.json', '.jinja', '.safetensors'];
-/** Of a training checkpoint, which is a model's folder, too. */
-const STATE_FILES = ['optimizer.safetensors', 'training.json'];
-
-/** A digest of a model's folder: the names and bytes of all files that bear on what the model says. */
-async function digestModel(dir: string): Promise<string> {
-  const hash = createHash('sha256');
-  const names = (await readdir(dir)).filter(
-    (name) => MODEL_FILES.includes(extname(name)) && !STATE_FILES.includes(name),
-  );
-  for (const name of names.sort()) {
-    hash.update(`${name}\n`);
-    for await (const chunk of createReadStream(join(dir, name), { highWaterMark: 1 << 20 })) {
-      hash.update(chunk as Buffer);
-    }
-  }
-  return digestText(hash.digest('hex'));
-}
-
-function digestText(hex: string): string {
-  return `sha256-${hex.slice(0, 32)}`;
 }

@@ -20,6 +20,7 @@ import {
   modelSourceKeys,
   resolveModelSource,
 } from '../rl/modelSource.js';
+import type { OverlongPrompts } from '../rl/overlongPrompts.js';
 import { type RouterReplay, routerReplays, type TruncatedMode, truncatedModes } from '../rl/trainer.js';
 import { type LoraMode, loraModes } from '../rollout/engine.js';
 import { type OverflowMode, overflowModes, type Recompute, recomputeModes } from '../training/engine.js';
@@ -74,6 +75,8 @@ export interface EvaluationOptions extends Partial<DataOptions> {
   /** Default the template of the training problems. */
   readonly template?: string;
   readonly maxPromptLength?: number;
+  /** Default that of the training problems; a score over fewer problems is another benchmark's. */
+  readonly overlongPrompts?: OverlongPrompts;
   /** Default that of the training problems. */
   readonly responseLength?: number;
   /** Steps between evaluations; default 16. There is one after the last step in any case. */
@@ -316,8 +319,8 @@ function resolveEvaluation(
   };
   const data = isObject(evaluation) ? (evaluation as EvaluationOptions).data : undefined;
   if (data === undefined || data === null) return null;
-  const { template, verifier, maxPromptLength, responseLength } = training ?? {};
-  const inherited = Object.entries({ template, verifier, maxPromptLength, responseLength });
+  const { template, verifier, maxPromptLength, overlongPrompts, responseLength } = training ?? {};
+  const inherited = Object.entries({ template, verifier, maxPromptLength, overlongPrompts, responseLength });
   const given = Object.fromEntries(inherited.filter(([, value]) => value !== undefined));
   const source = attempt(errors, () =>
     under('evaluation', () => resolveModelSource(WHERE, { ...given, ...evaluation, data, model: '.' })),

@@ -17,13 +17,16 @@ export function evaluationKeys(samples: number): { readonly average: string; rea
  *
  * `eval/avg@k` is the mean reward, `eval/pass@k` the share of problems with a right response (a reward of at least 1)
  * among k; responses that are cut off earn 0.
+ *
+ * @returns null where the signal ended it: of some of the responses there is no score
  */
 export async function evaluate(
   rollout: RolloutEngine,
   environment: Environment,
   options: Pick<EvaluationConfig, 'samples' | 'temperature' | 'topP'>,
   seed: number,
-): Promise<Measured> {
+  signal?: AbortSignal,
+): Promise<Measured | null> {
   const { samples, temperature, topP } = options;
   const start = performance.now();
   rollout.syncWeights();
@@ -31,7 +34,13 @@ export async function evaluate(
     const prompt = Math.floor(i / samples);
     return { prompt, promptId: EVALUATION_PROMPTS + prompt, sampleId: i % samples };
   });
-  const judged = await sampleJudged(rollout, environment, draws, seed, { temperature, topP });
+  const judged = await sampleJudged(rollout, environment, draws, seed, { temperature, topP, signal }).catch(
+    (error: unknown) => {
+      if (signal?.aborted && error === signal.reason) return null;
+      throw error;
+    },
+  );
+  if (judged === null) return null;
   const { average, pass } = evaluationKeys(samples);
   return {
     ...averageAndPass(judged.rewards, samples, average, pass),

@@ -40,5 +40,7 @@ export function assignment(text: string, parse: (value: string) => unknown): Opt
 export function splitAssignment(text: string): { readonly path: string[]; readonly value: string } {
   const match = /^([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)=(.*)$/s.exec(text);
   if (match === null) invalid(WHERE, '--set to be name=value or section.name=value', text);
+  // A shell variable that is not set, most likely.
+  if (match[2]!.trim() === '') invalid(WHERE, `--set ${match[1]}= to have a value (null for none)`, match[2]);
   return { path: match[1]!.split('.'), value: match[2]! };
 }

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { invalid } from '../errors.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
 import { makeWritableFolder } from '../io/folder.js';
@@ -7,8 +8,10 @@ import type { Checkpoint, RunDirectory } from '../io/runDirectory.js';
 import type { Warning } from '../mismatch/earlyWarning.js';
 import { readCompanionFiles } from '../models/companionFiles.js';
 import { Decoder } from '../models/decoder.js';
-import { loadModel } from '../models/loadModel.js';
+import type { HuggingFaceConfig } from '../models/huggingFaceConfig.js';
+import { loadModel, readHuggingFaceConfig } from '../models/loadModel.js';
 import { addLora } from '../models/lora.js';
+import { digestModel } from '../models/modelDigest.js';
 import { checkMemory } from '../rl/checkMemory.js';
 import { engineNumerics } from '../rl/engineChoices.js';
 import { type MismatchSummary, meanMismatch, type StepRecord, WINDOW } from '../rl/record.js';
@@ -47,6 +50,8 @@ export interface TrainSummary {
   readonly data: string;
   /** Problems trained on, and evaluated on. */
   readonly problems: { readonly training: number; readonly evaluation: number };
+  /** Problems of both that were left out, since their prompts are too long. */
+  readonly leftOut: { readonly training: number; readonly evaluation: number };
   readonly precision: { readonly training: string; readonly rollout: string };
   readonly algorithm: string;
   readonly numerics: string;
@@ -88,7 +93,7 @@ export interface TrainRunOptions {
   readonly opened?: OpenedTraining;
   /** Bytes that the run may take; default what is available. */
   readonly availableMemory?: number;
-  /** Aborting it ends the run after the step that is running, with a checkpoint. */
+  /** Aborting it ends the run after the step that is running, or in an evaluation at once, with a checkpoint. */
   readonly signal?: AbortSignal;
   readonly report?: (event: TrainEvent) => void;
 }
@@ -100,9 +105,15 @@ interface TrainerState {
   /** Prompts drawn so far, whose number is the place in the shuffled epochs. */
   readonly promptsDrawn: number;
   readonly problems: string;
+  /** Of those evaluated on; null for none. */
+  readonly evaluated: string | null;
+  /** Of the folder whose weights an adapter is of; null where the weights are the checkpoint's own. */
+  readonly base: string | null;
   /** What was measured of these weights; empty where nothing was. */
   readonly measured: Measured;
 }
+
+type Digests = Pick<TrainerState, 'problems' | 'evaluated' | 'base'>;
 
 const STATE = 'trainer.json';
 
@@ -113,7 +124,7 @@ const STATE = 'trainer.json';
  * the same bits as one that was not. Its checkpoints are model folders that `loadModel` and other tools read.
  *
  * @throws InvalidArgumentError as {@link openTraining} does; where it does not fit into memory, before weights are read;
- *   and where a run that goes on finds other problems than it began with
+ *   and where a run that goes on finds other problems, or under an adapter another model, than it began with
  */
 export async function runTrain(config: TrainConfig, options: TrainRunOptions): Promise<TrainSummary> {
   if (options.opened) return train(config, options.opened, options);
@@ -132,9 +143,13 @@ async function train(
   const checkpoint = await findStart(WHERE, directory);
   checkMemory(opened.memory, options.availableMemory);
   await atomicWriteFile(join(directory.path, 'config.yaml'), formatYaml(config));
-  const digest = problemsDigest(opened.source.problems);
-  const measured = checkpoint && (await readMeasured(checkpoint, digest, config));
+  const digests = {
+    problems: problemsDigest(opened.source.problems),
+    evaluated: opened.evaluation && problemsDigest(opened.evaluation),
+    base: config.lora ? await digestModel(config.model) : null,
+  };
   const { config: described } = opened.source.text;
+  const measured = checkpoint && (await readMeasured(checkpoint, digests, config, described));
   const kept = { config: described, files: await readCompanionFiles(config.model), path: config.model };
   if (!checkpoint || config.lora) report?.({ kind: 'load', model: config.model });
   using model = await modelOf(config, opened, checkpoint);
@@ -163,11 +178,11 @@ async function train(
     measured,
     steps: config.steps,
     format: (tokens) => source.problems.format(tokens),
-    ...(await saving(config, directory, { digest, kept, model, training })),
+    ...(await saving(config, directory, { digests, kept, model, training })),
     measure: async (step) => {
       if (!evaluation || !config.evaluation || !evaluatedAt(step, config)) return {};
       report?.({ kind: 'evaluate', step, responses: evaluation.prompts.length * config.evaluation.samples });
-      return evaluate(rollout, evaluation, config.evaluation, config.seed);
+      return (await evaluate(rollout, evaluation, config.evaluation, config.seed, options.signal)) ?? {};
     },
     recordEvery: config.recordEvery,
     seconds,
@@ -184,6 +199,7 @@ async function train(
       training: source.problems.prompts.length,
       evaluation: evaluation?.prompts.length ?? 0,
     },
+    leftOut: { training: source.problems.leftOut, evaluation: evaluation?.leftOut ?? 0 },
     precision: { training: config.trainingPrecision, rollout: config.rolloutPrecision },
     algorithm: config.algorithm,
     numerics: config.numerics,
@@ -259,7 +275,7 @@ function evaluatedAt(step: number, { evaluation, steps }: TrainConfig): boolean 
 async function saving(
   config: TrainConfig,
   directory: RunDirectory,
-  run: { digest: string; kept: CheckpointSource; model: Decoder; training: TrainingEngine },
+  run: { digests: Digests; kept: CheckpointSource; model: Decoder; training: TrainingEngine },
 ) {
   const { checkpoint, evaluation, seed, batch } = config;
   let best = (await directory.bestCheckpoint())?.score ?? Number.NEGATIVE_INFINITY;
@@ -278,7 +294,7 @@ async function saving(
         step,
         seed,
         promptsDrawn: step * batch.promptsPerStep,
-        problems: run.digest,
+        ...run.digests,
         measured,
       };
       const write = async (dir: string) => {
@@ -292,15 +308,30 @@ async function saving(
   };
 }
 
-/** What was measured of the weights of a checkpoint, which has to be of the problems that there are. */
+/** What was measured of the weights of a checkpoint, which has to be of the problems, and the base, that there are. */
 async function readMeasured(
   { path }: Checkpoint,
-  digest: string,
-  { data }: TrainConfig,
+  { problems, evaluated, base }: Digests,
+  { data, model, evaluation }: TrainConfig,
+  described: HuggingFaceConfig,
 ): Promise<Measured | undefined> {
   const state = await readJsonObject(WHERE, join(path, STATE));
-  if (state.problems !== digest) {
-    invalid(WHERE, `${data} to have the problems that the run began with, by the same verifier`, 'others');
+  for (const [path, kept, found] of [
+    [data, state.problems, problems],
+    [evaluation?.data, state.evaluated ?? null, evaluated],
+  ]) {
+    if (kept === found) continue;
+    invalid(WHERE, `${path} to have the problems that the run began with, by the same verifier`, 'others');
+  }
+  // An adapter's checkpoint has no configuration of a model.
+  if (base === null) {
+    const { decoder } = await readHuggingFaceConfig(path);
+    if (!isDeepStrictEqual(decoder, described.decoder)) {
+      invalid(WHERE, `${model} to be described as the run's checkpoints are (config.json)`, 'another model');
+    }
+  }
+  if ((state.base ?? null) !== base) {
+    invalid(WHERE, `${model} to be the model that the run's adapter was trained on`, 'another');
   }
   const measured = (isObject(state.measured) ? state.measured : {}) as Measured;
   // Where the run was interrupted before it is made up for.

@@ -27,7 +27,8 @@ export function parseValue(text: string, where: string): unknown {
   const [error] = [...document.errors, ...document.warnings];
   if (error !== undefined) {
     const { line, col } = error.linePos?.[0] ?? { line: 1, col: 1 };
-    const [reason] = error.message.replace(/ at line \d+, column \d+:?/, '').split('\n');
+    const [message] = error.message.replace(/ at line \d+, column \d+:?/, '').split('\n');
+    const reason = error.code === 'MULTIPLE_DOCS' ? 'a second document' : message;
     throw new InvalidArgumentError(
       `[${WHERE}] expected ${where} to be YAML, got at line ${line}, column ${col}: ${reason}`,
       { cause: error },

@@ -52,6 +52,18 @@ describe('isopolicy train', () => {
     const weights = (run: string) =>
       fs.readFileSync(path.join(run, 'checkpoint/step-000005/model.safetensors'));
     assert.ok(weights(out('parts')).equals(weights(out('whole'))));
+    // Model and data may have been moved, and have to be the same.
+    const elsewhere = out('moved-model');
+    fs.cpSync(tiny.options.model, elsewhere, { recursive: true });
+    const moved = isopolicy(['train', '--resume', out('parts'), '--model', elsewhere, '--json']);
+    assert.equal(moved.status, 0, moved.stderr);
+    assert.equal(JSON.parse(moved.stdout).model, elsewhere);
+    const configFile = path.join(elsewhere, 'config.json');
+    const described = fs.readFileSync(configFile, 'utf8');
+    fs.writeFileSync(configFile, described.replace(/"rope_theta": \d+/, '"rope_theta": 77'));
+    const other = isopolicy(['train', '--resume', out('parts'), '--model', elsewhere]);
+    assert.equal(other.status, 2);
+    assert.match(other.stderr, /moved-model to be described as the run's checkpoints are/);
     // Its own configuration makes the same run.
     const again = isopolicy(['train', out('whole/config.yaml'), '--out', out('again')]);
     assert.equal(again.status, 0, again.stderr);
@@ -120,6 +132,28 @@ describe('isopolicy train', () => {
     assert.ok(!fs.existsSync(out('runs')));
   });
 
+  it('leaves out problems with long prompts where it is told to, and says so', () => {
+    const data = out('long.jsonl');
+    const row = (problem: string) => `${JSON.stringify({ problem, answer: '3' })}\n`;
+    fs.writeFileSync(data, ['1+2=', '1+1+1=', '2+1='].map(row).join(''));
+    const args = ['train', file, '--data', data, '--max-prompt-length', '4', '--steps', '1'];
+    const refused = isopolicy([...args, '--set', 'evaluation=null', '--dry-run']);
+    assert.equal(refused.status, 2);
+    assert.match(refused.stderr, /prompt of problem 1 .*, got 6 \(1 of 3 .*--overlong-prompts drop/);
+    const drop = [...args, '--overlong-prompts', 'drop', '--set', 'evaluation=null'];
+    const plan = isopolicy([...drop, '--dry-run', '--json']);
+    assert.equal(plan.status, 0, plan.stderr);
+    const { problems, leftOut } = JSON.parse(plan.stdout);
+    assert.deepEqual([problems, leftOut], [2, { training: 1, evaluation: 0 }]);
+    const run = isopolicy([...drop, '--out', out('dropped')]);
+    assert.equal(run.status, 0, run.stderr);
+    assert.match(
+      run.stderr,
+      /^isopolicy: left out 1 of 3 problems in .*long\.jsonl, whose prompts are too long$/m,
+    );
+    assert.match(run.stdout.replaceAll('\n', ' '), /2 problems \(1 left out: their prompts are too long\)/);
+  });
+
   it('mistakes are one line, and make no folder', () => {
     const fails = (args: string[], expected: RegExp, env = {}) => {
       const { status, stdout, stderr } = isopolicy(['train', ...args, '--out', out('none')], env);
@@ -141,6 +175,11 @@ describe('isopolicy train', () => {
     fails([file, '--model', folder], /config\.json/);
     fails([file, '--resume', out('x')], /no file of settings beside --resume/, withoutAddon);
     fails(['--resume', out('x'), '--steps', '3'], /no --steps beside --resume/, withoutAddon);
+    for (const only of ['--print-config', '--dry-run']) {
+      const { status, stderr } = isopolicy(['train', '--resume', out('x'), only], withoutAddon);
+      assert.equal(status, 2);
+      assert.match(stderr, new RegExp(`no ${only} beside --resume: .*config\\.yaml`));
+    }
     const bad = path.join(folder, 'bad.yaml');
     fs.writeFileSync(bad, 'steps: 3\nbatch: [\n');
     fails([bad], /bad\.yaml to be YAML, got at line 3, column 1/);

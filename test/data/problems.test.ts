@@ -29,6 +29,24 @@ describe('problems', () => {
     );
   });
 
+  it("have whatever answers a verifier of one's own is to read", async () => {
+    const rows = [
+      { problem: 'p', answer: null },
+      { problem: 'q', answer: { tests: [1] } },
+      { problem: 'r', answer: 7 },
+    ];
+    assert.deepEqual(
+      (await load(rows, { rows: true })).map(({ answers, row }) => [answers, row]),
+      [
+        [[], rows[0]],
+        [[], rows[1]],
+        [['7'], rows[2]],
+      ],
+    );
+    await assert.rejects(load(rows, { rows: true, answerColumn: 'answer' }), refuses(/answer of line 1/));
+    await assert.rejects(load(rows), refuses(/answer of line 1/));
+  });
+
   it('have columns of other names, those of verl too', async () => {
     const messages = [{ role: 'user', content: 'q' }];
     const verl = [{ data_source: 'x', prompt: messages, reward_model: { style: 'rule', ground_truth: '7' } }];

@@ -109,12 +109,34 @@ describe('createProblemSet', () => {
     assert.equal(set.format(set.prompts[1]!), '<|user|>2+3=<|assistant|>');
   });
 
+  it('leaves out problems with long prompts where it is told to, and counts them', async () => {
+    const drop = { ...options, maxPromptLength: 4, overlongPrompts: 'drop' } as const;
+    const ordered = [problems[2]!, problems[0]!, problems[1]!];
+    await using set = await createProblemSet(text, ordered, drop);
+    assert.equal(set.leftOut, 1);
+    assert.deepEqual(set.problems, [problems[0], problems[1]]);
+    assert.deepEqual(
+      set.prompts.map((prompt) => set.format(prompt)),
+      ['1+1=', '2+3='],
+    );
+    // Answers go with their prompts.
+    assert.deepEqual([...(await sampleJudged(scripted('5'), set, draws.slice(0, 2), 1)).rewards], [0, 1]);
+    await assert.rejects(
+      createProblemSet(text, problems, { ...drop, maxPromptLength: 3 }),
+      /got 4 \(3 of 3 prompts are longer, the longest has 5 tokens\)$/,
+    );
+    await assert.rejects(
+      createProblemSet(text, problems, { ...drop, overlongPrompts: 'cut' as 'drop' }),
+      /overlongPrompts to be one of error, drop/,
+    );
+  });
+
   it('says what does not fit', async () => {
     const rejects = (change: Partial<ProblemSetOptions>, message: RegExp, of = problems) =>
       assert.rejects(createProblemSet(text, of, { ...options, ...change }), message);
     await rejects(
       { maxPromptLength: 4 },
-      /prompt of problem 2 to have at most maxPromptLength = 4 tokens, got 5/,
+      /prompt of problem 2 to have at most maxPromptLength = 4 tokens, got 5 \(1 of 3 prompts are longer.*'drop'/,
     );
     await rejects({ template: 'r1' }, /a template for this model .*got "r1"/);
     await rejects({ template: 'chatt' }, /did you mean chat\?/);

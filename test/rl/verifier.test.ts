@@ -60,7 +60,9 @@ describe('loadVerifier', () => {
       /throws\.mjs to judge a response to problem 7, got no such row/,
     );
     const text = await file('text.mjs', 'export default () => "good";');
-    await assert.rejects(verdicts(text, ['x']), /to return a finite number or a boolean, got NaN/);
+    await assert.rejects(verdicts(text, ['x']), /to return a finite number or a boolean, got "good"/);
+    const nothing = await file('null.mjs', 'export default () => null;');
+    await assert.rejects(verdicts(nothing, ['x']), /to return a finite number or a boolean, got null/);
     await assert.rejects(
       loadVerifier(await file('none.mjs', 'export const a = 1;')),
       /a default export, got none/,

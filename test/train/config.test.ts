@@ -53,6 +53,7 @@ describe('resolveTrainOptions', () => {
       ...paths,
       template: 'plain',
       verifier: 'exact',
+      overlongPrompts: 'drop',
       responseLength: 77,
       evaluation: { data: 'b', maxPromptLength: 5 },
     });
@@ -62,6 +63,7 @@ describe('resolveTrainOptions', () => {
       template: 'plain',
       verifier: 'exact',
       maxPromptLength: 5,
+      overlongPrompts: 'drop',
       responseLength: 77,
       every: 16,
       atStart: true,
@@ -181,6 +183,7 @@ describe('layers', () => {
     for (const text of ['steps', '=3', 'a..b=1', '.a=1', 'a b=1']) {
       assert.throws(() => set(text), /\[train\] expected --set to be name=value or section\.name=value/);
     }
+    assert.throws(() => set('optimizer.eps= '), /--set optimizer\.eps= to have a value \(null for none\)/);
     assert.throws(() => set('batch={a: 1'), /\[train\] expected --set to be YAML, got at line 1, column \d+/);
   });
 });
@@ -203,6 +206,7 @@ describe('YAML', () => {
     fails('steps: 3\nseed: 1\nsteps: 4\n', /line 3, column 1: Map keys must be unique/);
     fails('- steps\n', /a\.yaml to hold options by name, got \[steps\]/);
     fails('3', /a\.yaml to hold options by name, got 3/);
+    fails('steps: 3\n---\nsteps: 4\n', /got at line 2, column 1: a second document$/);
     fails('a: *b\n', /a\.yaml to be YAML/);
     fails('a: !!js/function x\n', /line 1, column 4/);
   });

@@ -38,7 +38,7 @@ describe('evaluate', () => {
     const results = [];
     for (const maxBatch of [12, 3]) {
       using rollout = new RolloutEngine(model, { precision: 'fp16', maxBatch, maxLength: 32 });
-      results.push(await evaluate(rollout, environment, options, 11));
+      results.push((await evaluate(rollout, environment, options, 11))!);
     }
     const [first, second] = results.map(({ 'time/eval_s': _, ...numbers }) => numbers);
     assert.deepEqual(first, second);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { RunDirectory, readMetrics } from '../../lib/io/runDirectory.js';
@@ -219,8 +219,57 @@ describe('runTrain', () => {
     assert.deepEqual(filesOf(run, 8), filesOf(reference, 8));
   });
 
+  it('an interruption ends an evaluation at once, which is made up for, and its checkpoint gets the score', async () => {
+    const config = resolveTrainOptions({ ...tiny.options, steps: 4 });
+    const whole = await newRun(config);
+    const expected = await runTrain(config, { directory: whole });
+    for (const at of [0, 2, 4]) {
+      const run = await newRun(config);
+      const controller = new AbortController();
+      const report = (event: TrainEvent) => {
+        if (event.kind === 'evaluate' && event.step === at) controller.abort();
+      };
+      const { steps, interrupted, evaluation } = await runTrain(config, {
+        directory: run,
+        signal: controller.signal,
+        report,
+      });
+      assert.deepEqual(
+        [steps, interrupted, evaluation?.last.step],
+        [at, true, at === 0 ? undefined : at - 2],
+      );
+      const summary = await runTrain(config, { directory: await RunDirectory.open(run.path) });
+      assert.deepEqual({ ...summary, seconds: 0 }, { ...expected, seconds: 0 });
+      assert.deepEqual(await metricsOf(run.path), await metricsOf(whole.path));
+      assert.deepEqual(filesOf(run, 4), filesOf(whole, 4));
+    }
+  });
+
+  it('an adapter goes on only on the model that it was trained on', async () => {
+    const base = join(tiny.root, 'base');
+    cpSync(tiny.options.model, base, { recursive: true });
+    const config = resolveTrainOptions({ ...tiny.options, model: base, lora, steps: 2, evaluation: null });
+    const run = await newRun(config);
+    await runTrain(config, { directory: run });
+    const open = () => RunDirectory.open(run.path);
+    const weights = join(base, 'model.safetensors');
+    const bytes = readFileSync(weights);
+    writeFileSync(weights, bytes); // The same, of another time.
+    await runTrain({ ...config, steps: 3 }, { directory: await open() });
+    bytes[bytes.length - 1]! ^= 1;
+    writeFileSync(weights, bytes);
+    await assert.rejects(
+      runTrain({ ...config, steps: 4 }, { directory: await open() }),
+      /base to be the model that the run's adapter was trained on, got "another"/,
+    );
+  });
+
   it('refuses other problems than it began with, and what does not fit, before weights are read', async () => {
-    const config = resolveTrainOptions({ ...tiny.options, evaluation: null, steps: 1 });
+    const config = resolveTrainOptions({
+      ...tiny.options,
+      evaluation: { ...tiny.options.evaluation, atStart: false },
+      steps: 1,
+    });
     const run = await newRun(config);
     await assert.rejects(
       runTrain(config, { directory: run, availableMemory: 1e5 }),
@@ -234,6 +283,14 @@ describe('runTrain', () => {
       /train\.jsonl to have the problems that the run began with, by the same verifier, got "others"/,
     );
     writeFileSync(config.data, text);
+    const evaluated = config.evaluation!.data;
+    const rows = readFileSync(evaluated, 'utf8');
+    writeFileSync(evaluated, rows.slice(0, rows.indexOf('\n') + 1));
+    await assert.rejects(
+      runTrain(config, { directory: await RunDirectory.open(run.path) }),
+      /test\.jsonl to have the problems that the run began with/,
+    );
+    writeFileSync(evaluated, rows);
     await assert.rejects(
       runTrain({ ...config, responseLength: 95 }, { directory: await newRun(config) }),
       /within the model's context of 96/,
