@@ -1,5 +1,5 @@
 /** What a path holds, for `isopolicy info`: a model, an adapter, a run, a file of tensors or a data set. */
-import { stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openDataset } from '../data/dataset.js';
 import { invalid } from '../errors.js';
@@ -90,6 +90,11 @@ export async function inspectPath(path: string): Promise<FolderInfo> {
     const { inspectModel } = await import('../models/inspectModel.js');
     return { kind: 'model', ...(await inspectModel(path)) };
   }
+  const newest = (await readdir(path))
+    .filter((name) => /^step-\d+$/.test(name))
+    .sort()
+    .at(-1);
+  if (newest !== undefined) invalid('info', `one of the checkpoints, such as ${join(path, newest)}`, path);
   return { kind: 'data', ...(await inspectData(path)) };
 }
 

@@ -116,7 +116,7 @@ function splitOf(folder: string, path: string): string {
 function checkSplit(folder: string, splits: readonly string[], split: string | undefined): string {
   if (split !== undefined) return checkChoice(DATA, `the split of ${folder}`, split, splits);
   if (splits.length === 1) return splits[0]!;
-  return invalid(DATA, `the split of ${folder} to be chosen: ${splits.join(', ')}`, undefined);
+  return invalid(DATA, `the split of ${folder} to be chosen: ${splits.join(', ')}`, 'none');
 }
 
 function checkAlike(

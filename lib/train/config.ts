@@ -174,6 +174,22 @@ const topKeys: readonly (keyof TrainOptions)[] = [
   'rollout',
   'recordEvery',
 ];
+const sectionKeys = {
+  batch: ['promptsPerStep', 'groupSize', 'updatesPerStep', 'microBatchTokens', 'recompute'],
+  optimizer: [
+    'learningRate',
+    'schedule',
+    'warmupSteps',
+    'minRatio',
+    'betas',
+    'eps',
+    'weightDecay',
+    'maxGradNorm',
+  ],
+  lora: ['rank', 'alpha', 'targets', 'rollout'],
+  checkpoint: ['every', 'keepLast', 'keepBest'],
+  rollout: ['maxBatch', 'kvPages'],
+} as const;
 const evaluationKeys: readonly (keyof EvaluationOptions)[] = [
   ...modelSourceKeys.filter((key) => key !== 'model'),
   'every',
@@ -190,7 +206,7 @@ const evaluationKeys: readonly (keyof EvaluationOptions)[] = [
  */
 export function resolveTrainOptions(options: TrainOptions): TrainConfig {
   const errors: unknown[] = [];
-  const top = new Section(errors, '', options, topKeys);
+  const top = new Section(errors, '', options, topKeys, sectionKeys);
   const source = attempt(errors, () => resolveModelSource(WHERE, options));
   const engines = attempt(errors, () => resolveEngineOptions(WHERE, options));
   const config = {
@@ -218,8 +234,7 @@ export function resolveTrainOptions(options: TrainOptions): TrainConfig {
 }
 
 function resolveBatch(errors: unknown[], options: BatchOptions | undefined): Required<BatchOptions> {
-  const names = ['promptsPerStep', 'groupSize', 'updatesPerStep', 'microBatchTokens', 'recompute'];
-  const batch = new Section(errors, 'batch', options, names);
+  const batch = new Section(errors, 'batch', options, sectionKeys.batch);
   const promptsPerStep = batch.integer('promptsPerStep', 64, 1, 65536);
   const groupSize = batch.integer('groupSize', 8, 2, 65536);
   return {
@@ -236,16 +251,7 @@ function resolveOptimizer(
   options: OptimizerOptions | undefined,
   learningRate: number,
 ): Required<OptimizerOptions> {
-  const optimizer = new Section(errors, 'optimizer', options, [
-    'learningRate',
-    'schedule',
-    'warmupSteps',
-    'minRatio',
-    'betas',
-    'eps',
-    'weightDecay',
-    'maxGradNorm',
-  ]);
+  const optimizer = new Section(errors, 'optimizer', options, sectionKeys.optimizer);
   return {
     learningRate: optimizer.number('learningRate', learningRate, 0),
     schedule: optimizer.choice('schedule', 'constant', scheduleKinds),
@@ -269,7 +275,7 @@ function checkBetas(path: string, value: unknown): readonly [number, number] {
 
 function resolveLora(errors: unknown[], options: LoraOptions | null | undefined): LoraTrainConfig | null {
   if (options === undefined || options === null) return null;
-  const lora = new Section(errors, 'lora', options, ['rank', 'alpha', 'targets', 'rollout']);
+  const lora = new Section(errors, 'lora', options, sectionKeys.lora);
   const rank = lora.required('rank', (path, value) => checkInteger(WHERE, path, value, 1)) ?? 1;
   const targets = lora.checked('targets', undefined, (path, value) => {
     if (value === undefined) return undefined;
@@ -288,7 +294,7 @@ function resolveCheckpoint(
   errors: unknown[],
   options: CheckpointOptions | undefined,
 ): Required<CheckpointOptions> {
-  const checkpoint = new Section(errors, 'checkpoint', options, ['every', 'keepLast', 'keepBest']);
+  const checkpoint = new Section(errors, 'checkpoint', options, sectionKeys.checkpoint);
   return {
     every: checkpoint.integer('every', 10, 1, 1e6),
     keepLast: checkpoint.integer('keepLast', 2, 1, 1e6),
@@ -297,7 +303,7 @@ function resolveCheckpoint(
 }
 
 function resolveRollout(errors: unknown[], options: RolloutOptions | undefined): RolloutOptions {
-  const rollout = new Section(errors, 'rollout', options, ['maxBatch', 'kvPages']);
+  const rollout = new Section(errors, 'rollout', options, sectionKeys.rollout);
   const maxBatch = rollout.optionalInteger('maxBatch', 1, 65536);
   const kvPages = rollout.optionalInteger('kvPages', 1);
   return { ...(maxBatch !== undefined && { maxBatch }), ...(kvPages !== undefined && { kvPages }) };

@@ -13,8 +13,17 @@ export class Section {
   readonly #path: string;
   readonly #values: Readonly<Record<string, unknown>>;
 
-  /** @param names of all options; others are errors */
-  constructor(errors: unknown[], path: string, value: unknown, names: readonly string[]) {
+  /**
+   * @param names of all options; others are errors
+   * @param sections names of the options of sections within this one, where a name may belong
+   */
+  constructor(
+    errors: unknown[],
+    path: string,
+    value: unknown,
+    names: readonly string[],
+    sections: Readonly<Record<string, readonly string[]>> = {},
+  ) {
     this.#errors = errors;
     this.#path = path;
     // A name with nothing behind it is null in YAML.
@@ -24,10 +33,14 @@ export class Section {
       attempt(errors, () => invalid(WHERE, `${path} to be a section with ${list(names)}`, value));
     for (const name of Object.keys(this.#values)) {
       if (names.includes(name)) continue;
-      const near = nearest(name, names);
-      const options = `${path === '' ? 'the options' : `the options of ${path}`} to be ${list(names)}`;
-      const hint = near === undefined ? '' : ` (did you mean ${this.#name(near)}?)`;
-      attempt(errors, () => invalid(WHERE, `${options}${hint}`, name));
+      const home = Object.keys(sections).find((section) => sections[section]!.includes(name));
+      const near = home === undefined ? nearest(name, names) : `${home}.${name}`;
+      const where = path === '' ? 'the options' : `the options of ${path}`;
+      attempt(errors, () =>
+        near === undefined
+          ? invalid(WHERE, `${where} to be ${list(names)}`, name)
+          : invalid(WHERE, `${where} to be known ones (did you mean ${this.#name(near)}?)`, name),
+      );
     }
   }
 

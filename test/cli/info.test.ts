@@ -136,7 +136,10 @@ test('an adapter, a file of tensors, a run and a data set', async () => {
 test('what is not there, or nothing that is known, is one line', () => {
   const empty = path.join(folder, 'empty');
   mkdirSync(empty);
+  const several = path.join(folder, 'several');
+  for (const step of ['step-000010', 'step-000020']) mkdirSync(path.join(several, step), { recursive: true });
   for (const [at, message] of [
+    [several, /\[info\] expected one of the checkpoints, such as .*several\/step-000020, got "/],
     [path.join(folder, 'nowhere'), /\[info\] expected a file or folder \(ENOENT\), got "/],
     [empty, /files of data .*, got "an empty folder"/],
   ] as const) {

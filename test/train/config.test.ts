@@ -86,6 +86,7 @@ describe('resolveTrainOptions', () => {
       algorithm: 'grop',
       algorithmParameters: 3,
       stepz: 4,
+      updatesPerStep: 2,
       batch: { groupSize: 1, recompute: 'all', promptPerStep: 2 },
       optimizer: { learningRate: -1, betas: [0.9, 1], schedule: 'cosin', maxGradNorm: 0, warmupSteps: 'ten' },
       lora: { alpha: 0, targets: ['q'] },
@@ -104,6 +105,7 @@ describe('resolveTrainOptions', () => {
       'algorithm to be one of',
       'algorithmParameters to be a section, got 3',
       '(did you mean steps?), got "stepz"',
+      '(did you mean batch.updatesPerStep?), got "updatesPerStep"',
       'batch.groupSize to be an integer of at least 2 and at most 65536, got 1',
       'batch.recompute to be one of none, layers, got "all"',
       '(did you mean batch.promptsPerStep?), got "promptPerStep"',
@@ -129,7 +131,7 @@ describe('resolveTrainOptions', () => {
         `${expected}\nis not told in\n${message.replaceAll('; and ', '\n')}`,
       );
     }
-    assert.equal(message.split('; and ').length, 29, message.replaceAll('; and ', '\n'));
+    assert.equal(message.split('; and ').length, 30, message.replaceAll('; and ', '\n'));
     assert.match(problemsOf({ data: undefined }), /^\[train\] expected data to be text, got undefined$/);
     assert.match(
       problemsOf({ numerics: 'matched', rolloutPrecision: 'fp32' }),
