@@ -73,7 +73,7 @@ fs.mkdirSync(dest, { recursive: true });
 const config = readJson(path.join(run, 'config.json'));
 const summary = readJson(path.join(run, 'summary.json'));
 /** Models and data of this machine are told without the folder that they lie in. */
-const { model } = config.config ?? {};
+const model = config.config?.model ?? config.config?.source?.model;
 const portable = (text) =>
   typeof model === 'string' ? text.replaceAll(`"${path.dirname(model)}/`, '"') : text;
 fs.writeFileSync(path.join(dest, 'config.json'), portable(`${JSON.stringify(config, null, 1)}\n`));
