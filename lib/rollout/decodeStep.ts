@@ -1,7 +1,7 @@
 import { type Recording, record } from '../runtime.js';
 import { keep, tidy } from '../tensor/scope.js';
 import { copy, empty, full, readTensors, type Tensor, view } from '../tensor/tensor.js';
-import { type Draws, drawnTensors, type RolloutRows } from './generation.js';
+import { type Draws, drawnTensors, type RolloutRows } from './draws.js';
 import type { ResolvedSampling } from './sampling.js';
 
 /** One running sequence: where its last token is and stands, and the names of its draw. */

@@ -31,13 +31,8 @@ import { tidy } from '../tensor/scope.js';
 import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
 import { Turns } from '../turns.js';
 import { DecodeStep } from './decodeStep.js';
-import {
-  type Completion,
-  type Draws,
-  Generation,
-  type GenerationRequest,
-  type RolloutRows,
-} from './generation.js';
+import type { Draws, RolloutRows } from './draws.js';
+import { type Completion, Generation, type GenerationRequest } from './generation.js';
 import { KvCache } from './kvCache.js';
 import { packableParameters } from './packable.js';
 import { type ResolvedSampling, resolveSampling, type SamplingOptions } from './sampling.js';

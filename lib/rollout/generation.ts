@@ -2,6 +2,7 @@ import { type Routes, RoutesLog, type RoutesShape } from '../models/routes.js';
 import { tidy } from '../tensor/scope.js';
 import { readTensors, type Tensor, tensor } from '../tensor/tensor.js';
 import { type DecodeRow, DecodeStep } from './decodeStep.js';
+import { type Draws, drawnTensors, type RolloutRows } from './draws.js';
 import type { KvCache } from './kvCache.js';
 import type { ResolvedSampling } from './sampling.js';
 
@@ -21,24 +22,6 @@ export interface Completion {
   readonly finishReason: 'stop' | 'length';
   /** Where `recordRoutes` asked for it: the experts that the tokens of prompt and response went to. */
   readonly routes?: Routes;
-}
-
-/** The inputs of one pass, one entry a token row. */
-export interface RolloutRows {
-  readonly ids: Tensor;
-  readonly positions: Tensor;
-  readonly slots: Tensor;
-}
-
-/**
- * Drawn tokens, one a row: ids and their log-probs. Where routes are recorded, also the experts of the tokens that went in,
- * int32 [mixtures, tokens, k].
- */
-export type Draws = readonly [ids: Tensor, logprobs: Tensor, routes?: Tensor];
-
-/** The tensors of draws. */
-export function drawnTensors([ids, logprobs, routes]: Draws): Tensor[] {
-  return routes ? [ids, logprobs, routes] : [ids, logprobs];
 }
 
 /** What a generation takes from its engine. */
