@@ -1,5 +1,6 @@
 // (op, family, device) -> kernel. An op is named by its argument struct; a CPU kernel brings one variant for
-// each vector level. Filled once when the addon is loaded, from the tables in cpu/kernels.cc and cuda/.
+// each vector level, a CUDA kernel one for all. Filled once when the addon is loaded, from the tables in
+// cpu/kernels.cc and cuda/kernels.cu.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -12,8 +13,12 @@
 namespace isopolicy {
 
 class Workers;
+namespace cuda {
+class Launcher;
+}
 
 enum class Device : uint8_t { cpu = 0, cuda = 1 };
+inline constexpr int kDevices = 2;
 inline const char* nameOf(Device d) { return d == Device::cpu ? "cpu" : "cuda"; }
 inline const char* nameOf(Family f) {
   return f == Family::shared ? "shared" : f == Family::rollout ? "rollout" : "training";
@@ -23,13 +28,18 @@ inline const char* nameOf(Family f) {
 enum class VectorLevel : uint8_t { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3, amx = 4 };
 inline constexpr int kVectorLevels = 5;
 
+// Runs the op among the workers and returns when it is done.
 template <class Args>
 using Kernel = void (*)(const Args&, Workers&);
+// Launches the op on the GPU and returns; what it launches depends on the arguments alone.
+template <class Args>
+using CudaKernel = void (*)(const Args&, cuda::Launcher&);
 
-// A kernel whose argument type is known only to the caller that put it on the stream.
+// A kernel whose argument type is known only to the caller that put it on the stream. `executor` is what the
+// device's kernels take beside their arguments.
 struct ErasedKernel {
   void (*function)() = nullptr;
-  void (*invoke)(void (*function)(), const void* args, Workers& workers) = nullptr;
+  void (*invoke)(void (*function)(), const void* args, void* executor) = nullptr;
 };
 
 class Registry {
@@ -37,15 +47,14 @@ class Registry {
   static Registry& instance();
 
   template <class Args>
-  void add(Family family, Device device, std::array<Kernel<Args>, kVectorLevels> variants) {
-    auto& row = rowOf(indexOf<Args>());
-    for (int level = 0; level < kVectorLevels; level++) {
-      row[size_t(family)][size_t(device)][size_t(level)] = {
-          reinterpret_cast<void (*)()>(variants[size_t(level)]),
-          [](void (*function)(), const void* args, Workers& workers) {
-            reinterpret_cast<Kernel<Args>>(function)(*static_cast<const Args*>(args), workers);
-          }};
-    }
+  void add(Family family, std::array<Kernel<Args>, kVectorLevels> variants) {
+    for (int level = 0; level < kVectorLevels; level++)
+      set<Args, Workers>(family, Device::cpu, level, variants[size_t(level)]);
+  }
+  template <class Args>
+  void addCuda(Family family, CudaKernel<Args> kernel) {
+    for (int level = 0; level < kVectorLevels; level++)
+      set<Args, cuda::Launcher>(family, Device::cuda, level, kernel);
   }
 
   template <class Args>
@@ -59,7 +68,15 @@ class Registry {
   }
 
  private:
-  using Row = std::array<std::array<std::array<ErasedKernel, kVectorLevels>, 2>, 3>;
+  using Row = std::array<std::array<std::array<ErasedKernel, kVectorLevels>, kDevices>, 3>;
+  template <class Args, class Executor>
+  void set(Family family, Device device, int level, void (*kernel)(const Args&, Executor&)) {
+    rowOf(indexOf<Args>())[size_t(family)][size_t(device)][size_t(level)] = {
+        reinterpret_cast<void (*)()>(kernel), [](void (*function)(), const void* args, void* executor) {
+          reinterpret_cast<void (*)(const Args&, Executor&)>(function)(*static_cast<const Args*>(args),
+                                                                       *static_cast<Executor*>(executor));
+        }};
+  }
   static int nextIndex() {
     static int next = 0;
     return next++;

@@ -103,7 +103,7 @@ void randomUniform(const RandomUniformArgs& args, Workers& workers) {
 
 template <class Args>
 void addEverywhere(Registry& registry, Kernel<Args> kernel) {
-  registry.add<Args>(Family::shared, Device::cpu, {kernel, kernel, kernel, kernel, kernel});
+  registry.add<Args>(Family::shared, {kernel, kernel, kernel, kernel, kernel});
 }
 
 }  // namespace

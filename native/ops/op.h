@@ -59,7 +59,7 @@ class OpCall {
   template <class Args>
   void enqueue(Family family, const Args& args, std::initializer_list<const Tensor*> touched,
                std::shared_ptr<void> keep = nullptr) {
-    const ErasedKernel kernel = Registry::instance().find<Args>(op, family, Device::cpu, context.vectorLevel);
+    const ErasedKernel kernel = Registry::instance().find<Args>(op, family, context.vectorLevel);
     for (const Tensor* t : touched)
       if (t) context.retainForRecording(*t);
     context.stream->enqueue(op, kernel, args, std::move(keep));

@@ -291,7 +291,7 @@ void rolloutPagedAttention(const PagedAttentionArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerRolloutAttention(Registry& registry) {
-  registry.add<PagedAttentionArgs>(Family::rollout, Device::cpu, ISA_VARIANTS(rolloutPagedAttention));
+  registry.add<PagedAttentionArgs>(Family::rollout, ISA_VARIANTS(rolloutPagedAttention));
 }
 }  // namespace isopolicy
 

@@ -33,7 +33,7 @@ void rolloutGemms(DType in, int64_t count, FunctionRef<GemmArgs(int64_t)> produc
 
 namespace isopolicy {
 void registerRolloutGemm(Registry& registry) {
-  registry.add<GemmArgs>(Family::rollout, Device::cpu, ISA_VARIANTS(rolloutGemm));
+  registry.add<GemmArgs>(Family::rollout, ISA_VARIANTS(rolloutGemm));
 }
 }  // namespace isopolicy
 

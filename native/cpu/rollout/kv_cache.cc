@@ -52,9 +52,9 @@ static void rolloutWriteKvCache(const WriteKvCacheArgs& args, Workers& workers) 
 }
 
 void registerRolloutKvCache(Registry& registry) {
-  registry.add<WriteKvCacheArgs>(Family::rollout, Device::cpu,
-                                 {rolloutWriteKvCache, rolloutWriteKvCache, rolloutWriteKvCache,
-                                  rolloutWriteKvCache, rolloutWriteKvCache});
+  registry.add<WriteKvCacheArgs>(
+      Family::rollout, {rolloutWriteKvCache, rolloutWriteKvCache, rolloutWriteKvCache, rolloutWriteKvCache,
+                        rolloutWriteKvCache});
 }
 
 }  // namespace isopolicy

@@ -20,8 +20,8 @@ void rolloutChosenLogprobs(const ChosenLogprobsArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerRolloutLogSoftmax(Registry& registry) {
-  registry.add<LogSoftmaxArgs>(Family::rollout, Device::cpu, ISA_VARIANTS(rolloutLogSoftmax));
-  registry.add<ChosenLogprobsArgs>(Family::rollout, Device::cpu, ISA_VARIANTS(rolloutChosenLogprobs));
+  registry.add<LogSoftmaxArgs>(Family::rollout, ISA_VARIANTS(rolloutLogSoftmax));
+  registry.add<ChosenLogprobsArgs>(Family::rollout, ISA_VARIANTS(rolloutChosenLogprobs));
 }
 }  // namespace isopolicy
 

@@ -306,7 +306,7 @@ void rolloutSample(const SampleArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerRolloutSample(Registry& registry) {
-  registry.add<SampleArgs>(Family::rollout, Device::cpu, ISA_VARIANTS(rolloutSample));
+  registry.add<SampleArgs>(Family::rollout, ISA_VARIANTS(rolloutSample));
 }
 }  // namespace isopolicy
 

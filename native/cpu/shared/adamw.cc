@@ -41,9 +41,7 @@ void adamw(const AdamWArgs& args, Workers& workers) {
 #else
 
 namespace isopolicy {
-void registerAdamW(Registry& registry) {
-  registry.add<AdamWArgs>(Family::shared, Device::cpu, ISA_VARIANTS(adamw));
-}
+void registerAdamW(Registry& registry) { registry.add<AdamWArgs>(Family::shared, ISA_VARIANTS(adamw)); }
 }  // namespace isopolicy
 
 #endif

@@ -37,9 +37,7 @@ void cast(const CastArgs& args, Workers& workers) {
 #else
 
 namespace isopolicy {
-void registerCast(Registry& registry) {
-  registry.add<CastArgs>(Family::shared, Device::cpu, ISA_VARIANTS(cast));
-}
+void registerCast(Registry& registry) { registry.add<CastArgs>(Family::shared, ISA_VARIANTS(cast)); }
 }  // namespace isopolicy
 
 #endif

@@ -38,9 +38,7 @@ void columns(const ColumnsArgs& args, Workers& workers) {
 #else
 
 namespace isopolicy {
-void registerColumns(Registry& registry) {
-  registry.add<ColumnsArgs>(Family::shared, Device::cpu, ISA_VARIANTS(columns));
-}
+void registerColumns(Registry& registry) { registry.add<ColumnsArgs>(Family::shared, ISA_VARIANTS(columns)); }
 }  // namespace isopolicy
 
 #endif

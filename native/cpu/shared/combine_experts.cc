@@ -90,8 +90,8 @@ void combineExpertsBackward(const CombineExpertsBackwardArgs& args, Workers& wor
 
 namespace isopolicy {
 void registerCombineExperts(Registry& registry) {
-  registry.add<CombineExpertsArgs>(Family::shared, Device::cpu, ISA_VARIANTS(combineExperts));
-  registry.add<CombineExpertsBackwardArgs>(Family::shared, Device::cpu, ISA_VARIANTS(combineExpertsBackward));
+  registry.add<CombineExpertsArgs>(Family::shared, ISA_VARIANTS(combineExperts));
+  registry.add<CombineExpertsBackwardArgs>(Family::shared, ISA_VARIANTS(combineExpertsBackward));
 }
 }  // namespace isopolicy
 

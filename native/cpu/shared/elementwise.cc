@@ -68,8 +68,8 @@ void accumulate(const AccumulateArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerElementwise(Registry& registry) {
-  registry.add<ElementwiseArgs>(Family::shared, Device::cpu, ISA_VARIANTS(elementwise));
-  registry.add<AccumulateArgs>(Family::shared, Device::cpu, ISA_VARIANTS(accumulate));
+  registry.add<ElementwiseArgs>(Family::shared, ISA_VARIANTS(elementwise));
+  registry.add<AccumulateArgs>(Family::shared, ISA_VARIANTS(accumulate));
 }
 }  // namespace isopolicy
 

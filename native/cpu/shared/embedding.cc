@@ -41,8 +41,7 @@ void embedding(const EmbeddingArgs& args, Workers& workers) {
 }  // namespace
 
 void registerEmbedding(Registry& registry) {
-  registry.add<EmbeddingArgs>(Family::shared, Device::cpu,
-                              {embedding, embedding, embedding, embedding, embedding});
+  registry.add<EmbeddingArgs>(Family::shared, {embedding, embedding, embedding, embedding, embedding});
 }
 
 }  // namespace isopolicy

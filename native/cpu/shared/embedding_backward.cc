@@ -71,8 +71,8 @@ void scatterRows(const ScatterRowsArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerEmbeddingBackward(Registry& registry) {
-  registry.add<EmbeddingBackwardArgs>(Family::shared, Device::cpu, ISA_VARIANTS(embeddingBackward));
-  registry.add<ScatterRowsArgs>(Family::shared, Device::cpu, ISA_VARIANTS(scatterRows));
+  registry.add<EmbeddingBackwardArgs>(Family::shared, ISA_VARIANTS(embeddingBackward));
+  registry.add<ScatterRowsArgs>(Family::shared, ISA_VARIANTS(scatterRows));
 }
 }  // namespace isopolicy
 

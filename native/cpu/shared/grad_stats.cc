@@ -63,7 +63,7 @@ void gradStats(const GradStatsArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerGradStats(Registry& registry) {
-  registry.add<GradStatsArgs>(Family::shared, Device::cpu, ISA_VARIANTS(gradStats));
+  registry.add<GradStatsArgs>(Family::shared, ISA_VARIANTS(gradStats));
 }
 }  // namespace isopolicy
 

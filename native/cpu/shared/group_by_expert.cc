@@ -33,8 +33,7 @@ void groupByExpert(const GroupByExpertArgs& args, Workers&) {
 
 void registerGroupByExpert(Registry& registry) {
   registry.add<GroupByExpertArgs>(
-      Family::shared, Device::cpu,
-      {groupByExpert, groupByExpert, groupByExpert, groupByExpert, groupByExpert});
+      Family::shared, {groupByExpert, groupByExpert, groupByExpert, groupByExpert, groupByExpert});
 }
 
 }  // namespace isopolicy

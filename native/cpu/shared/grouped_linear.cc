@@ -101,12 +101,10 @@ void groupedLinearWeightGradient(const GroupedLinearWeightGradientArgs& args, Wo
 
 namespace isopolicy {
 void registerGroupedLinear(Registry& registry) {
-  registry.add<GroupedLinearArgs>(Family::rollout, Device::cpu, ISA_VARIANTS(rolloutGroupedLinear));
-  registry.add<GroupedLinearArgs>(Family::training, Device::cpu, ISA_VARIANTS(trainingGroupedLinear));
-  registry.add<GroupedLinearInputGradientArgs>(Family::training, Device::cpu,
-                                               ISA_VARIANTS(groupedLinearInputGradient));
-  registry.add<GroupedLinearWeightGradientArgs>(Family::training, Device::cpu,
-                                                ISA_VARIANTS(groupedLinearWeightGradient));
+  registry.add<GroupedLinearArgs>(Family::rollout, ISA_VARIANTS(rolloutGroupedLinear));
+  registry.add<GroupedLinearArgs>(Family::training, ISA_VARIANTS(trainingGroupedLinear));
+  registry.add<GroupedLinearInputGradientArgs>(Family::training, ISA_VARIANTS(groupedLinearInputGradient));
+  registry.add<GroupedLinearWeightGradientArgs>(Family::training, ISA_VARIANTS(groupedLinearWeightGradient));
 }
 }  // namespace isopolicy
 

@@ -48,7 +48,7 @@ void packWeight(const PackWeightArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerPackWeight(Registry& registry) {
-  registry.add<PackWeightArgs>(Family::shared, Device::cpu, ISA_VARIANTS(packWeight));
+  registry.add<PackWeightArgs>(Family::shared, ISA_VARIANTS(packWeight));
 }
 }  // namespace isopolicy
 

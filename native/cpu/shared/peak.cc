@@ -217,9 +217,7 @@ void peak(const PeakArgs& args, Workers& workers) {
 #else
 
 namespace isopolicy {
-void registerPeak(Registry& registry) {
-  registry.add<PeakArgs>(Family::shared, Device::cpu, ISA_VARIANTS(peak));
-}
+void registerPeak(Registry& registry) { registry.add<PeakArgs>(Family::shared, ISA_VARIANTS(peak)); }
 }  // namespace isopolicy
 
 #endif

@@ -127,8 +127,8 @@ void columnSum(const ColumnSumArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerReduce(Registry& registry) {
-  registry.add<ReduceArgs>(Family::shared, Device::cpu, ISA_VARIANTS(reduce));
-  registry.add<ColumnSumArgs>(Family::shared, Device::cpu, ISA_VARIANTS(columnSum));
+  registry.add<ReduceArgs>(Family::shared, ISA_VARIANTS(reduce));
+  registry.add<ColumnSumArgs>(Family::shared, ISA_VARIANTS(columnSum));
 }
 }  // namespace isopolicy
 

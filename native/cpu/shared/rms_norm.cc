@@ -89,9 +89,7 @@ void rmsNorm(const RmsNormArgs& args, Workers& workers) {
 #else
 
 namespace isopolicy {
-void registerRmsNorm(Registry& registry) {
-  registry.add<RmsNormArgs>(Family::shared, Device::cpu, ISA_VARIANTS(rmsNorm));
-}
+void registerRmsNorm(Registry& registry) { registry.add<RmsNormArgs>(Family::shared, ISA_VARIANTS(rmsNorm)); }
 }  // namespace isopolicy
 
 #endif

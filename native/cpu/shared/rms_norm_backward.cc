@@ -96,7 +96,7 @@ void rmsNormBackward(const RmsNormBackwardArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerRmsNormBackward(Registry& registry) {
-  registry.add<RmsNormBackwardArgs>(Family::shared, Device::cpu, ISA_VARIANTS(rmsNormBackward));
+  registry.add<RmsNormBackwardArgs>(Family::shared, ISA_VARIANTS(rmsNormBackward));
 }
 }  // namespace isopolicy
 

@@ -82,9 +82,7 @@ void rope(const RopeArgs& args, Workers& workers) {
 #else
 
 namespace isopolicy {
-void registerRope(Registry& registry) {
-  registry.add<RopeArgs>(Family::shared, Device::cpu, ISA_VARIANTS(rope));
-}
+void registerRope(Registry& registry) { registry.add<RopeArgs>(Family::shared, ISA_VARIANTS(rope)); }
 }  // namespace isopolicy
 
 #endif

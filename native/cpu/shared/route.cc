@@ -171,9 +171,9 @@ void routerLoad(const RouterLoadArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerRoute(Registry& registry) {
-  registry.add<RouteArgs>(Family::shared, Device::cpu, ISA_VARIANTS(route));
-  registry.add<RouterBackwardArgs>(Family::shared, Device::cpu, ISA_VARIANTS(routerWeightsBackward));
-  registry.add<RouterLoadArgs>(Family::shared, Device::cpu, ISA_VARIANTS(routerLoad));
+  registry.add<RouteArgs>(Family::shared, ISA_VARIANTS(route));
+  registry.add<RouterBackwardArgs>(Family::shared, ISA_VARIANTS(routerWeightsBackward));
+  registry.add<RouterLoadArgs>(Family::shared, ISA_VARIANTS(routerLoad));
 }
 }  // namespace isopolicy
 

@@ -96,8 +96,8 @@ void swigluBackward(const SwigluBackwardArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerSwiglu(Registry& registry) {
-  registry.add<SwigluArgs>(Family::shared, Device::cpu, ISA_VARIANTS(swiglu));
-  registry.add<SwigluBackwardArgs>(Family::shared, Device::cpu, ISA_VARIANTS(swigluBackward));
+  registry.add<SwigluArgs>(Family::shared, ISA_VARIANTS(swiglu));
+  registry.add<SwigluBackwardArgs>(Family::shared, ISA_VARIANTS(swigluBackward));
 }
 }  // namespace isopolicy
 

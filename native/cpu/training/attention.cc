@@ -118,7 +118,7 @@ void trainingAttention(const AttentionArgs& args, Workers& workers) {
 
 namespace isopolicy {
 void registerTrainingAttention(Registry& registry) {
-  registry.add<AttentionArgs>(Family::training, Device::cpu, ISA_VARIANTS(trainingAttention));
+  registry.add<AttentionArgs>(Family::training, ISA_VARIANTS(trainingAttention));
 }
 }  // namespace isopolicy
 

@@ -261,7 +261,7 @@ void trainingAttentionBackward(const AttentionBackwardArgs& args, Workers& worke
 
 namespace isopolicy {
 void registerTrainingAttentionBackward(Registry& registry) {
-  registry.add<AttentionBackwardArgs>(Family::training, Device::cpu, ISA_VARIANTS(trainingAttentionBackward));
+  registry.add<AttentionBackwardArgs>(Family::training, ISA_VARIANTS(trainingAttentionBackward));
 }
 }  // namespace isopolicy
 

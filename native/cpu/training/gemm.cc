@@ -58,9 +58,8 @@ void trainingLinearInputGradient(const LinearInputGradientArgs& args, Workers& w
 
 namespace isopolicy {
 void registerTrainingGemm(Registry& registry) {
-  registry.add<GemmArgs>(Family::training, Device::cpu, ISA_VARIANTS(trainingGemm));
-  registry.add<LinearInputGradientArgs>(Family::training, Device::cpu,
-                                        ISA_VARIANTS(trainingLinearInputGradient));
+  registry.add<GemmArgs>(Family::training, ISA_VARIANTS(trainingGemm));
+  registry.add<LinearInputGradientArgs>(Family::training, ISA_VARIANTS(trainingLinearInputGradient));
 }
 }  // namespace isopolicy
 

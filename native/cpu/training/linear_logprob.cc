@@ -286,9 +286,8 @@ void trainingLinearLogprobBackward(const LinearLogprobBackwardArgs& args, Worker
 
 namespace isopolicy {
 void registerTrainingLinearLogprob(Registry& registry) {
-  registry.add<LinearLogprobArgs>(Family::training, Device::cpu, ISA_VARIANTS(trainingLinearLogprob));
-  registry.add<LinearLogprobBackwardArgs>(Family::training, Device::cpu,
-                                          ISA_VARIANTS(trainingLinearLogprobBackward));
+  registry.add<LinearLogprobArgs>(Family::training, ISA_VARIANTS(trainingLinearLogprob));
+  registry.add<LinearLogprobBackwardArgs>(Family::training, ISA_VARIANTS(trainingLinearLogprobBackward));
 }
 }  // namespace isopolicy
 

@@ -60,10 +60,9 @@ void trainingLogSoftmaxBackward(const LogSoftmaxBackwardArgs& args, Workers& wor
 
 namespace isopolicy {
 void registerTrainingLogSoftmax(Registry& registry) {
-  registry.add<LogSoftmaxArgs>(Family::training, Device::cpu, ISA_VARIANTS(trainingLogSoftmax));
-  registry.add<ChosenLogprobsArgs>(Family::training, Device::cpu, ISA_VARIANTS(trainingChosenLogprobs));
-  registry.add<LogSoftmaxBackwardArgs>(Family::training, Device::cpu,
-                                       ISA_VARIANTS(trainingLogSoftmaxBackward));
+  registry.add<LogSoftmaxArgs>(Family::training, ISA_VARIANTS(trainingLogSoftmax));
+  registry.add<ChosenLogprobsArgs>(Family::training, ISA_VARIANTS(trainingChosenLogprobs));
+  registry.add<LogSoftmaxBackwardArgs>(Family::training, ISA_VARIANTS(trainingLogSoftmaxBackward));
 }
 }  // namespace isopolicy
 
