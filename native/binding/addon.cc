@@ -5,18 +5,23 @@
 // crossing, no objects. Outputs come back in the same buffer as (handle, dtype, rank, dimensions...).
 #include <napi.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
-
 #include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "binding/memory_report.h"
 #include "core/context.h"
 #include "cpu/kernels.h"
 #include "cuda/cuda.h"
+#include "ops/memory.h"
 #include "ops/op.h"
 
 namespace isopolicy {
@@ -26,25 +31,16 @@ constexpr size_t kBufferLength = 512;
 constexpr size_t kSequenceSlot =
     kBufferLength - 1;  // where invoke leaves the number of the last queued command
 
-struct CopyIntoArgs {
-  const void* from;
-  void* to;
-  size_t bytes;
-};
-constexpr ErasedKernel kCopyInto = {nullptr, [](void (*)(), const void* raw, Workers&) {
-                                      const auto& args = *static_cast<const CopyIntoArgs*>(raw);
-                                      std::memcpy(args.to, args.from, args.bytes);
-                                    }};
-
 struct Addon;
 
-// One read: the buffers that the native thread fills, and the promise that it then settles.
+// One read: the buffers that the native threads fill, and the promise that the last of them then settles.
 struct Read {
   Addon* addon;
   napi_deferred deferred;
   std::vector<napi_ref> buffers;
-  bool failed = false;
-  StreamFailure failure;
+  std::atomic<int> fences{0};  // still to be reached
+  std::mutex mutex;
+  std::optional<StreamFailure> failure;  // the first of the devices'
 };
 
 struct Addon {
@@ -62,7 +58,10 @@ struct Addon {
   std::string errorMessage;
 
   void reportMemory() {
-    const int64_t change = memoryReport.due(context.allocator.use().bytes);
+    int64_t bytes = 0;
+    for (const Device device : {Device::cpu, Device::cuda})
+      if (const DeviceState* state = context.ifUsed(device)) bytes += state->allocator.use().bytes;
+    const int64_t change = memoryReport.due(bytes);
     if (change == 0) return;
     int64_t total;
     napi_adjust_external_memory(env, change, &total);
@@ -120,7 +119,7 @@ napi_value invoke(napi_env env, napi_callback_info info) {
       call.discardOutputs();
       throw;
     }
-    addon.buffer[kSequenceSlot] = double(addon.context.stream->sequence());
+    addon.buffer[kSequenceSlot] = double(addon.context.sequence());
     return call.outputs();
   });
   addon.reportMemory();
@@ -158,7 +157,7 @@ Napi::Value upload(const Napi::CallbackInfo& info) {
     const Tensor* t = addon.context.tensors.find(argument(info, 0));
     if (t == nullptr) expected("upload", "a live tensor", "a tensor that was disposed of");
     if (!info[1].IsTypedArray()) expected("upload", "data to be a typed array", "something else");
-    if (addon.context.stream->recording()) expected("upload", "no upload while recording", "one");
+    if (addon.context.recording()) expected("upload", "no upload while recording", "one");
     const auto view = info[1].As<Napi::TypedArray>();
     if (view.ByteLength() != t->bytes())
       expected("upload", std::to_string(t->bytes()) + " bytes for " + t->text(),
@@ -166,17 +165,19 @@ Napi::Value upload(const Napi::CallbackInfo& info) {
     if (t->bytes() == 0) return 0;
     const char* data = static_cast<const char*>(view.ArrayBuffer().Data()) + view.ByteOffset();
     auto staged = std::make_shared<std::vector<char>>(data, data + view.ByteLength());
-    addon.context.stream->enqueue("upload", kCopyInto,
-                                  CopyIntoArgs{staged->data(), t->data(), staged->size()}, staged);
+    addon.context.on(t->device).stream.enqueue(
+        "upload",
+        Registry::instance().find<UploadArgs>("upload", Family::shared, t->device, addon.context.vectorLevel),
+        UploadArgs{staged->data(), t->data(), staged->size()}, staged);
     return 0;
   }));
 }
 
 void settlePromise(napi_env env, const Read& read) {
-  if (read.failed) {
+  if (read.failure) {
     auto error = Napi::Object::New(env);
-    error.Set("message", read.failure.message);
-    error.Set("sequence", double(read.failure.sequence));
+    error.Set("message", read.failure->message);
+    error.Set("sequence", double(read.failure->sequence));
     napi_reject_deferred(env, read.deferred, error);
     return;
   }
@@ -197,7 +198,10 @@ void settleRead(napi_env env, napi_value, void*, void* data) {
   napi_handle_scope scope;
   napi_open_handle_scope(env, &scope);
   if (--addon.pendingReads == 0) napi_unref_threadsafe_function(env, addon.settle);
-  if (read->failed) addon.context.stream->acknowledgeFailure(read->failure.sequence);
+  if (read->failure)
+    for (const Device device : {Device::cpu, Device::cuda})
+      if (DeviceState* state = addon.context.ifUsed(device))
+        state->stream.acknowledgeFailure(read->failure->sequence);
   // A worker that is being terminated refuses new values; no exception may leave this callback.
   try {
     settlePromise(env, *read);
@@ -207,27 +211,36 @@ void settleRead(napi_env env, napi_value, void*, void* data) {
   napi_close_handle_scope(env, scope);
 }
 
-// read(...handles) -> Promise<ArrayBuffer[]>, or -1
+// read(...handles) -> Promise<ArrayBuffer[]>, or -1. Waits for the devices of the tensors, or for all where
+// there are none.
 Napi::Value read(const Napi::CallbackInfo& info) {
   Addon& addon = addonOf(info.Env());
   napi_env env = info.Env();
   napi_value promise = nullptr;
   const double status = addon.guarded([&]() -> double {
-    struct Copy {
-      const void* from;
-      void* to;
-      size_t bytes;
+    std::vector<HostCopy> copies[kDevices];
+    std::vector<Device> devices;
+    std::vector<std::pair<Device, size_t>> places;
+    const auto uses = [&](Device device) {
+      if (std::find(devices.begin(), devices.end(), device) == devices.end()) devices.push_back(device);
     };
-    std::vector<Copy> copies;
     for (size_t i = 0; i < info.Length(); i++) {
       const Tensor* t = addon.context.tensors.find(argument(info, i));
       if (t == nullptr) expected("read", "a live tensor", "a tensor that was disposed of");
-      copies.push_back({t->data(), nullptr, t->bytes()});
+      auto& list = copies[size_t(t->device)];
+      places.push_back({t->device, list.size()});
+      list.push_back({nullptr, t->data(), t->bytes()});
+      uses(t->device);
     }
-    if (addon.context.stream->recording()) expected("read", "no read while recording", "one");
+    if (addon.context.recording()) expected("read", "no read while recording", "one");
+    if (devices.empty())
+      for (const Device device : {Device::cpu, Device::cuda})
+        if (addon.context.ifUsed(device)) uses(device);
+    if (devices.empty()) uses(addon.context.device);
     auto request = std::make_shared<Read>();
     request->addon = &addon;
-    for (auto& copy : copies) {
+    for (const auto& [device, index] : places) {
+      HostCopy& copy = copies[size_t(device)][index];
       napi_value buffer;
       if (napi_create_arraybuffer(env, copy.bytes, &copy.to, &buffer) != napi_ok)
         throw DeviceError("[read] out of memory: asked for " + std::to_string(copy.bytes) + " bytes");
@@ -235,23 +248,26 @@ Napi::Value read(const Napi::CallbackInfo& info) {
       napi_create_reference(env, buffer, 1, &reference);
       request->buffers.push_back(reference);
     }
+    std::vector<Stream*> streams;
+    for (const Device device : devices) streams.push_back(&addon.context.on(device).stream);
     napi_create_promise(env, &request->deferred, &promise);
     if (addon.pendingReads++ == 0) napi_ref_threadsafe_function(env, addon.settle);
     napi_threadsafe_function settle = addon.settle;
-    addon.context.stream->fence(
-        [copies] {
-          for (const auto& copy : copies)
-            if (copy.bytes) std::memcpy(copy.to, copy.from, copy.bytes);
-        },
-        [request, settle](const StreamFailure* failure) {
-          if (failure) {
-            request->failed = true;
-            request->failure = *failure;
-          }
-          auto* held = new std::shared_ptr<Read>(request);
-          // Refused where the environment is going away.
-          if (napi_call_threadsafe_function(settle, held, napi_tsfn_nonblocking) != napi_ok) delete held;
-        });
+    request->fences = int(devices.size());
+    for (size_t i = 0; i < devices.size(); i++) {
+      streams[i]->fence(std::move(copies[size_t(devices[i])]),
+                        [request, settle](const StreamFailure* failure) {
+                          if (failure) {
+                            std::lock_guard<std::mutex> lock(request->mutex);
+                            if (!request->failure) request->failure = *failure;
+                          }
+                          if (--request->fences > 0) return;
+                          auto* held = new std::shared_ptr<Read>(request);
+                          // Refused where the environment is going away.
+                          if (napi_call_threadsafe_function(settle, held, napi_tsfn_nonblocking) != napi_ok)
+                            delete held;
+                        });
+    }
     return 0;
   });
   if (status < 0) return number(env, -1);
@@ -261,8 +277,8 @@ Napi::Value read(const Napi::CallbackInfo& info) {
 Napi::Value beginRecording(const Napi::CallbackInfo& info) {
   Addon& addon = addonOf(info.Env());
   return number(info.Env(), addon.guarded([&]() -> double {
-    if (addon.context.stream->recording()) expected("record", "one recording at a time", "a second one");
-    addon.context.stream->beginRecording();
+    if (addon.context.recording()) expected("record", "one recording at a time", "a second one");
+    addon.context.on(addon.context.device).stream.beginRecording();
     return 0;
   }));
 }
@@ -271,8 +287,9 @@ Napi::Value beginRecording(const Napi::CallbackInfo& info) {
 Napi::Value endRecording(const Napi::CallbackInfo& info) {
   Addon& addon = addonOf(info.Env());
   return number(info.Env(), addon.guarded([&]() -> double {
-    if (!addon.context.stream->recording()) expected("record", "a recording to end", "none");
-    addon.recordings[addon.nextRecording] = addon.context.stream->endRecording();
+    Stream* recording = addon.context.recording();
+    if (recording == nullptr) expected("record", "a recording to end", "none");
+    addon.recordings[addon.nextRecording] = recording->endRecording();
     return double(addon.nextRecording++);
   }));
 }
@@ -282,9 +299,9 @@ Napi::Value replay(const Napi::CallbackInfo& info) {
   return number(info.Env(), addon.guarded([&]() -> double {
     const auto it = addon.recordings.find(uint32_t(argument(info, 0)));
     if (it == addon.recordings.end()) expected("replay", "a live recording", "one that was disposed of");
-    if (addon.context.stream->recording()) expected("replay", "no replay while recording", "one");
-    addon.context.stream->replay(it->second);
-    return double(addon.context.stream->sequence());
+    if (addon.context.recording()) expected("replay", "no replay while recording", "one");
+    addon.context.on(it->second->device).stream.replay(it->second);
+    return double(addon.context.sequence());
   }));
 }
 
@@ -298,11 +315,19 @@ Napi::Value disposeRecording(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), true);
 }
 
+// The device that an argument names, or the one in use.
+Device deviceArgument(const Addon& addon, const Napi::Value& value) {
+  return value.IsUndefined() ? addon.context.device : parseDevice(value.ToString().Utf8Value());
+}
+
+// memory(device?) -> { tensors, bytes, cachedBytes, peakBytes }
 Napi::Value memory(const Napi::CallbackInfo& info) {
   Addon& addon = addonOf(info.Env());
-  const MemoryUse& use = addon.context.allocator.use();
+  MemoryUse use;
+  const Device device = deviceArgument(addon, info[0]);
+  if (const DeviceState* state = addon.context.ifUsed(device)) use = state->allocator.use();
   auto out = Napi::Object::New(info.Env());
-  out.Set("tensors", double(addon.context.tensors.live()));
+  out.Set("tensors", double(addon.context.tensors.live(device)));
   out.Set("bytes", double(use.bytes));
   out.Set("cachedBytes", double(use.cachedBytes));
   out.Set("peakBytes", double(use.peakBytes));
@@ -311,8 +336,19 @@ Napi::Value memory(const Napi::CallbackInfo& info) {
 
 // trim(): cached memory goes back to the system
 Napi::Value trim(const Napi::CallbackInfo& info) {
-  addonOf(info.Env()).context.trim();
+  for (const Device device : {Device::cpu, Device::cuda}) addonOf(info.Env()).context.trim(device);
   return info.Env().Undefined();
+}
+
+// setDevice(name): where tensors are made that have no other tensor to follow
+Napi::Value setDevice(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  return number(info.Env(), addon.guarded([&]() -> double {
+    const Device device = parseDevice(info[0].ToString().Utf8Value());
+    addon.context.on(device);  // fails here where it cannot be used
+    addon.context.device = device;
+    return 0;
+  }));
 }
 
 Napi::Value setThreads(const Napi::CallbackInfo& info) {
@@ -321,7 +357,7 @@ Napi::Value setThreads(const Napi::CallbackInfo& info) {
     const double threads = argument(info, 0);
     if (!(threads >= 1 && threads <= 256 && threads == double(int(threads))))
       expected("setThreads", "threads to be an integer from 1 to 256", std::to_string(threads));
-    addon.context.stream->setThreads(int(threads));
+    addon.context.setThreads(int(threads));
     return 0;
   }));
 }
@@ -336,14 +372,18 @@ Napi::Value setVectorLevel(const Napi::CallbackInfo& info) {
 
 // setProfiling(on)
 Napi::Value setProfiling(const Napi::CallbackInfo& info) {
-  addonOf(info.Env()).context.stream->setProfiling(info[0].ToBoolean().Value());
-  return info.Env().Undefined();
+  Addon& addon = addonOf(info.Env());
+  return number(info.Env(), addon.guarded([&]() -> double {
+    addon.context.on(addon.context.device).stream.setProfiling(info[0].ToBoolean().Value());
+    return 0;
+  }));
 }
 
 // profile() -> { nanoseconds, ops: [{ op, calls, nanoseconds }] }, after a read that followed
 // setProfiling(false)
 Napi::Value profile(const Napi::CallbackInfo& info) {
-  const Profile& profile = addonOf(info.Env()).context.stream->profile();
+  Addon& addon = addonOf(info.Env());
+  const Profile& profile = addon.context.on(addon.context.device).stream.profile();
   auto list = Napi::Array::New(info.Env(), profile.ops().size());
   for (uint32_t i = 0; i < profile.ops().size(); i++) {
     const OpTime& time = profile.ops()[i];
@@ -363,7 +403,8 @@ Napi::Value profile(const Napi::CallbackInfo& info) {
 Napi::Value describe(const Napi::CallbackInfo& info) {
   Addon& addon = addonOf(info.Env());
   auto out = Napi::Object::New(info.Env());
-  out.Set("threads", double(addon.context.stream->threads()));
+  out.Set("threads", double(addon.context.threads()));
+  out.Set("device", nameOf(addon.context.device));
   out.Set("vectorLevel", nameOf(addon.context.vectorLevel));
   out.Set("supportedVectorLevel", nameOf(supportedVectorLevel()));
   out.Set("cudaCompiled", cuda::compiled());
@@ -458,6 +499,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("disposeRecording", Napi::Function::New(env, disposeRecording));
   exports.Set("memory", Napi::Function::New(env, memory));
   exports.Set("trim", Napi::Function::New(env, trim));
+  exports.Set("setDevice", Napi::Function::New(env, setDevice));
   exports.Set("setThreads", Napi::Function::New(env, setThreads));
   exports.Set("setVectorLevel", Napi::Function::New(env, setVectorLevel));
   exports.Set("setProfiling", Napi::Function::New(env, setProfiling));

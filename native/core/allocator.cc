@@ -11,15 +11,29 @@
 
 namespace isopolicy {
 
-void* allocatePages(size_t bytes) {
-  const bool huge = bytes >= CachingAllocator::kHugePage;
-  void* block = nullptr;
-  if (posix_memalign(&block, huge ? CachingAllocator::kHugePage : CachingAllocator::kAlignment, bytes) != 0)
-    return nullptr;
+namespace {
+
+class HostMemory : public MemorySource {
+ public:
+  void* take(size_t bytes) override {
+    const bool huge = bytes >= CachingAllocator::kHugePage;
+    void* block = nullptr;
+    if (posix_memalign(&block, huge ? CachingAllocator::kHugePage : CachingAllocator::kAlignment, bytes) != 0)
+      return nullptr;
 #if defined(__linux__)
-  if (huge) madvise(block, bytes, MADV_HUGEPAGE);  // a wish: without huge pages the memory works as well
+    if (huge) madvise(block, bytes, MADV_HUGEPAGE);  // a wish: without huge pages the memory works as well
 #endif
-  return block;
+    return block;
+  }
+  void give(void* block) override { std::free(block); }
+  double freeBytes() override { return -1; }
+};
+
+}  // namespace
+
+MemorySource& hostMemory() {
+  static HostMemory source;
+  return source;
 }
 
 // Eight classes a doubling: at most 12 % of a block is unused, and a step's shapes fall on few classes.
@@ -36,7 +50,7 @@ size_t CachingAllocator::sizeClass(size_t bytes) {
 }
 
 CachingAllocator::~CachingAllocator() {
-  for (void* block : takeCached()) std::free(block);
+  for (void* block : takeCached()) source_.give(block);
 }
 
 void* CachingAllocator::allocate(size_t bytes, size_t& blockBytes) {
@@ -48,11 +62,13 @@ void* CachingAllocator::allocate(size_t bytes, size_t& blockBytes) {
     it->second.pop_back();
     use_.cachedBytes -= int64_t(blockBytes);
   } else {
-    block = allocatePages(blockBytes);
+    block = source_.take(blockBytes);
     if (block == nullptr) {
-      throw DeviceError("[memory] out of memory: asked for " + std::to_string(bytes) + " bytes, " +
-                        std::to_string(use_.bytes) + " bytes in use and " + std::to_string(use_.cachedBytes) +
-                        " bytes cached (these are being returned now)");
+      const double free = source_.freeBytes();
+      throw DeviceError("[memory] out of memory: asked for " + std::to_string(bytes) + " bytes" +
+                        (free < 0 ? "" : " of " + std::to_string(int64_t(free)) + " free on the device") +
+                        ", " + std::to_string(use_.bytes) + " bytes in use and " +
+                        std::to_string(use_.cachedBytes) + " bytes cached (these are being returned now)");
     }
   }
   use_.bytes += int64_t(blockBytes);

@@ -17,9 +17,19 @@ struct MemoryUse {
   int64_t peakBytes = 0;    // most ever held by live tensors
 };
 
-// Memory from the system, aligned to at least 64 bytes, on huge pages where it is large; null when there is
-// none. Given back by std::free.
-void* allocatePages(size_t bytes);
+// Where a device's memory comes from.
+class MemorySource {
+ public:
+  virtual ~MemorySource() = default;
+  // At least 64-byte aligned; null when there is none.
+  virtual void* take(size_t bytes) = 0;
+  virtual void give(void* block) = 0;
+  // Bytes that are still free, for the message of a failure; negative where nobody knows.
+  virtual double freeBytes() = 0;
+};
+
+// Memory from the system, on huge pages where it is large.
+MemorySource& hostMemory();
 
 class CachingAllocator {
  public:
@@ -28,7 +38,7 @@ class CachingAllocator {
   // then misses the TLB once in 2 MiB instead of once in 4 KiB.
   static constexpr size_t kHugePage = size_t(2) << 20;
 
-  CachingAllocator() = default;
+  explicit CachingAllocator(MemorySource& source) : source_(source) {}
   CachingAllocator(const CachingAllocator&) = delete;
   ~CachingAllocator();
 
@@ -42,6 +52,7 @@ class CachingAllocator {
   const MemoryUse& use() const { return use_; }
 
  private:
+  MemorySource& source_;
   std::map<size_t, std::vector<void*>> free_;
   MemoryUse use_;
 };

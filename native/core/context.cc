@@ -5,6 +5,10 @@
 #include <string>
 #include <thread>
 
+#include "cpu/processor.h"
+#include "cuda/cuda.h"
+#include "ops/memory.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #if defined(__linux__)
@@ -96,43 +100,66 @@ int defaultThreads() {
 }
 
 Context::Context()
-    : stream(new Stream(defaultThreads())),
-      vectorLevel(detectVectorLevel()),
+    : vectorLevel(detectVectorLevel()),
       poison_(std::getenv("ISOPOLICY_POISON") != nullptr &&
-              std::string(std::getenv("ISOPOLICY_POISON")) == "1") {}
+              std::string(std::getenv("ISOPOLICY_POISON")) == "1"),
+      threads_(defaultThreads()) {
+  const char* wanted = std::getenv("ISOPOLICY_DEVICE");
+  if (wanted == nullptr || *wanted == 0) return;
+  device = parseDevice(wanted);
+  on(device);  // fails here where it cannot be used
+}
 
 Context::~Context() {
-  stream.reset();  // before the memory that its commands use
+  stop();  // before the memory that commands use
   tensors.clear();
 }
 
-namespace {
-struct PoisonArgs {
-  void* data;
-  size_t bytes;
-};
-constexpr ErasedKernel kPoison = {nullptr, [](void (*)(), const void* raw, Workers&) {
-                                    const auto& args = *static_cast<const PoisonArgs*>(raw);
-                                    std::memset(args.data, 0xff, args.bytes);
-                                  }};
-struct NoArgs {};
-constexpr ErasedKernel kNothing = {nullptr, [](void (*)(), const void*, Workers&) {}};
-}  // namespace
-
-void Context::trim() {
-  if (stream->recording()) return;  // its commands run later, again and again
-  // A command that does nothing holds the blocks; they are freed with it, once it has run or was dropped.
-  std::shared_ptr<std::vector<void*>> blocks(new std::vector<void*>(allocator.takeCached()),
-                                             [](std::vector<void*>* held) {
-                                               for (void* block : *held) std::free(block);
-                                               delete held;
-                                             });
-  stream->enqueue("trim", kNothing, NoArgs{}, std::move(blocks));
+void Context::stop() {
+  for (auto& state : devices_)
+    if (state) state->stream.stop();
 }
 
-Storage* Context::newStorage(size_t bytes) {
-  Recording* recording = stream->recording();
-  if (recording == nullptr) return new Storage(allocator, bytes);
+Device parseDevice(const std::string& name) {
+  for (const Device device : {Device::cpu, Device::cuda})
+    if (name == nameOf(device)) return device;
+  expected("device", "one of cpu, cuda", "\"" + name + "\"");
+}
+
+DeviceState& Context::on(Device device) {
+  auto& state = devices_[size_t(device)];
+  if (!state) {
+    if (device == Device::cuda)
+      state.reset(new DeviceState(device, sequence_, cuda::memory(), cuda::makeProcessor()));
+    else
+      state.reset(new DeviceState(device, sequence_, hostMemory(), std::make_unique<CpuProcessor>(threads_)));
+  }
+  return *state;
+}
+
+void Context::setThreads(int threads) {
+  threads_ = threads;
+  if (DeviceState* cpu = ifUsed(Device::cpu)) cpu->stream.setThreads(threads);
+}
+
+void Context::trim(Device device) {
+  DeviceState* state = ifUsed(device);
+  if (state == nullptr || recording() != nullptr) return;  // its commands run later, again and again
+  // A command that does nothing holds the blocks; they are freed with it, once it has run or was dropped.
+  MemorySource& source = state->source;
+  std::shared_ptr<std::vector<void*>> blocks(new std::vector<void*>(state->allocator.takeCached()),
+                                             [&source](std::vector<void*>* held) {
+                                               for (void* block : *held) source.give(block);
+                                               delete held;
+                                             });
+  struct NoArgs {};
+  constexpr ErasedKernel nothing = {nullptr, [](void (*)(), const void*, void*) {}};
+  state->stream.enqueue("trim", nothing, NoArgs{}, std::move(blocks));
+}
+
+Storage* Context::newStorage(DeviceState& state, size_t bytes) {
+  Recording* recording = state.stream.recording();
+  if (recording == nullptr) return new Storage(state.allocator, bytes);
   auto& idle = recording->idle;
   for (size_t i = idle.size(); i-- > 0;) {
     Storage* storage = idle[i];
@@ -141,28 +168,33 @@ Storage* Context::newStorage(size_t bytes) {
     storage->retain();
     return storage;
   }
-  auto* storage = new Storage(allocator, bytes);
+  auto* storage = new Storage(state.allocator, bytes);
   storage->listWhenIdle(&idle);
   storage->retain();
   recording->storages.push_back(storage);
   return storage;
 }
 
-double Context::allocate(DType dtype, const Shape& shape, Tensor& out) {
+double Context::allocate(Device device, DType dtype, const Shape& shape, Tensor& out) {
   double bytes = double(bytesOf(dtype));
   for (int i = 0; i < shape.rank; i++) bytes *= double(shape.dims[i]);
   if (bytes > 1e15) throw DeviceError("[memory] out of memory: asked for a tensor of shape " + shape.text());
+  DeviceState& state = on(device);
   Tensor tensor;
   try {
-    tensor.storage = newStorage(size_t(bytes));
+    tensor.storage = newStorage(state, size_t(bytes));
   } catch (const DeviceError&) {
-    trim();  // for the caller's next try; this one cannot wait
+    trim(device);  // for the caller's next try; this one cannot wait
     throw;
   }
   tensor.dtype = dtype;
   tensor.shape = shape;
-  if (poison_)
-    stream->enqueue("poison", kPoison, PoisonArgs{tensor.storage->data(), tensor.storage->blockBytes()});
+  tensor.device = device;
+  if (poison_) {
+    const PoisonArgs args{tensor.storage->data(), tensor.storage->blockBytes()};
+    state.stream.enqueue(
+        "poison", Registry::instance().find<PoisonArgs>("poison", Family::shared, device, vectorLevel), args);
+  }
   out = tensor;
   return tensors.add(tensor);
 }
@@ -177,13 +209,20 @@ double Context::view(const Tensor& base, int64_t byteOffset, DType dtype, const 
   return tensors.add(tensor);
 }
 
+Stream* Context::recording() {
+  for (auto& state : devices_)
+    if (state && state->stream.recording()) return &state->stream;
+  return nullptr;
+}
+
 void Context::retainForRecording(const Tensor& tensor) {
-  Recording* recording = stream->recording();
-  if (recording == nullptr) return;
-  for (Storage* storage : recording->storages)
+  Stream* stream = recording();
+  if (stream == nullptr) return;
+  auto& storages = stream->recording()->storages;
+  for (Storage* storage : storages)
     if (storage == tensor.storage) return;
   tensor.storage->retain();
-  recording->storages.push_back(tensor.storage);
+  storages.push_back(tensor.storage);
 }
 
 void Context::releaseRecording(Recording& recording) {

@@ -2,9 +2,12 @@
 
 #include <utility>
 
+#include "core/workers.h"
+
 namespace isopolicy {
 
-Stream::Stream(int threads) : threads_(threads), workers_(threads), thread_([this] { loop(); }) {}
+Stream::Stream(Device device, uint64_t& sequence, std::unique_ptr<Processor> processor)
+    : device_(device), sequence_(sequence), processor_(std::move(processor)), thread_([this] { loop(); }) {}
 
 void Stream::stop() {
   {
@@ -22,39 +25,45 @@ void Stream::wake() {
   wake_.notify_one();
 }
 
-void Stream::fence(std::function<void()> copies, std::function<void(const StreamFailure*)> done) {
-  sequence_++;
-  push(Fence{std::move(copies), std::move(done)});
+void Stream::fence(std::vector<HostCopy> copies, std::function<void(const StreamFailure*)> done) {
+  push(Fence{std::move(copies), std::move(done), ++sequence_});
 }
 
 void Stream::acknowledgeFailure(uint64_t failedSequence) { push(Acknowledgement{failedSequence}); }
 
 void Stream::replay(std::shared_ptr<Recording> recording) { push(Replay{std::move(recording), ++sequence_}); }
 
-void Stream::setThreads(int threads) {
-  threads_ = threads;
-  push(ThreadSetting{threads});
-}
+void Stream::setThreads(int threads) { push(ThreadSetting{threads}); }
 
 void Stream::setProfiling(bool on) { push(ProfileSetting{on}); }
 
-void Stream::runGuarded(const Command& command, uint64_t sequence) {
+template <class Body>
+bool Stream::guarded(uint64_t sequence, Body body) {
+  try {
+    body();
+    return true;
+  } catch (const CommandFailure& error) {
+    failure_ = StreamFailure{error.sequence, error.what()};
+  } catch (const std::exception& error) {
+    failure_ = StreamFailure{sequence, error.what()};
+  }
+  return false;
+}
+
+void Stream::runCommand(const Command& command, uint64_t sequence) {
   if (failure_) {
     skippedUnreported_ = true;
     return;
   }
-  try {
-    command.run(workers_);
-  } catch (const std::exception& error) {
-    failure_ = StreamFailure{sequence, std::string("[") + command.op() + "] " + error.what()};
-  } catch (...) {
-    failure_ = StreamFailure{sequence, std::string("[") + command.op() + "] unknown failure"};
-  }
+  guarded(sequence, [&] {
+    processor_->run(command, sequence);
+    if (profile_.on()) processor_->finish();
+  });
   if (profile_.on()) profile_.add(command.op());
 }
 
 void Stream::run(Fence& fence) {
-  if (!failure_) fence.copies();
+  if (!failure_) guarded(fence.sequence, [&] { processor_->read(fence.copies); });
   if (profile_.on()) profile_.add("read");
   skippedUnreported_ = false;
   fence.done(failure_ ? &*failure_ : nullptr);
@@ -67,7 +76,14 @@ void Stream::run(Acknowledgement& acknowledgement) {
 }
 
 void Stream::run(Replay& replay) {
-  for (const auto& command : replay.recording->commands) runGuarded(command, replay.sequence);
+  bool whole = false;
+  // A profile tells the ops apart.
+  if (!failure_ && !profile_.on()) {
+    const bool ran =
+        guarded(replay.sequence, [&] { whole = processor_->replay(*replay.recording, replay.sequence); });
+    if (!ran || whole) return;
+  }
+  for (const auto& command : replay.recording->commands) runCommand(command, replay.sequence);
 }
 
 void Stream::run(ProfileSetting& setting) {

@@ -1,5 +1,6 @@
-// The command stream: ops are queued by the JavaScript thread and run, in order, by one native thread that
-// shares out each kernel among the workers. The JavaScript thread never computes and never waits.
+// The command stream of a device: ops are queued by the JavaScript thread and run, in order, by one native
+// thread, which has them shared out among the CPU's workers or launched on a GPU. The JavaScript thread never
+// computes and never waits.
 //
 // Failure: the first exception in queued work is kept, everything queued behind it is skipped, every fence
 // reports it, and work goes on from the point where JavaScript acknowledges it, once a fence has reported it
@@ -10,20 +11,17 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <optional>
 #include <string>
 #include <thread>
-#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "core/command.h"
+#include "core/processor.h"
 #include "core/profile.h"
 #include "core/queue.h"
-#include "core/registry.h"
-#include "core/tensor.h"
-#include "core/workers.h"
 
 namespace isopolicy {
 
@@ -32,42 +30,10 @@ struct StreamFailure {
   std::string message;
 };
 
-class Command {
- public:
-  static constexpr size_t kArgumentBytes = 384;
-
-  template <class Args>
-  Command(const char* op, uint64_t sequence, ErasedKernel kernel, const Args& args,
-          std::shared_ptr<void> keep = nullptr)
-      : op_(op), sequence_(sequence), kernel_(kernel), keep_(std::move(keep)) {
-    static_assert(sizeof(Args) <= kArgumentBytes && alignof(Args) <= 16 &&
-                  std::is_trivially_copyable_v<Args>);
-    new (args_) Args(args);
-  }
-  void run(Workers& workers) const { kernel_.invoke(kernel_.function, args_, workers); }
-  const char* op() const { return op_; }
-  uint64_t sequence() const { return sequence_; }
-
- private:
-  const char* op_;
-  uint64_t sequence_;
-  ErasedKernel kernel_;
-  std::shared_ptr<void> keep_;  // host data that the command reads
-  alignas(16) unsigned char args_[kArgumentBytes];
-};
-
-// A sequence of commands kept for replay, with the memory that they touch.
-struct Recording {
-  std::vector<Command> commands;
-  std::vector<Storage*> storages;  // retained; released on the JavaScript thread
-  // While recording: memory of its own that only it holds any more. A later op of the sequence may have it,
-  // since a replay runs them in the same order.
-  std::vector<Storage*> idle;
-};
-
 class Stream {
  public:
-  explicit Stream(int threads);
+  // `sequence` numbers the commands of all streams of an environment.
+  Stream(Device device, uint64_t& sequence, std::unique_ptr<Processor> processor);
   Stream(const Stream&) = delete;
   ~Stream() { stop(); }
   // Waits for the command that is running, drops the rest.
@@ -85,21 +51,21 @@ class Stream {
     return sequence;
   }
   // Calls `done` on the native thread once everything queued before has run (or was skipped after a failure).
-  // `copies` run first, and only if nothing failed.
-  void fence(std::function<void()> copies, std::function<void(const StreamFailure*)> done);
+  // `copies` come first, and only if nothing failed.
+  void fence(std::vector<HostCopy> copies, std::function<void(const StreamFailure*)> done);
   // JavaScript has seen the failure of that command: work queued from here on runs again.
   void acknowledgeFailure(uint64_t failedSequence);
   void replay(std::shared_ptr<Recording> recording);
   void setThreads(int threads);
-  int threads() const { return threads_; }
   // Times what is queued from here on, or ends that.
   void setProfiling(bool on);
   // Complete once a fence queued after setProfiling(false) was reached.
   const Profile& profile() const { return profile_; }
-  // Number of the last queued command.
-  uint64_t sequence() const { return sequence_; }
 
-  void beginRecording() { recording_ = std::make_shared<Recording>(); }
+  void beginRecording() {
+    recording_ = std::make_shared<Recording>();
+    recording_->device = device_;
+  }
   std::shared_ptr<Recording> endRecording() {
     for (Storage* storage : recording_->storages) storage->listWhenIdle(nullptr);
     recording_->idle.clear();
@@ -109,8 +75,9 @@ class Stream {
 
  private:
   struct Fence {
-    std::function<void()> copies;
+    std::vector<HostCopy> copies;
     std::function<void(const StreamFailure*)> done;
+    uint64_t sequence;
   };
   struct Acknowledgement {
     uint64_t failedSequence;
@@ -136,17 +103,20 @@ class Stream {
   }
   void wake();
   bool await();
-  void run(Command& command) { runGuarded(command, command.sequence()); }
+  void run(Command& command) { runCommand(command, command.sequence()); }
   void run(Fence& fence);
   void run(Acknowledgement& acknowledgement);
   void run(Replay& replay);
-  void run(ThreadSetting& setting) { workers_.resize(setting.threads); }
+  void run(ThreadSetting& setting) { processor_->resize(setting.threads); }
   void run(ProfileSetting& setting);
   void loop();
-  void runGuarded(const Command& command, uint64_t sequence);
+  void runCommand(const Command& command, uint64_t sequence);
+  // Keeps the failure of `body`, or of the earlier command that it names; false where it failed.
+  template <class Body>
+  bool guarded(uint64_t sequence, Body body);
 
-  int threads_;
-  uint64_t sequence_ = 0;
+  const Device device_;
+  uint64_t& sequence_;
   std::shared_ptr<Recording> recording_;
   Queue<Entry> queue_;
   std::mutex mutex_;
@@ -156,7 +126,7 @@ class Stream {
   std::optional<StreamFailure> failure_;  // of the native thread
   bool skippedUnreported_ = false;        // a command was skipped after the last fence that reported failure_
   Profile profile_;
-  Workers workers_;
+  std::unique_ptr<Processor> processor_;
   std::thread thread_;  // last: it starts when everything else exists
 };
 

@@ -1,6 +1,7 @@
 // Tensors as the native side sees them: a dense row-major window on a reference-counted block of memory.
 // Used on the JavaScript thread alone; kernels see raw pointers.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -74,7 +75,7 @@ class TensorTable {
     }
     slots_[slot].tensor = tensor;
     slots_[slot].live = true;
-    live_++;
+    live_[size_t(tensor.device)]++;
     return double(slots_[slot].generation) * kSlots + slot;
   }
   // Null when the handle was disposed of or never existed.
@@ -88,7 +89,7 @@ class TensorTable {
     slot->tensor.storage->release();
     slot->live = false;
     slot->generation++;
-    live_--;
+    live_[size_t(slot->tensor.device)]--;
     // A slot whose generations are used up is left empty: its next handle would not be exact in a double.
     if (slot->generation < kGenerations) free_.push_back(uint32_t(slot - slots_.data()));
     return true;
@@ -98,9 +99,9 @@ class TensorTable {
       if (slot.live) slot.tensor.storage->release();
     slots_.clear();
     free_.clear();
-    live_ = 0;
+    live_ = {};
   }
-  int64_t live() const { return live_; }
+  int64_t live(Device device) const { return live_[size_t(device)]; }
 
  private:
   static constexpr double kSlots = 16777216.0;  // 2^24 slots, 2^29 generations within a double
@@ -120,7 +121,7 @@ class TensorTable {
   }
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_;
-  int64_t live_ = 0;
+  std::array<int64_t, kDevices> live_ = {};
 };
 
 }  // namespace isopolicy

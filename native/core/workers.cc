@@ -174,7 +174,7 @@ void* Scratch::take(size_t bytes) {
     start += block.bytes;
   }
   const size_t size = bytes > (size_t(1) << 20) ? bytes : (size_t(1) << 20);
-  char* data = static_cast<char*>(allocatePages((size + 63) / 64 * 64));
+  char* data = static_cast<char*>(hostMemory().take((size + 63) / 64 * 64));
   if (data == nullptr)
     throw DeviceError("out of memory: asked for " + std::to_string(size) + " bytes of scratch");
   a.blocks.push_back({data, (size + 63) / 64 * 64});

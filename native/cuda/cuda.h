@@ -1,10 +1,13 @@
 // The CUDA side as the rest of the addon sees it. Built from stub.cc where there is no CUDA compiler.
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace isopolicy {
 
+class MemorySource;
+class Processor;
 class Registry;
 
 namespace cuda {
@@ -19,6 +22,9 @@ struct DeviceInfo {
 bool compiled();
 // Devices that can be used, or none and the reason in `problem`.
 std::vector<DeviceInfo> devices(std::string& problem);
+// Memory of the first device, and what runs commands on it. Throw DeviceError where there is none.
+MemorySource& memory();
+std::unique_ptr<Processor> makeProcessor();
 void registerKernels(Registry& registry);
 
 }  // namespace cuda

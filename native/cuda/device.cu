@@ -1,5 +1,4 @@
 // The CUDA side of an addon that was built with CUDA: which devices there are, or why none can be used.
-// This version computes on the CPU; no CUDA kernels are registered.
 //
 // The CUDA runtime is linked statically and opens the driver at the first call, so the addon loads and this
 // file runs on machines without a driver too.
@@ -9,6 +8,7 @@
 #include <iterator>
 #include <string>
 
+#include "core/processor.h"
 #include "cuda/cuda.h"
 
 namespace isopolicy::cuda {
@@ -67,7 +67,5 @@ std::vector<DeviceInfo> devices(std::string& problem) {
   }
   return found;
 }
-
-void registerKernels(Registry&) {}
 
 }  // namespace isopolicy::cuda

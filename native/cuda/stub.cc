@@ -1,4 +1,5 @@
 // The symbols of cuda.h in an addon that was built without CUDA.
+#include "core/processor.h"
 #include "cuda/cuda.h"
 
 namespace isopolicy::cuda {
@@ -9,6 +10,14 @@ std::vector<DeviceInfo> devices(std::string& problem) {
   problem = "built without CUDA";
   return {};
 }
+
+[[noreturn]] static void refuse() {
+  throw DeviceError("[device] no usable GPU: built without CUDA (ISOPOLICY_BUILD=cuda builds with it)");
+}
+
+MemorySource& memory() { refuse(); }
+
+std::unique_ptr<Processor> makeProcessor() { refuse(); }
 
 void registerKernels(Registry&) {}
 

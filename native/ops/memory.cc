@@ -6,36 +6,12 @@
 #include <cstring>
 
 #include "core/random.h"
+#include "core/workers.h"
 #include "ops/op.h"
 
 namespace isopolicy {
 
 namespace {
-
-struct FillArgs {
-  void* data;
-  int64_t count;
-  DType dtype;
-  double value;
-};
-struct CopyArgs {
-  const void* from;
-  void* to;
-  size_t bytes;
-};
-struct RandomNormalArgs {
-  void* data;
-  int64_t count;
-  DType dtype;
-  double mean, std;
-  uint32_t seed, stream;
-};
-struct RandomUniformArgs {
-  float* data;
-  int64_t count;
-  double bound;
-  uint32_t seed, stream;
-};
 
 template <class T>
 void fillWith(T value, void* data, int64_t begin, int64_t end) {
@@ -71,14 +47,16 @@ void copy(const CopyArgs& args, Workers& workers) {
   });
 }
 
-// Element 2i and 2i + 1 are the Box-Muller pair of counter i, so the values do not depend on how work is
-// split.
+void upload(const UploadArgs& args, Workers&) { std::memcpy(args.to, args.from, args.bytes); }
+
+void poison(const PoisonArgs& args, Workers&) { std::memset(args.data, 0xff, args.bytes); }
+
 void randomNormal(const RandomNormalArgs& args, Workers& workers) {
   workers.parallelFor((args.count + 1) / 2, 4096, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-      const auto bits = philox({uint32_t(i), uint32_t(i >> 32), 0, args.stream}, {args.seed, 0});
-      const double u = 1.0 - uniform53(bits[0], bits[1]);  // (0, 1]: the logarithm is finite
-      const double angle = 6.283185307179586477 * uniform53(bits[2], bits[3]);
+      const auto bits = philox(uint32_t(i), uint32_t(i >> 32), 0, args.stream, args.seed, 0);
+      const double u = 1.0 - uniform53(bits.word[0], bits.word[1]);  // (0, 1]: the logarithm is finite
+      const double angle = 6.283185307179586477 * uniform53(bits.word[2], bits.word[3]);
       const double radius = args.std * std::sqrt(-2.0 * std::log(u));
       const double pair[2] = {args.mean + radius * std::cos(angle), args.mean + radius * std::sin(angle)};
       for (int64_t j = 0; j < 2 && 2 * i + j < args.count; j++)
@@ -88,13 +66,12 @@ void randomNormal(const RandomNormalArgs& args, Workers& workers) {
   });
 }
 
-// Elements 2i and 2i + 1 are of counter i; its third word tells the draws from those of randomNormal.
 void randomUniform(const RandomUniformArgs& args, Workers& workers) {
   workers.parallelFor((args.count + 1) / 2, 4096, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-      const auto bits = philox({uint32_t(i), uint32_t(i >> 32), 1, args.stream}, {args.seed, 0});
+      const auto bits = philox(uint32_t(i), uint32_t(i >> 32), 1, args.stream, args.seed, 0);
       for (int64_t j = 0; j < 2 && 2 * i + j < args.count; j++) {
-        const double u = uniform53(bits[size_t(2 * j)], bits[size_t(2 * j + 1)]);
+        const double u = uniform53(bits.word[2 * j], bits.word[2 * j + 1]);
         args.data[2 * i + j] = float(args.bound * (2.0 * u - 1.0));
       }
     }
@@ -111,6 +88,8 @@ void addEverywhere(Registry& registry, Kernel<Args> kernel) {
 void registerMemory(Registry& registry) {
   addEverywhere<FillArgs>(registry, fill);
   addEverywhere<CopyArgs>(registry, copy);
+  addEverywhere<UploadArgs>(registry, upload);
+  addEverywhere<PoisonArgs>(registry, poison);
   addEverywhere<RandomNormalArgs>(registry, randomNormal);
   addEverywhere<RandomUniformArgs>(registry, randomUniform);
 }

@@ -20,6 +20,12 @@ Tensor OpCall::tensor(const char* name) {
   const Tensor* t = context.tensors.find(handle);
   if (t == nullptr)
     fail(std::string(name) + " to be a live tensor", handle == 0 ? "none" : "a tensor that was disposed of");
+  if (!device_) {
+    device_ = t->device;
+    deviceOf_ = name;
+  }
+  expect(t->device == *device_,
+         std::string(name) + " on the device of " + deviceOf_ + ", " + nameOf(*device_), nameOf(t->device));
   return *t;
 }
 
@@ -76,9 +82,20 @@ void OpCall::expectFloat(const char* name, const Tensor& t) const {
   if (!isFloat(t.dtype)) fail(std::string(name) + " of dtype fp32, fp16 or bf16", nameOf(t.dtype));
 }
 
+Stream& OpCall::stream() {
+  Stream& own = context.on(device()).stream;
+  const Stream* recording = context.recording();
+  if (recording != nullptr && recording != &own)
+    fail("ops on the device that is being recorded", nameOf(device()));
+  return own;
+}
+
 Tensor OpCall::output(DType dtype, const Shape& shape) {
+  if (device() == Device::cuda && isEmulated(dtype))
+    fail("fp32, fp16, bf16 or int32 on cuda (emulated formats are computed on the cpu)", nameOf(dtype));
+  stream();
   Tensor t;
-  writeOutput(context.allocate(dtype, shape, t), t);
+  writeOutput(context.allocate(device(), dtype, shape, t), t);
   return t;
 }
 

@@ -45,6 +45,7 @@ class OpCall {
   void expectFloat(const char* name, const Tensor& t) const;
 
   // ---- Outputs ----
+  // On the device of the inputs, or of the context where there are none.
   Tensor output(DType dtype, const Shape& shape);
   // A new tensor like `like`, or the optional argument `out`, which may be `like` itself.
   Tensor outputLike(const char* name, const Tensor& like);
@@ -59,21 +60,27 @@ class OpCall {
   template <class Args>
   void enqueue(Family family, const Args& args, std::initializer_list<const Tensor*> touched,
                std::shared_ptr<void> keep = nullptr) {
-    const ErasedKernel kernel = Registry::instance().find<Args>(op, family, context.vectorLevel);
+    const ErasedKernel kernel = Registry::instance().find<Args>(op, family, device(), context.vectorLevel);
     for (const Tensor* t : touched)
       if (t) context.retainForRecording(*t);
-    context.stream->enqueue(op, kernel, args, std::move(keep));
+    stream().enqueue(op, kernel, args, std::move(keep));
   }
+  // Of the inputs read so far: an op runs where its tensors are.
+  Device device() const { return device_.value_or(context.device); }
 
   Context& context;
   const char* const op;
 
  private:
+  // The device's stream; a recording on another device refuses the op.
+  Stream& stream();
   double next(const char* name);
   void writeOutput(double handle, const Tensor& t);
   const double* arguments_;
   int count_;
   int next_ = 0;
+  std::optional<Device> device_;
+  const char* deviceOf_ = "";  // the first tensor, which set the device
   double* outputs_;
   int written_ = 0;
   int outputCount_ = 0;

@@ -4,8 +4,12 @@
 
 namespace isopolicy {
 
-static Shape packedShape(VectorLevel level, DType dtype, int64_t experts, int64_t n, int64_t k) {
-  const auto [columns, stepLength] = packedLayoutOf(level, dtype);
+static PackedLayout layoutOf(const OpCall& call, DType dtype) {
+  return call.device() == Device::cuda ? kPlainLayout : packedLayoutOf(call.context.vectorLevel, dtype);
+}
+
+static Shape packedShape(PackedLayout layout, int64_t experts, int64_t n, int64_t k) {
+  const auto [columns, stepLength] = layout;
   return {experts * ((n + columns - 1) / columns), (k + stepLength - 1) / stepLength * stepLength, columns};
 }
 
@@ -18,7 +22,7 @@ void packWeightOp(OpCall& call) {
               "weight of 2 dimensions [N, K] or of 3, [E, N, K]", weight.shape.text());
   const int64_t experts = weight.shape.rank == 3 ? weight.shape[0] : 1;
   const int64_t n = weight.shape[-2], k = weight.shape[-1];
-  const Shape shape = packedShape(call.context.vectorLevel, weight.dtype, experts, n, k);
+  const Shape shape = packedShape(layoutOf(call, weight.dtype), experts, n, k);
   if (into) {
     call.expectShape("out", *into, shape);
     call.expectDtype("out", *into, weight.dtype);
@@ -34,9 +38,10 @@ void expectPacked(const OpCall& call, const char* name, const Tensor& packed, co
   call.expect(claim.level == now,
               std::string(name) + " to be packed at the vector level in use, " + nameOf(now),
               nameOf(claim.level));
-  call.expect(claim.k == k && packed.shape == packedShape(now, packed.dtype, claim.experts, claim.n, k),
-              wanted, "a packed " + Shape{claim.n, claim.k}.text());
-  const int64_t step = packedLayoutOf(now, packed.dtype).stepLength;
+  call.expect(
+      claim.k == k && packed.shape == packedShape(layoutOf(call, packed.dtype), claim.experts, claim.n, k),
+      wanted, "a packed " + Shape{claim.n, claim.k}.text());
+  const int64_t step = layoutOf(call, packed.dtype).stepLength;
   call.expect(splitK % step == 0,
               "splitK to be a multiple of " + std::to_string(step) + " with packed weights",
               std::to_string(splitK));

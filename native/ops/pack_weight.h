@@ -2,6 +2,7 @@
 //
 // [N, K] becomes panels of some columns of the product by all of k, k padded to whole steps. The layout is
 // the vector level's own and no promise: only linear and groupedLinear read it, at the level that packed it.
+// On CUDA it is the weight's own, [N, K].
 // Of weights [E, N, K] each is packed on its own, one behind the other.
 #pragma once
 #include <string>
@@ -23,6 +24,9 @@ constexpr PackedLayout packedLayoutOf(VectorLevel level, DType dtype) {
   if (level == VectorLevel::avx512bf16 && dtype == DType::bfloat16) return {columns, 2};
   return {columns, 1};
 }
+
+// Of a weight on CUDA.
+inline constexpr PackedLayout kPlainLayout = {1, 1};
 
 struct PackWeightArgs {
   const void* weight;  // [experts, n, k]

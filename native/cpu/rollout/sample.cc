@@ -227,8 +227,8 @@ struct Draw {
 double uniformOf(const SampleArgs& args, int64_t i) {
   const int32_t* key = args.keys + 4 * i;
   const auto bits =
-      philox({uint32_t(key[0]), uint32_t(key[1]), uint32_t(key[2]), 0}, {args.seedLow, args.seedHigh});
-  return uniform53(bits[0], bits[1]);
+      philox(uint32_t(key[0]), uint32_t(key[1]), uint32_t(key[2]), 0, args.seedLow, args.seedHigh);
+  return uniform53(bits.word[0], bits.word[1]);
 }
 
 template <class Row>

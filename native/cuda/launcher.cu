@@ -1,0 +1,103 @@
+#include "cuda/launcher.h"
+
+#include <algorithm>
+
+namespace isopolicy::cuda {
+
+void expectSuccess(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // the next call starts clean, where the error is not one that stays
+  throw DeviceError(std::string(what) + " failed: " + cudaGetErrorString(status) + " (" +
+                    cudaGetErrorName(status) + ")");
+}
+
+static cudaStream_t newStream() {
+  cudaStream_t stream = nullptr;
+  expectSuccess(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+  return stream;
+}
+
+Launcher::Launcher() : stream_(newStream()), checks_(stream_) {
+  cudaDeviceProp device;
+  expectSuccess(cudaGetDeviceProperties(&device, 0), "asking for the properties of the GPU");
+  properties_.capability = device.major * 10 + device.minor;
+  properties_.multiprocessors = device.multiProcessorCount;
+  properties_.sharedMemoryPerBlock = device.sharedMemPerBlockOptin;
+  properties_.l2Bytes = size_t(device.l2CacheSize);
+}
+
+Launcher::~Launcher() {
+  cudaStreamSynchronize(stream_);
+  for (const Block& block : scratch_) cudaFree(block.data);
+}
+
+void Launcher::begin(const char* op, uint64_t sequence) {
+  checks_.begin(op, sequence);
+  scratchUsed_ = 0;
+}
+
+void Launcher::zero(void* to, size_t bytes) {
+  if (bytes > 0) expectSuccess(cudaMemsetAsync(to, 0, bytes, stream_), "clearing memory");
+}
+
+void Launcher::copy(void* to, const void* from, size_t bytes) {
+  if (bytes > 0)
+    expectSuccess(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "copying memory");
+}
+
+void* Launcher::takeScratch(size_t bytes) {
+  constexpr size_t kAlignment = 256, kLeast = size_t(8) << 20;
+  const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (scratch_.empty() || scratchUsed_ + rounded > scratch_.back().bytes) {
+    const size_t last = scratch_.empty() ? 0 : scratch_.back().bytes;
+    // What the command has taken so far stays in the block before; the next command finds room for all.
+    const size_t size = std::max({kLeast, last * 2, (scratchUsed_ + rounded) * 2});
+    void* data = nullptr;
+    if (cudaMalloc(&data, size) != cudaSuccess) {
+      cudaGetLastError();
+      size_t free = 0, total = 0;
+      cudaMemGetInfo(&free, &total);
+      throw DeviceError("out of memory: asked for " + std::to_string(size) + " bytes of scratch of " +
+                        std::to_string(free) + " free on the device");
+    }
+    scratch_.push_back({static_cast<char*>(data), size});
+    scratchUsed_ = 0;
+  }
+  void* taken = scratch_.back().data + scratchUsed_;
+  scratchUsed_ += rounded;
+  return taken;
+}
+
+void Launcher::prepare(const void* function, Grid grid, size_t sharedBytes) {
+  if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535)
+    throw DeviceError("a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " +
+                      std::to_string(grid.z) + " blocks cannot be launched");
+  constexpr size_t kDefault = size_t(48) << 10;
+  if (sharedBytes <= kDefault) return;
+  size_t& allowed = sharedBytes_[function];
+  if (sharedBytes <= allowed) return;
+  expectSuccess(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(sharedBytes)),
+                "asking for shared memory");
+  allowed = sharedBytes;
+}
+
+#if !defined(ISOPOLICY_EMULATED)
+void Launcher::launchRaw(const void* function, dim3 blocks, int threads, size_t sharedBytes, int cluster,
+                         void** arguments) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks;
+  config.blockDim = dim3(unsigned(threads));
+  config.dynamicSmemBytes = sharedBytes;
+  config.stream = stream_;
+  cudaLaunchAttribute attribute = {};
+  if (cluster > 1) {
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {unsigned(cluster), 1, 1};
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+  }
+  expectSuccess(cudaLaunchKernelExC(&config, function, arguments), "launching a kernel");
+}
+#endif
+
+}  // namespace isopolicy::cuda
