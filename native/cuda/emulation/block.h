@@ -1,4 +1,4 @@
-// The running block: who waits for whom. Only the emulator's own sources include this.
+// The running blocks: who waits for whom. Only the emulator's own sources include this.
 #pragma once
 #include <array>
 #include <deque>
@@ -25,28 +25,41 @@ struct Warp {
 
 struct Barrier {
   unsigned arrived = 0, count = 0, predicates = 0;
+  unsigned completed = 0;  // how often
   std::vector<Thread*> waiters;
 };
 
 struct Block {
+  uint3 index;
   std::vector<Thread> threads;
   std::vector<Warp> warps;
   std::array<Barrier, 16> barriers;
+  unsigned exited = 0;
+  unsigned char* arena = nullptr;  // the shared memory with a guard before it and one after it
+
+  unsigned char* shared() const;
+  void begin(uint3 index, unsigned rankInCluster);
+  // What must hold when all threads have exited.
+  void end();
+  void threadExits(Thread& thread);
+};
+
+// The blocks that run at the same time.
+struct Cluster {
+  std::deque<Block> blocks;  // as many as the largest cluster had; the first `size` of them run
+  unsigned size = 0, exited = 0;
   std::deque<Thread*> ready;
   std::deque<std::function<void()>> background;
   std::vector<Thread*> mbarrierWaiters;
-  size_t exited = 0;
+  Barrier barrier;
   std::string failure;
 
-  void begin();
-  void end();
   // Makes threads ready, in the order of the launch, and empties the list.
   void wake(std::vector<Thread*>& those);
-  void threadExits(Thread& thread);
-  void completeBarrier(Barrier& barrier);
+  void complete(Barrier& barrier);
   void finishBackground(size_t index);
 };
-extern Block block;
+extern Cluster cluster;
 
 // Leaves the current thread waiting until somebody wakes it.
 void suspend(const char* what, const Where& where);

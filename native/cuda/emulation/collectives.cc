@@ -15,7 +15,7 @@ static std::string maskText(uint32_t mask) {
 
 void meetWarp(const char* what, uint32_t mask, void* operands, Meet meet, const Where& where) {
   Thread& me = *current;
-  Warp& warp = block.warps[me.warp];
+  Warp& warp = me.block->warps[me.warp];
   const uint32_t bit = 1u << me.lane;
   if ((mask & bit) == 0) fail(std::string(what) + ": lane " + std::to_string(me.lane) + " is not in its own mask", where);
   if ((mask & ~warp.live) != 0)
@@ -41,20 +41,22 @@ void meetWarp(const char* what, uint32_t mask, void* operands, Meet meet, const 
   if (meet != nullptr) meet(complete.operands.data(), mask);
   // The last to come goes on in its turn, as all others.
   static std::vector<Thread*> all;
-  Thread* const first = &block.threads[size_t(me.warp) * 32];
+  Thread* const first = &me.block->threads[size_t(me.warp) * 32];
   for (unsigned lane = 0; lane < 32; lane++)
     if (mask >> lane & 1) all.push_back(first + lane);
-  block.wake(all);
+  cluster.wake(all);
   leaveInTurn();
 }
 
-void Block::completeBarrier(Barrier& barrier) {
+void Cluster::complete(Barrier& barrier) {
   for (Thread* thread : barrier.waiters) thread->predicate = int(barrier.predicates);
   barrier.arrived = barrier.predicates = 0;
+  barrier.completed++;
   wake(barrier.waiters);
 }
 
 static void arrive(const char* what, unsigned id, unsigned count, bool wait, bool predicate, const Where& where) {
+  Block& block = *current->block;
   if (id >= block.barriers.size()) fail(std::string(what) + ": there are barriers 0 to 15, got " + std::to_string(id), where);
   if (count % 32 != 0) fail(std::string(what) + ": expected a multiple of 32 threads, got " + std::to_string(count), where);
   Barrier& b = block.barriers[id];
@@ -65,8 +67,8 @@ static void arrive(const char* what, unsigned id, unsigned count, bool wait, boo
   b.arrived++;
   b.predicates += predicate;
   if (wait) b.waiters.push_back(current);
-  if (b.arrived == (count != 0 ? count : unsigned(block.threads.size() - block.exited))) {
-    block.completeBarrier(b);
+  if (b.arrived == (count != 0 ? count : unsigned(block.threads.size()) - block.exited)) {
+    cluster.complete(b);
     if (wait) leaveInTurn();
   } else if (wait) {
     suspend(what, where);
@@ -82,24 +84,46 @@ int barrierCount(const char* what, bool predicate, const Where& where) {
   return current->predicate;
 }
 
+// A thread arrives, does other things and then waits: whether the barrier was completed in between is told by
+// a count of completions.
+void clusterArrive(const Where& where) {
+  Barrier& b = cluster.barrier;
+  if (current->clusterPhase != 0) fail("barrier.cluster.arrive twice without a wait in between", where);
+  current->clusterPhase = b.completed + 1;
+  if (++b.arrived == clusterSize * unsigned(current->block->threads.size()) - cluster.exited) cluster.complete(b);
+}
+
+void clusterWait(const Where& where) {
+  Barrier& b = cluster.barrier;
+  if (current->clusterPhase == 0) fail("barrier.cluster.wait without an arrive", where);
+  const bool complete = b.completed >= current->clusterPhase;
+  current->clusterPhase = 0;
+  if (complete) return;
+  b.waiters.push_back(current);
+  suspend("barrier.cluster.wait", where);
+}
+
 void Block::threadExits(Thread& thread) {
   exited++;
+  cluster.exited++;
   Warp& warp = warps[thread.warp];
   warp.live &= ~(1u << thread.lane);
   for (const Meeting& meeting : warp.meetings) {
     if ((meeting.mask >> thread.lane & 1) == 0) continue;
-    failure = "lane " + std::to_string(thread.lane) + " of warp " + std::to_string(thread.warp) +
+    cluster.failure = "lane " + std::to_string(thread.lane) + " of warp " + std::to_string(thread.warp) +
               " exited while others wait for it at " + meeting.what;
   }
   for (Barrier& b : barriers) {
-    if (b.arrived > 0 && b.count == 0 && b.arrived == threads.size() - exited) completeBarrier(b);
+    if (b.arrived > 0 && b.count == 0 && b.arrived == threads.size() - exited) cluster.complete(b);
   }
+  Barrier& all = cluster.barrier;
+  if (all.arrived > 0 && all.arrived == cluster.size * threads.size() - cluster.exited) cluster.complete(all);
 }
 
 void Block::end() {
   for (size_t id = 0; id < barriers.size(); id++) {
     if (barriers[id].arrived > 0)
-      failure = "the block ended while barrier " + std::to_string(id) + " had " + std::to_string(barriers[id].arrived) +
+      cluster.failure = "the block ended while barrier " + std::to_string(id) + " had " + std::to_string(barriers[id].arrived) +
                 " arrivals of " + std::to_string(barriers[id].count);
   }
 }

@@ -18,7 +18,7 @@
 #define __shared__ static
 
 #define threadIdx (::isopolicy::emulation::current->index)
-#define blockIdx (::isopolicy::emulation::blockIndex)
+#define blockIdx (::isopolicy::emulation::current->blockIndex)
 #define blockDim (::isopolicy::emulation::blockSize)
 #define gridDim (::isopolicy::emulation::gridSize)
 constexpr int warpSize = 32;

@@ -15,17 +15,15 @@
 namespace isopolicy::emulation {
 
 Thread* current;
-uint3 blockIndex;
 dim3 blockSize, gridSize;
-unsigned char* sharedMemory;
+unsigned clusterSize;
 size_t sharedMemoryBytes;
-Block block;
+Cluster cluster;
 
 namespace {
 
 std::mutex oneKernel;
 const std::function<void()>* body;
-std::string kernelName;
 std::vector<Fibre*> idleFibres;
 
 enum class Order { forward, reverse, random };
@@ -62,9 +60,9 @@ std::string text(const uint3& index) {
   return words;
 }
 
-std::string blockText() {
-  return kernelName + ", block " + std::to_string(blockIndex.x) + "," + std::to_string(blockIndex.y) + "," +
-         std::to_string(blockIndex.z);
+std::string text(const Block& block) {
+  return "block " + std::to_string(block.index.x) + "," + std::to_string(block.index.y) + "," +
+         std::to_string(block.index.z);
 }
 
 std::string placeText(const Where& where) {
@@ -72,20 +70,24 @@ std::string placeText(const Where& where) {
   return file.substr(file.find_last_of('/') + 1) + ":" + std::to_string(where.line());
 }
 
+std::string waitText(const Thread& t) {
+  if (t.exited) return "exited";
+  return "waits at " + std::string(t.waitsAt ? t.waitsAt : "nothing") + " (" + placeText(t.where) + ")";
+}
+
 // Who waits where, equal waits of neighbours in one line.
 std::string waitingText() {
   std::string all;
-  const auto& threads = block.threads;
-  for (size_t first = 0; first < threads.size();) {
-    const Thread& t = threads[first];
-    const auto words = [](const Thread& t) {
-      return t.exited ? std::string("exited")
-                      : "waits at " + std::string(t.waitsAt ? t.waitsAt : "nothing") + " (" + placeText(t.where) + ")";
-    };
-    size_t last = first;
-    while (last + 1 < threads.size() && words(threads[last + 1]) == words(t)) last++;
-    all += "\n  thread " + text(t.index) + (last > first ? " to " + text(threads[last].index) : "") + " " + words(t);
-    first = last + 1;
+  for (unsigned rank = 0; rank < cluster.size; rank++) {
+    const auto& threads = cluster.blocks[rank].threads;
+    for (size_t first = 0; first < threads.size();) {
+      const std::string words = waitText(threads[first]);
+      size_t last = first;
+      while (last + 1 < threads.size() && waitText(threads[last + 1]) == words) last++;
+      all += "\n  " + text(cluster.blocks[rank]) + " thread " + text(threads[first].index) +
+             (last > first ? " to " + text(threads[last].index) : "") + " " + words;
+      first = last + 1;
+    }
   }
   return all;
 }
@@ -106,11 +108,11 @@ void exitThread(Thread& thread) {
   copyWaitAll();
   thread.exited = true;
   thread.fibre = nullptr;
-  block.threadExits(thread);
+  thread.block->threadExits(thread);
 }
 
 Thread* takeReady() {
-  auto& ready = block.ready;
+  auto& ready = cluster.ready;
   if (order == Order::random) std::swap(ready.front(), ready[size_t(nextRandom() % ready.size())]);
   Thread* thread = ready.front();
   ready.pop_front();
@@ -130,11 +132,12 @@ void fibreMain() {
       (*body)();
       exitThread(*current);
     } catch (const std::exception& error) {
-      block.failure = kernelName + ": " + error.what();
+      cluster.failure = error.what();
     } catch (...) {
-      block.failure = kernelName + ": an exception that is none of std::exception";
+      cluster.failure = "an exception that is none of std::exception";
     }
-    if (block.failure.empty() && order != Order::random && !block.ready.empty() && !block.ready.front()->started) {
+    const auto& ready = cluster.ready;
+    if (cluster.failure.empty() && order != Order::random && !ready.empty() && !ready.front()->started) {
       current = takeReady();
       continue;
     }
@@ -154,71 +157,101 @@ void runThread(Thread& thread) {
   enterFibre(*runningFibre);
 }
 
-void runBlock() {
-  block.begin();
-  while (block.exited < block.threads.size()) {
-    if (order == Order::random && !block.background.empty() && nextRandom() % 4 == 0) {
-      block.finishBackground(size_t(nextRandom() % block.background.size()));
-    } else if (!block.ready.empty()) {
-      runThread(*takeReady());
-    } else if (!block.background.empty()) {
-      block.finishBackground(0);
-    } else {
-      throw std::runtime_error(blockText() + ": deadlock" + waitingText());
-    }
-    if (!block.failure.empty()) throw std::runtime_error(block.failure);
-  }
-  while (!block.background.empty()) block.finishBackground(0);
-  block.end();
-  if (!block.failure.empty()) throw std::runtime_error(block.failure);
+void throwFailure() {
+  if (!cluster.failure.empty()) throw std::runtime_error("emulated kernel: " + cluster.failure);
 }
 
-// Fibres of a block that failed stay in the middle of the kernel: they begin anew.
-void abandonBlock() {
-  for (Thread& thread : block.threads) {
-    if (thread.fibre == nullptr) continue;
-    if (std::find(idleFibres.begin(), idleFibres.end(), thread.fibre) != idleFibres.end()) continue;
-    restartFibre(*thread.fibre, fibreMain);
-    idleFibres.push_back(thread.fibre);
+void runCluster() {
+  auto& background = cluster.background;
+  while (cluster.exited < cluster.size * cluster.blocks[0].threads.size()) {
+    if (order == Order::random && !background.empty() && nextRandom() % 4 == 0) {
+      cluster.finishBackground(size_t(nextRandom() % background.size()));
+    } else if (!cluster.ready.empty()) {
+      runThread(*takeReady());
+    } else if (!background.empty()) {
+      cluster.finishBackground(0);
+    } else {
+      cluster.failure = "deadlock" + waitingText();
+    }
+    throwFailure();
+  }
+  while (!background.empty()) cluster.finishBackground(0);
+  for (unsigned rank = 0; rank < cluster.size; rank++) cluster.blocks[rank].end();
+  throwFailure();
+}
+
+// Fibres of blocks that failed stay in the middle of the kernel: they begin anew.
+void abandonCluster() {
+  for (Block& block : cluster.blocks) {
+    for (Thread& thread : block.threads) {
+      if (thread.fibre == nullptr) continue;
+      if (std::find(idleFibres.begin(), idleFibres.end(), thread.fibre) == idleFibres.end()) {
+        restartFibre(*thread.fibre, fibreMain);
+        idleFibres.push_back(thread.fibre);
+      }
+      thread.fibre = nullptr;
+    }
   }
 }
 
 constexpr size_t kGuardBytes = 1024;
 constexpr unsigned char kGuardByte = 0xa5;
 
-void checkGuard(const unsigned char* guard, const char* side) {
-  for (size_t i = 0; i < kGuardBytes; i++) {
-    if (guard[i] != kGuardByte)
-      throw std::runtime_error(blockText() + ": wrote " + side + " its " + std::to_string(sharedMemoryBytes) +
-                               " bytes of dynamic shared memory");
-  }
+void poison(const Block& block) {
+  std::memset(block.arena, kGuardByte, kGuardBytes);
+  std::memset(block.shared(), 0xff, sharedMemoryBytes);
+  std::memset(block.shared() + sharedMemoryBytes, kGuardByte, kGuardBytes);
 }
 
-void run(const std::function<void()>& kernel, dim3 grid, dim3 size, size_t sharedBytes, const std::string& name) {
+void checkGuards(const Block& block) {
+  const auto broken = [](const unsigned char* guard) {
+    return std::any_of(guard, guard + kGuardBytes, [](unsigned char byte) { return byte != kGuardByte; });
+  };
+  const char* side = broken(block.arena) ? "before" : broken(block.shared() + sharedMemoryBytes) ? "past" : nullptr;
+  if (side == nullptr) return;
+  cluster.failure = text(block) + " wrote " + side + " its " + std::to_string(sharedMemoryBytes) +
+                    " bytes of dynamic shared memory";
+}
+
+void beginCluster(uint3 first) {
+  cluster.ready.clear();
+  cluster.background.clear();
+  cluster.mbarrierWaiters.clear();
+  cluster.failure.clear();
+  cluster.barrier = {};
+  cluster.exited = 0;
+  cluster.size = clusterSize;
+  while (cluster.blocks.size() < clusterSize) cluster.blocks.emplace_back();
+  std::vector<Thread*> all;
+  for (unsigned rank = 0; rank < clusterSize; rank++) {
+    Block& block = cluster.blocks[rank];
+    block.begin({first.x + rank, first.y, first.z}, rank);
+    poison(block);
+    for (Thread& thread : block.threads) all.push_back(&thread);
+  }
+  cluster.wake(all);
+}
+
+void run(const std::function<void()>& kernel, dim3 grid, dim3 size, size_t sharedBytes, unsigned blocks) {
   const std::lock_guard lock(oneKernel);
   readOrder();
-  static unsigned char* const arena =
-      static_cast<unsigned char*>(std::aligned_alloc(1024, kMostSharedBytes + 3 * kGuardBytes));
   body = &kernel;
-  kernelName = name;
   blockSize = size;
   gridSize = grid;
-  sharedMemory = arena + kGuardBytes;
+  clusterSize = blocks;
   sharedMemoryBytes = sharedBytes;
-  std::memset(arena, kGuardByte, kGuardBytes);
-  std::memset(sharedMemory + sharedBytes, kGuardByte, kGuardBytes);
-  for (blockIndex.z = 0; blockIndex.z < grid.z; blockIndex.z++) {
-    for (blockIndex.y = 0; blockIndex.y < grid.y; blockIndex.y++) {
-      for (blockIndex.x = 0; blockIndex.x < grid.x; blockIndex.x++) {
-        std::memset(sharedMemory, 0xff, sharedBytes);
+  for (unsigned z = 0; z < grid.z; z++) {
+    for (unsigned y = 0; y < grid.y; y++) {
+      for (unsigned x = 0; x < grid.x; x += blocks) {
+        beginCluster({x, y, z});
         try {
-          runBlock();
+          runCluster();
         } catch (...) {
-          abandonBlock();
+          abandonCluster();
           throw;
         }
-        checkGuard(arena, "before");
-        checkGuard(sharedMemory + sharedBytes, "past");
+        for (unsigned rank = 0; rank < blocks; rank++) checkGuards(cluster.blocks[rank]);
+        throwFailure();
       }
     }
   }
@@ -235,15 +268,16 @@ void suspend(const char* what, const Where& where) {
 void leaveInTurn() { leaveFibre(*current->fibre); }
 
 void fail(const std::string& what, const Where& where) {
-  block.failure = blockText() + ", thread " + text(current->index) + ", " + placeText(where) + ": " + what;
+  cluster.failure = text(*current->block) + ", thread " + text(current->index) + ", " + placeText(where) + ": " + what;
   leaveFibre(*current->fibre);
   std::abort();  // a failed block is not resumed
 }
 
-void Block::wake(std::vector<Thread*>& those) {
+void Cluster::wake(std::vector<Thread*>& those) {
   // Descending where the order is reverse: they were put there in any order.
   std::sort(those.begin(), those.end(), [](Thread* a, Thread* b) {
-    return order == Order::reverse ? a->rank > b->rank : a->rank < b->rank;
+    if (order == Order::reverse) std::swap(a, b);
+    return a->clusterRank != b->clusterRank ? a->clusterRank < b->clusterRank : a->rank < b->rank;
   });
   for (Thread* thread : those) {
     thread->waitsAt = nullptr;
@@ -252,14 +286,15 @@ void Block::wake(std::vector<Thread*>& those) {
   those.clear();
 }
 
-void Block::begin() {
+unsigned char* Block::shared() const { return arena + kGuardBytes; }
+
+void Block::begin(uint3 at, unsigned rankInCluster) {
+  index = at;
+  if (arena == nullptr)
+    arena = static_cast<unsigned char*>(std::aligned_alloc(1024, kMostSharedBytes + 2 * kGuardBytes));
   const size_t count = size_t(blockSize.x) * blockSize.y * blockSize.z;
   threads.resize(count);
-  ready.clear();
-  background.clear();
-  failure.clear();
   exited = 0;
-  mbarrierWaiters.clear();
   warps.assign((count + 31) / 32, {});
   barriers.fill({});
   unsigned rank = 0;
@@ -268,22 +303,26 @@ void Block::begin() {
       for (unsigned x = 0; x < blockSize.x; x++, rank++) {
         Thread& thread = threads[rank];
         thread.index = {x, y, z};
+        thread.blockIndex = index;
         thread.rank = rank;
         thread.lane = rank % 32;
         thread.warp = rank / 32;
+        thread.block = this;
+        thread.clusterRank = rankInCluster;
+        thread.sharedMemory = shared();
         thread.started = thread.exited = false;
         thread.fibre = nullptr;
         thread.waitsAt = nullptr;
+        thread.clusterPhase = 0;
         thread.copies.clear();
         thread.copyGroups.clear();
         warps[rank / 32].live |= 1u << (rank % 32);
       }
     }
   }
-  for (size_t i = 0; i < count; i++) ready.push_back(&threads[order == Order::reverse ? count - 1 - i : i]);
 }
 
-void Block::finishBackground(size_t index) {
+void Cluster::finishBackground(size_t index) {
   const auto work = std::move(background[index]);
   background.erase(background.begin() + std::ptrdiff_t(index));
   work();
@@ -291,7 +330,7 @@ void Block::finishBackground(size_t index) {
 
 void inBackground(std::function<void()> work) {
   if (order == Order::reverse) return work();
-  block.background.push_back(std::move(work));
+  cluster.background.push_back(std::move(work));
 }
 
 void copyAsync(const AsyncCopy& copy, const Where& where) {
@@ -324,15 +363,15 @@ void copyWaitAll() {
 }
 
 cudaError_t launch(cudaStream_t stream, std::function<void()> body, dim3 grid, dim3 size, size_t sharedBytes,
-                   const void* kernel, const std::string& name) {
+                   unsigned blocks, const void* kernel) {
   const size_t threads = size_t(size.x) * size.y * size.z;
   const bool fits = threads >= 1 && threads <= 1024 && size.z <= 64 && grid.x >= 1 && grid.y >= 1 && grid.z >= 1 &&
                     grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535;
-  if (!fits) return setError(cudaErrorInvalidConfiguration);
-  if (sharedBytes > kDefaultSharedBytes && (kernel != nullptr ? sharedBytes > sharedLimitOf(kernel)
-                                                              : sharedBytes > sharedMemoryOptin()))
-    return setError(cudaErrorInvalidValue);
-  return enqueue(stream, [=, body = std::move(body)] { run(body, grid, size, sharedBytes, name); });
+  const bool clustered = blocks == 1 || (blocks >= 1 && blocks <= 8 && grid.x % blocks == 0 && capability() >= 90);
+  if (!fits || !clustered) return setError(cudaErrorInvalidConfiguration);
+  const size_t limit = kernel != nullptr ? sharedLimitOf(kernel) : sharedMemoryOptin();
+  if (sharedBytes > limit) return setError(cudaErrorInvalidValue);
+  return enqueue(stream, [=, body = std::move(body)] { run(body, grid, size, sharedBytes, blocks); });
 }
 
 }  // namespace isopolicy::emulation

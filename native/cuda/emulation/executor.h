@@ -27,17 +27,23 @@ struct AsyncCopy {
   unsigned bytes, sourceBytes;
 };
 
+struct Block;
 struct Fibre;
 
 struct Thread {
-  uint3 index;
+  uint3 index, blockIndex;
   unsigned rank, lane, warp;
+  Block* block;
+  unsigned clusterRank;
+  // Dynamic shared memory of the block: 1024-byte aligned, exactly as long as asked for.
+  unsigned char* sharedMemory;
   bool started = false, exited = false;
   Fibre* fibre = nullptr;
   // What it waits for, for the error message; null: it can run.
   const char* waitsAt = nullptr;
   Where where;
   int predicate = 0;  // of __syncthreads_or and its like: what it brings and what it gets
+  unsigned clusterPhase = 0;  // of the cluster's barrier, where it has arrived and not yet waited
   const uint64_t* mbarrier = nullptr;
   unsigned parity = 0;
   // cp.async: copies not yet done, and how many of them each committed group has.
@@ -46,17 +52,16 @@ struct Thread {
 };
 
 extern Thread* current;
-extern uint3 blockIndex;
 extern dim3 blockSize, gridSize;
-// Dynamic shared memory of the running block: 1024-byte aligned, exactly as long as asked for.
-extern unsigned char* sharedMemory;
+extern unsigned clusterSize;
 extern size_t sharedMemoryBytes;
 
-// Runs `body` for every thread (or puts it into the graph that `stream` captures). A launch that CUDA refuses
-// returns the error; a bug that the emulator finds (deadlock, overrun of shared memory, a collective with
-// threads missing) throws std::runtime_error. `kernel` is what cudaFuncSetAttribute knows, `name` is for messages.
+// Runs `body` for every thread (or puts it into the graph that `stream` captures), `clusterSize` blocks along x
+// at a time; such blocks must not use static __shared__ variables, which the emulator has once only. A launch that
+// CUDA refuses returns the error; a bug that the emulator finds (deadlock, overrun of shared memory, a collective
+// with threads missing) throws std::runtime_error. `kernel` is what cudaFuncSetAttribute knows.
 cudaError_t launch(cudaStream_t stream, std::function<void()> body, dim3 grid, dim3 block, size_t sharedBytes,
-                   const void* kernel = nullptr, const std::string& name = "kernel");
+                   unsigned clusterSize = 1, const void* kernel = nullptr);
 
 // ---- for the intrinsics ----
 
@@ -71,6 +76,9 @@ void meetWarp(const char* what, uint32_t mask, void* operands, Meet meet, const 
 void barrier(const char* what, unsigned id, unsigned count, bool wait, const Where& where);
 // __syncthreads that tells how many of the threads brought a true predicate.
 int barrierCount(const char* what, bool predicate, const Where& where);
+
+void clusterArrive(const Where& where);
+void clusterWait(const Where& where);
 
 void copyAsync(const AsyncCopy& copy, const Where& where);
 void copyCommit();
