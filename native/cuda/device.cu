@@ -63,7 +63,8 @@ std::vector<DeviceInfo> devices(std::string& problem) {
                "." + std::to_string(properties.minor) + ", below what the addon was compiled for";
       continue;
     }
-    found.push_back({properties.name, properties.major, properties.minor, double(properties.totalGlobalMem), properties.multiProcessorCount});
+    found.push_back({properties.name, properties.major, properties.minor, double(properties.totalGlobalMem),
+                     properties.multiProcessorCount});
   }
   if (!found.empty()) return found;
   if (status != cudaSuccess) {
