@@ -156,9 +156,9 @@ __device__ __forceinline__ void wgmmaWait(PTX_WHERE_ONLY) {
   if constexpr (N == 256) WGMMA_FROM_REGISTERS(256, 128, type, 128, 129, 130, 131, 132, 133, 134);
 // clang-format on
 
-inline constexpr bool isWgmmaColumns(int n) {
-  return n % 8 == 0 && (n == 8 || n == 24 || (n <= 128 && n % 16 == 0) || (n <= 256 && n % 32 == 0));
-}
+template <int N>
+inline constexpr bool kIsWgmmaColumns =
+    N % 8 == 0 && (N == 8 || N == 24 || (N <= 128 && N % 16 == 0) || (N <= 256 && N % 32 == 0));
 
 // d (+)= a b of a warpgroup: a of 64 x 16, b of 16 x N, both in shared memory, d in fp32; T is Half or
 // BFloat16. Without `accumulate` d is only written. kTransposeA: a is M-major; kTransposeB: b is N-major
@@ -167,7 +167,7 @@ inline constexpr bool isWgmmaColumns(int n) {
 // + 2 t + i), with g = lane / 4 and t = lane % 4, as the d of mma() for each 8 columns.
 template <class T, int N, bool kTransposeA = false, bool kTransposeB = false>
 __device__ __forceinline__ void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate PTX_WHERE) {
-  static_assert(sizeof(T) == 2 && isWgmmaColumns(N));
+  static_assert(sizeof(T) == 2 && kIsWgmmaColumns<N>);
 #if defined(ISOPOLICY_EMULATED)
   emulation::wgmma({d, N, DTypeOf<T>::value, nullptr, a, b, kTransposeA, kTransposeB, accumulate}, where);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -185,7 +185,7 @@ __device__ __forceinline__ void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b,
 template <class T, int N, bool kTransposeB = false>
 __device__ __forceinline__ void wgmma(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,
                                       bool accumulate PTX_WHERE) {
-  static_assert(sizeof(T) == 2 && isWgmmaColumns(N));
+  static_assert(sizeof(T) == 2 && kIsWgmmaColumns<N>);
 #if defined(ISOPOLICY_EMULATED)
   emulation::wgmma({d, N, DTypeOf<T>::value, a, 0, b, false, kTransposeB, accumulate}, where);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
