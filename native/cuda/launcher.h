@@ -60,7 +60,7 @@ class Launcher {
     std::tuple<std::remove_cv_t<P>...> values(std::forward<A>(arguments)...);
     const auto body = [kernel, values] { std::apply(kernel, values); };
     expectSuccess(
-        emulation::launch(stream_, body, blocks, dim3(unsigned(threads)), sharedBytes, unsigned(cluster)),
+        emulation::launch(stream_, body, blocks, dim3(unsigned(threads)), sharedBytes, unsigned(cluster), function),
         "launching a kernel");
 #else
     std::tuple<std::remove_cv_t<P>...> values(std::forward<A>(arguments)...);
