@@ -17,12 +17,13 @@ void meetWarp(const char* what, uint32_t mask, void* operands, Meet meet, const 
   Thread& me = *current;
   Warp& warp = me.block->warps[me.warp];
   const uint32_t bit = 1u << me.lane;
-  if ((mask & bit) == 0) fail(std::string(what) + ": lane " + std::to_string(me.lane) + " is not in its own mask", where);
+  if ((mask & bit) == 0)
+    fail(std::string(what) + ": lane " + std::to_string(me.lane) + " is not in its own mask", where);
   if ((mask & ~warp.live) != 0)
-    fail(std::string(what) + ": the mask " + maskText(mask) + " has lanes that have exited or do not exist (live: " +
-             maskText(warp.live) + ")", where);
-  auto found = std::find_if(warp.meetings.begin(), warp.meetings.end(),
-                            [&](const Meeting& m) {
+    fail(std::string(what) + ": the mask " + maskText(mask) +
+             " has lanes that have exited or do not exist (live: " + maskText(warp.live) + ")",
+         where);
+  auto found = std::find_if(warp.meetings.begin(), warp.meetings.end(), [&](const Meeting& m) {
     // Of two that wait for each other neither would go on.
     return m.mask == mask || ((m.mask & bit) != 0 && (m.arrived & mask) != 0);
   });
@@ -30,8 +31,9 @@ void meetWarp(const char* what, uint32_t mask, void* operands, Meet meet, const 
     warp.meetings.push_back({meet, what, mask, 0, {}});
     found = warp.meetings.end() - 1;
   } else if (found->meet != meet || found->mask != mask || std::strcmp(found->what, what) != 0) {
-    fail(std::string(what) + " with mask " + maskText(mask) + ", while other lanes of the warp wait at " + found->what +
-             " with mask " + maskText(found->mask), where);
+    fail(std::string(what) + " with mask " + maskText(mask) + ", while other lanes of the warp wait at " +
+             found->what + " with mask " + maskText(found->mask),
+         where);
   }
   found->arrived |= bit;
   found->operands[me.lane] = operands;
@@ -55,15 +57,19 @@ void Cluster::complete(Barrier& barrier) {
   wake(barrier.waiters);
 }
 
-static void arrive(const char* what, unsigned id, unsigned count, bool wait, bool predicate, const Where& where) {
+static void arrive(const char* what, unsigned id, unsigned count, bool wait, bool predicate,
+                   const Where& where) {
   Block& block = *current->block;
-  if (id >= block.barriers.size()) fail(std::string(what) + ": there are barriers 0 to 15, got " + std::to_string(id), where);
-  if (count % 32 != 0) fail(std::string(what) + ": expected a multiple of 32 threads, got " + std::to_string(count), where);
+  if (id >= block.barriers.size())
+    fail(std::string(what) + ": there are barriers 0 to 15, got " + std::to_string(id), where);
+  if (count % 32 != 0)
+    fail(std::string(what) + ": expected a multiple of 32 threads, got " + std::to_string(count), where);
   Barrier& b = block.barriers[id];
   if (b.arrived == 0) b.count = count;
   if (b.count != count)
-    fail(std::string(what) + ": barrier " + std::to_string(id) + " is waited for with " + std::to_string(count) +
-             " threads here and " + std::to_string(b.count) + " elsewhere (0: all)", where);
+    fail(std::string(what) + ": barrier " + std::to_string(id) + " is waited for with " +
+             std::to_string(count) + " threads here and " + std::to_string(b.count) + " elsewhere (0: all)",
+         where);
   b.arrived++;
   b.predicates += predicate;
   if (wait) b.waiters.push_back(current);
@@ -90,7 +96,8 @@ void clusterArrive(const Where& where) {
   Barrier& b = cluster.barrier;
   if (current->clusterPhase != 0) fail("barrier.cluster.arrive twice without a wait in between", where);
   current->clusterPhase = b.completed + 1;
-  if (++b.arrived == clusterSize * unsigned(current->block->threads.size()) - cluster.exited) cluster.complete(b);
+  if (++b.arrived == clusterSize * unsigned(current->block->threads.size()) - cluster.exited)
+    cluster.complete(b);
 }
 
 void clusterWait(const Where& where) {
@@ -111,7 +118,7 @@ void Block::threadExits(Thread& thread) {
   for (const Meeting& meeting : warp.meetings) {
     if ((meeting.mask >> thread.lane & 1) == 0) continue;
     cluster.failure = "lane " + std::to_string(thread.lane) + " of warp " + std::to_string(thread.warp) +
-              " exited while others wait for it at " + meeting.what;
+                      " exited while others wait for it at " + meeting.what;
   }
   for (Barrier& b : barriers) {
     if (b.arrived > 0 && b.count == 0 && b.arrived == threads.size() - exited) cluster.complete(b);
@@ -123,8 +130,9 @@ void Block::threadExits(Thread& thread) {
 void Block::end() {
   for (size_t id = 0; id < barriers.size(); id++) {
     if (barriers[id].arrived > 0)
-      cluster.failure = "the block ended while barrier " + std::to_string(id) + " had " + std::to_string(barriers[id].arrived) +
-                " arrivals of " + std::to_string(barriers[id].count);
+      cluster.failure = "the block ended while barrier " + std::to_string(id) + " had " +
+                        std::to_string(barriers[id].arrived) + " arrivals of " +
+                        std::to_string(barriers[id].count);
   }
 }
 

@@ -28,13 +28,16 @@ constexpr int warpSize = 32;
 inline void __syncthreads(isopolicy::emulation::Where where = isopolicy::emulation::Where::current()) {
   isopolicy::emulation::barrier("__syncthreads", 0, 0, true, where);
 }
-inline int __syncthreads_count(int predicate, isopolicy::emulation::Where where = isopolicy::emulation::Where::current()) {
+inline int __syncthreads_count(int predicate,
+                               isopolicy::emulation::Where where = isopolicy::emulation::Where::current()) {
   return isopolicy::emulation::barrierCount("__syncthreads_count", predicate != 0, where);
 }
-inline int __syncthreads_or(int predicate, isopolicy::emulation::Where where = isopolicy::emulation::Where::current()) {
+inline int __syncthreads_or(int predicate,
+                            isopolicy::emulation::Where where = isopolicy::emulation::Where::current()) {
   return isopolicy::emulation::barrierCount("__syncthreads_or", predicate != 0, where) != 0;
 }
-inline int __syncthreads_and(int predicate, isopolicy::emulation::Where where = isopolicy::emulation::Where::current()) {
+inline int __syncthreads_and(int predicate,
+                             isopolicy::emulation::Where where = isopolicy::emulation::Where::current()) {
   return isopolicy::emulation::barrierCount("__syncthreads_and", predicate == 0, where) == 0;
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu,
@@ -125,13 +128,14 @@ inline int __all_sync(unsigned mask, int predicate,
 template <class T>
 unsigned __match_any_sync(unsigned mask, T value,
                           isopolicy::emulation::Where where = isopolicy::emulation::Where::current()) {
-  return isopolicy::emulation::lanesWithSame("__match_any_sync", mask, isopolicy::emulation::bitsFor(value), where);
+  return isopolicy::emulation::lanesWithSame("__match_any_sync", mask, isopolicy::emulation::bitsFor(value),
+                                             where);
 }
-#define EMULATION_REDUCE(name, Type, by)                                                                 \
-  inline Type name(unsigned mask, Type value,                                                            \
-                   isopolicy::emulation::Where where = isopolicy::emulation::Where::current()) {         \
-    return Type(isopolicy::emulation::combine(#name, mask, unsigned(value),                              \
-                                              isopolicy::emulation::Combine::by, where));                \
+#define EMULATION_REDUCE(name, Type, by)                                                         \
+  inline Type name(unsigned mask, Type value,                                                    \
+                   isopolicy::emulation::Where where = isopolicy::emulation::Where::current()) { \
+    return Type(isopolicy::emulation::combine(#name, mask, unsigned(value),                      \
+                                              isopolicy::emulation::Combine::by, where));        \
   }
 EMULATION_REDUCE(__reduce_add_sync, unsigned, sum)
 EMULATION_REDUCE(__reduce_add_sync, int, sum)
@@ -206,7 +210,9 @@ inline unsigned __brev(unsigned x) {
   return reversed;
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((uint64_t(a) * b) >> 32); }
-inline unsigned __float_as_uint(float x) { return isopolicy::emulation::valueOf<unsigned>(isopolicy::emulation::bitsFor(x)); }
+inline unsigned __float_as_uint(float x) {
+  return isopolicy::emulation::valueOf<unsigned>(isopolicy::emulation::bitsFor(x));
+}
 inline int __float_as_int(float x) { return int(__float_as_uint(x)); }
 inline float __uint_as_float(unsigned x) { return isopolicy::emulation::valueOf<float>(x); }
 inline float __int_as_float(int x) { return __uint_as_float(unsigned(x)); }
@@ -230,7 +236,8 @@ inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.
 inline float rsqrtf(float x) { return float(1.0 / std::sqrt(double(x))); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 
-// As CUDA's: of integers of one type or, where one is unsigned, as unsigned ones; of floats the one that is no NaN.
+// As CUDA's: of integers of one type or, where one is unsigned, as unsigned ones; of floats the one that is
+// no NaN.
 template <class A, class B>
 constexpr auto min(A a, B b) {
   using T = std::common_type_t<A, B>;

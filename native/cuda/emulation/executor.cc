@@ -49,7 +49,8 @@ void readOrder() {
     // Set anew for each launch, so that a launch does not depend on those before it.
     randomState = 0x9e3779b97f4a7c15u * (2 * std::strtoull(wanted.c_str() + 7, nullptr, 10) + 1);
   } else {
-    throw std::runtime_error("ISOPOLICY_EMULATED_ORDER: expected forward, reverse or random:SEED, got " + wanted);
+    throw std::runtime_error("ISOPOLICY_EMULATED_ORDER: expected forward, reverse or random:SEED, got " +
+                             wanted);
   }
 }
 
@@ -207,7 +208,9 @@ void checkGuards(const Block& block) {
   const auto broken = [](const unsigned char* guard) {
     return std::any_of(guard, guard + kGuardBytes, [](unsigned char byte) { return byte != kGuardByte; });
   };
-  const char* side = broken(block.arena) ? "before" : broken(block.shared() + sharedMemoryBytes) ? "past" : nullptr;
+  const char* side = broken(block.arena)                          ? "before"
+                     : broken(block.shared() + sharedMemoryBytes) ? "past"
+                                                                  : nullptr;
   if (side == nullptr) return;
   cluster.failure = text(block) + " wrote " + side + " its " + std::to_string(sharedMemoryBytes) +
                     " bytes of dynamic shared memory";
@@ -268,7 +271,8 @@ void suspend(const char* what, const Where& where) {
 void leaveInTurn() { leaveFibre(*current->fibre); }
 
 void fail(const std::string& what, const Where& where) {
-  cluster.failure = text(*current->block) + ", thread " + text(current->index) + ", " + placeText(where) + ": " + what;
+  cluster.failure =
+      text(*current->block) + ", thread " + text(current->index) + ", " + placeText(where) + ": " + what;
   leaveFibre(*current->fibre);
   std::abort();  // a failed block is not resumed
 }
@@ -334,8 +338,10 @@ void inBackground(std::function<void()> work) {
 }
 
 void copyAsync(const AsyncCopy& copy, const Where& where) {
-  if (reinterpret_cast<uintptr_t>(copy.to) % copy.bytes != 0 || reinterpret_cast<uintptr_t>(copy.from) % copy.bytes != 0)
-    fail("cp.async of " + std::to_string(copy.bytes) + " bytes at an address that is not aligned to them", where);
+  if (reinterpret_cast<uintptr_t>(copy.to) % copy.bytes != 0 ||
+      reinterpret_cast<uintptr_t>(copy.from) % copy.bytes != 0)
+    fail("cp.async of " + std::to_string(copy.bytes) + " bytes at an address that is not aligned to them",
+         where);
   if (copy.sourceBytes > copy.bytes) fail("cp.async with a source larger than the copy", where);
   if (order != Order::reverse && (order != Order::random || nextRandom() % 2 == 0))
     return current->copies.push_back(copy);
@@ -365,9 +371,10 @@ void copyWaitAll() {
 cudaError_t launch(cudaStream_t stream, std::function<void()> body, dim3 grid, dim3 size, size_t sharedBytes,
                    unsigned blocks, const void* kernel) {
   const size_t threads = size_t(size.x) * size.y * size.z;
-  const bool fits = threads >= 1 && threads <= 1024 && size.z <= 64 && grid.x >= 1 && grid.y >= 1 && grid.z >= 1 &&
-                    grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535;
-  const bool clustered = blocks == 1 || (blocks >= 1 && blocks <= 8 && grid.x % blocks == 0 && capability() >= 90);
+  const bool fits = threads >= 1 && threads <= 1024 && size.z <= 64 && grid.x >= 1 && grid.y >= 1 &&
+                    grid.z >= 1 && grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535;
+  const bool clustered =
+      blocks == 1 || (blocks >= 1 && blocks <= 8 && grid.x % blocks == 0 && capability() >= 90);
   if (!fits || !clustered) return setError(cudaErrorInvalidConfiguration);
   const size_t limit = kernel != nullptr ? sharedLimitOf(kernel) : sharedMemoryOptin();
   if (sharedBytes > limit) return setError(cudaErrorInvalidValue);

@@ -1,10 +1,10 @@
 // Runs a kernel on the CPU: the blocks one after the other, each thread of a block as a fibre that runs until
 // it has to wait for others (a barrier, a shuffle, a product of the warp).
 //
-// Which of the threads that could go on goes on is up to ISOPOLICY_EMULATED_ORDER: forward (default), reverse,
-// or random:SEED. A missing barrier makes results depend on it. The order decides about asynchronous copies,
-// too: forward does them as late as may be (when waited for), so that a missing wait reads old data; reverse
-// does them at once, so that an overwrite of what others still read shows; random does either.
+// Which of the threads that could go on goes on is up to ISOPOLICY_EMULATED_ORDER: forward (default),
+// reverse, or random:SEED. A missing barrier makes results depend on it. The order decides about asynchronous
+// copies, too: forward does them as late as may be (when waited for), so that a missing wait reads old data;
+// reverse does them at once, so that an overwrite of what others still read shows; random does either.
 //
 // The process runs one kernel at a time.
 #pragma once
@@ -42,7 +42,7 @@ struct Thread {
   // What it waits for, for the error message; null: it can run.
   const char* waitsAt = nullptr;
   Where where;
-  int predicate = 0;  // of __syncthreads_or and its like: what it brings and what it gets
+  int predicate = 0;          // of __syncthreads_or and its like: what it brings and what it gets
   unsigned clusterPhase = 0;  // of the cluster's barrier, where it has arrived and not yet waited
   const uint64_t* mbarrier = nullptr;
   unsigned parity = 0;
@@ -56,10 +56,11 @@ extern dim3 blockSize, gridSize;
 extern unsigned clusterSize;
 extern size_t sharedMemoryBytes;
 
-// Runs `body` for every thread (or puts it into the graph that `stream` captures), `clusterSize` blocks along x
-// at a time; such blocks must not use static __shared__ variables, which the emulator has once only. A launch that
-// CUDA refuses returns the error; a bug that the emulator finds (deadlock, overrun of shared memory, a collective
-// with threads missing) throws std::runtime_error. `kernel` is what cudaFuncSetAttribute knows.
+// Runs `body` for every thread (or puts it into the graph that `stream` captures), `clusterSize` blocks along
+// x at a time; such blocks must not use static __shared__ variables, which the emulator has once only. A
+// launch that CUDA refuses returns the error; a bug that the emulator finds (deadlock, overrun of shared
+// memory, a collective with threads missing) throws std::runtime_error. `kernel` is what cudaFuncSetAttribute
+// knows.
 cudaError_t launch(cudaStream_t stream, std::function<void()> body, dim3 grid, dim3 block, size_t sharedBytes,
                    unsigned clusterSize = 1, const void* kernel = nullptr);
 
@@ -68,7 +69,8 @@ cudaError_t launch(cudaStream_t stream, std::function<void()> body, dim3 grid, d
 // Ends the launch with an error that tells the thread and the place.
 [[noreturn]] void fail(const std::string& what, const Where& where);
 
-// A rendezvous of the lanes in `mask`. `meet` runs once, when the last lane is there, with every lane's operands.
+// A rendezvous of the lanes in `mask`. `meet` runs once, when the last lane is there, with every lane's
+// operands.
 using Meet = void (*)(void* const* operands, uint32_t mask);
 void meetWarp(const char* what, uint32_t mask, void* operands, Meet meet, const Where& where);
 

@@ -56,7 +56,8 @@ void restartFibre(Fibre& fibre, void (*entry)()) {
   fibre.fakeStack = nullptr;
 #endif
 #if EMULATION_OWN_SWITCH
-  // What the switch pops: six registers and the address to return to, after which the stack is as after a call.
+  // What the switch pops: six registers and the address to return to, after which the stack is as after a
+  // call.
   void** top = reinterpret_cast<void**>(fibre.stack + kStackBytes) - 2;
   *top = nullptr;
   *--top = reinterpret_cast<void*>(entry);
@@ -72,7 +73,8 @@ void restartFibre(Fibre& fibre, void (*entry)()) {
 }
 
 Fibre* makeFibre(void (*entry)()) {
-  // The lowest page stays untouchable: a kernel that needs more stack faults there instead of in other memory.
+  // The lowest page stays untouchable: a kernel that needs more stack faults there instead of in other
+  // memory.
   constexpr size_t kGuard = 4096;
   void* memory = mmap(nullptr, kStackBytes + kGuard, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

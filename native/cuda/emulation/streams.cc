@@ -1,4 +1,5 @@
-// The emulated runtime API: streams, events, graphs, kernels' attributes. All work is done when it is enqueued.
+// The emulated runtime API: streams, events, graphs, kernels' attributes. All work is done when it is
+// enqueued.
 #include <chrono>
 #include <map>
 #include <mutex>
@@ -61,7 +62,9 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = new CUstream_st;
   return cudaSuccess;
 }
-cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
+cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
+}
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   delete stream;
   return cudaSuccess;

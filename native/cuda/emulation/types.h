@@ -3,20 +3,18 @@
 #include <cstddef>
 #include <cstdint>
 
-#define EMULATION_VECTOR_TYPES(Type, Element, alignment2, alignment4)                        \
-  struct Type##2 {                                                                           \
-    alignas(alignment2) Element x;                                                           \
-    Element y;                                                                               \
-  };                                                                                         \
-  struct Type##3 {                                                                           \
-    Element x, y, z;                                                                         \
-  };                                                                                         \
-  struct Type##4 {                                                                           \
-    alignas(alignment4) Element x;                                                           \
-    Element y, z, w;                                                                         \
-  };                                                                                         \
-  inline Type##2 make_##Type##2(Element x, Element y) { return {x, y}; }                     \
-  inline Type##3 make_##Type##3(Element x, Element y, Element z) { return {x, y, z}; }       \
+#define EMULATION_VECTOR_TYPES(Type, Element, alignment2, alignment4)                  \
+  struct Type##2 {                                                                     \
+    alignas(alignment2) Element x;                                                     \
+    Element y;                                                                         \
+  };                                                                                   \
+  struct Type##3 { Element x, y, z; };                                                 \
+  struct Type##4 {                                                                     \
+    alignas(alignment4) Element x;                                                     \
+    Element y, z, w;                                                                   \
+  };                                                                                   \
+  inline Type##2 make_##Type##2(Element x, Element y) { return {x, y}; }               \
+  inline Type##3 make_##Type##3(Element x, Element y, Element z) { return {x, y, z}; } \
   inline Type##4 make_##Type##4(Element x, Element y, Element z, Element w) { return {x, y, z, w}; }
 
 EMULATION_VECTOR_TYPES(int, int, 8, 16)

@@ -11,7 +11,6 @@ struct Rows {
   unsigned char* row;
   int count;
   bool transposed;
-
 };
 
 // Calls body(register, half, element) for all elements of all matrices.
@@ -49,7 +48,8 @@ void meetStore(void* const* operands, uint32_t) {
 
 void expectRow(const char* what, int count, const void* row, const Where& where) {
   if (int(current->lane) >= 8 * count) return;
-  if (reinterpret_cast<uintptr_t>(row) % 16 != 0) fail(std::string(what) + ": a row that is not 16-byte aligned", where);
+  if (reinterpret_cast<uintptr_t>(row) % 16 != 0)
+    fail(std::string(what) + ": a row that is not 16-byte aligned", where);
 }
 
 struct Product {
@@ -98,7 +98,8 @@ unsigned char* sharedAt(uint32_t address, size_t bytes, const char* what, const 
   if (address < kSharedBase || address - kSharedBase + bytes > sharedMemoryBytes)
     fail(std::string(what) + ": " + std::to_string(bytes) + " bytes at offset " +
              std::to_string(int64_t(address) - kSharedBase) + " of " + std::to_string(sharedMemoryBytes) +
-             " bytes of dynamic shared memory", where);
+             " bytes of dynamic shared memory",
+         where);
   return current->sharedMemory + (address - kSharedBase);
 }
 

@@ -1,8 +1,8 @@
 // What kernels use of PTX from capability 80 on: matrix fragments, products of a warp, asynchronous copies,
 // barriers, conversions. Each function has two bodies, the instruction and the emulator's.
 //
-// "Lane" is the thread's number in its warp; g = lane / 4, t = lane % 4. A register holds two 16-bit elements, the
-// lower one first.
+// "Lane" is the thread's number in its warp; g = lane / 4, t = lane % 4. A register holds two 16-bit
+// elements, the lower one first.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -33,7 +33,8 @@ __device__ __forceinline__ unsigned char* dynamicShared() {
 #endif
 }
 
-// The address that instructions on shared memory take. The emulator's begins at 1024 and is of dynamic memory only.
+// The address that instructions on shared memory take. The emulator's begins at 1024 and is of dynamic memory
+// only.
 __device__ __forceinline__ uint32_t smemAddress(const void* shared) {
 #if defined(ISOPOLICY_EMULATED)
   return emulation::sharedAddress(shared);
@@ -44,9 +45,9 @@ __device__ __forceinline__ uint32_t smemAddress(const void* shared) {
 
 // ---- matrix fragments (ldmatrix, stmatrix) ----
 
-// Loads N (1, 2 or 4) matrices of 8 x 8 16-bit elements from shared memory. Lane 8i + r brings the address of row r
-// of matrix i (16-byte aligned; lanes from 8N on are not looked at) and gets, in register i, elements (g, 2t) and
-// (g, 2t + 1) of matrix i; where kTransposed, elements (2t, g) and (2t + 1, g).
+// Loads N (1, 2 or 4) matrices of 8 x 8 16-bit elements from shared memory. Lane 8i + r brings the address of
+// row r of matrix i (16-byte aligned; lanes from 8N on are not looked at) and gets, in register i, elements
+// (g, 2t) and (g, 2t + 1) of matrix i; where kTransposed, elements (2t, g) and (2t + 1, g).
 template <bool kTransposed = false, int N>
 __device__ __forceinline__ void ldmatrix(uint32_t (&to)[N], const void* row PTX_WHERE) {
   static_assert(N == 1 || N == 2 || N == 4);
@@ -57,7 +58,10 @@ __device__ __forceinline__ void ldmatrix(uint32_t (&to)[N], const void* row PTX_
   if constexpr (N == 1 && !kTransposed) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(to[0]) : "r"(at) : "memory");
   } else if constexpr (N == 1) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];" : "=r"(to[0]) : "r"(at) : "memory");
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
+                 : "=r"(to[0])
+                 : "r"(at)
+                 : "memory");
   } else if constexpr (N == 2 && !kTransposed) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
                  : "=r"(to[0]), "=r"(to[1])
@@ -84,14 +88,16 @@ __device__ __forceinline__ void ldmatrix(uint32_t (&to)[N], const void* row PTX_
 
 // ---- products of a warp ----
 
-// d += a b with a of 16 x 16 (row-major fragment), b of 16 x 8 (K x N), d of 16 x 8 in fp32; T is Half or BFloat16.
-//   a[0] (g, 2t..)  a[1] (g + 8, 2t..)  a[2] (g, 2t + 8..)  a[3] (g + 8, 2t + 8..)   as four matrices of ldmatrix
-//   b0   k = 2t.., n = g   b1   k = 2t + 8.., n = g    (ldmatrix of a K-contiguous [N, K] tile; transposed of [K, N])
-//   d[0] (g, 2t)  d[1] (g, 2t + 1)  d[2] (g + 8, 2t)  d[3] (g + 8, 2t + 1)
-// Products are exact. The emulator adds them in ascending k in fp32; tensor cores add them aligned to the largest
-// and cut off, so that the last bits differ from device to device.
+// d += a b with a of 16 x 16 (row-major fragment), b of 16 x 8 (K x N), d of 16 x 8 in fp32; T is Half or
+// BFloat16.
+//   a[0] (g, 2t..)  a[1] (g + 8, 2t..)  a[2] (g, 2t + 8..)  a[3] (g + 8, 2t + 8..)   as four matrices of
+//   ldmatrix b0   k = 2t.., n = g   b1   k = 2t + 8.., n = g    (ldmatrix of a K-contiguous [N, K] tile;
+//   transposed of [K, N]) d[0] (g, 2t)  d[1] (g, 2t + 1)  d[2] (g + 8, 2t)  d[3] (g + 8, 2t + 1)
+// Products are exact. The emulator adds them in ascending k in fp32; tensor cores add them aligned to the
+// largest and cut off, so that the last bits differ from device to device.
 template <class T>
-__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1 PTX_WHERE) {
+__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                    uint32_t b1 PTX_WHERE) {
   static_assert(sizeof(T) == 2);
 #if defined(ISOPOLICY_EMULATED)
   emulation::multiplyInWarp<T>(d, a, b0, b1, where);
@@ -114,9 +120,9 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint3
 
 // ---- asynchronous copies (cp.async) ----
 
-// Begins a copy of kBytes (16, 8 or 4, and both addresses aligned to them) from global to shared memory; bytes from
-// `sourceBytes` on are zeros, and with 0 of them `from` is not read. 16 bytes pass the L1 cache by. The copy is
-// there after copyWait and then, for other threads, a barrier.
+// Begins a copy of kBytes (16, 8 or 4, and both addresses aligned to them) from global to shared memory;
+// bytes from `sourceBytes` on are zeros, and with 0 of them `from` is not read. 16 bytes pass the L1 cache
+// by. The copy is there after copyWait and then, for other threads, a barrier.
 template <int kBytes>
 __device__ __forceinline__ void copyAsync(void* to, const void* from, int sourceBytes = kBytes PTX_WHERE) {
   static_assert(kBytes == 16 || kBytes == 8 || kBytes == 4);
@@ -124,11 +130,12 @@ __device__ __forceinline__ void copyAsync(void* to, const void* from, int source
   emulation::copyAsync({to, from, kBytes, unsigned(sourceBytes)}, where);
 #else
   if constexpr (kBytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smemAddress(to)), "l"(from), "r"(sourceBytes)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smemAddress(to)), "l"(from),
+                 "r"(sourceBytes)
                  : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(smemAddress(to)), "l"(from), "n"(kBytes),
-                 "r"(sourceBytes)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(smemAddress(to)), "l"(from),
+                 "n"(kBytes), "r"(sourceBytes)
                  : "memory");
   }
 #endif
@@ -161,8 +168,8 @@ __device__ __forceinline__ void copyWaitAll() {
 
 // ---- named barriers ----
 
-// Barriers 1 to 15 of a part of the block (0 is that of __syncthreads); `threads` is a multiple of 32, those that
-// wait and those that only arrive together, and whole warps do either.
+// Barriers 1 to 15 of a part of the block (0 is that of __syncthreads); `threads` is a multiple of 32, those
+// that wait and those that only arrive together, and whole warps do either.
 __device__ __forceinline__ void barrierSync(int id, int threads PTX_WHERE) {
 #if defined(ISOPOLICY_EMULATED)
   emulation::barrier("barrierSync", unsigned(id), unsigned(threads), true, where);

@@ -20,12 +20,13 @@ struct Max {
   }
 };
 
-// By pairs of lanes (an xor butterfly): all lanes compute the same sums of the same pairs. All 32 lanes take part;
-// with kLanes less than 32 each group of so many neighbours reduces its own.
+// By pairs of lanes (an xor butterfly): all lanes compute the same sums of the same pairs. All 32 lanes take
+// part; with kLanes less than 32 each group of so many neighbours reduces its own.
 template <int kLanes = 32, class T, class By>
 __device__ __forceinline__ T warpReduce(T value, By by) {
 #pragma unroll
-  for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) value = by(value, __shfl_xor_sync(0xffffffffu, value, lanes));
+  for (int lanes = kLanes / 2; lanes > 0; lanes /= 2)
+    value = by(value, __shfl_xor_sync(0xffffffffu, value, lanes));
   return value;
 }
 template <int kLanes = 32, class T>
@@ -37,8 +38,8 @@ __device__ __forceinline__ T warpMax(T value) {
   return warpReduce<kLanes>(value, Max{});
 }
 
-// The warps' values, in order of the warps. All threads of a block of kWarps warps (one-dimensional) take part and
-// get the result.
+// The warps' values, in order of the warps. All threads of a block of kWarps warps (one-dimensional) take
+// part and get the result.
 template <int kWarps, class T, class By>
 __device__ __forceinline__ T blockReduce(T value, By by) {
   value = warpReduce(value, by);
