@@ -7,12 +7,18 @@ namespace isopolicy::cuda {
 // shared/
 void registerCast(Registry&);
 void registerMemory(Registry&);
+void registerPackWeight(Registry&);
 
 // rollout/ and training/
+void registerRolloutGemm(Registry&);
+void registerTrainingGemm(Registry&);
 
 void registerKernels(Registry& registry) {
   registerCast(registry);
   registerMemory(registry);
+  registerPackWeight(registry);
+  registerRolloutGemm(registry);
+  registerTrainingGemm(registry);
 }
 
 }  // namespace isopolicy::cuda
