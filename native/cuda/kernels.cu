@@ -5,14 +5,29 @@
 namespace isopolicy::cuda {
 
 // shared/
+void registerAdamW(Registry&);
 void registerCast(Registry&);
+void registerGradStats(Registry&);
 void registerMemory(Registry&);
+void registerPeak(Registry&);
+void registerReduce(Registry&);
 
 // rollout/ and training/
+void registerRolloutLogSoftmax(Registry&);
+void registerTrainingLinearLogprob(Registry&);
+void registerTrainingLogSoftmax(Registry&);
 
 void registerKernels(Registry& registry) {
+  registerAdamW(registry);
   registerCast(registry);
+  registerGradStats(registry);
   registerMemory(registry);
+  registerPeak(registry);
+  registerReduce(registry);
+
+  registerRolloutLogSoftmax(registry);
+  registerTrainingLinearLogprob(registry);
+  registerTrainingLogSoftmax(registry);
 }
 
 }  // namespace isopolicy::cuda

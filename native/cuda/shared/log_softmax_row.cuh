@@ -130,17 +130,8 @@ __device__ __forceinline__ LogSum addPiece(const LogitRow<T>& row, int64_t begin
   LogSum s = LogSum::ofNothing();
   for (int at = 0; at < columns; at += kLogitBlock) {
     float x[kLogitGroups][kLogitGroup];
-    const int first = at + lane * kLogitGroup;
-    if (aligned && at + kLogitBlock <= columns) {
-#pragma unroll
-      for (int k = 0; k < kLogitGroups; k++) loadWide(from + first + k * kLogitSpan, x[k]);
-    } else {
-#pragma unroll
-      for (int k = 0; k < kLogitGroups; k++) {
-        const int j = first + k * kLogitSpan;
-        loadGroup(from + j, columns - j, aligned, -INFINITY, x[k]);
-      }
-    }
+    const int j = at + lane * kLogitGroup;
+    loadGroups<kLogitSpan>(from + j, columns - j, aligned, -INFINITY, x);
     addLogits<kEntropy, kScaled>(s, row, x);
   }
   return s;
