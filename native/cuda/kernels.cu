@@ -5,20 +5,35 @@
 namespace isopolicy::cuda {
 
 // shared/
+void registerAdamW(Registry&);
 void registerCast(Registry&);
+void registerGradStats(Registry&);
 void registerMemory(Registry&);
 void registerPackWeight(Registry&);
+void registerPeak(Registry&);
+void registerReduce(Registry&);
 
 // rollout/ and training/
 void registerRolloutGemm(Registry&);
+void registerRolloutLogSoftmax(Registry&);
 void registerTrainingGemm(Registry&);
+void registerTrainingLinearLogprob(Registry&);
+void registerTrainingLogSoftmax(Registry&);
 
 void registerKernels(Registry& registry) {
+  registerAdamW(registry);
   registerCast(registry);
+  registerGradStats(registry);
   registerMemory(registry);
   registerPackWeight(registry);
+  registerPeak(registry);
+  registerReduce(registry);
+
   registerRolloutGemm(registry);
+  registerRolloutLogSoftmax(registry);
   registerTrainingGemm(registry);
+  registerTrainingLinearLogprob(registry);
+  registerTrainingLogSoftmax(registry);
 }
 
 }  // namespace isopolicy::cuda
