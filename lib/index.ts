@@ -181,6 +181,9 @@ export type { Completion, GenerationRequest } from './rollout/generation.js';
 export type { SamplingOptions } from './rollout/sampling.js';
 export {
   type AddonInfo,
+  currentDevice,
+  type Device,
+  freeMemory,
   info,
   type MemoryUse,
   memory,
@@ -189,6 +192,7 @@ export {
   profile,
   Recording,
   record,
+  setDevice,
   setThreads,
   setVectorLevel,
   trimMemory,

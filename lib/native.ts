@@ -2,11 +2,12 @@
  * The only importer of the addon, and its one hand-written type.
  *
  * An op is called by writing its arguments as numbers into a buffer that both sides share and crossing once;
- * outputs come back in the same buffer as (handle, dtype, rank, dimensions...).
+ * outputs come back in the same buffer as (handle, dtype, device, rank, dimensions...).
  */
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import bindings from 'bindings';
+import type { Device } from './device.js';
 import { DeviceError, InternalError, InvalidArgumentError } from './errors.js';
 
 export interface MemoryUse {
@@ -29,7 +30,17 @@ export interface AddonInfo {
   readonly vectorLevel: VectorLevel;
   readonly supportedVectorLevel: VectorLevel;
   readonly cudaCompiled: boolean;
-  readonly cudaDevices: readonly { name: string; computeCapability: string; totalBytes: number }[];
+  /** Where tensors are made that have no other tensor to follow. */
+  readonly device: Device;
+  readonly cudaDevices: readonly {
+    readonly name: string;
+    readonly computeCapability: string;
+    readonly totalBytes: number;
+    readonly multiprocessors: number;
+  }[];
+  /** CUDA versions, as 13.0: of the driver, and of the run time that the addon was built with; empty where there is none. */
+  readonly cudaDriver: string;
+  readonly cudaRuntime: string;
   /** Why no CUDA device can be used; empty where one can. */
   readonly cudaProblem: string;
 }
@@ -55,11 +66,13 @@ interface Addon {
   endRecording(): number;
   replay(recording: number): number;
   disposeRecording(recording: number): boolean;
-  memory(): MemoryUse;
+  memory(device?: Device): MemoryUse;
+  freeMemory(): number | null;
   trim(): void;
+  setDevice(device: Device): number;
   setThreads(threads: number): number;
   setVectorLevel(level: string): number;
-  setProfiling(on: boolean): void;
+  setProfiling(on: boolean): number;
   profile(): { nanoseconds: number; ops: { op: string; calls: number; nanoseconds: number }[] };
   info(): AddonInfo;
 }
@@ -110,6 +123,7 @@ export function checked(status: number): number {
 export interface NativeOutput {
   readonly handle: number;
   readonly dtype: number;
+  readonly device: number;
   readonly shape: number[];
 }
 
@@ -129,10 +143,11 @@ export function invoke(op: number, values: readonly number[]): NativeOutput[] {
   for (let i = 0; i < count; i++) {
     const handle = buffer[at++]!;
     const dtype = buffer[at++]!;
+    const device = buffer[at++]!;
     const rank = buffer[at++]!;
     const shape: number[] = [];
     for (let d = 0; d < rank; d++) shape.push(buffer[at++]!);
-    outputs.push({ handle, dtype, shape });
+    outputs.push({ handle, dtype, device, shape });
   }
   return outputs;
 }

@@ -1,4 +1,5 @@
-import { checkInteger, InvalidArgumentError } from './errors.js';
+import { type Device, devices, setInitialDevice } from './device.js';
+import { checkChoice, checkInteger, InvalidArgumentError } from './errors.js';
 import {
   type AddonInfo,
   addon,
@@ -9,11 +10,37 @@ import {
   type VectorLevel,
 } from './native.js';
 
-export type { AddonInfo, MemoryUse, VectorLevel };
+export type { AddonInfo, Device, MemoryUse, VectorLevel };
 
-/** Live tensors and bytes of this environment. A training or rollout step leaves these as it found them. */
-export function memory(): MemoryUse {
-  return addon.memory();
+/**
+ * Live tensors and bytes of this environment on a device, by default the current one. A training or rollout step leaves
+ * these as it found them.
+ */
+export function memory(device?: Device): MemoryUse {
+  return device === undefined
+    ? addon.memory()
+    : addon.memory(checkChoice('memory', 'device', device, devices));
+}
+
+/**
+ * Makes tensors on that device from now on, here and in child processes; the default is the CPU, or what the environment
+ * variable ISOPOLICY_DEVICE names. Ops run where their tensors are, so that engines made from now on compute there.
+ *
+ * @throws DeviceError "no usable GPU: ..." where there is none, or the addon was built without CUDA
+ */
+export function setDevice(device: Device): void {
+  checked(addon.setDevice(checkChoice('setDevice', 'device', device, devices)));
+  setInitialDevice(device);
+}
+
+/** The device on which tensors are made that have no other tensor to follow. */
+export function currentDevice(): Device {
+  return addon.info().device;
+}
+
+/** Bytes that the current device still has, for whoever asks first; null on the CPU, where the system knows. */
+export function freeMemory(): number | null {
+  return addon.freeMemory();
 }
 
 /** Returns cached memory to the system, once the work that is queued already has run. */
@@ -59,8 +86,9 @@ export interface Profile {
 let profiling = false;
 
 /**
- * Times every op that runs while `body` does, by kind: where the time of a training step or of a generation goes.
- * Ops of a replayed recording count as those of a direct call. Results do not change; the clock costs some 30 ns an op.
+ * Times every op that runs on the current device while `body` does, by kind: where the time of a training step or of a generation goes.
+ * Ops of a replayed recording count as those of a direct call. Results do not change; the clock costs some 30 ns an op on the CPU. On a
+ * GPU each op is waited for, so that the times are those of the GPU and the sum is longer than without a profile.
  *
  * @throws InvalidArgumentError inside the body of another profile
  */
@@ -70,11 +98,11 @@ export async function profile<R>(body: () => R | Promise<R>): Promise<{ result: 
   let result: R;
   try {
     await readBytes([]); // what was queued before is not the body's
-    addon.setProfiling(true);
+    checked(addon.setProfiling(true));
     result = await body();
     await readBytes([]);
   } finally {
-    addon.setProfiling(false);
+    checked(addon.setProfiling(false));
     profiling = false;
   }
   await readBytes([]);

@@ -1,21 +1,23 @@
 /**
- * What the commands that make a run directory share: --out, --resume, --json and --threads, a folder that is made or
+ * What the commands that make a run directory share: --out, --resume, --json, --device and --threads, a folder that is made or
  * opened again, the progress line, and signals that end the work after the step that is running.
  */
 import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { type Device, initialDevice } from '../device.js';
 import { InvalidArgumentError, invalid } from '../errors.js';
 import { makeWritableFolder } from '../io/folder.js';
 import { RunDirectory } from '../io/runDirectory.js';
 import { quoted, toJson, wantsColor } from './format.js';
 import { interruptible } from './interruptible.js';
-import { integerOption, pathOption } from './options.js';
+import { deviceOption, integerOption, pathOption } from './options.js';
 import { type ProgressLine, ProgressWriter } from './progress.js';
 import { version } from './version.js';
 
 export interface ExperimentFlags {
+  readonly device?: Device;
   readonly threads?: number;
   readonly out?: string;
   readonly resume?: string;
@@ -50,14 +52,16 @@ export interface ExperimentContext {
 }
 
 /** Options that may stand beside --resume: they don't change the run. */
-const RESUME_OPTIONS = ['resume', 'threads', 'json'];
+const RESUME_OPTIONS = ['resume', 'device', 'threads', 'json'];
 
 /** Adds the options of every experiment that computes on the device. */
 export function experimentOptions(command: Command): Command {
   return directoryOptions(
-    command.addOption(
-      integerOption('--threads <n>', 'native threads; results are the same at any number', 1, 256),
-    ),
+    command
+      .addOption(deviceOption())
+      .addOption(
+        integerOption('--threads <n>', 'native threads; results are the same at any number', 1, 256),
+      ),
   );
 }
 
@@ -86,6 +90,9 @@ export async function runExperiment<Options extends object, Config extends objec
   }
   const runtime = experiment.native === false ? undefined : await import('../runtime.js');
 
+  // Before a folder is made: there may be no such device.
+  const useDevice = (device: Device) => runtime?.setDevice(device);
+
   const makeFolders = async () => {
     for (const [name, path] of Object.entries(experiment.folders ?? {})) {
       if (path !== undefined) await makeWritableFolder(where, name, path);
@@ -94,12 +101,20 @@ export async function runExperiment<Options extends object, Config extends objec
   let config: Config;
   let directory: RunDirectory;
   if (flags.resume === undefined) {
+    const device = flags.device ?? initialDevice();
+    useDevice(device);
     config = await experiment.resolve(experiment.options);
     await makeFolders();
     const out = flags.out ?? defaultDirectory(experiment.name(config), new Date());
-    directory = await RunDirectory.create(out, { command: where, version, config });
+    directory = await RunDirectory.create(out, {
+      command: where,
+      version,
+      ...(runtime && { device }),
+      config,
+    });
   } else {
     directory = await RunDirectory.open(flags.resume);
+    useDevice(deviceOf(where, directory, flags));
     config = await experiment.resolve(storedOptions(where, directory) as Options);
     await makeFolders();
   }
@@ -172,6 +187,15 @@ async function checkResume(dir: string, command: Command, allowed: readonly stri
       { cause },
     );
   }
+}
+
+/** The device that a run was started on: on another one it would not go on with the same bits. */
+function deviceOf(where: string, { path, config }: RunDirectory, flags: ExperimentFlags): Device {
+  const device = (config.device ?? 'cpu') as Device;
+  if (flags.device !== undefined && flags.device !== device) {
+    invalid(where, `--device ${device}, on which the run in ${quoted(path)} was started`, flags.device);
+  }
+  return device;
 }
 
 function storedOptions(where: string, { path, config }: RunDirectory): object {

@@ -1,5 +1,6 @@
 import { Argument, Command } from 'commander';
 import { type PromptTemplate, promptTemplate, promptTemplates } from '../data/promptTemplates.js';
+import type { Device } from '../device.js';
 import { DeviceError, InvalidArgumentError, invalid } from '../errors.js';
 import { checkFolder } from '../io/folder.js';
 import type { NumericsMode } from '../rl/engineChoices.js';
@@ -12,6 +13,7 @@ import { type GeneratedToken, mismatchText, tokenTable } from './generateReport.
 import { interruptible } from './interruptible.js';
 import {
   choiceOption,
+  deviceOption,
   integerOption,
   numberOption,
   pathOption,
@@ -40,6 +42,7 @@ interface Flags extends PromptFlags, ChatFlags {
   readonly lora?: LoraMode;
   readonly logprobs?: boolean;
   readonly score?: boolean;
+  readonly device?: Device;
   readonly threads?: number;
   readonly json?: boolean;
 }
@@ -104,6 +107,7 @@ export function generateCommand(): Command {
     )
     .option('--logprobs', 'print each token with its log-prob; --json has them in any case')
     .option('--score', 'score the tokens with the training engine and print the mismatch')
+    .addOption(deviceOption())
     .addOption(integerOption('--threads <n>', 'native threads; the text is the same at any number', 1, 256))
     .option('--json', 'print everything as one JSON object when it is done')
     .addHelpText(
@@ -141,8 +145,9 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   const { RolloutEngine } = await import('../rollout/engine.js');
   const { resolveSampling } = await import('../rollout/sampling.js');
   const { engineNumerics } = await import('../rl/engineChoices.js');
-  const { setThreads } = await import('../runtime.js');
+  const { setDevice, setThreads } = await import('../runtime.js');
   const { responsesTo, sampleText, scoreResponses } = await import('./responses.js');
+  if (flags.device !== undefined) setDevice(flags.device);
   if (flags.threads !== undefined) setThreads(flags.threads);
 
   const text = await loadModelText(dir);

@@ -59,11 +59,23 @@ Examples:
     });
 }
 
+/** Which kernels a GPU's 16-bit matrix products take (native/cuda/shared/gemm.cuh chooses). */
+function productPath(computeCapability: string): string {
+  return computeCapability === '9.0' ? 'wgmma and TMA' : 'mma.sync';
+}
+
+function cudaText({ cudaCompiled, cudaDriver, cudaRuntime }: Info): string {
+  if (!cudaCompiled) return 'not compiled in';
+  const driver = cudaDriver === '' ? 'no driver' : `driver for CUDA up to ${cudaDriver}`;
+  return `compiled in, ${cudaRuntime} (${driver})`;
+}
+
 function infoText(info: Info): string {
   const { machineMemory, memory, cudaDevices } = info;
   const devices = cudaDevices.map(
-    ({ name, computeCapability, totalBytes }) =>
-      `${name} (compute capability ${computeCapability}, ${formatBytes(totalBytes)})`,
+    ({ name, computeCapability, multiprocessors, totalBytes }) =>
+      `${name} (compute capability ${computeCapability}, ${multiprocessors} multiprocessors, ` +
+      `${formatBytes(totalBytes)}; 16-bit products by ${productPath(computeCapability)})`,
   );
   const facts: [string, string][] = [
     ['isopolicy', info.version],
@@ -71,7 +83,8 @@ function infoText(info: Info): string {
     ['CPU', `${info.cpu.model}, ${count(info.cpu.cores, 'core')}`],
     ['threads', String(info.threads)],
     ['vector level', `${info.vectorLevel} (the processor has ${info.supportedVectorLevel})`],
-    ['CUDA', info.cudaCompiled ? 'compiled in' : 'not compiled in'],
+    ['device', info.device],
+    ['CUDA', cudaText(info)],
     ...devices.map((device): [string, string] => ['CUDA device', device]),
     ...(info.cudaProblem === '' ? [] : [['CUDA problem', info.cudaProblem] as [string, string]]),
     ['memory', `${formatBytes(machineMemory.total)}, ${formatBytes(machineMemory.free)} free`],

@@ -1,5 +1,6 @@
 /** Options that check their value as they are parsed, before the addon is loaded. */
 import { Option } from 'commander';
+import { devices } from '../device.js';
 import { checkChoice, checkInteger, checkNumber, InvalidArgumentError, invalid } from '../errors.js';
 import { checkFloatDtype } from '../tensor/dtype.js';
 
@@ -25,6 +26,11 @@ export function choiceOption(
   const note = otherwise === undefined ? '' : `; default: ${otherwise}`;
   const option = new Option(flags, `${description} (${choices.join(', ')}${note})`);
   return option.argParser((text) => checkChoice('cli', option.long!, text, choices));
+}
+
+/** Where to compute. */
+export function deviceOption(): Option {
+  return choiceOption('--device <device>', 'where to compute', devices, 'cpu, or ISOPOLICY_DEVICE');
 }
 
 /** Text that `check` accepts; what it throws is put down to the option. */

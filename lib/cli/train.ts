@@ -284,6 +284,7 @@ async function dryRun(options: Readonly<Record<string, unknown>>, flags: Flags):
   const { openTraining } = await import('../train/open.js');
   const { availableMemory, checkMemory } = await import('../rl/checkMemory.js');
   const { planOf, planText } = await import('./trainPlan.js');
+  if (flags.device !== undefined) (await import('../runtime.js')).setDevice(flags.device);
   const config = resolveTrainOptions(options as unknown as TrainOptions);
   await using opened = await openTraining(config);
   const plan = planOf(config, opened, availableMemory());

@@ -1,3 +1,4 @@
+import type { Device } from '../device.js';
 import { invalid } from '../errors.js';
 import { addon, type VectorLevel, vectorLevels } from '../native.js';
 import type { FloatDType } from '../tensor/dtype.js';
@@ -57,9 +58,15 @@ export class PackedWeight implements Disposable {
 
 /**
  * The elements that a weight [N, K], or [E, N, K], takes when packed: K in whole steps, N in whole panels
- * (`packedLayoutOf` of native/ops/pack_weight.h).
+ * (`packedLayoutOf` of native/ops/pack_weight.h); on CUDA it is packed as it is.
  */
-export function packedSize(shape: readonly number[], dtype: FloatDType, level: VectorLevel): number {
+export function packedSize(
+  shape: readonly number[],
+  dtype: FloatDType,
+  level: VectorLevel,
+  device: Device,
+): number {
+  if (device === 'cuda') return shape.reduce((product, d) => product * d, 1);
   const [experts, rows, columns] = shape.length === 3 ? shape : [1, ...shape];
   const panel = vectorLevels.indexOf(level) >= vectorLevels.indexOf('avx512') ? 32 : 16;
   const halves = dtype === 'fp16' || dtype === 'bf16';

@@ -3,14 +3,18 @@ import { formatBytes } from '../bytes.js';
 import { InvalidArgumentError } from '../errors.js';
 import { resolveDecoderConfig } from '../models/config.js';
 import { defaultMaxBatch } from '../rollout/engine.js';
+import { freeMemory, memory } from '../runtime.js';
 import { estimateMemory, type MemoryEstimate, type MemoryOptions } from './memory.js';
 
 /**
  * Bytes that this process may still take without others having to give way: what the system says is available (on Linux
  * MemAvailable, which counts caches that it would drop), and no more than the process's limit, such as a container's,
- * leaves it. macOS does not tell what it would drop: there it is all memory that other processes may share.
+ * leaves it. macOS does not tell what it would drop: there it is all memory that other processes may share. With a GPU as
+ * the current device it is what is free there, or kept by the allocator for reuse.
  */
 export function availableMemory(): number {
+  const ofDevice = freeMemory();
+  if (ofDevice !== null) return ofDevice + memory().cachedBytes;
   const ofSystem = process.platform === 'darwin' ? os.totalmem() : os.freemem();
   const limit = process.constrainedMemory(); // 0, or more than there is, where there is none
   const used = process.memoryUsage.rss();

@@ -44,13 +44,13 @@ export class RolloutMemory {
 
   /** The copies of the weights, packed where products read them so. */
   weights(): void {
-    const { vectorLevel } = info();
+    const { vectorLevel, device } = info();
     const { precision } = this.#options;
     const size = bytesPerElement(precision);
     for (const parameter of [...this.#model.parameters, ...(this.#lora?.parameters ?? [])]) {
       const plain = this.#rounded(parameter);
       if (!this.#packed.has(parameter)) continue;
-      this.#memory.take(packedSize(parameter.shape, precision, vectorLevel) * size);
+      this.#memory.take(packedSize(parameter.shape, precision, vectorLevel, device) * size);
       if (parameter !== this.#model.embedding) this.#memory.give(plain);
     }
   }

@@ -1,3 +1,4 @@
+import { type Device, devices } from '../device.js';
 import { checkChoice, InvalidArgumentError, invalid } from '../errors.js';
 import {
   addon,
@@ -25,7 +26,7 @@ const finalizer = new FinalizationRegistry<number>((handle) => {
 });
 
 /**
- * A dense, row-major array on the device, of at most five dimensions.
+ * A dense, row-major array on a device, of at most five dimensions. Ops run where their tensors are.
  *
  * Ops return at once: they check their arguments, allocate their output and queue the work. Reading is
  * asynchronous (`await tensor.data()`) and is where a failure of queued work surfaces.
@@ -36,6 +37,7 @@ export class Tensor implements Disposable {
   /** @internal */ readonly handle: number;
   readonly shape: readonly number[];
   readonly dtype: DType;
+  readonly device: Device;
   #disposed = false;
   #registered = false;
 
@@ -44,6 +46,7 @@ export class Tensor implements Disposable {
     this.handle = output.handle;
     this.shape = output.shape;
     this.dtype = dtypeOf(output.dtype);
+    this.device = devices[output.device]!;
     const scope = currentScope();
     if (scope) scope.add(this);
     else this.release();
@@ -100,6 +103,14 @@ export class Tensor implements Disposable {
       : new Uint32Array(buffer!);
   }
 
+  /** A copy of the same bits on a device. */
+  async to(device: Device): Promise<Tensor> {
+    const [buffer] = await readBytes([this.handle]);
+    return initialized(empty(this.shape, this.dtype, device), (t) =>
+      checked(addon.upload(t.handle, new Uint8Array(buffer!))),
+    );
+  }
+
   /** The only value of a tensor of one element. */
   async item(): Promise<number> {
     if (this.size !== 1) invalid('item', 'a tensor of one element', this.shape);
@@ -145,7 +156,7 @@ export class Tensor implements Disposable {
     } else if (this.dtype === 'fp32') {
       checked(addon.upload(this.handle, values instanceof Float32Array ? values : Float32Array.from(values)));
     } else {
-      const wide = tensor(values, this.shape);
+      const wide = tensor(values, this.shape, 'fp32', this.device);
       try {
         call('cast', [wide.handle, dtypeNumber(this.dtype), this.handle]);
       } finally {
@@ -216,10 +227,16 @@ function initialized(t: Tensor, write: (t: Tensor) => void): Tensor {
   return t;
 }
 
-/** A tensor whose contents are not defined until an op writes them. */
-export function empty(shape: readonly number[], dtype: DType = 'fp32'): Tensor {
+/**
+ * A tensor whose contents are not defined until an op writes them.
+ *
+ * @param device default: the current one (`setDevice`)
+ */
+export function empty(shape: readonly number[], dtype: DType = 'fp32', device?: Device): Tensor {
   checkShape('empty', shape);
-  return callOne('allocate', [dtypeNumber(dtype), shape.length, ...shape]);
+  const number =
+    device === undefined ? 0 : 1 + devices.indexOf(checkChoice('empty', 'device', device, devices));
+  return callOne('allocate', [number, dtypeNumber(dtype), shape.length, ...shape]);
 }
 
 export function full(shape: readonly number[], value: number, dtype: DType = 'fp32'): Tensor {
@@ -235,14 +252,19 @@ export function fill(t: Tensor, value: number): void {
   call('fill', [t.handle, value]);
 }
 
-/** A tensor from JavaScript values in row-major order; floats are rounded to nearest even. */
+/**
+ * A tensor from JavaScript values in row-major order; floats are rounded to nearest even.
+ *
+ * @param device default: the current one (`setDevice`)
+ */
 export function tensor(
   values: ArrayLike<number>,
   shape: readonly number[] = [values.length],
   dtype: DType = 'fp32',
+  device?: Device,
 ): Tensor {
   checkShape('tensor', shape);
-  return initialized(empty(shape, dtype), (t) => t.upload(values));
+  return initialized(empty(shape, dtype, device), (t) => t.upload(values));
 }
 
 /** A 16-bit tensor from its stored bits. */

@@ -325,13 +325,22 @@ Napi::Value memory(const Napi::CallbackInfo& info) {
   Addon& addon = addonOf(info.Env());
   MemoryUse use;
   const Device device = deviceArgument(addon, info[0]);
-  if (const DeviceState* state = addon.context.ifUsed(device)) use = state->allocator.use();
+  const DeviceState* used = addon.context.ifUsed(device);
+  if (used != nullptr) use = used->allocator.use();
   auto out = Napi::Object::New(info.Env());
   out.Set("tensors", double(addon.context.tensors.live(device)));
   out.Set("bytes", double(use.bytes));
   out.Set("cachedBytes", double(use.cachedBytes));
   out.Set("peakBytes", double(use.peakBytes));
   return out;
+}
+
+// freeMemory() -> bytes that the device in use still has; null where nobody knows
+Napi::Value freeMemory(const Napi::CallbackInfo& info) {
+  Addon& addon = addonOf(info.Env());
+  const DeviceState* used = addon.context.ifUsed(addon.context.device);
+  const double free = used == nullptr ? -1 : used->source.freeBytes();
+  return free < 0 ? info.Env().Null() : number(info.Env(), free);
 }
 
 // trim(): cached memory goes back to the system
@@ -417,10 +426,13 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
     device.Set("computeCapability",
                std::to_string(devices[i].computeMajor) + "." + std::to_string(devices[i].computeMinor));
     device.Set("totalBytes", devices[i].totalBytes);
+    device.Set("multiprocessors", devices[i].multiprocessors);
     list[uint32_t(i)] = device;
   }
   out.Set("cudaDevices", list);
   out.Set("cudaProblem", problem);
+  out.Set("cudaDriver", cuda::driverVersion());
+  out.Set("cudaRuntime", cuda::runtimeVersion());
   return out;
 }
 
@@ -498,6 +510,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("replay", Napi::Function::New(env, replay));
   exports.Set("disposeRecording", Napi::Function::New(env, disposeRecording));
   exports.Set("memory", Napi::Function::New(env, memory));
+  exports.Set("freeMemory", Napi::Function::New(env, freeMemory));
   exports.Set("trim", Napi::Function::New(env, trim));
   exports.Set("setDevice", Napi::Function::New(env, setDevice));
   exports.Set("setThreads", Napi::Function::New(env, setThreads));

@@ -106,8 +106,7 @@ Context::Context()
       threads_(defaultThreads()) {
   const char* wanted = std::getenv("ISOPOLICY_DEVICE");
   if (wanted == nullptr || *wanted == 0) return;
-  device = parseDevice(wanted);
-  on(device);  // fails here where it cannot be used
+  device = parseDevice(wanted);  // whether it can be used shows at the first tensor
 }
 
 Context::~Context() {

@@ -16,12 +16,17 @@ struct DeviceInfo {
   std::string name;
   int computeMajor, computeMinor;
   double totalBytes;
+  int multiprocessors;
 };
 
 // Whether kernels for CUDA were compiled in.
 bool compiled();
 // Devices that can be used, or none and the reason in `problem`.
 std::vector<DeviceInfo> devices(std::string& problem);
+// CUDA versions, as 13.0: that of the driver, and that of the run time compiled in; empty where there is
+// none.
+std::string driverVersion();
+std::string runtimeVersion();
 // Memory of the first device, and what runs commands on it. Throw DeviceError where there is none.
 MemorySource& memory();
 std::unique_ptr<Processor> makeProcessor();

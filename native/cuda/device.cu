@@ -41,6 +41,13 @@ std::string reason(cudaError_t status) {
 
 bool compiled() { return true; }
 
+std::string driverVersion() {
+  int version = 0;
+  return cudaDriverGetVersion(&version) == cudaSuccess && version > 0 ? versionText(version) : "";
+}
+
+std::string runtimeVersion() { return versionText(CUDART_VERSION); }
+
 std::vector<DeviceInfo> devices(std::string& problem) {
   problem.clear();
   std::vector<DeviceInfo> found;
@@ -56,7 +63,8 @@ std::vector<DeviceInfo> devices(std::string& problem) {
                "." + std::to_string(properties.minor) + ", below what the addon was compiled for";
       continue;
     }
-    found.push_back({properties.name, properties.major, properties.minor, double(properties.totalGlobalMem)});
+    found.push_back({properties.name, properties.major, properties.minor, double(properties.totalGlobalMem),
+                     properties.multiProcessorCount});
   }
   if (!found.empty()) return found;
   if (status != cudaSuccess) {

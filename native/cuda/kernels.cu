@@ -5,10 +5,14 @@
 namespace isopolicy::cuda {
 
 // shared/
+void registerCast(Registry&);
 void registerMemory(Registry&);
 
 // rollout/ and training/
 
-void registerKernels(Registry& registry) { registerMemory(registry); }
+void registerKernels(Registry& registry) {
+  registerCast(registry);
+  registerMemory(registry);
+}
 
 }  // namespace isopolicy::cuda

@@ -59,9 +59,9 @@ class Launcher {
 #if defined(ISOPOLICY_EMULATED)
     std::tuple<std::remove_cv_t<P>...> values(std::forward<A>(arguments)...);
     const auto body = [kernel, values] { std::apply(kernel, values); };
-    expectSuccess(
-        emulation::launch(stream_, body, blocks, dim3(unsigned(threads)), sharedBytes, unsigned(cluster)),
-        "launching a kernel");
+    expectSuccess(emulation::launch(stream_, body, blocks, dim3(unsigned(threads)), sharedBytes,
+                                    unsigned(cluster), function),
+                  "launching a kernel");
 #else
     std::tuple<std::remove_cv_t<P>...> values(std::forward<A>(arguments)...);
     std::apply(

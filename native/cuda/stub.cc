@@ -11,6 +11,10 @@ std::vector<DeviceInfo> devices(std::string& problem) {
   return {};
 }
 
+std::string driverVersion() { return ""; }
+
+std::string runtimeVersion() { return ""; }
+
 [[noreturn]] static void refuse() {
   throw DeviceError("[device] no usable GPU: built without CUDA (ISOPOLICY_BUILD=cuda builds with it)");
 }

@@ -94,8 +94,9 @@ void registerMemory(Registry& registry) {
   addEverywhere<RandomUniformArgs>(registry, randomUniform);
 }
 
-// allocate(dtype, shape) -> a tensor whose contents are not defined.
+// allocate(device, dtype, shape) -> a tensor whose contents are not defined.
 void allocateOp(OpCall& call) {
+  call.readDevice("device");
   const DType dtype = call.dtype("dtype");
   call.output(dtype, call.shape("shape"));
 }

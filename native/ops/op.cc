@@ -124,6 +124,7 @@ void OpCall::discardOutputs() {
 void OpCall::writeOutput(double handle, const Tensor& t) {
   outputs_[written_++] = handle;
   outputs_[written_++] = double(t.dtype);
+  outputs_[written_++] = double(t.device);
   outputs_[written_++] = t.shape.rank;
   for (int i = 0; i < t.shape.rank; i++) outputs_[written_++] = double(t.shape.dims[i]);
   handles_[outputCount_++] = handle;

@@ -31,6 +31,11 @@ class OpCall {
     return t;
   }
   Family family(const char* name = "family") { return Family(integer(name, 1, 2)); }
+  // The device that the op is to run on, where no tensor says so: its number plus 1, or 0 for the context's.
+  void readDevice(const char* name) {
+    const int64_t number = integer(name, 0, kDevices);
+    if (number > 0) device_ = Device(number - 1);
+  }
   Shape shape(const char* name);  // written as rank, then the dimensions
   int remaining() const { return count_ - next_; }
 

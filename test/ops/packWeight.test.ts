@@ -68,7 +68,11 @@ describe('PackedWeight', () => {
           [3, 17, 31],
         ]) {
           using packed = tidy(() => new PackedWeight(zeros(shape, dtype)).tensor);
-          assert.equal(packed.size, packedSize(shape, dtype, level), `[${shape}] ${dtype} at ${level}`);
+          assert.equal(
+            packed.size,
+            packedSize(shape, dtype, level, packed.device),
+            `[${shape}] ${dtype} at ${level}`,
+          );
         }
       }
     }
