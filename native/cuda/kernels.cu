@@ -7,12 +7,18 @@ namespace isopolicy::cuda {
 // shared/
 void registerCast(Registry&);
 void registerMemory(Registry&);
+void registerRoute(Registry&);
+void registerGroupByExpert(Registry&);
+void registerCombineExperts(Registry&);
 
 // rollout/ and training/
 
 void registerKernels(Registry& registry) {
   registerCast(registry);
   registerMemory(registry);
+  registerRoute(registry);
+  registerGroupByExpert(registry);
+  registerCombineExperts(registry);
 }
 
 }  // namespace isopolicy::cuda

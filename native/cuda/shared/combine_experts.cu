@@ -1,8 +1,8 @@
 // Experts' outputs back to their tokens. Products and sums are rounded on their own, never fused, so that in
 // fp32 the bits are the same with one rounding and with three.
 //
-// Memory-bound: forward a block has 128 packs of a token's row and reads them from each of its k rows; backward
-// a warp has a choice. A row of y is read, and one of dY written, once; rows of 16 bytes a thread.
+// Memory-bound: forward a block has 128 packs of a token's row and reads them from each of its k rows;
+// backward a warp has a choice. A row of y is read, and one of dY written, once; rows of 16 bytes a thread.
 #include "ops/combine_experts.h"
 
 #include "cuda/shared/kernel.cuh"
@@ -83,8 +83,7 @@ __global__ void __launch_bounds__(kThreads)
     float value[kEach];
     loadEach<kEach>(y + rows.at(s) * width + c, value);
 #pragma unroll
-    for (int i = 0; i < kEach; i++)
-      sum[i] = rounded(__fadd_rn(sum[i], rounded(__fmul_rn(weight, value[i]))));
+    for (int i = 0; i < kEach; i++) sum[i] = rounded(__fadd_rn(sum[i], rounded(__fmul_rn(weight, value[i]))));
   }
   storeEach<kEach>(out + blockIdx.x * width + c, sum);
 }
@@ -137,8 +136,7 @@ void combineExperts(const CombineExpertsArgs& args, Launcher& gpu) {
   dispatchRows(args.dtype, args.width, {args.y, args.out}, [&](auto zero, auto each) {
     using T = decltype(zero);
     constexpr int kEach = decltype(each)::value;
-    const auto kernel =
-        args.roundings == 3 ? combineKernel<T, kEach, true> : combineKernel<T, kEach, false>;
+    const auto kernel = args.roundings == 3 ? combineKernel<T, kEach, true> : combineKernel<T, kEach, false>;
     // A row of no width has its positions checked all the same.
     const Grid grid{args.tokens, std::max<int64_t>(1, ceilDiv(args.width, kThreads * kEach))};
     gpu.launch(kernel, grid, kThreads, 0, static_cast<const T*>(args.y), args.weights, rows,

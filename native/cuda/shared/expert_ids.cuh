@@ -5,8 +5,7 @@
 namespace isopolicy::cuda {
 
 inline std::string expertIdMessage(int64_t experts) {
-  return "expected expert ids from 0 to E - 1 = " + std::to_string(experts - 1) +
-         ", got %v at position %i";
+  return "expected expert ids from 0 to E - 1 = " + std::to_string(experts - 1) + ", got %v at position %i";
 }
 
 // The id, or the first expert's where it is no expert's: bad data is reported, and memory stays in bounds.

@@ -13,23 +13,25 @@ namespace isopolicy::cuda {
 namespace {
 
 constexpr int kFew = 2048, kFewThreads = 128;
+constexpr int kAfterAll = std::numeric_limits<int>::max();
 
 // Threads beyond the choices have an expert each, whose first row is the number of choices of those before.
 __global__ void __launch_bounds__(kFewThreads) fewKernel(GroupByExpertArgs args, Check badId) {
-  __shared__ __align__(16) int keys[kFew];
+  __shared__ int4 fours[kFew / 4];
+  int* keys = &fours[0].x;
   const int choices = int(args.count * args.k), experts = int(args.experts);
   const int padded = (choices + 3) / 4 * 4;
   if (blockIdx.x == 0) checkExpertIds(args.ids, 0, choices, experts, int(threadIdx.x), kFewThreads, badId);
   for (int i = int(threadIdx.x); i < padded; i += kFewThreads)
-    keys[i] = i < choices ? expertWithin(args.ids[i], experts) * choices + i : std::numeric_limits<int>::max();
+    keys[i] = i < choices ? expertWithin(args.ids[i], experts) * choices + i : kAfterAll;
   __syncthreads();
   const int i = int(blockIdx.x) * kFewThreads + int(threadIdx.x);
   if (i > choices + experts) return;
   const int key = i < choices ? keys[i] : (i - choices) * choices;
   int before = 0;
 #pragma unroll 4
-  for (int j = 0; j < padded; j += 4) {
-    const int4 four = *reinterpret_cast<const int4*>(keys + j);
+  for (int j = 0; j < padded / 4; j++) {
+    const int4 four = fours[j];
     before += (four.x < key) + (four.y < key) + (four.z < key) + (four.w < key);
   }
   if (i < choices) {
@@ -92,7 +94,8 @@ __global__ void __launch_bounds__(32 * kSegments)
   const int lane = int(threadIdx.x % 32), segment = int(threadIdx.x / 32);
   const int64_t e = int64_t(blockIdx.x) * 32 + lane;
   const int64_t length = (chunks + kSegments - 1) / kSegments;
-  const int64_t begin = min(segment * length, chunks), end = e < experts ? min(begin + length, chunks) : begin;
+  const int64_t begin = min(segment * length, chunks),
+                end = e < experts ? min(begin + length, chunks) : begin;
   int32_t sum = 0;
 #pragma unroll 4
   for (int64_t b = begin; b < end; b++) sum += counts[b * experts + e];
@@ -160,7 +163,8 @@ void groupByExpert(const GroupByExpertArgs& args, Launcher& gpu) {
   const int64_t choices = args.count * args.k;
   const Check badId = gpu.check(expertIdMessage(args.experts));
   if (choices <= kFew && (args.experts + 1) * choices <= std::numeric_limits<int32_t>::max()) {
-    gpu.launch(fewKernel, Grid{ceilDiv(choices + args.experts + 1, kFewThreads)}, kFewThreads, 0, args, badId);
+    gpu.launch(fewKernel, Grid{ceilDiv(choices + args.experts + 1, kFewThreads)}, kFewThreads, 0, args,
+               badId);
     return;
   }
   const int64_t chunks = ceilDiv(choices, kChunk);

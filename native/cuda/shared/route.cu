@@ -17,10 +17,12 @@ namespace {
 
 constexpr int kWarps = 4;  // a token each
 constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 __device__ __forceinline__ int laneOf() { return int(threadIdx.x % 32); }
 
-// The logits of a token, of which lane l has l, l + 32, and so on. kHeld: how many a lane keeps, all; 0: none.
+// The logits of a token, of which lane l has l, l + 32, and so on. kHeld: how many a lane keeps, all; 0:
+// none.
 template <class T, int kHeld>
 struct Row {
   static constexpr int kColumns = kHeld > 0 ? kHeld : 4;  // of a lane, that are looked at together
@@ -32,7 +34,8 @@ struct Row {
   __device__ __forceinline__ Row(const void* all, int64_t token, int64_t count)
       : logits(static_cast<const T*>(all) + token * count), experts(int(count)) {
     if constexpr (kHeld > 0)
-      for (int i = 0; i < kColumns; i++) held[i] = laneOf() + 32 * i < experts ? one(laneOf() + 32 * i) : 0.0f;
+      for (int i = 0; i < kColumns; i++)
+        held[i] = laneOf() + 32 * i < experts ? one(laneOf() + 32 * i) : 0.0f;
   }
   __device__ __forceinline__ float one(int j) const { return widen(logits[j]); }
   // Column i of the step that begins at `base`.
@@ -52,17 +55,19 @@ struct Row {
   }
 };
 
-// What the mass of one is shared by: exp(x - top) adds up to `sum`, which is NaN where there is none to share.
+// What the mass of one is shared by: exp(x - top) adds up to `sum`, which is NaN where there is none to
+// share.
 struct Mass {
   float top, sum;
   __device__ __forceinline__ float share(float x) const { return expf(x - top) / sum; }
-  __device__ __forceinline__ bool exists() const { return sum < std::numeric_limits<float>::infinity(); }
+  __device__ __forceinline__ bool exists() const { return sum < kInfinity; }
 };
 
-// Of all experts: none where the row holds NaN, infinity or nothing finite, since infinity less itself is NaN.
+// Of all experts: none where the row holds NaN, infinity or nothing finite, since infinity less itself is
+// NaN.
 template <class Row>
 __device__ __forceinline__ Mass massOfAll(const Row& row) {
-  float top = -std::numeric_limits<float>::infinity(), sum = 0.0f;
+  float top = -kInfinity, sum = 0.0f;
   row.each([&](int, float x) { top = max(top, x); });
   top = warpMax(top);
   row.each([&](int, float x) { sum += expf(x - top); });
@@ -74,7 +79,7 @@ template <class Row>
 __device__ __forceinline__ Mass massOf(const Row& row, const int32_t* ids, int64_t k, bool normalize) {
   const Mass all = massOfAll(row);
   if (!normalize) return all;
-  float top = -std::numeric_limits<float>::infinity(), sum = 0.0f;
+  float top = -kInfinity, sum = 0.0f;
   for (int64_t s = laneOf(); s < k; s += 32) top = max(top, row.one(expertWithin(ids[s], row.experts)));
   top = warpMax(top);
   for (int64_t s = laneOf(); s < k; s += 32) sum += expf(row.one(expertWithin(ids[s], row.experts)) - top);
