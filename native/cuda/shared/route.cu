@@ -120,7 +120,7 @@ __device__ __forceinline__ void choose(const Row& row, int64_t k, int32_t* ids) 
 }
 
 template <class T, int kHeld>
-__global__ void __launch_bounds__(32 * kWarps) routeKernel(RouteArgs args, Check badId, Check noWeights) {
+__global__ void __launch_bounds__(32 * kWarps, 8) routeKernel(RouteArgs args, Check badId, Check noWeights) {
   const int64_t token = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (token >= args.tokens) return;
   const Row<T, kHeld> row(args.logits, token, args.experts);
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(32 * kWarps) routeKernel(RouteArgs args, Check
 // With w the weights and g their gradients, c = sum over the slots of g w:
 //   dx_j = p_j (sum of g over the slots of expert j - c), or, normalised, sum of w (g - c) over them.
 template <class T, int kHeld>
-__global__ void __launch_bounds__(32 * kWarps) routerBackwardKernel(RouterBackwardArgs args, Check badId) {
+__global__ void __launch_bounds__(32 * kWarps, 6) routerBackwardKernel(RouterBackwardArgs args, Check badId) {
   const int64_t token = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (token >= args.tokens) return;
   const int64_t k = args.k;
