@@ -9,6 +9,7 @@ void registerCast(Registry&);
 void registerMemory(Registry&);
 void registerRoute(Registry&);
 void registerGroupByExpert(Registry&);
+void registerGroupedLinear(Registry&);
 void registerCombineExperts(Registry&);
 
 // rollout/ and training/
@@ -18,6 +19,7 @@ void registerKernels(Registry& registry) {
   registerMemory(registry);
   registerRoute(registry);
   registerGroupByExpert(registry);
+  registerGroupedLinear(registry);
   registerCombineExperts(registry);
 }
 
