@@ -134,7 +134,7 @@ struct SimtTile {
       const float* const tileA = shared + buffer * kTileFloats;
       const float* const tileB = tileA + OperandA::kStride * kK;
       // k is padded to pairs of steps, whatever the tile.
-      const int steps = min(kK, pieces.left() + 1 & ~1);
+      const int steps = min(kK, (pieces.left() + 1) / 2 * 2);
 #pragma unroll 4
       for (int pair = 0; pair < steps; pair += 2) {
 #pragma unroll

@@ -144,7 +144,8 @@ struct GroupedProduct {
   double cost(double rate) const {
     if (Tile::sharedBytes(isSplit()) > gpu.properties().sharedMemoryPerBlock)
       return std::numeric_limits<double>::infinity();
-    return double(ceilDiv(likelyTiles<Tile>(), gpu.properties().multiprocessors)) * Tile::kM * Tile::kN / rate;
+    return double(ceilDiv(likelyTiles<Tile>(), gpu.properties().multiprocessors)) * Tile::kM * Tile::kN /
+           rate;
   }
 
   template <class Tile>
