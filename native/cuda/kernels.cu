@@ -12,6 +12,10 @@ void registerMemory(Registry&);
 void registerPackWeight(Registry&);
 void registerPeak(Registry&);
 void registerReduce(Registry&);
+void registerRoute(Registry&);
+void registerGroupByExpert(Registry&);
+void registerGroupedLinear(Registry&);
+void registerCombineExperts(Registry&);
 
 // rollout/ and training/
 void registerRolloutGemm(Registry&);
@@ -29,6 +33,10 @@ void registerKernels(Registry& registry) {
   registerPeak(registry);
   registerReduce(registry);
 
+  registerRoute(registry);
+  registerGroupByExpert(registry);
+  registerGroupedLinear(registry);
+  registerCombineExperts(registry);
   registerRolloutGemm(registry);
   registerRolloutLogSoftmax(registry);
   registerTrainingGemm(registry);
