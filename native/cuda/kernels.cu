@@ -32,7 +32,6 @@ void registerKernels(Registry& registry) {
   registerPackWeight(registry);
   registerPeak(registry);
   registerReduce(registry);
-
   registerRoute(registry);
   registerGroupByExpert(registry);
   registerGroupedLinear(registry);
