@@ -178,7 +178,9 @@ if (options.only) {
   process.exit(run(program, tests, environment));
 } else {
   const objects = cpuObjects();
-  objects.push(...(await compileAll([...emulator.filter((source) => !source.includes('/selftest')), ...lists.cuda])));
+  objects.push(
+    ...(await compileAll([...emulator.filter((source) => !source.includes('/selftest')), ...lists.cuda])),
+  );
   const addon = path.join(folder, 'isopolicy.node');
   link(objects, addon, '-shared', '-Wl,--exclude-libs,ALL');
   if (tests.length === 0) process.exit(0);
