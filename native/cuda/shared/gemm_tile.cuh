@@ -107,7 +107,8 @@ struct Totals {
   float4* own;
   bool empty = true;
 
-  __device__ __forceinline__ explicit Totals(void* shared) : own(static_cast<float4*>(shared) + threadIdx.x) {}
+  __device__ __forceinline__ explicit Totals(void* shared)
+      : own(static_cast<float4*>(shared) + threadIdx.x) {}
   template <int kGroups>
   __device__ __forceinline__ void add(const Sums<kGroups>& sums) {
 #pragma unroll
