@@ -9,10 +9,13 @@ void registerCast(Registry&);
 void registerMemory(Registry&);
 
 // rollout/ and training/
+void registerTrainingAttention(Registry&);
 
 void registerKernels(Registry& registry) {
   registerCast(registry);
   registerMemory(registry);
+
+  registerTrainingAttention(registry);
 }
 
 }  // namespace isopolicy::cuda

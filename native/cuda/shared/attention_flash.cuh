@@ -8,11 +8,12 @@ namespace isopolicy::cuda {
 // kTile is the tile of the online softmax whose scores stay in registers, or 0: any tile, whose scores are
 // computed twice, first for their maximum. Heads of more than 128 elements are cut into parts, each computed
 // by a warp of its own, from the same scores.
-template <class T_, int kDim_, int kTile_, int kRowGroups, int kSlots_>
+template <class T_, int kDim_, int kTile_, int kRowGroups, int kSlots_, bool kChunks_>
 struct Flash {
   using T = T_;
   using Rows = SharedRows<T, kDim_>;
   static constexpr int kDim = kDim_, kTile = kTile_, kSlots = kSlots_;
+  static constexpr bool kChunks = kChunks_;  // else one chunk has all keys, and no register its result
   static constexpr int kKeys = kTile == 0 ? 16 : kTile < 64 ? kTile : 64;  // of a step: a slot of the ring
   static constexpr int kSteps = kTile == 0 ? 1 : kTile / kKeys;            // whose scores are in registers
   static constexpr int kParts = kDim > 128 ? kDim / 128 : 1, kOut = kDim / kParts;
@@ -29,15 +30,15 @@ struct Flash {
 // Tiles of the presets, for heads of up to 128 elements of 16 bits, have kernels of their own; body gets a
 // Flash.
 template <class T, class Body>
-void dispatchFlash(int headDim, int tile, Body body) {
+void dispatchFlash(int headDim, int chunk, int tile, Body body) {
   const auto ofDim = [&](auto dim) {
     constexpr int kDim = decltype(dim)::value;
     if constexpr (sizeof(T) == 2 && kDim <= 128) {
-      if (tile == 32) return body(Flash<T, kDim, 32, 8, 4>{});
-      if (tile == 64) return body(Flash<T, kDim, 64, 8, 4>{});
-      if (tile == 128) return body(Flash<T, kDim, 128, 8, 4>{});
+      if (tile == 32) return body(Flash<T, kDim, 32, 8, 4, true>{});
+      if (tile == 64) return body(Flash<T, kDim, 64, 8, 4, true>{});
+      if (tile == 128 && chunk == 0) return body(Flash<T, kDim, 128, 8, 4, false>{});
     }
-    return body(Flash<T, kDim, 0, 4, 2>{});
+    return body(Flash<T, kDim, 0, 4, 2, true>{});
   };
   if (headDim <= 64) return ofDim(std::integral_constant<int, 64>{});
   if (headDim <= 128) return ofDim(std::integral_constant<int, 128>{});
@@ -114,7 +115,7 @@ class KeyRing {
 template <class F>
 struct FlashResult {
   SoftmaxRows rows;
-  float out[F::kOut / 8][4];
+  float out[F::kOut / 8][4] = {};
 };
 
 // Rows g and g + 8 of the warp see keys below limit[0] and limit[1], and `last` is the largest limit of the
@@ -132,11 +133,6 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
   const int most = __reduce_max_sync(0xffffffffu, max(limit[0], limit[1]));
   const float base2 = scale * kLog2E;
   KeyRing<F, Source> ring(source, last, tile);
-  FlashResult<F> whole;
-#pragma unroll
-  for (int j = 0; j < kOut / 8; j++)
-#pragma unroll
-    for (int i = 0; i < 4; i++) whole.out[j][i] = 0.0f;
 
   const auto score = [&](Rows keys, int first, float(&s)[kKeys / 8][4]) {
     scores<kKeys>(queries, keys, s);
@@ -145,25 +141,16 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
     else
       scaleAndMask<kKeys>(s, base2, first, limit);
   };
-  const auto add = [&](Rows values, int first, float(&s)[kKeys / 8][4], SoftmaxRows& rows,
-                       float(&out)[kOut / 8][4]) {
-    probabilities<kKeys>(rows, s);
-    if (first + kKeys <= least)
-      addRows<kKeys, kOut>(s, values, column, out);
+  const auto add = [&](Rows values, int first, float(&s)[kKeys / 8][4], FlashResult<F>& to) {
+    probabilities<kKeys>(to.rows, s);
+    if (first + kKeys <= least || rowsAreFinite<kKeys, kOut>(values, column))
+      addRows<kKeys, kOut>(s, values, column, to.out);
     else
-      addSeenRows<kKeys, kOut>(s, values, column, out, first, limit);
+      addSeenRows<kKeys, kOut>(s, values, column, to.out, first, limit);
   };
-
-  for (int chunkBegin = 0; chunkBegin < last;) {
-    const int chunkEnd = chunk == 0 || last - chunkBegin <= chunk ? last : chunkBegin + chunk;
-    SoftmaxRows rows;
-    float out[kOut / 8][4];
-#pragma unroll
-    for (int j = 0; j < kOut / 8; j++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) out[j][i] = 0.0f;
-    // Steps that no row of the warp sees are passed by.
-    for (int begin = chunkBegin; begin < chunkEnd; begin += tile) {
+  // Keys begin .. end - 1; steps that no row of the warp sees are passed by.
+  const auto attendTiles = [&](int begin, int end, FlashResult<F>& to) {
+    for (; begin < end; begin += tile) {
       float s[kSteps][kKeys / 8][4];
       float tileMax[2] = {kMinusInfinity, kMinusInfinity};
       if constexpr (F::kTile != 0) {
@@ -175,12 +162,12 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
           score(keys, first, s[step]);
           raise<kKeys>(tileMax, s[step]);
         }
-        if (begin < most) beginTile<kOut>(rows, tileMax, out);
+        if (begin < most) beginTile<kOut>(to.rows, tileMax, to.out);
 #pragma unroll
         for (int step = 0; step < kSteps; step++) {
           const int first = begin + step * kKeys;
           const Rows values = ring.next();
-          if (first < most) add(values, first, s[step], rows, out);
+          if (first < most) add(values, first, s[step], to);
         }
       } else {
         for (int first = begin; first < begin + tile; first += kKeys) {
@@ -189,25 +176,36 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
           score(keys, first, s[0]);
           raise<kKeys>(tileMax, s[0]);
         }
-        if (begin < most) beginTile<kOut>(rows, tileMax, out);
+        if (begin < most) beginTile<kOut>(to.rows, tileMax, to.out);
         for (int first = begin; first < begin + tile; first += kKeys) {
           const Rows keys = ring.next();
           if (first < most) score(keys, first, s[0]);
           const Rows values = ring.next();
-          if (first < most) add(values, first, s[0], rows, out);
+          if (first < most) add(values, first, s[0], to);
         }
       }
     }
-    finishSums(rows);
-    ChunkFactors f[2];
+    finishSums(to.rows);
+  };
+
+  FlashResult<F> whole;
+  if constexpr (F::kChunks) {
+    for (int begin = 0; begin < last;) {
+      const int end = chunk == 0 || last - begin <= chunk ? last : begin + chunk;
+      FlashResult<F> part;
+      attendTiles(begin, end, part);
+      ChunkFactors f[2];
 #pragma unroll
-    for (int i = 0; i < 2; i++)
-      f[i] = joinChunk(whole.rows.max[i], whole.rows.sum[i], rows.max[i], rows.sum[i]);
+      for (int i = 0; i < 2; i++)
+        f[i] = joinChunk(whole.rows.max[i], whole.rows.sum[i], part.rows.max[i], part.rows.sum[i]);
 #pragma unroll
-    for (int j = 0; j < kOut / 8; j++)
+      for (int j = 0; j < kOut / 8; j++)
 #pragma unroll
-      for (int i = 0; i < 4; i++) whole.out[j][i] = joined(whole.out[j][i], out[j][i], f[i / 2]);
-    chunkBegin = chunkEnd;
+        for (int i = 0; i < 4; i++) whole.out[j][i] = joined(whole.out[j][i], part.out[j][i], f[i / 2]);
+      begin = end;
+    }
+  } else {
+    attendTiles(0, last, whole);
   }
   return whole;
 }

@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attentionKernel(const
                                   stride, count, a.headDim);
   const int row = F::firstRow(), g = laneOf() / 4;
   int limit[2];
-  for (int i = 0; i < 2; i++) limit[i] = row + g + 8 * i < count ? block.first + row + g + 8 * i + 1 : 0;
+  for (int i = 0; i < 2; i++) limit[i] = block.first + min(row + g + 8 * i + 1, count);
   auto result = attend<F>(keys, limit, block.first + count, a.scale, a.chunk, a.tile);
 
   const int64_t token = int64_t(block.sequenceBegin) + block.first + row;
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attentionKernel(const
     for (int j = 0; j < F::kOut / 8; j++)
 #pragma unroll
       for (int e = 0; e < 2; e++) result.out[j][2 * i + e] = normalized(result.out[j][2 * i + e], inverse);
-    if (limit[i] > 0 && laneOf() % 4 == 0 && F::firstColumn() == 0)
+    if (row + g + 8 * i < count && laneOf() % 4 == 0 && F::firstColumn() == 0)
       a.lse[head * a.sequences.tokens + token + g + 8 * i] =
           fmaf(result.rows.max[i], kLn2, logf(result.rows.sum[i]));
   }
@@ -98,7 +98,7 @@ void launchAttention(const AttentionArgs& args, Launcher& gpu) {
 
 void attention(const AttentionArgs& args, Launcher& gpu) {
   dispatchFloat(args.shape.dtype, [&](auto zero) {
-    dispatchFlash<decltype(zero)>(args.shape.headDim, args.tile,
+    dispatchFlash<decltype(zero)>(args.shape.headDim, args.chunk, args.tile,
                                   [&](auto flash) { launchAttention<decltype(flash)>(args, gpu); });
   });
 }
