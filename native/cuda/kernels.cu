@@ -20,6 +20,7 @@ void registerCombineExperts(Registry&);
 // rollout/ and training/
 void registerRolloutGemm(Registry&);
 void registerRolloutLogSoftmax(Registry&);
+void registerTrainingAttention(Registry&);
 void registerTrainingGemm(Registry&);
 void registerTrainingLinearLogprob(Registry&);
 void registerTrainingLogSoftmax(Registry&);
@@ -38,6 +39,7 @@ void registerKernels(Registry& registry) {
   registerCombineExperts(registry);
   registerRolloutGemm(registry);
   registerRolloutLogSoftmax(registry);
+  registerTrainingAttention(registry);
   registerTrainingGemm(registry);
   registerTrainingLinearLogprob(registry);
   registerTrainingLogSoftmax(registry);
