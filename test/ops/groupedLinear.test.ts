@@ -22,6 +22,7 @@ import {
   zeros,
 } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
+import { onDevice } from '../support/dtypes.js';
 import { matrix, product64 } from '../support/gemmReference.js';
 import { vectorLevels } from '../support/levels.js';
 import { ownTensors } from '../support/owned.js';
@@ -106,7 +107,7 @@ function inputs({ loads, n, k }: Case, dtype: FloatDType) {
 }
 
 for (const level of vectorLevels()) {
-  for (const dtype of [...floatDtypes, 'e8m4'] as const) {
+  for (const dtype of onDevice(...floatDtypes, 'e8m4')) {
     describe(`groupedLinear ${dtype} at ${level}`, () => {
       for (const [name, shape] of Object.entries(cases)) {
         it(`${name}: the bits of linear, expert by expert`, async () => {

@@ -62,14 +62,14 @@ describe('the stream', () => {
     await assert.rejects(bad.data(), failedAt(line, 9));
   });
 
-  it('skips what was queued behind a failure, and works on after the read that told', async () => {
+  it('skips what was queued behind a failure (a GPU has gone on by then), and works on after the read that told', async () => {
     const weight = own(zeros([3, 2]));
     const x = own(full([2], 1));
     const bad = own(embedding(weight, ids(7)));
     const line = thisLine() - 1;
     fill(x, 2);
     await assert.rejects(x.data(), failedAt(line, 7));
-    assert.deepEqual([...(await x.data())], [1, 1]);
+    assert.deepEqual([...(await x.data())], x.device === 'cpu' ? [1, 1] : [2, 2]);
     fill(x, 3);
     assert.deepEqual([...(await x.data())], [3, 3]);
     const good = own(embedding(weight, ids(2, 0)));
