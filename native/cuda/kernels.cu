@@ -9,10 +9,12 @@ void registerCast(Registry&);
 void registerMemory(Registry&);
 
 // rollout/ and training/
+void registerRolloutKvCache(Registry&);
 
 void registerKernels(Registry& registry) {
   registerCast(registry);
   registerMemory(registry);
+  registerRolloutKvCache(registry);
 }
 
 }  // namespace isopolicy::cuda
