@@ -9,11 +9,13 @@ void registerCast(Registry&);
 void registerMemory(Registry&);
 
 // rollout/ and training/
+void registerRolloutAttention(Registry&);
 void registerRolloutKvCache(Registry&);
 
 void registerKernels(Registry& registry) {
   registerCast(registry);
   registerMemory(registry);
+  registerRolloutAttention(registry);
   registerRolloutKvCache(registry);
 }
 
