@@ -3,6 +3,7 @@
 #include <array>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,9 +19,16 @@ struct Meeting {
   std::array<void*, 32> operands;
 };
 
+struct WarpProduct;
+
 struct Warp {
   uint32_t live = 0;  // lanes that exist and have not exited
   std::vector<Meeting> meetings;
+  // wgmma: products not yet done, how many of them each committed group has, and what was asked for.
+  std::deque<std::shared_ptr<WarpProduct>> products;
+  std::deque<size_t> productGroups;
+  uint64_t productHash = 0;
+  bool fenced = false;
 };
 
 struct Barrier {

@@ -134,6 +134,12 @@ void Block::end() {
                         std::to_string(barriers[id].arrived) + " arrivals of " +
                         std::to_string(barriers[id].count);
   }
+  for (size_t i = 0; i < warps.size(); i++) {
+    if (!warps[i].products.empty())
+      cluster.failure = "a warp ended before its wgmma products were waited for";
+    if (warps[i].productHash != warps[i / 4 * 4].productHash)
+      cluster.failure = "the warps of a warpgroup asked for different wgmma products";
+  }
 }
 
 }  // namespace isopolicy::emulation

@@ -107,6 +107,8 @@ void finishCopies(Thread& thread, size_t count) {
 
 void exitThread(Thread& thread) {
   copyWaitAll();
+  if (!thread.stores.empty())
+    fail("the thread exits while TMA stores read its block's shared memory", thread.where);
   thread.exited = true;
   thread.fibre = nullptr;
   thread.block->threadExits(thread);
@@ -320,6 +322,8 @@ void Block::begin(uint3 at, unsigned rankInCluster) {
         thread.clusterPhase = 0;
         thread.copies.clear();
         thread.copyGroups.clear();
+        thread.stores.clear();
+        thread.storeGroups.clear();
         warps[rank / 32].live |= 1u << (rank % 32);
       }
     }

@@ -49,6 +49,9 @@ struct Thread {
   // cp.async: copies not yet done, and how many of them each committed group has.
   std::vector<AsyncCopy> copies;
   std::vector<size_t> copyGroups;
+  // The same of TMA stores.
+  std::vector<std::function<void()>> stores;
+  std::vector<size_t> storeGroups;
 };
 
 extern Thread* current;

@@ -58,7 +58,7 @@ void restartFibre(Fibre& fibre, void (*entry)()) {
 #if EMULATION_OWN_SWITCH
   // What the switch pops: six registers and the address to return to, after which the stack is as after a
   // call.
-  void** top = reinterpret_cast<void**>(fibre.stack + kStackBytes) - 2;
+  void** top = reinterpret_cast<void**>(fibre.stack + kStackBytes) - 1;
   *top = nullptr;
   *--top = reinterpret_cast<void*>(entry);
   for (int i = 0; i < 6; i++) *--top = nullptr;
