@@ -26,6 +26,9 @@ void registerGroupedLinear(Registry&);
 void registerCombineExperts(Registry&);
 
 // rollout/ and training/
+void registerRolloutAttention(Registry&);
+void registerRolloutKvCache(Registry&);
+void registerRolloutSample(Registry&);
 void registerRolloutGemm(Registry&);
 void registerRolloutLogSoftmax(Registry&);
 void registerTrainingAttention(Registry&);
@@ -46,6 +49,9 @@ void registerKernels(Registry& registry) {
   registerSwiglu(registry);
   registerGradStats(registry);
   registerMemory(registry);
+  registerRolloutAttention(registry);
+  registerRolloutKvCache(registry);
+  registerRolloutSample(registry);
   registerPackWeight(registry);
   registerPeak(registry);
   registerReduce(registry);
