@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemmKernel(cons
     meeting.piece = int(blockIdx.y);
     meeting.pieces = launch.pieces;
   }
-  multiplyTile<Tile, kTransposeA, kTransposeB>(p, tileAt(blockIdx.x % tiles, launch.tilesM, launch.tilesN), meeting);
+  multiplyTile<Tile, kTransposeA, kTransposeB>(p, tileAt(blockIdx.x % tiles, launch.tilesM, launch.tilesN),
+                                               meeting);
 }
 
 // Tiles of 16-bit products, by kind. Tensor cores limit the large ones, memory the skinny ones, which read
@@ -46,8 +47,9 @@ struct MmaTiles {
   // 8 warps of 64 x 64; with two chains the sums of that would not fit into registers.
   using Large = MmaTile<T, kChains, MmaShape{128, 256, 32, 2, 4, 4, 1}>;
   // 64 x 64 a warp with one chain, 64 x 32 with two.
-  using Medium = MmaTile<T, kChains,
-                         kChains == 1 ? MmaShape{128, 128, 32, 2, 2, 3, 2} : MmaShape{128, 128, 32, 2, 4, 4, 1}>;
+  using Medium =
+      MmaTile<T, kChains,
+              kChains == 1 ? MmaShape{128, 128, 32, 2, 2, 3, 2} : MmaShape{128, 128, 32, 2, 4, 4, 1}>;
   using Small = MmaTile<T, kChains, MmaShape{64, 64, 32, 2, 2, 4, 3, true, true}>;
   using Skinny16 = MmaTile<T, kChains, MmaShape{16, 32, 64, 1, 4, 6, 6, true}>;
   using Skinny32 = MmaTile<T, kChains, MmaShape{32, 32, 64, 1, 4, 6, 4, true}>;
@@ -115,8 +117,8 @@ class GemmLauncher {
     launch.pieces = int(blocksOfTile<Tile>());
     if (launch.pieces > 1)
       launch.partials = gpu_.scratch<float4>(tiles<Tile>() * launch.pieces * Tile::kM * Tile::kN / 4);
-    gpu_.launch(gemmKernel<Tile, kTransposeA, kTransposeB, T>, Grid{tiles<Tile>(), launch.pieces}, Tile::kThreads,
-                Tile::sharedBytes(split_ && launch.pieces == 1), launch);
+    gpu_.launch(gemmKernel<Tile, kTransposeA, kTransposeB, T>, Grid{tiles<Tile>(), launch.pieces},
+                Tile::kThreads, Tile::sharedBytes(split_ && launch.pieces == 1), launch);
   }
 
   template <class T>
@@ -167,7 +169,8 @@ void multiplyMma(const GemmArgs& args, Launcher& gpu) {
     if (aligned && args.m <= 64) return launch.template operator()<typename Tiles::Skinny64>();
   }
   const double small = product.cost<typename Tiles::Small>(0.6);
-  const double medium = aligned ? product.cost<typename Tiles::Medium>(0.9) : std::numeric_limits<double>::infinity();
+  const double medium =
+      aligned ? product.cost<typename Tiles::Medium>(0.9) : std::numeric_limits<double>::infinity();
   if constexpr (kChains == 1 && !(kTransposeA && kTransposeB)) {
     const double large =
         aligned ? product.cost<typename Tiles::Large>(1.0) : std::numeric_limits<double>::infinity();

@@ -198,7 +198,8 @@ struct MmaTile {
           for (int i = 0; i < kTilesM; i++) {
 #pragma unroll
             for (int j = 0; j < kTilesN; j++) {
-              mma<T>(sums[step % kChains][i * kTilesN + j], a[step % 2][i], b[step % 2][j][0], b[step % 2][j][1]);
+              mma<T>(sums[step % kChains][i * kTilesN + j], a[step % 2][i], b[step % 2][j][0],
+                     b[step % 2][j][1]);
             }
           }
         }

@@ -107,12 +107,14 @@ struct Totals {
   float4* own;
   bool empty = true;
 
-  __device__ __forceinline__ explicit Totals(void* shared) : own(static_cast<float4*>(shared) + threadIdx.x) {}
+  __device__ __forceinline__ explicit Totals(void* shared)
+      : own(static_cast<float4*>(shared) + threadIdx.x) {}
   template <int kGroups>
   __device__ __forceinline__ void add(Sums<kGroups>& sums) {
     addTo(sums);
 #pragma unroll
-    for (int g = 0; g < kGroups; g++) own[g * kThreads] = make_float4(sums[g][0], sums[g][1], sums[g][2], sums[g][3]);
+    for (int g = 0; g < kGroups; g++)
+      own[g * kThreads] = make_float4(sums[g][0], sums[g][1], sums[g][2], sums[g][3]);
     empty = false;
   }
   template <int kGroups>
