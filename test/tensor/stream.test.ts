@@ -150,9 +150,8 @@ describe('settings', () => {
         /^InvalidArgumentError: \[vectorLevel\] expected one of portable, avx2, avx512, avx512bf16, amx, got /,
       );
     assert.equal(info().vectorLevel, initial.vectorLevel);
-    const supported = vectorLevels();
     const all: VectorLevel[] = ['portable', 'avx2', 'avx512', 'avx512bf16', 'amx'];
-    for (const level of all.slice(supported.length))
+    for (const level of all.slice(all.indexOf(info().supportedVectorLevel) + 1))
       assert.throws(() => setVectorLevel(level), /expected a level this processor has/);
   });
 
