@@ -24,6 +24,8 @@ Environment:
   ISOPOLICY_BUILD=auto   the default: with CUDA where nvcc, an NVIDIA driver and cmake are found, else for the CPU
   ISOPOLICY_BUILD=cpu    for the CPU only, with node-gyp; needs a C++20 compiler, make and Python 3
   ISOPOLICY_BUILD=cuda   with CUDA, with cmake-js; needs nvcc (CUDA 12 or later), cmake and a C++20 compiler
+  ISOPOLICY_CUDA_ARCHITECTURES    of the CUDA build, as CMake names them: 90a-real, or 80-real;86-real;90-virtual; default:
+                         sm_80, sm_86, sm_89, sm_90a, and PTX for later ones
   CUDACXX, CUDA_HOME, CUDA_PATH   where nvcc is, if it is not in PATH
   ISOPOLICY_WERROR=1     treat compiler warnings as errors
 
@@ -180,9 +182,11 @@ function buildCpu(nodeDir) {
 }
 
 function buildCuda({ nvcc, cmakeJs }) {
-  const stamp = `cmake-js ${nvcc} ${env.ISOPOLICY_WERROR ?? ''}`;
+  const architectures = env.ISOPOLICY_CUDA_ARCHITECTURES;
+  const stamp = `cmake-js ${nvcc} ${env.ISOPOLICY_WERROR ?? ''} ${architectures ?? ''}`;
   const command = sameAsBefore(stamp) ? 'build' : 'rebuild';
   const options = ['--CDISOPOLICY_CUDA=ON', '--parallel', jobs()];
+  if (architectures) options.push(`--CDCMAKE_CUDA_ARCHITECTURES=${architectures}`);
   const ok =
     run(process.execPath, [cmakeJs, command, ...options], { ...env, CUDACXX: nvcc }) &&
     fs.existsSync(addonFile);

@@ -1,6 +1,7 @@
 #include "cuda/launcher.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace isopolicy::cuda {
 
@@ -21,6 +22,10 @@ Launcher::Launcher() : stream_(newStream()), checks_(stream_) {
   cudaDeviceProp device;
   expectSuccess(cudaGetDeviceProperties(&device, 0), "asking for the properties of the GPU");
   properties_.capability = device.major * 10 + device.minor;
+  // Lowers what kernels make use of, to try the paths of older GPUs.
+  const char* most = std::getenv("ISOPOLICY_CUDA_CAPABILITY");
+  if (most != nullptr && std::atoi(most) > 0)
+    properties_.capability = std::min(properties_.capability, std::atoi(most));
   properties_.multiprocessors = device.multiProcessorCount;
   properties_.sharedMemoryPerBlock = device.sharedMemPerBlockOptin;
   properties_.l2Bytes = size_t(device.l2CacheSize);

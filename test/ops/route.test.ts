@@ -13,7 +13,8 @@ import { roundTo } from '../support/rounding.js';
 const own = ownTensors();
 const inf = Number.POSITIVE_INFINITY;
 
-// tokens, experts, k: one of each, a vector and its tails, Mixtral's and Qwen3's, all experts, no tokens.
+// tokens, experts, k: one of each, a vector and its tails, Mixtral's and Qwen3's, all experts, no tokens, more
+// experts than a GPU's warp keeps in few registers or in any, more slots than it has lanes.
 const cases = [
   [1, 1, 1],
   [7, 8, 2],
@@ -22,6 +23,8 @@ const cases = [
   [3, 17, 17],
   [600, 33, 1],
   [0, 4, 2],
+  [3, 300, 6],
+  [2, 1100, 40],
 ] as const;
 
 function ints(values: readonly number[], shape: readonly number[]): Tensor {

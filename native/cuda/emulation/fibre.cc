@@ -56,9 +56,9 @@ void restartFibre(Fibre& fibre, void (*entry)()) {
   fibre.fakeStack = nullptr;
 #endif
 #if EMULATION_OWN_SWITCH
-  // What the switch pops: six registers and the address to return to, after which the stack is as after a
-  // call.
-  void** top = reinterpret_cast<void**>(fibre.stack + kStackBytes) - 2;
+  // What the switch pops: six registers and the address to go to, after which the stack is as after a call: 8
+  // bytes, the caller's address (none), past a multiple of 16.
+  void** top = reinterpret_cast<void**>(fibre.stack + kStackBytes) - 1;
   *top = nullptr;
   *--top = reinterpret_cast<void*>(entry);
   for (int i = 0; i < 6; i++) *--top = nullptr;

@@ -1,0 +1,41 @@
+// The training family's product: one chain of fp32 sums an element, k from 0 to k - 1; with splitK a chain
+// for each piece of k.
+#include "cuda/shared/gemm_launch.cuh"
+
+namespace isopolicy::cuda {
+
+void trainingGemm(const GemmArgs& args, Launcher& gpu) { multiply<1>(args, gpu); }
+
+static void linearInputGradient(const LinearInputGradientArgs& args, Launcher& gpu) {
+  if (args.rows == 0 || args.k == 0) return;
+  // The sums of all but the last product are kept in fp32: in dx itself where that is fp32.
+  const bool own = args.count > 1 && args.out != DType::float32;
+  float* sums = own ? gpu.scratch<float>(args.rows * args.k) : static_cast<float*>(args.dx);
+  int64_t column = 0;
+  for (int i = 0; i < args.count; i++) {
+    const bool last = i == args.count - 1;
+    GemmArgs g;
+    g.a = static_cast<const char*>(args.dy) + column * int64_t(bytesOf(args.in));
+    g.b = args.weights[i];
+    g.c = last ? args.dx : sums;
+    g.m = args.rows;
+    g.n = args.k;
+    g.k = args.n[i];
+    g.lda = args.dyColumns;
+    g.ldb = args.k;
+    g.ldc = args.k;
+    g.in = args.in;
+    g.out = last ? args.out : DType::float32;
+    g.addend = i > 0 ? sums : nullptr;
+    g.ldAddend = args.k;
+    trainingGemm(g, gpu);
+    column += args.n[i];
+  }
+}
+
+void registerTrainingGemm(Registry& registry) {
+  addKernel<GemmArgs>(registry, Family::training, trainingGemm);
+  addKernel<LinearInputGradientArgs>(registry, Family::training, linearInputGradient);
+}
+
+}  // namespace isopolicy::cuda
