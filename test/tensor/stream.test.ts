@@ -4,7 +4,6 @@ import { DeviceError } from '../../lib/errors.js';
 import { embedding } from '../../lib/ops/embedding.js';
 import { info, setThreads, setVectorLevel, type VectorLevel } from '../../lib/runtime.js';
 import { cast, copy, fill, full, randomNormal, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
-import { vectorLevels } from '../support/levels.js';
 import { ownTensors } from '../support/owned.js';
 
 const initial = info();
