@@ -38,7 +38,8 @@ describe('groupByExpert', () => {
     });
   });
 
-  // Experts without rows, one row, all rows to one expert, one slot, all experts.
+  // Experts without rows, one row, all rows to one expert, one slot, all experts; thousands of choices, which a
+  // GPU sorts in parts, of few experts and of more than a block has threads.
   for (const [tokens, k, experts, idOf] of [
     [40, 8, 128, (i: number) => (i * i + 7 * i) % 128],
     [1, 1, 1, () => 0],
@@ -48,6 +49,8 @@ describe('groupByExpert', () => {
     [12, 5, 5, (i: number) => (3 * i) % 5],
     [500, 4, 16, (i: number) => (i * 11 + (i >> 3)) % 16],
     [0, 2, 3, () => 0],
+    [1001, 3, 40, (i: number) => (i * i + (i >> 4)) % 40],
+    [450, 5, 1500, (i: number) => (i * 37 + (i >> 2)) % 1490],
   ] as const) {
     it(`${tokens} tokens to ${k} of ${experts} experts`, async () => {
       const ids = Array.from({ length: tokens * k }, (_, i) => idOf(i));

@@ -30,7 +30,8 @@ void meetWarp(const char* what, uint32_t mask, void* operands, Meet meet, const 
   if (found == warp.meetings.end()) {
     warp.meetings.push_back({meet, what, mask, 0, {}});
     found = warp.meetings.end() - 1;
-  } else if (found->meet != meet || found->mask != mask || std::strcmp(found->what, what) != 0) {
+  } else if (found->meet != meet || found->mask != mask ||
+             (found->what != what && std::strcmp(found->what, what) != 0)) {
     fail(std::string(what) + " with mask " + maskText(mask) + ", while other lanes of the warp wait at " +
              found->what + " with mask " + maskText(found->mask),
          where);
@@ -41,13 +42,10 @@ void meetWarp(const char* what, uint32_t mask, void* operands, Meet meet, const 
   const Meeting complete = *found;
   warp.meetings.erase(found);
   if (meet != nullptr) meet(complete.operands.data(), mask);
-  // The last to come goes on in its turn, as all others.
-  static std::vector<Thread*> all;
   Thread* const first = &me.block->threads[size_t(me.warp) * 32];
   for (unsigned lane = 0; lane < 32; lane++)
-    if (mask >> lane & 1) all.push_back(first + lane);
-  cluster.wake(all);
-  leaveInTurn();
+    if (mask >> lane & 1) cluster.wake(first[lane]);
+  leaveInTurn();  // the last to come goes on in its turn, as all others
 }
 
 void Cluster::complete(Barrier& barrier) {
@@ -133,6 +131,12 @@ void Block::end() {
       cluster.failure = "the block ended while barrier " + std::to_string(id) + " had " +
                         std::to_string(barriers[id].arrived) + " arrivals of " +
                         std::to_string(barriers[id].count);
+  }
+  for (size_t i = 0; i < warps.size(); i++) {
+    if (!warps[i].products.empty())
+      cluster.failure = "a warp ended before its wgmma products were waited for";
+    if (warps[i].productHash != warps[i / 4 * 4].productHash)
+      cluster.failure = "the warps of a warpgroup asked for different wgmma products";
   }
 }
 
