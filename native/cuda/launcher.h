@@ -78,6 +78,18 @@ class Launcher {
   T* scratch(int64_t count) {
     return static_cast<T*>(takeScratch(size_t(count) * sizeof(T)));
   }
+  // Scratch memory that the command takes while this lives is free again afterwards: what is launched later
+  // runs later.
+  class ScratchScope {
+   public:
+    explicit ScratchScope(Launcher& gpu) : gpu_(gpu), blocks_(gpu.scratch_.size()), used_(gpu.scratchUsed_) {}
+    ScratchScope(const ScratchScope&) = delete;
+    ~ScratchScope() { gpu_.scratchUsed_ = gpu_.scratch_.size() == blocks_ ? used_ : 0; }
+
+   private:
+    Launcher& gpu_;
+    const size_t blocks_, used_;
+  };
   void zero(void* to, size_t bytes);
   void copy(void* to, const void* from, size_t bytes);
   // A check of device data by the command in progress: `message` is told where a kernel reports a failure,
