@@ -93,7 +93,8 @@ class Launcher {
   void zero(void* to, size_t bytes);
   void copy(void* to, const void* from, size_t bytes);
   // A check of device data by the command in progress: `message` is told where a kernel reports a failure,
-  // with %i and %v replaced by the least index that was reported and its value.
+  // with %i and %v replaced by the least index that was reported and its value; %i/64 and %i%64 are quotient
+  // and remainder of the index.
   Check check(const std::string& message) { return checks_.add(message); }
   const Properties& properties() const { return properties_; }
 
