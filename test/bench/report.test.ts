@@ -115,16 +115,17 @@ test('with peers: the best of them, our rate over its, our rate over one thread'
   assert.deepEqual(row.bestPeer, { name: 'onednn', rate: 400, ratio: 0.5 });
   assert.equal(row.scaling, 1.9);
   assert.equal(row.peerDtype, null);
-  assert.match(tableRow(row, true), / bf16 onednn {8}400.0 {2}0.50 1.90$/);
+  assert.match(tableRow(row, { withPeers: true }), / bf16 onednn {8}400.0 {2}0.50 1.90$/);
   assert.equal(rowOf(single, peaks, [single, double]).scaling, null);
   assert.equal(rowOf(double, peaks).scaling, null);
   const other = { ...gemm, dtype: 'fp16', peer: { op: 'gemm', dims: [1], dtype: 'bf16' } } as const;
   const starred = rowOf(measured(other, { peers }), peaks);
   assert.equal(starred.peerDtype, 'bf16');
-  assert.match(tableRow(starred, true), / onednn\* /);
+  assert.match(tableRow(starred, { withPeers: true }), / onednn\* /);
   const refused = rowOf(measured(gemm, { peers: [peers[2]] }), peaks);
   assert.equal(refused.bestPeer, null);
-  for (const line of tableHead('gemm', 'GFLOP/s', true).split('\n')) assert.ok(line.length <= 112);
+  for (const line of tableHead('gemm', 'GFLOP/s', { withPeers: true }).split('\n'))
+    assert.ok(line.length <= 112);
 });
 
 test('tokens a second, and what else came about', () => {
