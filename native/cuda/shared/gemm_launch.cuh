@@ -2,6 +2,7 @@
 // rollout/gemm.cu.
 #pragma once
 #include "cuda/shared/gemm.cuh"
+#include "cuda/shared/gemm_hopper.h"
 #include "cuda/shared/gemm_mma.cuh"
 #include "cuda/shared/gemm_simt.cuh"
 
@@ -205,6 +206,7 @@ void multiplyAs(const GemmArgs& args, Launcher& gpu) {
 template <int kChains>
 void multiply(const GemmArgs& args, Launcher& gpu) {
   if (args.m == 0 || args.n == 0 || args.batch == 0) return;
+  if (hopperTakes(args, gpu)) return hopperGemm(args, kChains, gpu);
   if (args.transposeA && args.transposeB) return multiplyAs<kChains, true, true>(args, gpu);
   if (args.transposeA) return multiplyAs<kChains, true, false>(args, gpu);
   if (args.transposeB) return multiplyAs<kChains, false, true>(args, gpu);
