@@ -166,16 +166,17 @@ const emulator = fs
   .readdirSync(path.join(root, emulation))
   .filter((name) => name.endsWith('.cc'))
   .map((name) => `${emulation}/${name}`);
-const selftest = `${emulation}/selftest.cc`;
 if (options.only) {
   await compileAll([...emulator, ...lists.cuda].filter((source) => source.includes(options.only)));
 } else if (options.selftest) {
   const program = path.join(folder, 'selftest');
-  link(await compileAll(emulator), program);
+  // Besides the emulator it needs what makes tensor maps.
+  const more = ['native/cuda/launcher.cu', 'native/cuda/checks.cu', 'native/cuda/shared/tensor_map.cu'];
+  link(await compileAll([...emulator, ...more]), program);
   process.exit(run(program, tests, environment));
 } else {
   const objects = cpuObjects();
-  objects.push(...(await compileAll([...emulator.filter((source) => source !== selftest), ...lists.cuda])));
+  objects.push(...(await compileAll([...emulator.filter((source) => !source.includes('/selftest')), ...lists.cuda])));
   const addon = path.join(folder, 'isopolicy.node');
   link(objects, addon, '-shared', '-Wl,--exclude-libs,ALL');
   if (tests.length === 0) process.exit(0);

@@ -23,6 +23,7 @@ void registerRolloutKvCache(Registry&);
 void registerRolloutSample(Registry&);
 void registerRolloutGemm(Registry&);
 void registerRolloutLogSoftmax(Registry&);
+void registerTrainingAttention(Registry&);
 void registerTrainingGemm(Registry&);
 void registerTrainingLinearLogprob(Registry&);
 void registerTrainingLogSoftmax(Registry&);
@@ -44,6 +45,7 @@ void registerKernels(Registry& registry) {
   registerCombineExperts(registry);
   registerRolloutGemm(registry);
   registerRolloutLogSoftmax(registry);
+  registerTrainingAttention(registry);
   registerTrainingGemm(registry);
   registerTrainingLinearLogprob(registry);
   registerTrainingLogSoftmax(registry);

@@ -52,17 +52,22 @@ struct Block {
   void threadExits(Thread& thread);
 };
 
+constexpr unsigned kMostBlocks = 8;  // of a cluster
+
 // The blocks that run at the same time.
 struct Cluster {
   std::deque<Block> blocks;  // as many as the largest cluster had; the first `size` of them run
   unsigned size = 0, exited = 0;
-  std::deque<Thread*> ready;
+  // The threads that can run, a bit each: 1024 for each block.
+  std::array<uint64_t, 16 * kMostBlocks> ready;
+  unsigned readyThreads = 0;
   std::deque<std::function<void()>> background;
   std::vector<Thread*> mbarrierWaiters;
   Barrier barrier;
   std::string failure;
 
-  // Makes threads ready, in the order of the launch, and empties the list.
+  void wake(Thread& thread);
+  // Wakes all, and empties the list.
   void wake(std::vector<Thread*>& those);
   void complete(Barrier& barrier);
   void finishBackground(size_t index);

@@ -41,13 +41,10 @@ void meetWarp(const char* what, uint32_t mask, void* operands, Meet meet, const 
   const Meeting complete = *found;
   warp.meetings.erase(found);
   if (meet != nullptr) meet(complete.operands.data(), mask);
-  // The last to come goes on in its turn, as all others.
-  static std::vector<Thread*> all;
   Thread* const first = &me.block->threads[size_t(me.warp) * 32];
   for (unsigned lane = 0; lane < 32; lane++)
-    if (mask >> lane & 1) all.push_back(first + lane);
-  cluster.wake(all);
-  leaveInTurn();
+    if (mask >> lane & 1) cluster.wake(first[lane]);
+  leaveInTurn();  // the last to come goes on in its turn, as all others
 }
 
 void Cluster::complete(Barrier& barrier) {

@@ -1,9 +1,9 @@
 #include "cuda/emulation/executor.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -114,11 +114,34 @@ void exitThread(Thread& thread) {
   thread.block->threadExits(thread);
 }
 
-Thread* takeReady() {
-  auto& ready = cluster.ready;
-  if (order == Order::random) std::swap(ready.front(), ready[size_t(nextRandom() % ready.size())]);
-  Thread* thread = ready.front();
-  ready.pop_front();
+// The next to run: the first or the last in the block that can, so that one warp gets as far ahead of the
+// others as barriers let it; or any.
+Thread& nextReady() {
+  const auto& ready = cluster.ready;
+  const unsigned words = 16 * cluster.size;
+  unsigned word = order == Order::reverse ? words - 1 : 0, bit = 0;
+  if (order == Order::random) {
+    const unsigned from = unsigned(nextRandom() % (64 * words));
+    word = from / 64;
+    const uint64_t rest = ready[word] >> (from % 64) << (from % 64);
+    if (rest != 0) {
+      bit = unsigned(std::countr_zero(rest));
+    } else {
+      do word = (word + 1) % words;
+      while (ready[word] == 0);
+      bit = unsigned(std::countr_zero(ready[word]));
+    }
+  } else {
+    while (ready[word] == 0) word += order == Order::reverse ? -1u : 1u;
+    bit = unsigned(order == Order::reverse ? 63 - std::countl_zero(ready[word])
+                                           : std::countr_zero(ready[word]));
+  }
+  return cluster.blocks[word / 16].threads[word % 16 * 64 + bit];
+}
+
+Thread& taken(Thread& thread) {
+  cluster.ready[thread.clusterRank * 16 + thread.rank / 64] &= ~(uint64_t(1) << (thread.rank % 64));
+  cluster.readyThreads--;
   return thread;
 }
 
@@ -139,10 +162,11 @@ void fibreMain() {
     } catch (...) {
       cluster.failure = "an exception that is none of std::exception";
     }
-    const auto& ready = cluster.ready;
-    if (cluster.failure.empty() && order != Order::random && !ready.empty() && !ready.front()->started) {
-      current = takeReady();
-      continue;
+    if (cluster.failure.empty() && order != Order::random && cluster.readyThreads > 0) {
+      if (Thread& next = nextReady(); !next.started) {
+        current = &taken(next);
+        continue;
+      }
     }
     idleFibres.push_back(self);
     leaveFibre(*self);
@@ -169,8 +193,8 @@ void runCluster() {
   while (cluster.exited < cluster.size * cluster.blocks[0].threads.size()) {
     if (order == Order::random && !background.empty() && nextRandom() % 4 == 0) {
       cluster.finishBackground(size_t(nextRandom() % background.size()));
-    } else if (!cluster.ready.empty()) {
-      runThread(*takeReady());
+    } else if (cluster.readyThreads > 0) {
+      runThread(taken(nextReady()));
     } else if (!background.empty()) {
       cluster.finishBackground(0);
     } else {
@@ -219,7 +243,8 @@ void checkGuards(const Block& block) {
 }
 
 void beginCluster(uint3 first) {
-  cluster.ready.clear();
+  cluster.ready.fill(0);
+  cluster.readyThreads = 0;
   cluster.background.clear();
   cluster.mbarrierWaiters.clear();
   cluster.failure.clear();
@@ -227,14 +252,12 @@ void beginCluster(uint3 first) {
   cluster.exited = 0;
   cluster.size = clusterSize;
   while (cluster.blocks.size() < clusterSize) cluster.blocks.emplace_back();
-  std::vector<Thread*> all;
   for (unsigned rank = 0; rank < clusterSize; rank++) {
     Block& block = cluster.blocks[rank];
     block.begin({first.x + rank, first.y, first.z}, rank);
     poison(block);
-    for (Thread& thread : block.threads) all.push_back(&thread);
+    for (Thread& thread : block.threads) cluster.wake(thread);
   }
-  cluster.wake(all);
 }
 
 void run(const std::function<void()>& kernel, dim3 grid, dim3 size, size_t sharedBytes, unsigned blocks) {
@@ -279,16 +302,14 @@ void fail(const std::string& what, const Where& where) {
   std::abort();  // a failed block is not resumed
 }
 
+void Cluster::wake(Thread& thread) {
+  thread.waitsAt = nullptr;
+  ready[thread.clusterRank * 16 + thread.rank / 64] |= uint64_t(1) << (thread.rank % 64);
+  readyThreads++;
+}
+
 void Cluster::wake(std::vector<Thread*>& those) {
-  // Descending where the order is reverse: they were put there in any order.
-  std::sort(those.begin(), those.end(), [](Thread* a, Thread* b) {
-    if (order == Order::reverse) std::swap(a, b);
-    return a->clusterRank != b->clusterRank ? a->clusterRank < b->clusterRank : a->rank < b->rank;
-  });
-  for (Thread* thread : those) {
-    thread->waitsAt = nullptr;
-    ready.push_back(thread);
-  }
+  for (Thread* thread : those) wake(*thread);
   those.clear();
 }
 
@@ -378,7 +399,7 @@ cudaError_t launch(cudaStream_t stream, std::function<void()> body, dim3 grid, d
   const bool fits = threads >= 1 && threads <= 1024 && size.z <= 64 && grid.x >= 1 && grid.y >= 1 &&
                     grid.z >= 1 && grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535;
   const bool clustered =
-      blocks == 1 || (blocks >= 1 && blocks <= 8 && grid.x % blocks == 0 && capability() >= 90);
+      blocks == 1 || (blocks >= 1 && blocks <= kMostBlocks && grid.x % blocks == 0 && capability() >= 90);
   if (!fits || !clustered) return setError(cudaErrorInvalidConfiguration);
   const size_t limit = kernel != nullptr ? sharedLimitOf(kernel) : sharedMemoryOptin();
   if (sharedBytes > limit) return setError(cudaErrorInvalidValue);

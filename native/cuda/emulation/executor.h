@@ -1,10 +1,11 @@
 // Runs a kernel on the CPU: the blocks one after the other, each thread of a block as a fibre that runs until
 // it has to wait for others (a barrier, a shuffle, a product of the warp).
 //
-// Which of the threads that could go on goes on is up to ISOPOLICY_EMULATED_ORDER: forward (default),
-// reverse, or random:SEED. A missing barrier makes results depend on it. The order decides about asynchronous
-// copies, too: forward does them as late as may be (when waited for), so that a missing wait reads old data;
-// reverse does them at once, so that an overwrite of what others still read shows; random does either.
+// Which of the threads that could go on goes on is up to ISOPOLICY_EMULATED_ORDER: the first of the block
+// (forward, the default), the last (reverse), or any (random:SEED). A missing barrier makes results depend on
+// it. The order decides about asynchronous copies, too: forward does them as late as may be (when waited
+// for), so that a missing wait reads old data; reverse does them at once, so that an overwrite of what others
+// still read shows; random does either.
 //
 // The process runs one kernel at a time.
 #pragma once

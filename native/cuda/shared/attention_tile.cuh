@@ -151,60 +151,56 @@ __device__ __forceinline__ void addRows(const float (&p)[kKeys / 8][4], SharedRo
   }
 }
 
-// Whether no element has an exponent of ones.
-template <class T>
-__device__ __forceinline__ bool allFinite(uint4 vector) {
-  static_assert(sizeof(T) == 2);
+// Whether no element of the rows, in the columns that addRows takes, is infinite or NaN; by a warp. Rows that
+// are fp32 need not be: it skips what is not seen.
+template <int kKeys, int kOut, class T, int kDim>
+__device__ __forceinline__ bool rowsAreFinite(SharedRows<T, kDim> rows, int first) {
+  if constexpr (sizeof(T) == 4) return false;
   constexpr uint32_t kExponent = std::is_same_v<T, Half> ? 0x7c00u : 0x7f80u;
-  const auto finite = [](uint32_t x) { return (~x & kExponent) != 0 && (~x & kExponent << 16) != 0; };
-  return finite(vector.x) && finite(vector.y) && finite(vector.z) && finite(vector.w);
+  constexpr int kVector = SharedRows<T, kDim>::kVector, kEach = kOut / kVector;
+  bool finite = true;
+#pragma unroll 4
+  for (int i = laneOf(); i < kKeys * kEach; i += 32) {
+    const uint4 v = Pack<T>::load(rows.at(i / kEach, first + i % kEach * kVector)).bits;
+    for (const uint32_t x : {v.x, v.y, v.z, v.w})
+      finite &= (~x & kExponent) != 0 && (~x & kExponent << 16) != 0;
+  }
+  return __all_sync(0xffffffffu, finite);
 }
 
-// The same, where row r of the warp does not see rows from limit - firstKey on (those of this lane: g and g +
-// 8): their weights are zeros, but what they hold may not be finite.
+// addRows where row g + 8 i of the warp does not see rows from limit[i] - firstKey on: their weights are
+// zeros, but what they hold may not be finite. Rare, except in fp32.
 template <int kKeys, int kOut, class T, int kDim>
 __device__ __forceinline__ void addSeenRows(const float (&p)[kKeys / 8][4], SharedRows<T, kDim> rows,
                                             int first, float (&out)[kOut / 8][4], int firstKey,
                                             const int (&limit)[2]) {
-  const int lane = laneOf();
+  const int lane = laneOf(), t = lane % 4;
   if constexpr (sizeof(T) == 2) {
-    constexpr int kVector = SharedRows<T, kDim>::kVector, kEach = kOut / kVector;
-    bool finite = true;
-    for (int i = lane; i < kKeys * kEach; i += 32)
-      finite &= allFinite<T>(Pack<T>::load(rows.at(i / kEach, first + i % kEach * kVector)).bits);
-    if (__all_sync(0xffffffffu, finite)) return addRows<kKeys, kOut>(p, rows, first, out);
-      // Rare: row after row, with zeros in the place of what it does not see.
+    // Row after row, with zeros in the place of what it does not see.
 #pragma unroll 1
     for (int r = 0; r < 16; r++) {
       const int seen = __shfl_sync(0xffffffffu, r < 8 ? limit[0] : limit[1], r % 8 * 4) - firstKey;
-      const bool mine = lane / 4 == r % 8;
 #pragma unroll
       for (int k = 0; k < kKeys / 16; k++) {
         uint32_t a[4];
         leftOperand<T>(p, k, a);
-        const int key = 16 * k + 2 * (lane % 4);
-        const auto mask = [&](int at) {
-          return (at < seen ? 0x0000ffffu : 0u) | (at + 1 < seen ? 0xffff0000u : 0u);
+        const auto mask = [&](int key) {
+          return (key < seen ? 0x0000ffffu : 0u) | (key + 1 < seen ? 0xffff0000u : 0u);
         };
+        const uint32_t masks[2] = {mask(16 * k + 2 * t), mask(16 * k + 2 * t + 8)};
 #pragma unroll
-        for (int j = 0; j < kOut / 16; j++) {
-          uint32_t b[4];
-          ldmatrix<true>(b, rows.at(16 * k + lane % 16, first + 16 * j + lane / 16 * 8));
+        for (int j = 0; j < kOut / 8; j++) {
+          uint32_t b[2];
+          ldmatrix<true>(b, rows.at(16 * k + lane % 16, first + 8 * j));
+          float sum[4] = {out[j][0], out[j][1], out[j][2], out[j][3]};
+          mma<T>(sum, a, b[0] & masks[0], b[1] & masks[1]);
 #pragma unroll
-          for (int e = 0; e < 2; e++) {
-            float sum[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) sum[i] = out[2 * j + e][i];
-            mma<T>(sum, a, b[2 * e] & mask(key), b[2 * e + 1] & mask(key + 8));
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-              if (mine && i / 2 == r / 8) out[2 * j + e][i] = sum[i];
-          }
+          for (int i = 0; i < 4; i++)
+            if (r == lane / 4 + i / 2 * 8) out[j][i] = sum[i];
         }
       }
     }
   } else {
-    const int t = lane % 4;
 #pragma unroll
     for (int key = 0; key < kKeys; key++) {
       const float p0 = __shfl_sync(0xffffffffu, p[key / 8][key % 2], key % 8 / 2, 4);
