@@ -214,7 +214,7 @@ struct PagedBlock {
             }
             probabilities<kStep>(state, s);
           }
-        } else if (least >= min(key + kStep, walk.tileEnd())) {
+        } else if (least >= min(key + kStep, walk.tileEnd()) || rowsAreFinite<kStep, kDim>(unit, 0)) {
           addRows<kStep, kDim>(s, unit, 0, out);
         } else {
           addSeenRows<kStep, kDim>(s, unit, 0, out, key, limits);
