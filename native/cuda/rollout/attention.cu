@@ -102,10 +102,10 @@ struct PagedBlock {
   const TokenRun& run;
 
   static __device__ __forceinline__ Rows unitAt(int i) {
-    return {reinterpret_cast<T*>(dynamicShared() + i * kUnitBytes)};
+    return {i * kUnitBytes};
   }
   static __device__ __forceinline__ Rows queries() {
-    return {reinterpret_cast<T*>(dynamicShared() + kUnits * kUnitBytes)};
+    return {kUnits * kUnitBytes};
   }
   // Element i of this thread, of the chunks that are joined so far.
   static __device__ __forceinline__ float& joinedOut(int i) {
