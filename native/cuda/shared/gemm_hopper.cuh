@@ -373,11 +373,12 @@ struct HopperTile {
       return;
     } else {
       // Each warp its 16 rows, 128 bytes of a row at a time, through shared memory as TMA wants it swizzled.
-      constexpr int kColumns = 128 / int(sizeof(Out)), kEights = kColumns / 8;
+      constexpr int kColumns = 128 / int(sizeof(Out)), kEights = kColumns / 8, kParts = kGroupN / kColumns;
 #pragma unroll
-      for (int part = 0; part < kGroupN / kColumns; part++) {
+      for (int part = 0; part < kParts; part++) {
         unsigned char* const buffer = staging + part % 2 * (16 * 128);
-        if (lane == 0) tmaStoreWaitRead<1>();  // all but the latest store: this buffer is free
+        // This buffer is free: the store from it is the last but one, or the last where a tile has one part.
+        if (lane == 0) tmaStoreWaitRead<kParts % 2 == 0 ? 1 : 0>();
         __syncwarp();
 #pragma unroll
         for (int e = 0; e < kEights; e += 2) {

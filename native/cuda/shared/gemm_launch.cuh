@@ -2,6 +2,7 @@
 // rollout/gemm.cu.
 #pragma once
 #include "cuda/shared/gemm.cuh"
+#include "cuda/shared/gemm_hopper.h"
 #include "cuda/shared/gemm_mma.cuh"
 #include "cuda/shared/gemm_simt.cuh"
 
@@ -14,11 +15,8 @@ struct GemmLaunch {
   int tilesM, tilesN;
   int pieces;        // blocks a tile
   float4* partials;  // where there are several
+  unsigned* arrived;
 };
-
-// Of tiles whose blocks meet. A launch leaves zeros behind; commands run one after the other.
-constexpr int kMostMeetings = 2048;
-static __device__ unsigned arrivedBlocks[kMostMeetings];
 
 template <class Tile, bool kTransposeA, bool kTransposeB, class T>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemmKernel(const GemmLaunch<T> launch) {
@@ -32,7 +30,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemmKernel(cons
   if constexpr (Tile::kMeets) {
     constexpr int kPiece = Tile::kGroups * Tile::kThreads;
     meeting.partials = launch.partials + int64_t(blockIdx.x) * launch.pieces * kPiece;
-    meeting.arrived = arrivedBlocks + blockIdx.x;
+    meeting.arrived = launch.arrived + blockIdx.x;
     meeting.piece = int(blockIdx.y);
     meeting.pieces = launch.pieces;
   }
@@ -115,6 +113,7 @@ class GemmLauncher {
     launch.tilesM = int(ceilDiv(g.m, Tile::kM));
     launch.tilesN = int(ceilDiv(g.n, Tile::kN));
     launch.pieces = int(blocksOfTile<Tile>());
+    launch.arrived = gpu_.counters();
     if (launch.pieces > 1)
       launch.partials = gpu_.scratch<float4>(tiles<Tile>() * launch.pieces * Tile::kM * Tile::kN / 4);
     gpu_.launch(gemmKernel<Tile, kTransposeA, kTransposeB, T>, Grid{tiles<Tile>(), launch.pieces},
@@ -143,7 +142,7 @@ class GemmLauncher {
   template <class Tile>
   int64_t blocksOfTile() const {
     constexpr int64_t kMostPieces = 64;
-    if (!Tile::kMeets || !split_ || tiles<Tile>() > kMostMeetings ||
+    if (!Tile::kMeets || !split_ || tiles<Tile>() > Launcher::kCounters ||
         tiles<Tile>() >= kEnough * gpu_.properties().multiprocessors)
       return 1;
     const int64_t pieces = ceilDiv(args_.k, args_.splitK);
@@ -207,6 +206,7 @@ void multiplyAs(const GemmArgs& args, Launcher& gpu) {
 template <int kChains>
 void multiply(const GemmArgs& args, Launcher& gpu) {
   if (args.m == 0 || args.n == 0 || args.batch == 0) return;
+  if (hopperTakes(args, gpu)) return hopperGemm(args, kChains, gpu);
   if (args.transposeA && args.transposeB) return multiplyAs<kChains, true, true>(args, gpu);
   if (args.transposeA) return multiplyAs<kChains, true, false>(args, gpu);
   if (args.transposeB) return multiplyAs<kChains, false, true>(args, gpu);

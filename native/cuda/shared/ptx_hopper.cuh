@@ -291,9 +291,8 @@ CUtensorMap tensorMap(const void* data, DType dtype, int64_t width, int64_t heig
 
 // ---- warpgroups and clusters ----
 
-// Gives registers back, or takes them: by all threads of a warpgroup, in a kernel whose count of registers is
-// bounded
-// (__launch_bounds__), once, where the roles of the warpgroups part.
+// Gives registers back, or takes them: by all threads of a warpgroup, once, where the roles of the warpgroups
+// part. The kernel has __launch_bounds__(threads, 1): without the 1 ptxas may ignore it.
 template <int kRegisters>
 __device__ __forceinline__ void registersDecrease(PTX_WHERE_ONLY) {
   static_assert(kRegisters % 8 == 0 && kRegisters >= 24 && kRegisters <= 256);

@@ -168,13 +168,13 @@ __global__ void __launch_bounds__(kScanThreads)
   for (int64_t i = found + threadIdx.x; i < p.rows; i += kScanThreads) active[i] = -1;
 }
 
-// Of kernels whose blocks have 8 columns a thread of one row.
+// Of kernels whose blocks have 8 columns a thread of one row: `columns` of them, `ld` apart.
 constexpr int kSpan = kThreads * kRowAlignment;
 struct Segments {
   int64_t ld;
   int32_t perRow;
 
-  static Segments of(int64_t ld) { return {ld, int32_t(ceilDiv(ld, kSpan))}; }
+  static Segments of(int64_t columns, int64_t ld) { return {ld, int32_t(ceilDiv(columns, kSpan))}; }
   Grid grid(int64_t rows) const { return {rows * perRow}; }
   __device__ __forceinline__ int64_t row() const { return blockIdx.x / perRow; }
   // May be past the end of the row.
@@ -303,7 +303,7 @@ void backward(const LinearLogprobBackwardArgs& args, Launcher& gpu) {
   block.logits = logits;
   block.dLogits = dLogits;
   T* dHidden = static_cast<T*>(args.dHidden);
-  const Segments ofHidden = Segments::of(block.ldHidden), ofLogits = Segments::of(block.ldLogits);
+  const Segments ofHidden = Segments::of(p.width, block.ldHidden);
 
   gpu.launch(findActiveKernel, Grid{1}, kScanThreads, 0, p, args.dLogprobs, active,
              idCheck(gpu, "targets", p.columns));
@@ -315,6 +315,7 @@ void backward(const LinearLogprobBackwardArgs& args, Launcher& gpu) {
     for (int64_t begin = 0; begin < p.columns; begin += columns) {
       const int64_t n = std::min(columns, p.columns - begin);
       multiply(p, hidden, block.ldHidden, block.rows, begin, n, logits, block.ldLogits, gpu);
+      const Segments ofLogits = Segments::of(n, block.ldLogits);
       gpu.launch(gradientKernel<T, Logit>, ofLogits.grid(block.rows), kThreads, 0, args,
                  Temperature::of(p.temperature), block.active, logits, dLogits, ofLogits, begin);
       multiplyBack(args, block, begin, n, gpu);
