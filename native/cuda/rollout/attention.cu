@@ -102,10 +102,10 @@ struct PagedBlock {
   const TokenRun& run;
 
   static __device__ __forceinline__ Rows unitAt(int i) {
-    return {reinterpret_cast<T*>(dynamicShared() + i * kUnitBytes)};
+    return {i * kUnitBytes};
   }
   static __device__ __forceinline__ Rows queries() {
-    return {reinterpret_cast<T*>(dynamicShared() + kUnits * kUnitBytes)};
+    return {kUnits * kUnitBytes};
   }
   // Element i of this thread, of the chunks that are joined so far.
   static __device__ __forceinline__ float& joinedOut(int i) {
@@ -214,7 +214,7 @@ struct PagedBlock {
             }
             probabilities<kStep>(state, s);
           }
-        } else if (least >= min(key + kStep, walk.tileEnd())) {
+        } else if (least >= min(key + kStep, walk.tileEnd()) || rowsAreFinite<kStep, kDim>(unit, 0)) {
           addRows<kStep, kDim>(s, unit, 0, out);
         } else {
           addSeenRows<kStep, kDim>(s, unit, 0, out, key, limits);
