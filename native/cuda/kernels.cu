@@ -21,6 +21,7 @@ void registerCombineExperts(Registry&);
 void registerRolloutGemm(Registry&);
 void registerRolloutLogSoftmax(Registry&);
 void registerTrainingAttention(Registry&);
+void registerTrainingAttentionBackward(Registry&);
 void registerTrainingGemm(Registry&);
 void registerTrainingLinearLogprob(Registry&);
 void registerTrainingLogSoftmax(Registry&);
@@ -40,6 +41,7 @@ void registerKernels(Registry& registry) {
   registerRolloutGemm(registry);
   registerRolloutLogSoftmax(registry);
   registerTrainingAttention(registry);
+  registerTrainingAttentionBackward(registry);
   registerTrainingGemm(registry);
   registerTrainingLinearLogprob(registry);
   registerTrainingLogSoftmax(registry);
