@@ -24,7 +24,7 @@ struct Flash {
   // Where this warp has its query rows, and which columns of the output are its.
   static __device__ __forceinline__ int firstRow() { return int(threadIdx.x) / 32 / kParts * 16; }
   static __device__ __forceinline__ int firstColumn() { return int(threadIdx.x) / 32 % kParts * kOut; }
-  static __device__ __forceinline__ Rows queries() { return {reinterpret_cast<T*>(dynamicShared())}; }
+  static __device__ __forceinline__ Rows queries() { return {0}; }
 };
 
 // Tiles of the presets, for heads of up to 128 elements of 16 bits, have kernels of their own; body gets a
@@ -48,7 +48,7 @@ void dispatchFlash(int headDim, int chunk, int tile, Body body) {
 // The steps of keys and of values, in the order in which tiles take them.
 template <class F>
 struct StepCursor {
-  int tileBegin = 0, step = 0;
+  int tileBegin, step;
 
   __device__ __forceinline__ int keySteps(int tile) const {
     return F::kTile == 0 ? tile / F::kKeys : F::kSteps;
@@ -77,8 +77,8 @@ class KeyRing {
   using Rows = typename F::Rows;
 
   // Keys from `end` on are absent. What the block copied before is of the first group.
-  __device__ __forceinline__ KeyRing(const Source& source, int end, int tile)
-      : source_(source), slots_(F::queries().from(F::kRows)), end_(end), tile_(tile) {
+  __device__ __forceinline__ KeyRing(const Source& source, int begin, int end, int tile)
+      : source_(source), slots_(F::queries().from(F::kRows)), end_(end), tile_(tile), cursor_{begin, 0} {
 #pragma unroll
     for (int i = 0; i < F::kSlots - 1; i++) load(i);
   }
@@ -118,12 +118,12 @@ struct FlashResult {
   float out[F::kOut / 8][4] = {};
 };
 
-// Rows g and g + 8 of the warp see keys below limit[0] and limit[1], and `last` is the largest limit of the
-// block. The queries are in shared memory, or their copies are begun but not committed. All threads of the
-// block take part.
+// Attention to keys `from` (the beginning of a chunk) .. last - 1. Rows g and g + 8 of the warp see keys
+// below limit[0] and limit[1]; no limit of the block is above `last`. The queries are in shared memory, or
+// their copies are begun but not committed. All threads of the block take part.
 template <class F, class Source>
-__device__ __forceinline__ FlashResult<F> attend(const Source& source, const int (&limit)[2], int last,
-                                                 float scale, int chunk, int tile) {
+__device__ __forceinline__ FlashResult<F> attend(const Source& source, const int (&limit)[2], int from,
+                                                 int last, float scale, int chunk, int tile) {
   using Rows = typename F::Rows;
   constexpr int kKeys = F::kKeys, kSteps = F::kSteps, kOut = F::kOut;
   if constexpr (F::kTile != 0) tile = F::kTile;
@@ -132,7 +132,7 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
   const int least = __reduce_min_sync(0xffffffffu, min(limit[0], limit[1]));
   const int most = __reduce_max_sync(0xffffffffu, max(limit[0], limit[1]));
   const float base2 = scale * kLog2E;
-  KeyRing<F, Source> ring(source, last, tile);
+  KeyRing<F, Source> ring(source, from, last, tile);
 
   const auto score = [&](Rows keys, int first, float(&s)[kKeys / 8][4]) {
     scores<kKeys>(queries, keys, s);
@@ -143,7 +143,10 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
   };
   const auto add = [&](Rows values, int first, float(&s)[kKeys / 8][4], FlashResult<F>& to) {
     probabilities<kKeys>(to.rows, s);
-    if (first + kKeys <= least || rowsAreFinite<kKeys, kOut>(values, column))
+    // In fp32 what a row does not see is skipped anyway.
+    if constexpr (sizeof(typename F::T) == 4)
+      return addSeenRows<kKeys, kOut>(s, values, column, to.out, first, limit);
+    else if ((first + kKeys <= least || rowsAreFinite<kKeys, kOut>(values, column)))
       addRows<kKeys, kOut>(s, values, column, to.out);
     else
       addSeenRows<kKeys, kOut>(s, values, column, to.out, first, limit);
@@ -190,7 +193,7 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
 
   FlashResult<F> whole;
   if constexpr (F::kChunks) {
-    for (int begin = 0; begin < last;) {
+    for (int begin = from; begin < last;) {
       const int end = chunk == 0 || last - begin <= chunk ? last : begin + chunk;
       FlashResult<F> part;
       attendTiles(begin, end, part);
@@ -205,7 +208,7 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
       begin = end;
     }
   } else {
-    attendTiles(0, last, whole);
+    attendTiles(from, last, whole);
   }
   return whole;
 }

@@ -23,18 +23,31 @@ inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 __device__ __forceinline__ int laneOf() { return int(threadIdx.x % 32); }
 
-// Rows of kDim elements in shared memory, kDim a multiple of 64 bytes. The 16-byte vectors of row r lie at
-// places xor r % 8: eight rows of one column are then in different banks.
+// Rows of kDim elements in dynamic shared memory, from byte `begin` on, a multiple of 128. The 16-byte
+// vectors of row r lie at places xor r % 8: eight rows of one column are then in different banks.
 template <class T, int kDim>
 struct SharedRows {
-  static constexpr int kVector = 16 / sizeof(T);
-  static_assert(kDim % (8 * kVector) == 0);
-  T* data;
-  __device__ __forceinline__ T* at(int row, int column) const {
-    return data + row * kDim + ((column / kVector) ^ (row % 8)) * kVector + column % kVector;
+  static constexpr int kVector = 16 / sizeof(T), kRowBytes = kDim * int(sizeof(T));
+  static_assert(kRowBytes % 128 == 0);
+  int begin;
+
+  static __device__ __forceinline__ T* pointer(int byte) {
+    return reinterpret_cast<T*>(dynamicShared() + byte);
+  }
+  __device__ __forceinline__ int byteOf(int row, int column) const {
+    return begin + row * kRowBytes + (((column / kVector) ^ (row % 8)) * 16) +
+           column % kVector * int(sizeof(T));
+  }
+  __device__ __forceinline__ T* at(int row, int column) const { return pointer(byteOf(row, column)); }
+  // From a byte of a row whose number is a multiple of 8, or with a multiple of 8 rows, so many rows and
+  // columns further. `columns` is a multiple of the 32 / sizeof(T) columns that the byte is among the first
+  // of. For constants one instruction, and most of it part of the address.
+  static __device__ __forceinline__ int along(int byte, int rows, int columns) {
+    const int bytes = columns * int(sizeof(T));
+    return (byte ^ ((bytes % 128) ^ (rows % 8 * 16))) + bytes / 128 * 128 + rows * kRowBytes;
   }
   // From that row on, a multiple of 8.
-  __device__ __forceinline__ SharedRows from(int row) const { return {data + row * kDim}; }
+  __device__ __forceinline__ SharedRows from(int row) const { return {begin + row * kRowBytes}; }
 };
 
 // Begins the copies (cp.async) of kRows rows of headDim elements, `stride` elements apart, by kThreads
@@ -42,20 +55,27 @@ struct SharedRows {
 template <int kRows, int kThreads, class T, int kDim>
 __device__ __forceinline__ void copyRows(SharedRows<T, kDim> to, const T* from, int64_t stride, int count,
                                          int headDim) {
-  const auto copy = [&](auto elements) {
-    constexpr int kElements = decltype(elements)::value, kEach = kDim / kElements;
-#pragma unroll
-    for (int i = int(threadIdx.x); i < kRows * kEach; i += kThreads) {
-      const int row = i / kEach, column = i % kEach * kElements;
-      const bool present = row < count && column < headDim;
-      copyAsync<kElements* int(sizeof(T))>(to.at(row, column), present ? from + row * stride + column : from,
-                                           present ? kElements * int(sizeof(T)) : 0);
-    }
+  constexpr int kVector = SharedRows<T, kDim>::kVector, kEach = kDim / kVector;
+  const auto copy = [&](auto elements, int row, int column) {
+    constexpr int kBytes = decltype(elements)::value * int(sizeof(T));
+    const bool present = row < count && column < headDim;
+    copyAsync<kBytes>(to.at(row, column), present ? from + row * stride + column : from,
+                      present ? kBytes : 0);
   };
-  if (headDim % SharedRows<T, kDim>::kVector == 0)
-    copy(std::integral_constant<int, SharedRows<T, kDim>::kVector>{});
-  else
-    copy(std::integral_constant<int, 2>{});  // heads have an even number of elements
+  if (headDim % kVector != 0) {  // but even
+#pragma unroll 1
+    for (int i = int(threadIdx.x); i < kRows * kDim / 2; i += kThreads)
+      copy(std::integral_constant<int, 2>{}, i / (kDim / 2), i % (kDim / 2) * 2);
+  } else if constexpr (kThreads % kEach == 0 && kRows % (kThreads / kEach) == 0) {
+#pragma unroll 4
+    for (int row = 0; row < kRows; row += kThreads / kEach)
+      copy(std::integral_constant<int, kVector>{}, int(threadIdx.x) / kEach + row,
+           int(threadIdx.x) % kEach * kVector);
+  } else {
+#pragma unroll 4
+    for (int i = int(threadIdx.x); i < kRows * kEach; i += kThreads)
+      copy(std::integral_constant<int, kVector>{}, i / kEach, i % kEach * kVector);
+  }
 }
 
 // ---- products of a warp ----
@@ -70,14 +90,17 @@ __device__ __forceinline__ void scores(SharedRows<T, kDim> rows, SharedRows<T, k
 #pragma unroll
     for (int i = 0; i < 4; i++) s[j][i] = 0.0f;
   if constexpr (sizeof(T) == 2) {
+    using Rows = SharedRows<T, kDim>;
+    const int row = rows.byteOf(lane % 16, lane / 16 * 8);
+    const int column = columns.byteOf(lane / 16 * 8 + lane % 8, lane / 8 % 2 * 8);
 #pragma unroll
     for (int k = 0; k < kDim; k += 16) {
       uint32_t a[4];
-      ldmatrix(a, rows.at(lane % 16, k + lane / 16 * 8));
+      ldmatrix(a, Rows::pointer(Rows::along(row, 0, k)));
 #pragma unroll
       for (int j = 0; j < kColumns / 16; j++) {
         uint32_t b[4];
-        ldmatrix(b, columns.at(16 * j + lane / 16 * 8 + lane % 8, k + lane / 8 % 2 * 8));
+        ldmatrix(b, Rows::pointer(Rows::along(column, 16 * j, k)));
         mma<T>(s[2 * j], a, b[0], b[1]);
         mma<T>(s[2 * j + 1], a, b[2], b[3]);
       }
@@ -114,36 +137,24 @@ __device__ __forceinline__ void leftOperand(const float (&x)[kColumns8][4], int 
   a[3] = narrow2<T>(x[2 * k + 1][2], x[2 * k + 1][3]);
 }
 
-// out += p times rows: of each of the 16 rows, the sum of the kKeys rows weighted with p, which 16-bit types
-// round; columns `first` .. `first` + kOut - 1 of the rows.
-template <int kKeys, int kOut, class T, int kDim>
-__device__ __forceinline__ void addRows(const float (&p)[kKeys / 8][4], SharedRows<T, kDim> rows, int first,
-                                        float (&out)[kOut / 8][4]) {
-  const int lane = laneOf();
-  if constexpr (sizeof(T) == 2) {
+// Of fp32: addRows where row g + 8 i sees rows below seen[i].
+template <int kKeys, int kOut, int kDim>
+__device__ __forceinline__ void addRowsBelow(const float (&p)[kKeys / 8][4], SharedRows<float, kDim> rows,
+                                             int first, float (&out)[kOut / 8][4], const int (&seen)[2]) {
+  using Rows = SharedRows<float, kDim>;
+  const int byte = rows.byteOf(0, first + laneOf() % 4 * 2);
 #pragma unroll
-    for (int k = 0; k < kKeys / 16; k++) {
-      uint32_t a[4];
-      leftOperand<T>(p, k, a);
+  for (int key = 0; key < kKeys; key++) {
+    const float p0 = __shfl_sync(0xffffffffu, p[key / 8][key % 2], key % 8 / 2, 4);
+    const float p1 = __shfl_sync(0xffffffffu, p[key / 8][2 + key % 2], key % 8 / 2, 4);
 #pragma unroll
-      for (int j = 0; j < kOut / 16; j++) {
-        uint32_t b[4];
-        ldmatrix<true>(b, rows.at(16 * k + lane % 16, first + 16 * j + lane / 16 * 8));
-        mma<T>(out[2 * j], a, b[0], b[1]);
-        mma<T>(out[2 * j + 1], a, b[2], b[3]);
-      }
-    }
-  } else {
-    const int t = lane % 4;
-#pragma unroll
-    for (int key = 0; key < kKeys; key++) {
-      const float p0 = __shfl_sync(0xffffffffu, p[key / 8][key % 2], key % 8 / 2, 4);
-      const float p1 = __shfl_sync(0xffffffffu, p[key / 8][2 + key % 2], key % 8 / 2, 4);
-#pragma unroll
-      for (int j = 0; j < kOut / 8; j++) {
-        const float2 v = *reinterpret_cast<const float2*>(rows.at(key, first + 8 * j + 2 * t));
+    for (int j = 0; j < kOut / 8; j++) {
+      const float2 v = *reinterpret_cast<const float2*>(Rows::pointer(Rows::along(byte, key, 8 * j)));
+      if (key < seen[0]) {
         out[j][0] = fmaf(p0, v.x, out[j][0]);
         out[j][1] = fmaf(p0, v.y, out[j][1]);
+      }
+      if (key < seen[1]) {
         out[j][2] = fmaf(p1, v.x, out[j][2]);
         out[j][3] = fmaf(p1, v.y, out[j][3]);
       }
@@ -151,11 +162,36 @@ __device__ __forceinline__ void addRows(const float (&p)[kKeys / 8][4], SharedRo
   }
 }
 
-// Whether no element of the rows, in the columns that addRows takes, is infinite or NaN; by a warp. Rows that
-// are fp32 need not be: it skips what is not seen.
+// out += p times rows: of each of the 16 rows, the sum of the kKeys rows weighted with p, which 16-bit types
+// round; columns `first` .. `first` + kOut - 1 of the rows.
+template <int kKeys, int kOut, class T, int kDim>
+__device__ __forceinline__ void addRows(const float (&p)[kKeys / 8][4], SharedRows<T, kDim> rows, int first,
+                                        float (&out)[kOut / 8][4]) {
+  const int lane = laneOf();
+  if constexpr (sizeof(T) == 2) {
+    using Rows = SharedRows<T, kDim>;
+    const int row = rows.byteOf(lane % 16, first + lane / 16 * 8);
+#pragma unroll
+    for (int k = 0; k < kKeys / 16; k++) {
+      uint32_t a[4];
+      leftOperand<T>(p, k, a);
+#pragma unroll
+      for (int j = 0; j < kOut / 16; j++) {
+        uint32_t b[4];
+        ldmatrix<true>(b, Rows::pointer(Rows::along(row, 16 * k, 16 * j)));
+        mma<T>(out[2 * j], a, b[0], b[1]);
+        mma<T>(out[2 * j + 1], a, b[2], b[3]);
+      }
+    }
+  } else {
+    addRowsBelow<kKeys, kOut>(p, rows, first, out, {kKeys, kKeys});
+  }
+}
+
+// Whether no element of the rows, in the columns that addRows takes, is infinite or NaN; by a warp.
 template <int kKeys, int kOut, class T, int kDim>
 __device__ __forceinline__ bool rowsAreFinite(SharedRows<T, kDim> rows, int first) {
-  if constexpr (sizeof(T) == 4) return false;
+  static_assert(sizeof(T) == 2);
   constexpr uint32_t kExponent = std::is_same_v<T, Half> ? 0x7c00u : 0x7f80u;
   constexpr int kVector = SharedRows<T, kDim>::kVector, kEach = kOut / kVector;
   bool finite = true;
@@ -168,56 +204,62 @@ __device__ __forceinline__ bool rowsAreFinite(SharedRows<T, kDim> rows, int firs
   return __all_sync(0xffffffffu, finite);
 }
 
+template <int kKeys, int kOut>
+struct SeenRows {
+  uint32_t p[kKeys / 16][4];  // left operands
+  float out[kOut / 8][4];
+};
+
+// Row after row, with zeros in the place of what it does not see. Rare, and so kept out of the way: not
+// inlined, its operands in local memory.
+template <int kKeys, int kOut, class T, int kDim>
+__device__ __attribute__((noinline)) void addOneByOne(SeenRows<kKeys, kOut>& x, SharedRows<T, kDim> rows,
+                                                      int first, int firstKey, int limit0, int limit1) {
+  const int lane = laneOf();
+#pragma unroll 1
+  for (int r = 0; r < 16; r++) {
+    const int seen = __shfl_sync(0xffffffffu, r < 8 ? limit0 : limit1, r % 8 * 4) - firstKey;
+#pragma unroll 1
+    for (int k = 0; k < kKeys / 16; k++) {
+      const auto mask = [&](int key) {
+        return (key < seen ? 0x0000ffffu : 0u) | (key + 1 < seen ? 0xffff0000u : 0u);
+      };
+      const uint32_t low = mask(16 * k + lane % 4 * 2), high = mask(16 * k + lane % 4 * 2 + 8);
+#pragma unroll 1
+      for (int j = 0; j < kOut / 8; j++) {
+        uint32_t b[2];
+        ldmatrix<true>(b, rows.at(16 * k + lane % 16, first + 8 * j));
+        float sum[4] = {x.out[j][0], x.out[j][1], x.out[j][2], x.out[j][3]};
+        mma<T>(sum, x.p[k], b[0] & low, b[1] & high);
+        if (lane / 4 != r % 8) continue;
+        x.out[j][r / 8 * 2] = sum[r / 8 * 2];
+        x.out[j][r / 8 * 2 + 1] = sum[r / 8 * 2 + 1];
+      }
+    }
+  }
+}
+
 // addRows where row g + 8 i of the warp does not see rows from limit[i] - firstKey on: their weights are
-// zeros, but what they hold may not be finite. Rare, except in fp32.
+// zeros, but what they hold may not be finite.
 template <int kKeys, int kOut, class T, int kDim>
 __device__ __forceinline__ void addSeenRows(const float (&p)[kKeys / 8][4], SharedRows<T, kDim> rows,
                                             int first, float (&out)[kOut / 8][4], int firstKey,
                                             const int (&limit)[2]) {
-  const int lane = laneOf(), t = lane % 4;
   if constexpr (sizeof(T) == 2) {
-    // Row after row, with zeros in the place of what it does not see.
-#pragma unroll 1
-    for (int r = 0; r < 16; r++) {
-      const int seen = __shfl_sync(0xffffffffu, r < 8 ? limit[0] : limit[1], r % 8 * 4) - firstKey;
+    SeenRows<kKeys, kOut> x;
 #pragma unroll
-      for (int k = 0; k < kKeys / 16; k++) {
-        uint32_t a[4];
-        leftOperand<T>(p, k, a);
-        const auto mask = [&](int key) {
-          return (key < seen ? 0x0000ffffu : 0u) | (key + 1 < seen ? 0xffff0000u : 0u);
-        };
-        const uint32_t masks[2] = {mask(16 * k + 2 * t), mask(16 * k + 2 * t + 8)};
+    for (int k = 0; k < kKeys / 16; k++) leftOperand<T>(p, k, x.p[k]);
 #pragma unroll
-        for (int j = 0; j < kOut / 8; j++) {
-          uint32_t b[2];
-          ldmatrix<true>(b, rows.at(16 * k + lane % 16, first + 8 * j));
-          float sum[4] = {out[j][0], out[j][1], out[j][2], out[j][3]};
-          mma<T>(sum, a, b[0] & masks[0], b[1] & masks[1]);
+    for (int j = 0; j < kOut / 8; j++)
 #pragma unroll
-          for (int i = 0; i < 4; i++)
-            if (r == lane / 4 + i / 2 * 8) out[j][i] = sum[i];
-        }
-      }
-    }
+      for (int i = 0; i < 4; i++) x.out[j][i] = out[j][i];
+    addOneByOne(x, rows, first, firstKey, limit[0], limit[1]);
+#pragma unroll
+    for (int j = 0; j < kOut / 8; j++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) out[j][i] = x.out[j][i];
   } else {
-#pragma unroll
-    for (int key = 0; key < kKeys; key++) {
-      const float p0 = __shfl_sync(0xffffffffu, p[key / 8][key % 2], key % 8 / 2, 4);
-      const float p1 = __shfl_sync(0xffffffffu, p[key / 8][2 + key % 2], key % 8 / 2, 4);
-#pragma unroll
-      for (int j = 0; j < kOut / 8; j++) {
-        const float2 v = *reinterpret_cast<const float2*>(rows.at(key, first + 8 * j + 2 * t));
-        if (firstKey + key < limit[0]) {
-          out[j][0] = fmaf(p0, v.x, out[j][0]);
-          out[j][1] = fmaf(p0, v.y, out[j][1]);
-        }
-        if (firstKey + key < limit[1]) {
-          out[j][2] = fmaf(p1, v.x, out[j][2]);
-          out[j][3] = fmaf(p1, v.y, out[j][3]);
-        }
-      }
-    }
+    addRowsBelow<kKeys, kOut>(p, rows, first, out, {limit[0] - firstKey, limit[1] - firstKey});
   }
 }
 

@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attentionKernel(const
   const int row = F::firstRow(), g = laneOf() / 4;
   int limit[2];
   for (int i = 0; i < 2; i++) limit[i] = block.first + min(row + g + 8 * i + 1, count);
-  auto result = attend<F>(keys, limit, block.first + count, a.scale, a.chunk, a.tile);
+  auto result = attend<F>(keys, limit, 0, block.first + count, a.scale, a.chunk, a.tile);
 
   const int64_t token = int64_t(block.sequenceBegin) + block.first + row;
   for (int i = 0; i < 2; i++) {
