@@ -94,10 +94,14 @@ export function attentionBackward(
 export interface KvCacheView {
   /**
    * [pages, numKvHeads, headDim, 16]: the 16 keys of a page side by side. In bf16, two neighbours along headDim lie
-   * side by side: the elements are in the order [pages, numKvHeads, headDim / 2, 16, 2].
+   * side by side: the elements are in the order [pages, numKvHeads, headDim / 2, 16, 2]. On a GPU, of whatever
+   * dtype, they are in the order [pages, numKvHeads, 16, headDim].
    */
   keyCache: Tensor;
-  /** [pages, numKvHeads, 16, headDim]; in bf16, in the order [pages, numKvHeads, 8, headDim, 2], two keys side by side. */
+  /**
+   * [pages, numKvHeads, 16, headDim]; in bf16 on the CPU, in the order [pages, numKvHeads, 8, headDim, 2], two keys
+   * side by side.
+   */
   valueCache: Tensor;
   /** int32 [slots, pagesPerSlot]: the page of positions 16 n to 16 n + 15 of a slot. */
   blockTable: Tensor;

@@ -1,5 +1,8 @@
 #include "cuda/checks.h"
 
+#include <algorithm>
+#include <cctype>
+
 #include "core/command.h"
 #include "cuda/launcher.h"
 
@@ -69,17 +72,31 @@ void Checks::queueLook() {
                 "reading the checks");
 }
 
-static std::string withNumbers(std::string text, uint64_t reported) {
+static std::string withNumbers(const std::string& text, uint64_t reported) {
   // As report() of kernel.cuh packs them.
   const auto index = int64_t(reported >> 32);
   const auto value = int32_t(uint32_t(reported));
-  const auto replace = [&](const char* mark, int64_t number) {
-    const size_t at = text.find(mark);
-    if (at != std::string::npos) text.replace(at, 2, std::to_string(number));
-  };
-  replace("%i", index);
-  replace("%v", value);
-  return text;
+  std::string told;
+  for (size_t at = 0; at < text.size();) {
+    const std::string mark = text.substr(at, 2);
+    if (mark != "%i" && mark != "%v") {
+      told += text[at++];
+      continue;
+    }
+    at += 2;
+    int64_t number = mark == "%i" ? index : value;
+    const char by = at < text.size() ? text[at] : ' ';
+    size_t digits = 0;
+    if (by == '/' || by == '%')
+      while (at + 1 + digits < text.size() && std::isdigit(text[at + 1 + digits]) != 0) digits++;
+    if (digits > 0) {
+      const int64_t divisor = std::max<int64_t>(1, std::stoll(text.substr(at + 1, digits)));
+      number = by == '/' ? number / divisor : number % divisor;
+      at += 1 + digits;
+    }
+    told += std::to_string(number);
+  }
+  return told;
 }
 
 void Checks::look() {

@@ -7,6 +7,14 @@ namespace isopolicy::cuda {
 // shared/
 void registerAdamW(Registry&);
 void registerCast(Registry&);
+void registerColumns(Registry&);
+void registerElementwise(Registry&);
+void registerEmbedding(Registry&);
+void registerEmbeddingBackward(Registry&);
+void registerRmsNorm(Registry&);
+void registerRmsNormBackward(Registry&);
+void registerRope(Registry&);
+void registerSwiglu(Registry&);
 void registerGradStats(Registry&);
 void registerMemory(Registry&);
 void registerPackWeight(Registry&);
@@ -18,6 +26,9 @@ void registerGroupedLinear(Registry&);
 void registerCombineExperts(Registry&);
 
 // rollout/ and training/
+void registerRolloutAttention(Registry&);
+void registerRolloutKvCache(Registry&);
+void registerRolloutSample(Registry&);
 void registerRolloutGemm(Registry&);
 void registerRolloutLogSoftmax(Registry&);
 void registerTrainingAttention(Registry&);
@@ -29,8 +40,19 @@ void registerTrainingLogSoftmax(Registry&);
 void registerKernels(Registry& registry) {
   registerAdamW(registry);
   registerCast(registry);
+  registerColumns(registry);
+  registerElementwise(registry);
+  registerEmbedding(registry);
+  registerEmbeddingBackward(registry);
+  registerRmsNorm(registry);
+  registerRmsNormBackward(registry);
+  registerRope(registry);
+  registerSwiglu(registry);
   registerGradStats(registry);
   registerMemory(registry);
+  registerRolloutAttention(registry);
+  registerRolloutKvCache(registry);
+  registerRolloutSample(registry);
   registerPackWeight(registry);
   registerPeak(registry);
   registerReduce(registry);

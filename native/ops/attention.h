@@ -43,7 +43,7 @@ struct AttentionBackwardArgs {
 
 // Keys of a page lie transposed, so that 16 of them load as one vector. In bf16, two neighbours along the sum
 // that a product takes lie side by side, as the processor multiplies them: keys [headDim / 2, kPageSize, 2],
-// values [kPageSize / 2, headDim, 2].
+// values [kPageSize / 2, headDim, 2]. On a GPU both lie by rows: [kPageSize, headDim].
 struct KvCache {
   void* keys;                 // [pages, numKvHeads, headDim, kPageSize]
   void* values;               // [pages, numKvHeads, kPageSize, headDim]

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, describe, it } from 'node:test';
 import { attention, type KvCacheView, pagedAttention, writeKvCache } from '../../lib/ops/attention.js';
-import { memory, record, setThreads, setVectorLevel } from '../../lib/runtime.js';
+import { currentDevice, memory, record, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
 import {
@@ -390,7 +390,8 @@ for (const level of vectorLevels()) {
 }
 
 describe('writeKvCache', () => {
-  it('stores keys transposed by page and values by row, bf16 in pairs, and nothing else', async () => {
+  it('stores keys and values in the order that the device reads them in, and nothing else', async () => {
+    const onGpu = currentDevice() === 'cuda';
     const c = { lengths: [19], numHeads: 2, numKvHeads: 2, headDim: 6 };
     for (const dtype of floatDtypes) {
       const qkv = randomQkv(c, dtype, 6);
@@ -413,9 +414,11 @@ describe('writeKvCache', () => {
             const page = table[i >> 4]!;
             const base = (page * 2 + h) * 6 * 16;
             const at = i & 15;
-            // bf16: two neighbours along headDim, or two keys, side by side.
-            const pair = dtype === 'bf16' ? 2 : 1;
-            const k = keys[base + (Math.floor(d / pair) * 16 + at) * pair + (d % pair)]!;
+            // On the CPU keys of a page are transposed; bf16: two neighbours along headDim, or two keys, side by
+            // side. On a GPU both lie by rows.
+            const pair = dtype === 'bf16' && !onGpu ? 2 : 1;
+            const k =
+              keys[base + (onGpu ? at * 6 + d : (Math.floor(d / pair) * 16 + at) * pair + (d % pair))]!;
             const v = values[base + (Math.floor(at / pair) * 6 + d) * pair + (at % pair)]!;
             if (i === 4) assert.ok(Number.isNaN(k) && Number.isNaN(v));
             else {

@@ -37,6 +37,8 @@ struct Temperature {
 // The logits of a row, divided by the temperature as they are read.
 template <class T>
 struct LogitRow {
+  // A row that masks has kept(x, j): logit j where its distribution has it, else -infinity.
+  static constexpr bool kMasks = false;
   const T* logits;
   Temperature temperature;
 
@@ -96,9 +98,8 @@ inline constexpr int kLogitSpan = 32 * kLogitGroup;  // columns of a warp's grou
 inline constexpr int kLogitBlock = kLogitGroups * kLogitSpan;
 
 // Adds 32 columns to what a lane has.
-template <bool kEntropy, bool kScaled, class T>
-__device__ __forceinline__ void addLogits(LogSum& s, const LogitRow<T>& row,
-                                          float (&x)[kLogitGroups][kLogitGroup]) {
+template <bool kEntropy, bool kScaled, class Row>
+__device__ __forceinline__ void addLogits(LogSum& s, const Row& row, float (&x)[kLogitGroups][kLogitGroup]) {
   float top = s.max;
 #pragma unroll
   for (int k = 0; k < kLogitGroups; k++)
@@ -122,16 +123,22 @@ __device__ __forceinline__ void addLogits(LogSum& s, const LogitRow<T>& row,
   if constexpr (kEntropy) s.spread = s.spread + ((spreads[0] + spreads[1]) + (spreads[2] + spreads[3]));
 }
 
-template <bool kEntropy, bool kScaled, class T>
-__device__ __forceinline__ LogSum addPiece(const LogitRow<T>& row, int64_t begin, int64_t end) {
+template <bool kEntropy, bool kScaled, class Row>
+__device__ __forceinline__ LogSum addPiece(const Row& row, int64_t begin, int64_t end) {
   const int lane = threadIdx.x % 32, columns = int(end - begin);
-  const T* from = row.logits + begin;
+  const auto* from = row.logits + begin;
   const bool aligned = isAligned16(from);
   LogSum s = LogSum::ofNothing();
   for (int at = 0; at < columns; at += kLogitBlock) {
     float x[kLogitGroups][kLogitGroup];
     const int j = at + lane * kLogitGroup;
     loadGroups<kLogitSpan>(from + j, columns - j, aligned, -INFINITY, x);
+    if constexpr (Row::kMasks) {
+#pragma unroll
+      for (int k = 0; k < kLogitGroups; k++)
+#pragma unroll
+        for (int i = 0; i < kLogitGroup; i++) x[k][i] = row.kept(x[k][i], begin + j + k * kLogitSpan + i);
+    }
     addLogits<kEntropy, kScaled>(s, row, x);
   }
   return s;
@@ -139,8 +146,8 @@ __device__ __forceinline__ LogSum addPiece(const LogitRow<T>& row, int64_t begin
 
 // Columns [begin, end) of a row, which are a piece, by a warp; every lane gets the sum. kEntropy: the spread,
 // too.
-template <bool kEntropy, class T>
-__device__ __forceinline__ LogSum sumPiece(const LogitRow<T>& row, int64_t begin, int64_t end) {
+template <bool kEntropy, class Row>
+__device__ __forceinline__ LogSum sumPiece(const Row& row, int64_t begin, int64_t end) {
   LogSum s = row.temperature.isOne() ? addPiece<kEntropy, false>(row, begin, end)
                                      : addPiece<kEntropy, true>(row, begin, end);
   raiseMax(s, warpMax(s.max));
@@ -171,8 +178,8 @@ __device__ __forceinline__ LogSum joinPieces(LogSum s, const LogSum* pieces, int
 }
 
 // A whole row by a block of kWarps warps; every thread gets the sum.
-template <int kWarps, bool kEntropy, class T>
-__device__ __forceinline__ LogSum sumRow(const LogitRow<T>& row, const Pieces& pieces) {
+template <int kWarps, bool kEntropy, class Row>
+__device__ __forceinline__ LogSum sumRow(const Row& row, const Pieces& pieces) {
   __shared__ LogSum table[kJoinedPieces];
   const int warp = threadIdx.x / 32;
   LogSum s = LogSum::ofNothing();

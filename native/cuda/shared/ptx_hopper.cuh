@@ -207,6 +207,22 @@ __device__ __forceinline__ void tmaLoadMulticast(void* to, const CUtensorMap& ma
   __trap();
 #endif
 }
+__device__ __forceinline__ void tmaLoadMulticast(void* to, const CUtensorMap& map, int x, int y, int z,
+                                                 uint64_t* barrier, uint16_t blocks PTX_WHERE) {
+#if defined(ISOPOLICY_EMULATED)
+  const int at[] = {x, y, z};
+  emulation::tmaLoad(to, map, at, 3, barrier, blocks, where);
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%2, "
+      "%3, %4}], [%5], %6;" ::"r"(smemAddress(to)),
+      "l"(&map), "r"(x), "r"(y), "r"(z), "r"(smemAddress(barrier)), "h"(blocks)
+      : "memory");
+#else
+  __trap();
+#endif
+}
 // One thread stores a box; what lies outside of the tensor is left out. Shared memory that threads wrote
 // needs fenceAsyncProxy() and a barrier before.
 __device__ __forceinline__ void tmaStore(const CUtensorMap& map, const void* from, int x, int y PTX_WHERE) {
@@ -275,9 +291,8 @@ CUtensorMap tensorMap(const void* data, DType dtype, int64_t width, int64_t heig
 
 // ---- warpgroups and clusters ----
 
-// Gives registers back, or takes them: by all threads of a warpgroup, in a kernel whose count of registers is
-// bounded
-// (__launch_bounds__), once, where the roles of the warpgroups part.
+// Gives registers back, or takes them: by all threads of a warpgroup, once, where the roles of the warpgroups
+// part. The kernel has __launch_bounds__(threads, 1): without the 1 ptxas may ignore it.
 template <int kRegisters>
 __device__ __forceinline__ void registersDecrease(PTX_WHERE_ONLY) {
   static_assert(kRegisters % 8 == 0 && kRegisters >= 24 && kRegisters <= 256);

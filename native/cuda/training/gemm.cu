@@ -1,5 +1,5 @@
-// The training family's product: one chain of fp32 sums an element, k from 0 to k - 1; with splitK a chain for
-// each piece of k.
+// The training family's product: one chain of fp32 sums an element, k from 0 to k - 1; with splitK a chain
+// for each piece of k.
 #include "cuda/shared/gemm_launch.cuh"
 
 namespace isopolicy::cuda {
