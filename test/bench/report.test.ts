@@ -46,6 +46,13 @@ test('bf16 without vdpbf16ps is held against the fp32 multiply-add', () => {
   assert.deepEqual(roof, { leastMs: 5, roof: 'fma' });
 });
 
+test('on a GPU both 16-bit types are held against the tensor cores', () => {
+  for (const dtype of ['fp16', 'bf16'] as const)
+    assert.deepEqual(roofOf({ dtype, flops: 1e9, bytes: 1 }, peaks, 'cuda'), { leastMs: 2.5, roof: 'bf16' });
+  const wide = roofOf({ dtype: 'fp32', flops: 1e9, bytes: 1 }, peaks, 'cuda');
+  assert.deepEqual(wide, { leastMs: 5, roof: 'fma' });
+});
+
 test('the higher peak of two passes stays', () => {
   const later: MachinePeaks = { ...peaks, fma: { best: 150, median: 149 }, read: { best: 22, median: 10 } };
   const best = higherPeaks(higherPeaks(undefined, peaks), later);

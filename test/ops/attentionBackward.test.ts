@@ -19,6 +19,8 @@ const cases: AttentionCase[] = [
   { lengths: [0, 130, 16, 15, 17], numHeads: 4, numKvHeads: 1, headDim: 36 },
   { lengths: [65, 0, 3, 129], numHeads: 2, numKvHeads: 2, headDim: 64 },
   { lengths: [40, 5], numHeads: 3, numKvHeads: 1, headDim: 2 },
+  { lengths: [131, 0, 2], numHeads: 2, numKvHeads: 1, headDim: 128 },
+  { lengths: [70], numHeads: 1, numKvHeads: 1, headDim: 250 },
 ];
 const dispose = (...all: Disposable[]) => {
   for (const x of all) x[Symbol.dispose]();

@@ -163,6 +163,44 @@ for (const level of vectorLevels()) {
       keys.dispose();
     });
 
+    it('cuts long rows, among many equals and among tokens that differ in their last bits', async () => {
+      setVectorLevel(level);
+      const columns = 9001;
+      const rows = 3;
+      const kinds: [string, (x: number, j: number) => number][] = [
+        ['of many values', (x) => x],
+        ['of few values', (x) => Math.round(x / 2)],
+        ['nearly equal', (x, j) => (1 + (j % 5)) * 1e-30 + x * 1e-32],
+        ['equal', () => -2.5],
+        ['far apart', (x) => x * 1e4],
+        ['mostly nothing', (x, j) => (j % 1000 === 7 ? x : -inf)],
+      ];
+      for (const [kind, change] of kinds) {
+        const logits = tensor(normals(rows * columns, 17, 3).map(change), [rows, columns]);
+        const values = await logits.floats();
+        const keys = keysOf(rows);
+        for (const setting of [
+          { topK: 1 },
+          { topK: 600 },
+          { topK: 8999 },
+          { topP: 0.3171 },
+          { topP: 0.9731 },
+          { topK: 2500, topP: 0.6113 },
+        ]) {
+          const { ids, logprobs } = await draw(logits, keys, { seed: 21, ...setting });
+          for (let i = 0; i < rows; i++) {
+            const label = `${kind} ${JSON.stringify(setting)} row ${i}`;
+            const p = distribution(values.subarray(i * columns, (i + 1) * columns), setting);
+            assertInverts(p, uniformOf(21, [i, 3, 5]), ids[i]!, label);
+            const error = Math.abs(logprobs[i]! - Math.log(p[ids[i]!]!));
+            assert.ok(error < 6e-6, `${label}: log-prob ${logprobs[i]}, expected ${Math.log(p[ids[i]!]!)}`);
+          }
+        }
+        logits.dispose();
+        keys.dispose();
+      }
+    });
+
     it('at temperature 0 takes the most likely token, of equals the lowest id, with its log-prob at temperature 1', async () => {
       setVectorLevel(level);
       for (const columns of [1, 2, 33, 1000, 4099]) {

@@ -40,11 +40,11 @@ __device__ __forceinline__ int32_t mostLikely(const KeptRow<T>& row, int columns
 
 // The first id at which the cumulative mass exceeds u times the whole; always one with mass.
 template <int kWarps, class T>
-__device__ __forceinline__ int32_t invert(const KeptRow<T>& row, int columns, float max, double u) {
+__device__ __forceinline__ int32_t invert(const KeptRow<T>& row, int columns, float max, double u,
+                                          SampleShared<kWarps>& shared) {
   constexpr int kThreads = 32 * kWarps;
-  __shared__ double upTo[kThreads];
-  __shared__ float ofRuns[kThreads];
-  __shared__ int32_t found;
+  const auto& upTo = shared.sums;
+  auto& ofRuns = shared.masses;
   const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const Runs<kWarps> runs(columns);
   const auto massOf = [&](int first, int end) {
@@ -63,7 +63,7 @@ __device__ __forceinline__ int32_t invert(const KeptRow<T>& row, int columns, fl
     if (lane == 0) ofRuns[run] = mass;
   }
   __syncthreads();
-  sumUpTo<kWarps>(double(ofRuns[thread]), upTo);
+  sumUpTo(double(ofRuns[thread]), shared);
   const double wanted = u * upTo[kThreads - 1];
   int run = firstThread<kWarps>(ofRuns[thread] > 0.0f && upTo[thread] > wanted);
   // Rounding may leave `wanted` at the very end, and then the last run with mass takes it; likewise below,
@@ -89,10 +89,10 @@ __device__ __forceinline__ int32_t invert(const KeptRow<T>& row, int columns, fl
     }
     id = warpReduce(id, Least{});
     last = warpMax(last);
-    if (lane == 0) found = id < columns ? id : last;
+    if (lane == 0) shared.found = id < columns ? id : last;
   }
   __syncthreads();
-  return found;
+  return shared.found;
 }
 
 // A row a block: it is read once for its log-sum-exp and once for the draw, and between them, where tokens
@@ -101,6 +101,7 @@ __device__ __forceinline__ int32_t invert(const KeptRow<T>& row, int columns, fl
 template <class T, int kWarps>
 __global__ void __launch_bounds__(32 * kWarps)
     sampleKernel(SampleArgs args, Pieces pieces, Temperature temperature, Check check) {
+  __shared__ SampleShared<kWarps> shared;
   const int64_t i = blockIdx.x;
   const auto put = [&](int32_t id, float logprob) {
     if (threadIdx.x > 0) return;
@@ -119,10 +120,10 @@ __global__ void __launch_bounds__(32 * kWarps)
   KeptRow<T> row{all, Cut::ofNothing()};
   if (args.temperature == 0.0f) return put(mostLikely<kWarps>(row, columns, max), max - lse);
   const bool byCount = args.topK > 0 && args.topK < args.columns;
-  if (byCount) row.cut = cutRow<false, kWarps>(row, columns, max, double(args.topK));
-  if (args.topP < 1.0) row.cut = cutRow<true, kWarps>(row, columns, max, args.topP);
+  if (byCount) row.cut = cutRow<false>(row, columns, max, double(args.topK), shared);
+  if (args.topP < 1.0) row.cut = cutRow<true>(row, columns, max, args.topP, shared);
   if (byCount || args.topP < 1.0) lse = lseOf<kWarps>(row, pieces, max);
-  const int32_t id = invert<kWarps>(row, columns, max, uniformOf(args, i));
+  const int32_t id = invert(row, columns, max, uniformOf(args, i), shared);
   put(id, row.one(id) - lse);
 }
 
@@ -142,8 +143,6 @@ void sample(const SampleArgs& args, Launcher& gpu) {
     // By the columns alone: how many threads share a row is seen in the last bits of the cumulative sums.
     if (args.columns <= 512)
       launch(sampleKernel<T, 1>, 1);
-    else if (args.columns <= 8192)
-      launch(sampleKernel<T, 4>, 4);
     else
       launch(sampleKernel<T, 16>, 16);
   });

@@ -81,6 +81,19 @@ struct Runs {
   __device__ __forceinline__ int count() const { return (columns + length - 1) / length; }
 };
 
+// Shared memory of a block, an element a thread.
+template <int kWarps>
+struct SampleShared {
+  static constexpr int kThreads = 32 * kWarps;
+  double sums[kThreads];
+  uint32_t counts[kThreads], low[kThreads], high[kThreads], orders[kThreads];
+  int32_t ids[kThreads], ranked[kThreads];
+  float masses[kThreads];
+  double ofWarps[kWarps];
+  uint32_t listed;
+  int32_t found;
+};
+
 // The sum of the values of this thread and of those before it.
 template <class T>
 __device__ __forceinline__ T sumUpToLane(T value) {
@@ -91,16 +104,15 @@ __device__ __forceinline__ T sumUpToLane(T value) {
   }
   return value;
 }
-// Leaves them in `sums`, one for each thread of the block.
+// Leaves them in shared.sums.
 template <int kWarps>
-__device__ __forceinline__ void sumUpTo(double value, double* sums) {
-  __shared__ double ofWarps[kWarps];
+__device__ __forceinline__ void sumUpTo(double value, SampleShared<kWarps>& shared) {
   value = sumUpToLane(value);
-  if (threadIdx.x % 32 == 31) ofWarps[threadIdx.x / 32] = value;
+  if (threadIdx.x % 32 == 31) shared.ofWarps[threadIdx.x / 32] = value;
   __syncthreads();
   double before = 0.0;
-  for (int warp = 0; warp < int(threadIdx.x) / 32; warp++) before = before + ofWarps[warp];
-  sums[threadIdx.x] = before + value;
+  for (int warp = 0; warp < int(threadIdx.x) / 32; warp++) before = before + shared.ofWarps[warp];
+  shared.sums[threadIdx.x] = before + value;
   __syncthreads();
 }
 
@@ -116,7 +128,7 @@ __device__ __forceinline__ int firstThread(bool holds) {
 // Tokens with equal upper bits of their order, in one of the bins by distance. A thread has a bin.
 template <int kWarps>
 struct TokenRange {
-  static constexpr int kBinsPerNat = 8, kBits = kWarps == 1 ? 5 : kWarps == 4 ? 7 : 9;
+  static constexpr int kBinsPerNat = 8, kBits = kWarps == 1 ? 5 : 9;
   static_assert(1 << kBits == 32 * kWarps);
   float max;
   int bin = -1;  // all
@@ -158,11 +170,8 @@ struct TokenRange {
 
 // The id of the n-th token of that order, 1 being the first.
 template <int kWarps, class T>
-__device__ __forceinline__ int32_t idOfEqual(const KeptRow<T>& row, int columns, uint32_t order, double n) {
-  constexpr int kThreads = 32 * kWarps;
-  __shared__ double sums[kThreads];
-  __shared__ int ofRuns[kThreads];
-  __shared__ int32_t found;
+__device__ __forceinline__ int32_t idOfEqual(const KeptRow<T>& row, int columns, uint32_t order, double n,
+                                             SampleShared<kWarps>& shared) {
   const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const Runs<kWarps> runs(columns);
   const auto countOf = [&](int first, int end) {
@@ -172,72 +181,69 @@ __device__ __forceinline__ int32_t idOfEqual(const KeptRow<T>& row, int columns,
     row.eachKept(first, logits, [&](float x, int) { count += orderOf(x) == order; });
     return count;
   };
-  ofRuns[thread] = 0;
+  shared.counts[thread] = 0;
   __syncthreads();
   for (int run = warp; run < runs.count(); run += kWarps) {
     int count = 0;
     for (int first = runs.begin(run); first < runs.end(run); first += kLogitSpan)
       count += countOf(first, runs.end(run));
     count = warpSum(count);
-    if (lane == 0) ofRuns[run] = count;
+    if (lane == 0) shared.counts[run] = count;
   }
   __syncthreads();
-  sumUpTo<kWarps>(ofRuns[thread], sums);
-  const int run = firstThread<kWarps>(sums[thread] >= n);
+  sumUpTo(shared.counts[thread], shared);
+  const int run = firstThread<kWarps>(shared.sums[thread] >= n);
   if (warp == 0) {
-    int left = int(n - (run > 0 ? sums[run - 1] : 0.0));
+    int left = int(n - (run > 0 ? shared.sums[run - 1] : 0.0));
     for (int first = runs.begin(run); left > 0; first += kLogitSpan) {
       const int count = countOf(first, runs.end(run)), upTo = sumUpToLane(count);
       float logits[kLogitGroup];
       row.load(first, runs.end(run), logits);
       int at = upTo - count;
       row.eachKept(first, logits, [&](float x, int j) {
-        if (orderOf(x) == order && ++at == left) found = j;
+        if (orderOf(x) == order && ++at == left) shared.found = j;
       });
       left -= __shfl_sync(0xffffffffu, upTo, 31);
     }
   }
   __syncthreads();
-  return found;
+  return shared.found;
 }
 
 // kByMass: the smallest set of most likely tokens that has the `wanted` part of the mass of those that `row`
 // keeps; else, the `wanted` most likely ones. `max` is the largest x of the row.
 template <bool kByMass, int kWarps, class T>
-__device__ __forceinline__ Cut cutRow(const KeptRow<T>& row, int columns, float max, double wanted) {
+__device__ __forceinline__ Cut cutRow(const KeptRow<T>& row, int columns, float max, double wanted,
+                                      SampleShared<kWarps>& shared) {
   constexpr int kThreads = 32 * kWarps;
   using Range = TokenRange<kWarps>;
-  __shared__ uint32_t counts[kThreads], low[kThreads], high[kThreads];
-  __shared__ double sums[kThreads];
-  __shared__ uint32_t orders[kThreads];
-  __shared__ int32_t ids[kThreads], ranked[kThreads];
-  __shared__ uint32_t listed;
   const int thread = int(threadIdx.x);
   Range range{max};
   double before = 0.0;  // of the tokens that are more likely than the range
   uint32_t inRange = 0;
   do {
-    counts[thread] = low[thread] = high[thread] = 0;
+    shared.counts[thread] = shared.low[thread] = shared.high[thread] = 0;
     __syncthreads();
     eachToken<kWarps>(row, columns, [&](float x, int) {
       if (!range.has(x)) return;
       const int bin = range.nextBinOf(x);
-      atomicAdd(&counts[bin], 1u);
+      atomicAdd(&shared.counts[bin], 1u);
       if constexpr (kByMass) {
         const uint32_t mass = range.massOf(x, range.bin < 0 ? bin : range.bin);
-        if (atomicAdd(&low[bin], mass) > ~mass) atomicAdd(&high[bin], 1u);  // it overflowed
+        if (atomicAdd(&shared.low[bin], mass) > ~mass) atomicAdd(&shared.high[bin], 1u);  // it overflowed
       }
     });
     __syncthreads();
-    double amount = counts[thread];
+    double amount = shared.counts[thread];
     if constexpr (kByMass)
-      amount = (high[thread] * 0x1p32 + low[thread]) * Range::unitOf(range.bin < 0 ? thread : range.bin);
-    sumUpTo<kWarps>(amount, sums);
-    if (kByMass && range.bin < 0) wanted *= sums[kThreads - 1];
-    const int edge = firstThread<kWarps>(counts[thread] > 0 && before + sums[thread] >= wanted);
+      amount = (shared.high[thread] * 0x1p32 + shared.low[thread]) *
+               Range::unitOf(range.bin < 0 ? thread : range.bin);
+    sumUpTo(amount, shared);
+    if (kByMass && range.bin < 0) wanted *= shared.sums[kThreads - 1];
+    const int edge = firstThread<kWarps>(shared.counts[thread] > 0 && before + shared.sums[thread] >= wanted);
     if (edge == kThreads) return row.cut;  // there are no more
-    before += edge > 0 ? sums[edge - 1] : 0.0;
-    inRange = counts[edge];
+    before += edge > 0 ? shared.sums[edge - 1] : 0.0;
+    inRange = shared.counts[edge];
     range.narrow(edge);
     __syncthreads();  // before they are cleared
   } while (inRange > kThreads && !range.ofEquals());
@@ -248,30 +254,30 @@ __device__ __forceinline__ Cut cutRow(const KeptRow<T>& row, int columns, float 
     const double needed = ceil((wanted - before) / (unit * mass));
     // More than there are where the mass of each is nothing.
     const double kept = needed < double(inRange) ? fmax(needed, 1.0) : double(inRange);
-    return {range.upper, idOfEqual<kWarps>(row, columns, range.upper, kept)};
+    return {range.upper, idOfEqual(row, columns, range.upper, kept, shared)};
   }
-  if (thread == 0) listed = 0;
+  if (thread == 0) shared.listed = 0;
   __syncthreads();
   eachToken<kWarps>(row, columns, [&](float x, int j) {
     if (!range.has(x)) return;
-    const uint32_t place = atomicAdd(&listed, 1u);
-    orders[place] = orderOf(x);
-    ids[place] = j;
-    low[place] = kByMass ? range.massOf(x, range.bin) : 1u;
+    const uint32_t place = atomicAdd(&shared.listed, 1u);
+    shared.orders[place] = orderOf(x);
+    shared.ids[place] = j;
+    shared.low[place] = kByMass ? range.massOf(x, range.bin) : 1u;
   });
   __syncthreads();
   const int count = int(inRange);
   if (thread < count) {
-    const Cut mine{orders[thread], ids[thread]};
+    const Cut mine{shared.orders[thread], shared.ids[thread]};
     int rank = -1;  // it keeps itself
-    for (int i = 0; i < count; i++) rank += mine.keeps(orders[i], ids[i]);
-    ranked[rank] = thread;
+    for (int i = 0; i < count; i++) rank += mine.keeps(shared.orders[i], shared.ids[i]);
+    shared.ranked[rank] = thread;
   }
   __syncthreads();
-  sumUpTo<kWarps>(thread < count ? double(low[ranked[thread]]) : 0.0, sums);
+  sumUpTo(thread < count ? double(shared.low[shared.ranked[thread]]) : 0.0, shared);
   const int last =
-      min(firstThread<kWarps>(thread < count && before + sums[thread] * unit >= wanted), count - 1);
-  return {orders[ranked[last]], ids[ranked[last]]};
+      min(firstThread<kWarps>(thread < count && before + shared.sums[thread] * unit >= wanted), count - 1);
+  return {shared.orders[shared.ranked[last]], shared.ids[shared.ranked[last]]};
 }
 
 }  // namespace isopolicy::cuda

@@ -188,10 +188,11 @@ __device__ __forceinline__ void addRows(const float (&p)[kKeys / 8][4], SharedRo
   }
 }
 
-// Whether no element of the rows, in the columns that addRows takes, is infinite or NaN; by a warp.
+// Whether no element of the rows, in the columns that addRows takes, is infinite or NaN; by a warp. Rows that
+// are fp32 need not be: addSeenRows skips what is not seen.
 template <int kKeys, int kOut, class T, int kDim>
 __device__ __forceinline__ bool rowsAreFinite(SharedRows<T, kDim> rows, int first) {
-  static_assert(sizeof(T) == 2);
+  if constexpr (sizeof(T) == 4) return false;
   constexpr uint32_t kExponent = std::is_same_v<T, Half> ? 0x7c00u : 0x7f80u;
   constexpr int kVector = SharedRows<T, kDim>::kVector, kEach = kOut / kVector;
   bool finite = true;
