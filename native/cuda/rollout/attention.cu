@@ -101,12 +101,8 @@ struct PagedBlock {
   const HeadRange& range;
   const TokenRun& run;
 
-  static __device__ __forceinline__ Rows unitAt(int i) {
-    return {i * kUnitBytes};
-  }
-  static __device__ __forceinline__ Rows queries() {
-    return {kUnits * kUnitBytes};
-  }
+  static __device__ __forceinline__ Rows unitAt(int i) { return {i * kUnitBytes}; }
+  static __device__ __forceinline__ Rows queries() { return {kUnits * kUnitBytes}; }
   // Element i of this thread, of the chunks that are joined so far.
   static __device__ __forceinline__ float& joinedOut(int i) {
     return reinterpret_cast<float*>(dynamicShared() + kUnits * kUnitBytes +
