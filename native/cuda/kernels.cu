@@ -32,6 +32,7 @@ void registerRolloutSample(Registry&);
 void registerRolloutGemm(Registry&);
 void registerRolloutLogSoftmax(Registry&);
 void registerTrainingAttention(Registry&);
+void registerTrainingAttentionBackward(Registry&);
 void registerTrainingGemm(Registry&);
 void registerTrainingLinearLogprob(Registry&);
 void registerTrainingLogSoftmax(Registry&);
@@ -62,6 +63,7 @@ void registerKernels(Registry& registry) {
   registerRolloutGemm(registry);
   registerRolloutLogSoftmax(registry);
   registerTrainingAttention(registry);
+  registerTrainingAttentionBackward(registry);
   registerTrainingGemm(registry);
   registerTrainingLinearLogprob(registry);
   registerTrainingLogSoftmax(registry);

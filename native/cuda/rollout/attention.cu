@@ -85,16 +85,17 @@ __device__ __forceinline__ void storePair(T* to, float low, float high) {
     *reinterpret_cast<float2*>(to) = make_float2(low, high);
 }
 
-template <class T, int kDim, int kStep, int kWarps>
+template <class T, int kDim, int kStep, int kWarps, bool kRuns>
 struct PagedBlock {
   static constexpr int kThreads = 32 * kWarps, kRows = 16 * kWarps;
   static constexpr int kUnitBytes = kStep * kDim * int(sizeof(T));
   static constexpr int kUnits = kUnitBytes >= 16384 ? 3 : kUnitBytes >= 8192 ? 4 : 6;
   static constexpr int kQueryBytes = kRows * kDim * int(sizeof(T));
   static constexpr int kJoinedBytes = kRows * kDim * int(sizeof(float));
-  static size_t sharedBytes(bool joins) {
+  static constexpr size_t sharedBytes(bool joins) {
     return size_t(kUnits) * kUnitBytes + kQueryBytes + (joins ? kJoinedBytes : 0);
   }
+  static_assert(sharedBytes(true) <= size_t(99) << 10);  // what the least of the devices has
   using Rows = SharedRows<T, kDim>;
 
   const PagedAttention<T>& args;
@@ -120,7 +121,7 @@ struct PagedBlock {
     const Rows to = queries();
     const int rows = run.count * range.heads;
     const auto copy = [&](auto elements) {
-      constexpr int kElements = elements, kEach = kDim / kElements;
+      constexpr int kElements = decltype(elements)::value, kEach = kDim / kElements;
       for (int i = int(threadIdx.x); i < kRows * kEach; i += kThreads) {
         const int row = i / kEach, column = i % kEach * kElements;
         const bool present = row < rows && column < args.headDim;
@@ -157,6 +158,7 @@ struct PagedBlock {
   // Chunks firstChunk, firstChunk + stride, ...
   __device__ __forceinline__ void attend(int firstChunk, int stride) const {
     const int seen = run.position + run.count;
+    if (firstChunk * args.chunk >= seen) return;
     PagedWalk<kStep> ahead(args.chunk, args.tile, seen, firstChunk, stride);
     PagedWalk<kStep> walk = ahead;
     PageIds ids(args.places, run.slot, seen);
@@ -210,10 +212,17 @@ struct PagedBlock {
             }
             probabilities<kStep>(state, s);
           }
-        } else if (least >= min(key + kStep, walk.tileEnd()) || rowsAreFinite<kStep, kDim>(unit, 0)) {
-          addRows<kStep, kDim>(s, unit, 0, out);
         } else {
-          addSeenRows<kStep, kDim>(s, unit, 0, out, key, limits);
+          // One token sees all but what is zeros.
+          bool plain = true;
+          if constexpr (kRuns) {
+            plain = least >= min(key + kStep, walk.tileEnd());
+            if constexpr (sizeof(T) == 2) plain = plain || rowsAreFinite<kStep, kDim>(unit, 0);
+          }
+          if (plain)
+            addRows<kStep, kDim>(s, unit, 0, out);
+          else if constexpr (kRuns)
+            addSeenRows<kStep, kDim>(s, unit, 0, out, key, limits);
         }
       }
       if (walk.unit() != Unit::values || !walk.endsChunk() || !hasRows) continue;
@@ -291,7 +300,7 @@ __global__ void __launch_bounds__(32 * kWarps) pagedAttentionKernel(PagedAttenti
   const int kvHead = int(blockIdx.y) / ranges, inGroup = int(blockIdx.y) % ranges * args.headsPerBlock;
   const HeadRange range{kvHead, kvHead * group + inGroup, min(args.headsPerBlock, group - inGroup)};
   const auto attend = [&](const TokenRun& run) {
-    PagedBlock<T, kDim, kStep, kWarps>{args, range, run}.attend(int(blockIdx.z), int(gridDim.z));
+    PagedBlock<T, kDim, kStep, kWarps, kRuns>{args, range, run}.attend(int(blockIdx.z), int(gridDim.z));
   };
 
   if constexpr (kRuns) {
@@ -354,7 +363,7 @@ void attend(PagedAttention<T> args, int64_t slots, Launcher& gpu) {
   const int group = args.numHeads / args.numKvHeads;
   const auto rangesOf = [&](int heads) { return args.numKvHeads * ceilDiv(group, heads); };
 
-  using Runs = PagedBlock<T, kDim, kStep, kWarps>;
+  using Runs = PagedBlock<T, kDim, kStep, kWarps, true>;
   args.headsPerBlock = std::min(group, Runs::kRows);
   // A step with no more tokens than slots is one of decoding: no slot has two of them, or few have.
   args.runsWithin = args.tokens > slots ? Runs::kRows / args.headsPerBlock : 1;
@@ -363,7 +372,7 @@ void attend(PagedAttention<T> args, int64_t slots, Launcher& gpu) {
                Grid{ceilDiv(args.tokens, args.runsWithin), rangesOf(args.headsPerBlock)}, Runs::kThreads,
                Runs::sharedBytes(args.mostChunks > 1), args);
 
-  using One = PagedBlock<T, kDim, kStep, 1>;
+  using One = PagedBlock<T, kDim, kStep, 1, false>;
   args.headsPerBlock = std::min(group, One::kRows);
   const int64_t ranges = rangesOf(args.headsPerBlock);
   // Enough blocks for all multiprocessors, twice.

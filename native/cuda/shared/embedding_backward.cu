@@ -155,27 +155,34 @@ Lists makeLists(const int32_t* ids, int64_t count, int64_t rows, bool vocabulary
 // One row of the result, by a group of threads: what is there (where kAdd) and dOut's rows order[0..n) in
 // order, in fp32, rounded once.
 template <class T, class Out, Layout kLayout, bool kAdd>
-__device__ __forceinline__ void sumRows(const T* dOut, const int32_t* order, int n, Out* out, int64_t width,
+__device__ __forceinline__ void sumRows(const T* dOut, const int32_t* order, int n, Out* out, int width,
                                         int lane, int group) {
-  constexpr int kSize = Pack<T>::kSize, kAhead = 8;
-  for (int64_t first = int64_t(lane) * kSize; first < width; first += int64_t(group) * kSize) {
+  constexpr int kSize = Pack<T>::kSize, kMostAhead = 8, kFewAhead = 4;
+  for (int first = lane * kSize; first < width; first += group * kSize) {
     float sum[kSize] = {};
     if constexpr (kAdd) loadParts<kLayout>(out, first, width, sum);
-    for (int i = 0; i < n; i += kAhead) {
+    const auto addRows = [&](int i, auto ahead) {
+      constexpr int kAhead = decltype(ahead)::value;
       Pack<T> rows[kAhead];
 #pragma unroll
       for (int k = 0; k < kAhead; k++)
-        if (i + k < n) rows[k] = loadPart<kLayout>(dOut + order[i + k] * width, first, width);
+        if (kAhead == kMostAhead || i + k < n)
+          rows[k] = loadPart<kLayout>(dOut + int64_t(order[i + k]) * width, first, width);
 #pragma unroll
       for (int k = 0; k < kAhead; k++) {
-        if (i + k >= n) continue;
+        if (kAhead < kMostAhead && i + k >= n) break;
         float row[kSize];
         rows[k].widen(row);
         // The first is not added to a zero, which would take the sign of a -0.
+        const bool only = !kAdd && i + k == 0;
 #pragma unroll
-        for (int j = 0; j < kSize; j++) sum[j] = !kAdd && i + k == 0 ? row[j] : sum[j] + row[j];
+        for (int j = 0; j < kSize; j++) sum[j] = only ? row[j] : sum[j] + row[j];
       }
-    }
+    };
+    int i = 0;
+    if constexpr (kLayout == Layout::whole)
+      for (; i + kMostAhead <= n; i += kMostAhead) addRows(i, std::integral_constant<int, kMostAhead>{});
+    for (; i < n; i += kFewAhead) addRows(i, std::integral_constant<int, kFewAhead>{});
     storeParts<kLayout>(out, first, width, sum);
   }
 }
@@ -184,14 +191,14 @@ __device__ __forceinline__ void sumRows(const T* dOut, const int32_t* order, int
 // occur pass once. An id that occurs often is the slowest: its rows are added one after the other, eight
 // loads ahead.
 template <class T, Layout kLayout>
-__global__ void __launch_bounds__(kLargestGroup)
-    embeddingBackwardKernel(const T* dOut, const int32_t* ids, float* grad, int64_t count, int64_t width,
+__global__ void __launch_bounds__(kLargestGroup, 2)
+    embeddingBackwardKernel(const T* dOut, const int32_t* ids, float* grad, int64_t count, int width,
                             Lists lists, int group) {
   const auto [i, lane] = rowPlace(group);
   if (i >= count || lists.state->bad || lists.arrivals[i] != 0) return;
   const int32_t id = ids[i];
   sumRows<T, float, kLayout, true>(dOut, lists.sorted + lists.begins[id], lists.lengths[id],
-                                   grad + id * width, width, lane, group);
+                                   grad + int64_t(id) * width, width, lane, group);
 }
 
 void embeddingBackward(const EmbeddingBackwardArgs& args, Launcher& gpu) {
@@ -203,7 +210,7 @@ void embeddingBackward(const EmbeddingBackwardArgs& args, Launcher& gpu) {
     const RowGroups groups = groupsFor(args.count, partsOf<T>(args.width));
     dispatchLayout<Layout::whole>(inParts<T>({args.width}, {args.dOut, args.grad}), [&](auto layout) {
       gpu.launch(embeddingBackwardKernel<T, layout()>, Grid{groups.blocks}, groups.threads, 0,
-                 static_cast<const T*>(args.dOut), args.ids, args.grad, args.count, args.width, lists,
+                 static_cast<const T*>(args.dOut), args.ids, args.grad, args.count, int(args.width), lists,
                  groups.group);
     });
   });
@@ -211,8 +218,8 @@ void embeddingBackward(const EmbeddingBackwardArgs& args, Launcher& gpu) {
 
 // A group of threads for each row of the result.
 template <class T, Layout kLayout>
-__global__ void __launch_bounds__(kLargestGroup)
-    scatterRowsKernel(const T* dOut, T* out, int64_t rows, int64_t width, Lists lists, int group) {
+__global__ void __launch_bounds__(kLargestGroup, 2)
+    scatterRowsKernel(const T* dOut, T* out, int64_t rows, int width, Lists lists, int group) {
   const auto [r, lane] = rowPlace(group);
   if (r >= rows || lists.state->bad) return;
   const int length = lists.lengths[r];
@@ -228,8 +235,8 @@ void scatterRows(const ScatterRowsArgs& args, Launcher& gpu) {
     const RowGroups groups = groupsFor(args.rows, partsOf<T>(args.width));
     dispatchLayout<Layout::whole>(inParts<T>({args.width}, {args.dOut, args.out}), [&](auto layout) {
       gpu.launch(scatterRowsKernel<T, layout()>, Grid{groups.blocks}, groups.threads, 0,
-                 static_cast<const T*>(args.dOut), static_cast<T*>(args.out), args.rows, args.width, lists,
-                 groups.group);
+                 static_cast<const T*>(args.dOut), static_cast<T*>(args.out), args.rows, int(args.width),
+                 lists, groups.group);
     });
   });
 }

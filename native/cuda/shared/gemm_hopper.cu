@@ -79,16 +79,16 @@ void choose(const HopperLauncher& product, int64_t m) {
     }
   };
   // Tensor cores limit the first ones, for two chains of which 64 x 256 sums a warpgroup are too many ...
-  if constexpr (kChains == 1) consider.template operator()<HopperShape{2, 1, 256, 1, 2}>();
+  consider.template operator()<HopperShape{2, 1, kChains == 1 ? 256 : 128, 1, 2}>();
   consider.template operator()<HopperShape{2, 1, 128, 1}>();
   // ... too few tiles these ...
   consider.template operator()<HopperShape{1, 1, 64, 1}>();
   // ... and the memory's bandwidth those of few rows, which are weights times the rows of a decode step.
   if constexpr (!kAcrossA && !kAcrossB) {
     if (m <= 64) {
-      consider.template operator()<HopperShape{1, 2, 128, 1}>();
-      consider.template operator()<HopperShape{1, 1, 32, 4}>();
       consider.template operator()<HopperShape{1, 1, 16, 4}>();
+      consider.template operator()<HopperShape{1, 1, 32, 4}>();
+      consider.template operator()<HopperShape{1, 2, 128, 1}>();
     }
   }
   if (launch == nullptr) throw DeviceError("no tile of this product fits into the shared memory of the GPU");
@@ -124,10 +124,30 @@ void multiply(const GemmArgs& g, Launcher& gpu) {
   choose<T, kChains, false, false>(product, g.m);
 }
 
+// ---- whether this build has them ----
+
+// A build for other architectures runs on this device, too, but has no wgmma for it. The bound of this kernel
+// tells which of the build's architectures the driver took the code of.
+#if defined(ISOPOLICY_EMULATED)
+bool hasCode() { return true; }
+#else
+constexpr int kBoundWithout = 32, kBoundWith = 64;
+__global__ void __launch_bounds__(ISOPOLICY_HOPPER ? kBoundWith : kBoundWithout) codeProbe() {}
+
+bool hasCode() {
+  static const bool has = [] {
+    cudaFuncAttributes attributes;
+    expectSuccess(cudaFuncGetAttributes(&attributes, codeProbe), "asking for the code of a kernel");
+    return attributes.maxThreadsPerBlock == kBoundWith;
+  }();
+  return has;
+}
+#endif
+
 }  // namespace
 
 bool hopperTakes(const GemmArgs& args, const Launcher& gpu) {
-  return gpu.properties().capability == 90 && bytesOf(args.in) == 2 && args.k > 0;
+  return gpu.properties().capability == 90 && bytesOf(args.in) == 2 && args.k > 0 && hasCode();
 }
 
 void hopperGemm(const GemmArgs& args, int chains, Launcher& gpu) {

@@ -35,15 +35,13 @@ struct HopperProduct {
   int pieces;                    // tiles of C that are computed apart, one a piece, and then added; or 1
   int rowsA;                     // of A in a stage: fewer than the tile's 64 where C has so few
   int stages;
-  bool wide;         // C is fp32
-  bool staged;       // C goes out by TMA
-  bool paired;       // pairs of columns of C, bias and addend lie at multiples of their size
-  float4* partials;  // where pieces > 1: [tile][piece][group of 4][thread]
+  bool wide;    // C is fp32
+  bool staged;  // C goes out by TMA
+  bool paired;  // pairs of columns of C, bias and addend lie at multiples of their size
+  // Where pieces > 1: sums of [tile][piece][group of 4][thread], and how many blocks of a tile have come.
+  float4* partials;
+  unsigned* arrived;
 };
-
-// Of tiles whose blocks meet. A launch leaves zeros behind; commands run one after the other.
-constexpr int kMostHopperMeetings = 2048;
-static __device__ unsigned hopperArrivals[kMostHopperMeetings];
 
 // Two neighbours of a row, of which `count` (not 0) exist; `paired`: they lie so that one access has both.
 template <class T>
@@ -161,10 +159,7 @@ struct HopperTile {
       const Work w = workAt(p, number, rank);
       const int matrixA = p.sharedA ? 0 : w.matrix, matrixB = p.sharedB ? 0 : w.matrix;
       for (int block = w.block; block < w.end; block++) {
-        if constexpr (kCluster == 1)
-          mbarrierWait(queue.empty + queue.stage, queue.parity ^ 1);
-        else
-          mbarrierWaitCluster(queue.empty + queue.stage, queue.parity ^ 1);
+        mbarrierWait(queue.empty + queue.stage, queue.parity ^ 1);
         fetchStage(p, queue, {block * kK, w.m * kM, w.n * kN, matrixA, matrixB}, rank);
         queue.advance();
       }
@@ -312,8 +307,8 @@ struct HopperTile {
     __threadfence();
     barrierSync(1, kMathThreads);
     if (thread == 0) {
-      *last = atomicAdd(hopperArrivals + w.tile, 1u) == unsigned(p.pieces - 1);
-      if (*last) hopperArrivals[w.tile] = 0;
+      *last = atomicAdd(p.arrived + w.tile, 1u) == unsigned(p.pieces - 1);
+      if (*last) p.arrived[w.tile] = 0;
     }
     barrierSync(1, kMathThreads);
     const bool isLast = *last != 0;
@@ -448,7 +443,9 @@ struct HopperTile {
 
   static __device__ __forceinline__ void multiply(const HopperProduct& p, Queue queue, int first, int step,
                                                   int rank) {
-    const int warp = int(threadIdx.x) / 32, group = warp / 4, lane = int(threadIdx.x) % 32;
+    // The same in all lanes, as the compiler can then see: descriptors are in uniform registers.
+    const int warp = __shfl_sync(0xffffffffu, int(threadIdx.x) / 32, 0), group = warp / 4;
+    const int lane = int(threadIdx.x) % 32;
     unsigned char* const staging =
         queue.shared + queue.stages * stageBytes(queue.rowsA) + warp * (2 * 16 * 128);
     int* const last = reinterpret_cast<int*>(queue.full + 2 * kMostStages);

@@ -33,21 +33,25 @@ class HopperLauncher {
     const bool possible = (pieces_ == 1 || piece_ % Tile::kK == 0) &&
                           (!apart || (pieces_ > 1 && Tile::kCluster == 1)) &&
                           (apart || pieces_ == 1 || Tile::kSums) && stagesOf<Tile>() >= 3 &&
-                          (!apart || (tiles<Tile>() <= kMostHopperMeetings && pieces_ <= kMostApart)) &&
-                          (Tile::kCluster == 1 || g_.m > Tile::kM);
+                          (!apart || (tiles<Tile>() <= Launcher::kCounters && pieces_ <= kMostApart)) &&
+                          g_.m > (Tile::kCluster - 1) * Tile::kM && (g_.m > 64 || Tile::kM == 64);
     if (!possible) return kNever;
-    constexpr double kBytes = 32, kMemoryBytes = 20;  // a cycle and multiprocessor: from L2, from memory
+    // Bytes a cycle and multiprocessor, from L2 and from memory. A wgmma takes no less than 32 cycles, and a
+    // small tile has the next one wait for it.
+    constexpr double kL2 = 48, kMemory = 20, kLeast = 2;
     constexpr double kRate = Tile::kGroupN >= 256 ? 0.95 : Tile::kM == 128 ? 0.85 : 0.5;
-    constexpr double kFetched = Tile::kN / Tile::kCluster;
-    const double perK =
-        std::max(Tile::kM * Tile::kN / 2048.0 / kRate, (rowsOf<Tile>() + kFetched) * 2 / kBytes);
-    const int64_t works = tiles<Tile>() * (apart ? pieces_ : 1);
     const double multiprocessors = gpu_.properties().multiprocessors;
+    const double fetched = rowsOf<Tile>() + Tile::kN / Tile::kCluster;
+    const double perK = std::max({Tile::kM * Tile::kN / 2048.0 / kRate, fetched * 2 / kL2, kLeast});
+    const int64_t works = tiles<Tile>() * (apart ? pieces_ : 1);
     const double turns = double(ceilDiv(works, gpu_.properties().multiprocessors / Tile::kCluster));
-    double cycles = turns * (double(apart ? piece_ : k_) * perK + 300);
+    const double operands = double(g_.batch) * double(g_.m + g_.n) * double(k_) * 2;
+    // Where memory is the limit, those tiles are best that would need the least time without it.
+    const double ofTiles = turns * (double(apart ? piece_ : k_) * perK + 300);
+    double cycles = std::max(ofTiles, operands / (kMemory * multiprocessors)) + ofTiles / 16;
     if (apart)
       cycles += 1500 + double(works) * double(std::min<int64_t>(g_.m, Tile::kM)) * Tile::kN * 8 /
-                           (kMemoryBytes * multiprocessors);
+                           (kMemory * multiprocessors);
     return cycles;
   }
 
@@ -99,6 +103,7 @@ class HopperLauncher {
       const int64_t matrices = g_.strideC == 0 ? 1 : g_.batch;
       p.c = map(g_.out, g_.c, g_.n, g_.m, matrices, g_.ldc, g_.strideC, int(128 / bytes), 16);
     }
+    p.arrived = gpu_.counters();
     if (apart)
       p.partials = gpu_.scratch<float4>(tiles<Tile>() * pieces_ * Tile::kMathThreads * Tile::kGroupN / 8);
     return p;
