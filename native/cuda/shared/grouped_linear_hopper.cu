@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
 #endif
 }
 
-// A tile of the gradient of an expert's weight.
+// A tile of the gradient of an expert's weight: without rows a stage that is cleared, or nothing to add.
 struct GradientTile {
   int expert, first, rows, blocks;
   TileAt at;
@@ -97,7 +97,7 @@ struct GradientTile {
     expert = number / tiles;
     first = g.experts.boundary(expert);
     rows = g.experts.load(expert);
-    blocks = (rows + 63) / 64;
+    blocks = rows == 0 && !g.accumulate ? 1 : (rows + 63) / 64;
     at = tileAt(unsigned(number % tiles), g.product.tilesM, g.product.tilesN);
   }
 };
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
         const WarpPart<Tile> part(queue);
         for (int number = int(blockIdx.x); number < works; number += int(gridDim.x)) {
           const GradientTile tile(g, number);
-          if (tile.blocks == 0 && g.accumulate) continue;
+          if (tile.blocks == 0) continue;
           const int row = tile.at.m * Tile::kM + part.row, column = tile.at.n * Tile::kN + part.column;
           // The rows of others at the end of the last stage, of A and of B.
           const auto clear = [&](const Queue& stages, int block) {
@@ -145,13 +145,8 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
             barrierSync(1, Tile::kMathThreads);
           };
           typename Tile::Sums sums[1];
-          if (tile.blocks == 0) {
-#pragma unroll
-            for (int i = 0; i < Tile::kGroupN / 2; i++) sums[0][i] = 0.0f;
-          } else {
-            int block = 0;
-            Tile::accumulatePiece(queue, part.group, block, tile.blocks, sums, clear);
-          }
+          int block = 0;
+          Tile::accumulatePiece(queue, part.group, block, tile.blocks, sums, clear);
           Tile::finish(p, tile.expert, row + lane / 4, column + lane % 4 * 2, p.m, sums[0]);
           Tile::template store<float>(p, part.staging, tile.expert, row, column, p.m, p.staged, sums[0]);
         }
