@@ -27,12 +27,13 @@ __device__ inline void checkSequences(const Sequences& of, const SequenceChecks&
     if (lane == 0) report(checks.start, 0, cu[0]);
     return;
   }
-  int wrong = std::numeric_limits<int>::max();
+  constexpr int kNone = 0x7fffffff;
+  int wrong = kNone;
 #pragma unroll 4
   for (int64_t s = lane; s < of.count; s += 32)
     if (cu[s + 1] < cu[s]) wrong = min(wrong, int(s));
   wrong = __reduce_min_sync(0xffffffffu, wrong);
-  if (wrong != std::numeric_limits<int>::max()) {
+  if (wrong != kNone) {
     // All before it are in order, from 0 on, so that the place for an index can have the number before.
     if (lane == 0) report(checks.order, cu[wrong], cu[wrong + 1]);
     return;
