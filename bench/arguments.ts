@@ -1,8 +1,9 @@
 /** The command line of `npm run bench`. */
 import { parseArgs } from 'node:util';
+import { type Device, devices, initialDevice } from '../lib/device.js';
 import { checkChoice, checkInteger, checkNumber, InvalidArgumentError } from '../lib/errors.js';
 import { floatDtypes, type NativeFloatDType } from '../lib/tensor/dtype.js';
-import { type PeerName, peerNames } from './peers/list.js';
+import { type PeerName, peerNames, peersOf } from './peers/list.js';
 
 export const groupNames = [
   'gemm',
@@ -23,7 +24,8 @@ export interface BenchOptions {
   readonly only: readonly GroupName[];
   readonly dtypes: readonly NativeFloatDType[];
   readonly families: readonly FamilyName[];
-  readonly shapes: 'quick' | 'full';
+  readonly shapes: 'tiny' | 'quick' | 'full';
+  readonly device: Device;
   /** Empty: all that the addon takes by itself. */
   readonly threads: readonly number[];
   /** Milliseconds of measuring a row. */
@@ -48,9 +50,10 @@ const options = [
   ['only', 'GROUPS', 'some of the groups below (default: all)'],
   ['dtype', 'DTYPES', `some of ${floatDtypes.join(', ')} (default: all)`],
   ['family', 'FAMILIES', `some of ${familyNames.join(', ')} (default: all)`],
-  ['shapes', 'SET', 'quick (about two minutes; the default) or full'],
+  ['device', 'DEVICE', 'cpu or cuda (default: ISOPOLICY_DEVICE, else cpu)'],
+  ['shapes', 'SET', 'quick (two minutes; the default), full or tiny'],
   ['threads', 'N', 'native threads, or a list (default: what the addon takes)'],
-  ['time', 'MS', 'milliseconds a row (default: 100, with full shapes 400)'],
+  ['time', 'MS', 'milliseconds a row (default: 100; full 400, tiny 1)'],
   ['sets', 'N', 'input sets a row rotates (default: beyond the caches)'],
   ['rows', 'TEXTS', 'rows whose name has one of these in it'],
   ['peers', '[NAMES]', 'hold against other libraries (default: all of them)'],
@@ -64,16 +67,19 @@ const options = [
 export const helpText = [
   'Usage: npm run bench -- [options]',
   '',
-  'Times the kernels beside the peaks of the machine.',
+  'Times the kernels beside the peaks of the machine, or of its GPU.',
   'Lists take commas: --dtype fp16,bf16',
   '',
   ...options.map(([name, value, text]) => `  ${`--${name} ${value}`.padEnd(20)}${text}`),
   '',
   `Groups: ${groupNames.join(', ')}`,
   `Peers: ${peerNames.join(', ')}`,
-  'Exit code: 0, 1 where a row failed, 2 for bad arguments.',
+  'Exit code: 0, 1 where a row failed or no GPU is, 2 for bad arguments.',
   'docs/benchmarks.md tells what a row means, bench/peers/README.md of peers.',
 ].join('\n');
+
+const shapeSets = ['tiny', 'quick', 'full'] as const;
+const defaultTime = { tiny: '1', quick: '100', full: '400' } as const;
 
 const names: readonly string[] = options.map(([name]) => `--${name}`);
 const flags: readonly string[] = options.filter(([, value]) => value === '').map(([name]) => name);
@@ -115,20 +121,35 @@ export function parseBenchArguments(argv: readonly string[]): BenchOptions {
       ?.split(',')
       .map((item) => checkChoice('bench', `--${name}`, item, choices)) ?? choices;
 
-  const shapes = checkChoice('bench', '--shapes', given.get('shapes') ?? 'quick', ['quick', 'full'] as const);
+  const shapes = checkChoice('bench', '--shapes', given.get('shapes') ?? 'quick', shapeSets);
+  const device = checkChoice('bench', '--device', given.get('device') ?? initialDevice(), devices);
+  for (const name of device === 'cuda' ? ['threads', 'pin-peers', 'scaling'] : [])
+    if (given.has(name))
+      throw new InvalidArgumentError(`[bench] expected --device cpu where --${name} is given, got cuda`);
   const sets = given.get('sets');
   return {
     only: list('only', groupNames),
     dtypes: list('dtype', floatDtypes),
     families: list('family', familyNames),
     shapes,
+    device,
     threads: (given.get('threads')?.split(',') ?? []).map((n) =>
       checkInteger('bench', '--threads', number(n), 1, 256),
     ),
-    time: checkNumber('bench', '--time', number(given.get('time') ?? (shapes === 'full' ? '400' : '100')), 1),
-    sets: sets === undefined ? null : checkInteger('bench', '--sets', number(sets), 1, 64),
+    time: checkNumber('bench', '--time', number(given.get('time') ?? defaultTime[shapes]), 1),
+    sets:
+      sets !== undefined
+        ? checkInteger('bench', '--sets', number(sets), 1, 64)
+        : shapes === 'tiny'
+          ? 2
+          : null,
     rows: given.get('rows')?.split(',') ?? [],
-    peers: given.get('peers') === 'all' ? peerNames : given.has('peers') ? list('peers', peerNames) : [],
+    peers:
+      given.get('peers') === 'all'
+        ? peersOf(device)
+        : given.has('peers')
+          ? list('peers', peersOf(device))
+          : [],
     peersDir: given.get('peers-dir') ?? null,
     pinPeers: given.has('pin-peers'),
     scaling: given.has('scaling'),

@@ -9,6 +9,8 @@ import type { PeerQuestion } from './peers/driver.js';
 export interface InputSet {
   /** Queues the op and lets go of its outputs; or does the whole of something that waits for results itself. */
   run(): void | Promise<void>;
+  /** Whether `run` does nothing but queue ops, so that it can be recorded. Default false. */
+  readonly recordable?: boolean;
   /** Other numbers that came about, once the case has been timed. */
   figures?(): Figures | Promise<Figures>;
   dispose(): void;
@@ -53,7 +55,19 @@ export function nameOf({
   return `${op} ${family} ${dtype} ${shape}`;
 }
 
-export type CaseSelection = Pick<BenchOptions, 'dtypes' | 'families' | 'shapes' | 'peers'>;
+export type CaseSelection = Pick<BenchOptions, 'dtypes' | 'families' | 'shapes' | 'device' | 'peers'>;
+
+/** The sizes of a group's cases. A GPU has its own: what keeps a processor busy is a trifle to it. */
+export interface Sizes<T> {
+  /** To try whether all of it runs, in an emulator, too. */
+  readonly tiny: readonly T[];
+  readonly cpu: { readonly quick: readonly T[]; readonly full: readonly T[] };
+  readonly cuda: { readonly quick: readonly T[]; readonly full: readonly T[] };
+}
+
+export function sizesOf<T>({ shapes, device }: CaseSelection, sizes: Sizes<T>): readonly T[] {
+  return shapes === 'tiny' ? sizes.tiny : sizes[device][shapes];
+}
 
 /** The families among `of` that were asked for. */
 export function familiesOf<T extends FamilyName>(selection: CaseSelection, ...of: T[]): T[] {
@@ -63,6 +77,7 @@ export function familiesOf<T extends FamilyName>(selection: CaseSelection, ...of
 /** Runs `body` on what lives as long as the set. */
 export function inputSet(owned: readonly { dispose(): void }[], body: () => void): InputSet {
   return {
+    recordable: true,
     // A block: what a body returned would outlive the scope.
     run: () =>
       tidy(() => {

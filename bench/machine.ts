@@ -15,10 +15,23 @@ export interface Machine {
   readonly supportedVectorLevel: VectorLevel;
   /** Running processes over the last minute, before the benchmark: above 0 on an idle machine means company. */
   readonly loadAverage: number;
+  /** The GPU that is measured; null where that is the CPU. */
+  readonly gpu: {
+    readonly name: string;
+    readonly computeCapability: string;
+    /** What its kernels were held to, as an older GPU's: ISOPOLICY_CUDA_CAPABILITY; null where nothing. */
+    readonly heldTo: string | null;
+    readonly memoryBytes: number;
+    readonly multiprocessors: number;
+    /** CUDA versions. */
+    readonly driver: string;
+    readonly runtime: string;
+  } | null;
 }
 
 export function describeMachine(): Machine {
-  const { vectorLevel, supportedVectorLevel } = info();
+  const { vectorLevel, supportedVectorLevel, device, cudaDevices, cudaDriver, cudaRuntime } = info();
+  const gpu = device === 'cuda' ? cudaDevices[0] : undefined;
   return {
     cpu: os.cpus()[0]?.model.trim() ?? 'unknown',
     cores: os.availableParallelism(),
@@ -28,6 +41,17 @@ export function describeMachine(): Machine {
     vectorLevel,
     supportedVectorLevel,
     loadAverage: os.loadavg()[0] ?? 0,
+    gpu: gpu
+      ? {
+          name: gpu.name,
+          computeCapability: gpu.computeCapability,
+          heldTo: process.env.ISOPOLICY_CUDA_CAPABILITY || null,
+          memoryBytes: gpu.totalBytes,
+          multiprocessors: gpu.multiprocessors,
+          driver: cudaDriver,
+          runtime: cudaRuntime,
+        }
+      : null,
   };
 }
 

@@ -1,7 +1,8 @@
 /** `npm run bench`: the kernels beside the machine's measured peaks. */
 import path from 'node:path';
-import { InvalidArgumentError } from '../lib/errors.js';
+import { DeviceError, InvalidArgumentError } from '../lib/errors.js';
 import { atomicWriteFile } from '../lib/io/atomicWrite.js';
+import { setDevice } from '../lib/runtime.js';
 import { type BenchOptions, helpText, parseBenchArguments } from './arguments.js';
 import { runBench } from './run.js';
 import { runScaling } from './scaling/run.js';
@@ -18,6 +19,13 @@ async function main(argv: readonly string[]): Promise<number> {
   if (options.help) {
     console.log(helpText);
     return 0;
+  }
+  try {
+    setDevice(options.device);
+  } catch (error) {
+    if (!(error instanceof DeviceError)) throw error;
+    console.error(error.message);
+    return 1;
   }
   const command = ['npm run bench', ...(argv.length > 0 ? ['--', ...argv] : [])].join(' ');
   const print = (line: string) => console.log(line);

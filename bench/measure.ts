@@ -1,6 +1,6 @@
 /** Times cases: samples that outlast the clock and the fence, on inputs that outgrow the caches. */
 import { Bench } from 'tinybench';
-import { trimMemory } from '../lib/runtime.js';
+import { currentDevice, type Recording, record, trimMemory } from '../lib/runtime.js';
 import { full, type Tensor } from '../lib/tensor/tensor.js';
 import type { BenchCase, Figures, InputSet } from './case.js';
 
@@ -18,8 +18,11 @@ export interface Timing extends Statistics {
   readonly figures: Figures;
 }
 
-/** The least that a sample lasts, so that the fence and the clock do not count. The peers' drivers take as much. */
-const sampleMs = 2;
+/**
+ * The least that a sample lasts, so that the fence and the clock do not count. The peers' drivers take as much. On a GPU a
+ * fence costs tens of microseconds.
+ */
+const sampleMs = () => (currentDevice() === 'cuda' ? 10 : 2);
 const leastSamples = 5;
 /** Input sets together exceed the last-level caches of common servers. */
 const coldBytes = 2 ** 27;
@@ -27,10 +30,13 @@ const mostSets = 16;
 /** Where a run is so many operations, its inputs' way from memory hardly counts, and making them is what takes time. */
 const longFlops = 2e9;
 const mostSetsOfLong = 4;
+/** There nothing is long, and making inputs costs nothing. */
+const mostSetsOnGpu = 64;
 
 /** How many input sets are rotated: caches should not flatter, nor memory overflow. */
 export function inputSetsOf({ inputBytes, flops }: Pick<BenchCase, 'inputBytes' | 'flops'>): number {
-  const most = flops >= longFlops ? mostSetsOfLong : mostSets;
+  const onCpu = flops >= longFlops ? mostSetsOfLong : mostSets;
+  const most = currentDevice() === 'cuda' ? mostSetsOnGpu : onCpu;
   return Math.max(1, Math.min(most, Math.ceil(coldBytes / Math.max(1, inputBytes))));
 }
 
@@ -54,15 +60,17 @@ export function quantile(sorted: readonly number[], q: number): number {
 }
 
 /**
- * A case with its input sets. A sample is as many runs as last two milliseconds, queued one after another on the sets
- * in turn, up to the arrival of a read that waits for them all.
+ * A case with its input sets. A sample is as many runs as last some milliseconds, queued one after another on the sets
+ * in turn, up to the arrival of a read that waits for them all. On a GPU all sets are recorded, so that calls do not
+ * count, and a recording of all of them is what is queued.
  */
 export class Sampler {
   readonly #case: BenchCase;
   readonly #inputs: readonly InputSet[];
   readonly #fence: Tensor;
+  #recording: Recording | undefined;
   #next = 0;
-  #runs = 1;
+  #calls = 1;
 
   constructor(benchCase: BenchCase, inputs: readonly InputSet[], fence: Tensor) {
     this.#case = benchCase;
@@ -72,26 +80,32 @@ export class Sampler {
 
   /** Runs of a sample. */
   get runs(): number {
-    return this.#runs;
+    return this.#calls * (this.#recording ? this.#inputs.length : 1);
   }
 
   /** Runs each set once, then finds out how many runs a sample takes. */
   async warm(): Promise<void> {
     await this.#fence.data();
     for (let i = 0; i < this.#inputs.length; i++) await this.sample();
+    if (recordsRuns(this.#case, this.#inputs))
+      ({ recording: this.#recording } = record(() => {
+        for (const input of this.#inputs) input.run();
+      }));
     for (;;) {
       const { counted } = await this.sample();
-      if (counted >= sampleMs) return;
-      const wanted = Math.ceil((1.2 * this.#runs * sampleMs) / Math.max(counted, 1e-3));
-      this.#runs = Math.max(this.#runs + 1, Math.min(16 * this.#runs, wanted));
+      if (counted >= sampleMs()) return;
+      const wanted = Math.ceil((1.2 * this.#calls * sampleMs()) / Math.max(counted, 1e-3));
+      this.#calls = Math.max(this.#calls + 1, Math.min(16 * this.#calls, wanted));
     }
   }
 
   /** Milliseconds of a sample: all of it, and the part that counts. */
   async sample(): Promise<{ total: number; counted: number }> {
     const start = performance.now();
-    for (let i = 0; i < this.#runs; i++) {
-      const running = this.#inputs[this.#next++ % this.#inputs.length]!.run();
+    for (let i = 0; i < this.#calls; i++) {
+      const running = this.#recording
+        ? this.#recording.replay()
+        : this.#inputs[this.#next++ % this.#inputs.length]!.run();
       if (running) await running;
     }
     const called = performance.now();
@@ -106,7 +120,7 @@ export class Sampler {
     for (let passed = 0; passed < milliseconds || samples.length < 2; ) {
       const { total, counted } = await this.sample();
       passed += total;
-      samples.push(counted / this.#runs);
+      samples.push(counted / this.runs);
     }
     return samples;
   }
@@ -117,10 +131,18 @@ export class Sampler {
   }
 
   close(): void {
+    this.#recording?.dispose();
     for (const input of this.#inputs) input.dispose();
     this.#fence.dispose();
     trimMemory(); // a full run would otherwise keep the largest inputs of every shape
   }
+}
+
+/** On a GPU, all but what is about the calls. */
+function recordsRuns({ unit }: BenchCase, inputs: readonly InputSet[]): boolean {
+  return (
+    currentDevice() === 'cuda' && unit !== 'ns/op' && inputs.every(({ recordable }) => recordable === true)
+  );
 }
 
 /** Makes `sets` sets of inputs and warms them up. */

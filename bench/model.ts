@@ -13,12 +13,27 @@ export interface ModelSize {
   readonly layers: number;
   readonly hidden: number;
   readonly heads: number;
+  /** Default: as many as heads. */
+  readonly kvHeads?: number;
   readonly ffn: number;
   readonly vocabulary: number;
 }
 
 /** The small model that whole training runs use: 3.2 million parameters. */
 export const referenceModel: ModelSize = { layers: 4, hidden: 256, heads: 4, ffn: 688, vocabulary: 64 };
+
+/** 1.8 billion parameters: Qwen2.5-1.5B with a head of its own. */
+export const largeModel: ModelSize = {
+  layers: 28,
+  hidden: 1536,
+  heads: 12,
+  kvHeads: 2,
+  ffn: 8960,
+  vocabulary: 151936,
+};
+
+/** To try whether all of it runs. */
+export const tinyModel: ModelSize = { layers: 1, hidden: 64, heads: 2, ffn: 96, vocabulary: 64 };
 
 export function decoderConfig(size: ModelSize, context: number): DecoderConfig {
   return {
@@ -27,13 +42,22 @@ export function decoderConfig(size: ModelSize, context: number): DecoderConfig {
     intermediateSize: size.ffn,
     numLayers: size.layers,
     numHeads: size.heads,
+    numKvHeads: size.kvHeads ?? size.heads,
     maxPositionEmbeddings: context,
   };
 }
 
 /** Weights that a token is multiplied with: all but the embedding, which is looked up, and the norms. */
-export function matmulWeights({ layers, hidden, ffn, vocabulary }: ModelSize): number {
-  return layers * (4 * hidden * hidden + 3 * hidden * ffn) + hidden * vocabulary;
+export function matmulWeights({
+  layers,
+  hidden,
+  heads,
+  kvHeads = heads,
+  ffn,
+  vocabulary,
+}: ModelSize): number {
+  const attention = 2 * hidden * hidden * (1 + kvHeads / heads);
+  return layers * (attention + 3 * hidden * ffn) + hidden * vocabulary;
 }
 
 /** Operations of a forward and backward pass: 6 a weight and token, 12 layers hidden T S of attention, causal or not. */

@@ -1,4 +1,5 @@
 /** From timings to rows: rates, shares of the peak, the table and the JSON document. */
+import type { Device } from '../lib/device.js';
 import type { MachinePeaks, Peak } from '../lib/ops/peak.js';
 import type { NativeFloatDType } from '../lib/tensor/dtype.js';
 import type { BenchOptions, FamilyName, GroupName } from './arguments.js';
@@ -81,14 +82,16 @@ export function higherPeaks(a: MachinePeaks | undefined, b: MachinePeaks): Machi
  * The roofline: the op takes at least flops / peak and bytes / bandwidth; the longer of the two is its roof. The
  * bandwidth is that of reading, or, for an op that writes too, of copying where that is the higher one. bf16 is held against
  * tiles or vdpbf16ps, the first that the vector level has; everything else against the fp32 multiply-add, fp16
- * on tiles too, which may then exceed it.
+ * on tiles too, which may then exceed it. On a GPU the peak of tensor cores, called bf16, is that of fp16, too.
  */
 export function roofOf(
   benchCase: Pick<BenchCase, 'flops' | 'bytes' | 'dtype' | 'writes'>,
   peaks: MachinePeaks,
+  device: Device = 'cpu',
 ): { leastMs: number; roof: Roof } {
   const { flops, bytes, dtype, writes } = benchCase;
-  const arithmetic = dtype !== 'bf16' ? 'fma' : peaks.amx ? 'amx' : peaks.bf16 ? 'bf16' : 'fma';
+  const isFast = device === 'cuda' ? dtype !== 'fp32' : dtype === 'bf16';
+  const arithmetic = !isFast ? 'fma' : peaks.amx ? 'amx' : peaks.bf16 ? 'bf16' : 'fma';
   const arithmeticMs = flops / (peaks[arithmetic]!.best * 1e6);
   const memory: Roof = writes && peaks.copy.best > peaks.read.best ? 'copy' : 'read';
   const memoryMs = bytes / (peaks[memory].best * 1e6);
@@ -113,13 +116,18 @@ export function scalingOf(row: Measured, all: readonly Measured[]): number | nul
   return single ? single.timing.medianMs / row.timing.medianMs : null;
 }
 
-export function rowOf(measured: Measured, peaks: MachinePeaks, all: readonly Measured[] = []): Row {
+export function rowOf(
+  measured: Measured,
+  peaks: MachinePeaks,
+  all: readonly Measured[] = [],
+  device: Device = 'cpu',
+): Row {
   const { benchCase, timing, peers } = measured;
   const { group, op, family, dtype, shape, unit, flops, bytes, ops = 1, tokens = 0 } = benchCase;
   const peerDtype = benchCase.peer?.dtype ?? dtype;
   const gflops = flops / timing.medianMs / 1e6;
   const gbps = bytes / timing.medianMs / 1e6;
-  const limit = flops === 0 && bytes === 0 ? null : roofOf(benchCase, peaks);
+  const limit = flops === 0 && bytes === 0 ? null : roofOf(benchCase, peaks, device);
   const rate = {
     'GFLOP/s': gflops,
     'GB/s': gbps,
@@ -167,53 +175,66 @@ const columns = [
  */
 const peerColumns = [
   ['peer', 12, false],
-  ['rate', 6, true],
+  ['peerRate', 6, true],
   ['ratio', 5, true],
   ['scal', 4, true],
 ] as const;
 
-function line(cells: readonly string[]): string {
-  return [...columns, ...peerColumns]
-    .slice(0, cells.length)
-    .map(([, width, right], i) => (right ? cells[i]!.padStart(width) : cells[i]!.padEnd(width)))
+const shownAs: Readonly<Record<string, string>> = { peerRate: 'rate' };
+
+/** What the table shows: with peers more columns, on a GPU wider shapes instead of threads. */
+export interface TableForm {
+  readonly withPeers?: boolean;
+  readonly onGpu?: boolean;
+}
+
+function columnsOf({ withPeers = false, onGpu = false }: TableForm) {
+  const own = columns
+    .filter(([name]) => !onGpu || name !== 'th')
+    .map(([name, width, right]) => [name, onGpu && name === 'shape' ? width + 3 : width, right] as const);
+  return withPeers ? [...own, ...peerColumns.filter(([name]) => !onGpu || name !== 'scal')] : own;
+}
+
+function line(cells: Readonly<Record<string, string>>, form: TableForm): string {
+  return columnsOf(form)
+    .map(([name, width, right]) => (right ? cells[name]!.padStart(width) : cells[name]!.padEnd(width)))
     .join(' ')
     .trimEnd();
 }
 
-export function tableHead(group: GroupName, unit: BenchCase['unit'], withPeers = false): string {
-  const names = [...columns, ...(withPeers ? peerColumns : [])].map(([name]) => name);
-  return `${group}, rate in ${unit}\n${line(names)}`;
+export function tableHead(group: GroupName, unit: BenchCase['unit'], form: TableForm = {}): string {
+  const names = columnsOf(form).map(([name]) => [name, shownAs[name] ?? name]);
+  return `${group}, rate in ${unit}\n${line(Object.fromEntries(names), form)}`;
 }
 
-export function tableRow(row: Row, withPeers = false): string {
+export function tableRow(row: Row, form: TableForm = {}): string {
   const { bestPeer, scaling } = row;
-  return line([
-    shortOp(row.op),
-    row.family,
-    row.dtype,
-    row.shape,
-    String(row.threads),
-    short(row.medianMs),
-    short(row.p90Ms),
-    short(row.rate),
-    row.share === null ? '' : `${Math.round(100 * row.share)}%`,
-    row.roof ?? '',
-    ...(withPeers
-      ? [
-          bestPeer ? `${bestPeer.name}${row.peerDtype ? '*' : ''}` : '',
-          bestPeer ? short(bestPeer.rate) : '',
-          bestPeer ? bestPeer.ratio.toFixed(2) : '',
-          scaling === null ? '' : scaling.toFixed(2),
-        ]
-      : []),
-  ]);
+  return line(
+    {
+      op: shortOp(row.op),
+      family: row.family,
+      type: row.dtype,
+      shape: row.shape,
+      th: String(row.threads),
+      ms: short(row.medianMs),
+      p90: short(row.p90Ms),
+      rate: short(row.rate),
+      peak: row.share === null ? '' : `${Math.round(100 * row.share)}%`,
+      of: row.roof ?? '',
+      peer: bestPeer ? `${bestPeer.name}${row.peerDtype ? '*' : ''}` : '',
+      peerRate: bestPeer ? short(bestPeer.rate) : '',
+      ratio: bestPeer ? bestPeer.ratio.toFixed(2) : '',
+      scal: scaling === null ? '' : scaling.toFixed(2),
+    },
+    form,
+  );
 }
 
-export function peaksLine(peaks: MachinePeaks): string {
+export function peaksLine(peaks: MachinePeaks, onGpu = false): string {
   const { threads, fma, bf16, amx, read, copy } = peaks;
   const show = (peak: Peak) => Math.round(peak.best);
   return (
-    `peak, ${threads} ${threads === 1 ? 'thread' : 'threads'}: fma ${show(fma)}` +
+    `peak, ${onGpu ? 'GPU' : threads === 1 ? '1 thread' : `${threads} threads`}: fma ${show(fma)}` +
     `${bf16 ? `, bf16 ${show(bf16)}` : ''}${amx ? `, amx ${show(amx)}` : ''} GFLOP/s; read ${show(read)}, copy ${show(copy)} GB/s`
   );
 }

@@ -4,7 +4,7 @@ import { info, setThreads } from '../lib/runtime.js';
 import type { BenchOptions } from './arguments.js';
 import { type BenchCase, nameOf } from './case.js';
 import { groups } from './cases/index.js';
-import { commit, describeMachine } from './machine.js';
+import { commit, describeMachine, type Machine } from './machine.js';
 import { measure } from './measure.js';
 import { byQuestion, compare } from './peers/compare.js';
 import { Driver } from './peers/driver.js';
@@ -35,12 +35,16 @@ export async function runBench(
   print: (line: string) => void,
 ): Promise<BenchDocument> {
   const { help: _help, out: _out, scaling: _scaling, ...settings } = options;
+  const onGpu = options.device === 'cuda';
   const machine = describeMachine();
   const date = new Date().toISOString();
   const atFirst = info().threads;
-  const threadCounts = options.threads.length > 0 ? options.threads : [atFirst];
+  // On a GPU one native thread launches; the others rest.
+  const threadCounts = options.threads.length > 0 ? options.threads : [onGpu ? 1 : atFirst];
+  const peakCounts = onGpu ? threadCounts : [1, atFirst, ...threadCounts];
   const withPeers = options.peers.length > 0;
-  print(`${machine.cpu}, ${machine.cores} cores, ${machine.vectorLevel}, Node ${machine.node}`);
+  const table = { withPeers, onGpu };
+  print(machineLine(machine));
 
   const peers = new Peers(options, print);
   const best = new Map<number, MachinePeaks>();
@@ -48,11 +52,11 @@ export async function runBench(
   const measured: Measured[] = [];
   const failures: { row: string; message: string }[] = [];
   const measureAll = async (before: PeakPass['before']) => {
-    for (const threads of new Set([1, atFirst, ...threadCounts])) {
-      const pass = await measurePeaks({ threads });
+    for (const threads of new Set(peakCounts)) {
+      const pass = await measurePeaks({ threads, ...peakSettings(options) });
       peaks.push({ before, ...pass });
       best.set(threads, higherPeaks(best.get(threads), pass));
-      print(peaksLine(pass));
+      print(peaksLine(pass, onGpu));
     }
   };
   try {
@@ -61,7 +65,7 @@ export async function runBench(
       if (cases.length === 0) continue;
       print('');
       await measureAll(group);
-      print(tableHead(group, cases[0]!.unit, withPeers));
+      print(tableHead(group, cases[0]!.unit, table));
       for (const threads of threadCounts) {
         setThreads(threads);
         for (const question of withPeers ? byQuestion(cases) : cases.map((c) => [c])) {
@@ -69,8 +73,8 @@ export async function runBench(
             const done = await peers.measure(question, threads);
             measured.push(...done);
             for (const m of done) {
-              const row = rowOf(m, best.get(threads)!, measured);
-              print(tableRow(row, withPeers));
+              const row = rowOf(m, best.get(threads)!, measured, options.device);
+              print(tableRow(row, table));
               const figures = figuresLine(row);
               if (figures !== null) print(figures);
             }
@@ -90,7 +94,7 @@ export async function runBench(
     peers.close();
   }
   // Once more: a later pass may have seen higher peaks than those that the printed shares are of.
-  const rows = measured.map((m) => rowOf(m, best.get(m.threads)!, measured));
+  const rows = measured.map((m) => rowOf(m, best.get(m.threads)!, measured, options.device));
   return {
     schemaVersion,
     date,
@@ -103,6 +107,18 @@ export async function runBench(
     rows,
     failures,
   };
+}
+
+function machineLine({ cpu, cores, vectorLevel, node, gpu }: Machine): string {
+  if (gpu === null) return `${cpu}, ${cores} cores, ${vectorLevel}, Node ${node}`;
+  const { name, computeCapability, heldTo, driver } = gpu;
+  return `${name}, capability ${computeCapability}${heldTo ? ` held to ${heldTo}` : ''}, driver ${driver}, Node ${node}`;
+}
+
+/** Memory far above the caches, which are the larger ones on a GPU. */
+function peakSettings({ shapes, device }: BenchOptions) {
+  if (shapes === 'tiny') return { milliseconds: 1, memoryBytes: 2 ** 20 };
+  return device === 'cuda' ? { memoryBytes: 2 ** 31 } : {};
 }
 
 function selected(cases: readonly BenchCase[], parts: readonly string[]): BenchCase[] {

@@ -15,8 +15,8 @@ const help = `Runs CUDA kernels without a GPU, thread by thread on the CPU.
 
   node scripts/emulate.mjs [options] [TEST...]
 
-  TEST           compiled tests to run on the emulated device, such as dist/test/ops/rmsNorm.test.js; without any,
-                 the addon is only built
+  TEST           tests to run on the emulated device, as scripts/test.mjs takes them (test/ops, rmsNorm; after --
+                 also node's options); without any, the addon is only built
   --selftest     build and run the emulator's own test instead
   --sanitize     with AddressSanitizer (in build/emulated-sanitize)
   --order=ORDER  in which order threads run: forward (default), reverse or random:SEED; a result that depends on it
@@ -66,6 +66,8 @@ const common = [
   ...(process.env.ISOPOLICY_WERROR === '1' ? ['-Werror'] : []),
   ...(options.sanitize ? ['-fsanitize=address'] : []),
 ];
+// fmaf as an instruction: a sum is still only fused where it is written so (-ffp-contract=off is among the flags).
+if (/\bfma\b/.test(fs.readFileSync('/proc/cpuinfo', 'utf8'))) common.push('-mfma');
 const modified = (file) => fs.statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0;
 
 /** What an object was made of, by the compiler's dependency file; undefined where there is none. */
@@ -161,11 +163,10 @@ function link(objects, target, ...flags) {
 const environment = { ...process.env };
 if (options.order) environment.ISOPOLICY_EMULATED_ORDER = options.order;
 if (options.capability) environment.ISOPOLICY_EMULATED_CAPABILITY = options.capability;
+// A kernel that fails is left in the middle: what it holds is not freed.
+if (options.sanitize) environment.ASAN_OPTIONS = 'detect_leaks=0:allocator_may_return_null=1';
 
-const emulator = fs
-  .readdirSync(path.join(root, emulation))
-  .filter((name) => name.endsWith('.cc'))
-  .map((name) => `${emulation}/${name}`);
+const emulator = lists.emulation;
 if (options.only) {
   await compileAll([...emulator, ...lists.cuda].filter((source) => source.includes(options.only)));
 } else if (options.selftest) {
@@ -176,7 +177,9 @@ if (options.only) {
   process.exit(run(program, tests, environment));
 } else {
   const objects = cpuObjects();
-  objects.push(...(await compileAll([...emulator.filter((source) => !source.includes('/selftest')), ...lists.cuda])));
+  objects.push(
+    ...(await compileAll([...emulator.filter((source) => !source.includes('/selftest')), ...lists.cuda])),
+  );
   const addon = path.join(folder, 'isopolicy.node');
   link(objects, addon, '-shared', '-Wl,--exclude-libs,ALL');
   if (tests.length === 0) process.exit(0);
@@ -185,7 +188,6 @@ if (options.only) {
   if (options.sanitize) {
     const { stdout } = spawnSync('g++', ['-print-file-name=libasan.so'], { encoding: 'utf8' });
     environment.LD_PRELOAD = fs.realpathSync(stdout.trim());
-    environment.ASAN_OPTIONS = 'detect_leaks=0:allocator_may_return_null=1';
   }
-  process.exit(run(process.execPath, ['--test', ...tests], environment));
+  process.exit(run(process.execPath, ['scripts/test.mjs', ...tests], environment));
 }

@@ -1,3 +1,4 @@
+import type { Device } from '../../lib/device.js';
 import { adamw } from '../../lib/ops/adamw.js';
 import { addToColumns, scaleColumns } from '../../lib/ops/columns.js';
 import { accumulate, add } from '../../lib/ops/elementwise.js';
@@ -8,20 +9,61 @@ import { rope, ropeTable } from '../../lib/ops/rope.js';
 import { swiglu, swigluBackward } from '../../lib/ops/swiglu.js';
 import { bytesPerElement, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { cast, full, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
-import { type BenchCase, type CaseSelection, idInput, inputSet, normalInput } from '../case.js';
+import {
+  type BenchCase,
+  type CaseSelection,
+  idInput,
+  inputSet,
+  normalInput,
+  type Sizes,
+  sizesOf,
+} from '../case.js';
+
+/** What PyTorch is asked, too. */
+const askedOnGpu: readonly string[] = [
+  'add',
+  'rmsNorm',
+  'rmsNormBackward',
+  'swiglu',
+  'embedding',
+  'adamw',
+  'cast',
+];
 
 const eps = 1e-6;
 const headDim = 64;
 
+type Size = readonly [rows: number, hidden: number];
+
+const sizes: Sizes<Size> = {
+  tiny: [[3, 128]],
+  cpu: {
+    quick: [[2048, 1536]],
+    full: [
+      [2048, 1536],
+      [16384, 1536],
+    ],
+  },
+  cuda: {
+    quick: [[16384, 1536]],
+    full: [
+      [64, 1536],
+      [4096, 1536],
+      [16384, 1536],
+      [16384, 8192],
+    ],
+  },
+};
+
 /** Ops that memory limits; shapes are tokens x hidden (of swiglu and adamw: of the input and of the weights). */
 export function elementwiseCases(selection: CaseSelection): BenchCase[] {
   if (!selection.families.includes('shared')) return [];
-  const sizes =
-    selection.shapes === 'full' ? [[2048, 1536] as const, [16384, 1536] as const] : [[2048, 1536] as const];
-  return sizes.flatMap(([rows, hidden]) => selection.dtypes.flatMap((dtype) => casesOf(rows, hidden, dtype)));
+  return sizesOf(selection, sizes).flatMap(([rows, hidden]) =>
+    selection.dtypes.flatMap((dtype) => casesOf(rows, hidden, dtype, selection.device)),
+  );
 }
 
-function casesOf(rows: number, hidden: number, dtype: NativeFloatDType): BenchCase[] {
+function casesOf(rows: number, hidden: number, dtype: NativeFloatDType, device: Device): BenchCase[] {
   const elements = rows * hidden;
   const size = elements * bytesPerElement(dtype);
   const wide = elements * 4;
@@ -41,6 +83,7 @@ function casesOf(rows: number, hidden: number, dtype: NativeFloatDType): BenchCa
     family: 'shared',
     dtype,
     shape: shape.join('x'),
+    ...(device === 'cuda' && askedOnGpu.includes(op) && { peer: { op, dims: shape } }),
     unit: 'GB/s',
     flops: 0,
     bytes,

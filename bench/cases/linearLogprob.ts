@@ -12,10 +12,12 @@ import {
   idInput,
   inputSet,
   normalInput,
+  type Sizes,
+  sizesOf,
 } from '../case.js';
 import { type LogprobScratch, logprobScratch } from '../scratch.js';
 
-/** The memory beyond inputs and outputs takes a process to find out: measured where peers are, too. */
+/** The memory beyond inputs and outputs takes a process to find out, of the CPU: measured where peers are, too. */
 function withScratch(
   selection: CaseSelection,
   head: Head,
@@ -23,7 +25,7 @@ function withScratch(
   pass: keyof LogprobScratch,
   set: InputSet,
 ): InputSet {
-  if (selection.peers.length === 0) return set;
+  if (selection.peers.length === 0 || selection.device !== 'cpu') return set;
   const figures = (): Figures => {
     const scratch = logprobScratch(...head, dtype, info().threads);
     return scratch ? { scratchMiB: scratch[pass] / 2 ** 20 } : {};
@@ -33,16 +35,28 @@ function withScratch(
 
 type Head = readonly [rows: number, vocabulary: number, hidden: number];
 
-const quick: readonly Head[] = [[256, 16384, 896]];
-const full: readonly Head[] = [
-  [512, 32000, 896],
-  [512, 151936, 1536],
-];
+const sizes: Sizes<Head> = {
+  tiny: [[20, 300, 48]],
+  cpu: {
+    quick: [[256, 16384, 896]],
+    full: [
+      [512, 32000, 896],
+      [512, 151936, 1536],
+    ],
+  },
+  cuda: {
+    quick: [[4096, 151936, 1536]],
+    full: [
+      [4096, 32000, 4096],
+      [4096, 151936, 1536],
+    ],
+  },
+};
 
 /** Shapes are rows x vocabulary x hidden: a product of that size, three of them in the backward pass. */
 export function linearLogprobCases(selection: CaseSelection): BenchCase[] {
   const cases: BenchCase[] = [];
-  for (const head of selection.shapes === 'full' ? full : quick)
+  for (const head of sizesOf(selection, sizes))
     for (const dtype of selection.dtypes) {
       const [rows, vocabulary, hiddenSize] = head;
       const operands = (rows + vocabulary) * hiddenSize * bytesPerElement(dtype);

@@ -12,6 +12,8 @@ export interface PeerFigure {
   readonly p90Ms: number;
   readonly minMs: number;
   readonly samples: number;
+  /** The implementation that was chosen, where the peer tells. */
+  readonly note?: string;
 }
 
 /** A peer that has nothing for the row, and why. */
@@ -74,13 +76,13 @@ export async function compare(
   const refusals: PeerRefusal[] = [];
   const samplers: Sampler[] = [];
   const ours: number[][] = cases.map(() => []);
-  const ready: { driver: Driver; samples: number[] }[] = [];
+  const ready: { driver: Driver; note: string; samples: number[] }[] = [];
   const settle = () => new Promise((resolve) => setTimeout(resolve, settings.threads > 1 ? settleMs : 0));
   try {
     for (const benchCase of cases) samplers.push(await openSampler(benchCase, count));
     for (const driver of peer ? drivers : []) {
       const reason = await prepared(driver, peer!, dtype, count);
-      if (reason === null) ready.push({ driver, samples: [] });
+      if (reason === null) ready.push({ driver, note: driver.note, samples: [] });
       else refusals.push({ name: driver.name, reason });
     }
     for (let round = 0; round < rounds; round++) {
@@ -104,7 +106,11 @@ export async function compare(
     return {
       timings,
       peers: [
-        ...ready.map(({ driver, samples }) => ({ name: driver.name, ...statistics(samples) })),
+        ...ready.map(({ driver, note, samples }) => ({
+          name: driver.name,
+          ...statistics(samples),
+          ...(note !== '' && { note }),
+        })),
         ...refusals,
       ],
     };

@@ -60,6 +60,8 @@ export class Driver {
   readonly name: PeerName;
   /** What the library says of itself; empty before it was started. */
   version = '';
+  /** What it says of how it computes what was prepared: the implementation that it chose. */
+  note = '';
   readonly #program: PeerProgram;
   #child: ChildProcessByStdio<Writable, Readable, null> | undefined;
   #lines: AsyncIterator<string> | undefined;
@@ -77,6 +79,7 @@ export class Driver {
   async prepare(question: PeerQuestion, dtype: NativeFloatDType, sets: number): Promise<string | null> {
     await this.#start();
     const { word, rest } = await this.#ask(prepareLine(question, question.dtype ?? dtype, sets));
+    this.note = rest;
     return word === 'ready' ? null : rest;
   }
 

@@ -4,10 +4,18 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Device } from '../../lib/device.js';
 import type { VectorLevel } from '../../lib/runtime.js';
 
-export const peerNames = ['onednn', 'openblas', 'blis', 'libxsmm', 'ggml', 'pytorch', 'onnxruntime'] as const;
+const cpuPeers = ['onednn', 'openblas', 'blis', 'libxsmm', 'ggml', 'pytorch', 'onnxruntime'] as const;
+const cudaPeers = ['torch-cuda'] as const;
+export const peerNames = [...cpuPeers, ...cudaPeers] as const;
 export type PeerName = (typeof peerNames)[number];
+
+/** Those that compute on that device. */
+export function peersOf(device: Device): readonly PeerName[] {
+  return device === 'cuda' ? cudaPeers : cpuPeers;
+}
 
 /** How a driver (see driver.h) is started. */
 export interface PeerProgram {
@@ -36,14 +44,17 @@ export interface PeerSettings {
 /** What detection asks of the machine; tests give another. */
 export interface Machine {
   exists(file: string): boolean;
-  /** Whether this Python has PyTorch. */
-  hasTorch(python: string): boolean;
+  /** Whether this Python has PyTorch, for `cuda` one that sees a GPU. */
+  hasTorch(python: string, device: Device): boolean;
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
 export const thisMachine: Machine = {
   exists: (file) => fs.existsSync(file),
-  hasTorch: (python) => spawnSync(python, ['-c', 'import torch'], { stdio: 'ignore' }).status === 0,
+  hasTorch: (python, device) => {
+    const program = device === 'cuda' ? 'import torch; assert torch.cuda.is_available()' : 'import torch';
+    return spawnSync(python, ['-c', program], { stdio: 'ignore' }).status === 0;
+  },
   env: process.env,
 };
 
@@ -112,12 +123,16 @@ export function findPeer(
         : missing(`@node-llama-cpp/linux-x64 in ${folder}`, 'bench/peers/setup.sh');
     }
     case 'pytorch': {
-      const python = [machine.env.ISOPOLICY_PEERS_PYTHON, '/usr/bin/python3', 'python3'].find(
-        (candidate) => candidate && machine.hasTorch(candidate),
-      );
+      const python = pythonWithTorch(machine, 'cpu');
       return python
         ? { name, source: null, command: [python, path.join(sourceFolder, 'pytorch.py')], env }
         : missing('Python that imports torch', 'apt-get install python3-torch, or ISOPOLICY_PEERS_PYTHON');
+    }
+    case 'torch-cuda': {
+      const python = pythonWithTorch(machine, 'cuda');
+      return python
+        ? { name, source: null, command: [python, path.join(sourceFolder, 'torch_cuda.py')], env: {} }
+        : missing('PyTorch with CUDA', 'pip install torch, or ISOPOLICY_PEERS_PYTHON');
     }
     case 'onnxruntime':
       return machine.exists(path.join(folder, 'node_modules/onnxruntime-node/package.json'))
@@ -129,6 +144,11 @@ export function findPeer(
           }
         : missing(`onnxruntime-node in ${folder}`, 'bench/peers/setup.sh');
   }
+}
+
+function pythonWithTorch(machine: Machine, device: Device): string | undefined {
+  const candidates = [machine.env.ISOPOLICY_PEERS_PYTHON, '/usr/bin/python3', 'python3'];
+  return candidates.find((candidate) => candidate && machine.hasTorch(candidate, device));
 }
 
 /**

@@ -1,14 +1,14 @@
 import { checkChoice, checkInteger, checkNumber } from '../errors.js';
 import type { VectorLevel } from '../native.js';
-import { info, setThreads } from '../runtime.js';
+import { currentDevice, info, setThreads } from '../runtime.js';
 import { callOne, full, handleOf, type Tensor } from '../tensor/tensor.js';
 
 /** In the order of native/ops/peak.h. */
 const kinds = ['fma', 'bf16', 'read', 'copy', 'amx'] as const;
 
 /**
- * `fma`: fp32 multiply-adds from registers; `bf16`: vdpbf16ps, products of bf16 pairs summed in fp32; `amx`: the same
- * on tiles; `read` and `copy`: streams through memory.
+ * `fma`: fp32 multiply-adds from registers; `bf16`: products of bf16 pairs summed in fp32, by vdpbf16ps or on the tensor
+ * cores of a GPU; `amx`: the same on tiles of a CPU; `read` and `copy`: streams through memory.
  */
 export type PeakKind = (typeof kinds)[number];
 
@@ -24,7 +24,8 @@ const productsAPass = 1024 * 4 * 16 * 16 * 32;
  * @param memory fp32, a multiple of 32 elements: what `read` reads; `copy` copies its first half to the second
  * @returns fp32 [1]: 2 for `fma`, 1024 for `bf16`, 4096 for `amx`, else the largest element of the memory (of `copy`, the largest
  *   of those that end each MiB)
- * @throws InvalidArgumentError for `bf16` below vector level avx512bf16, for `amx` below amx, or memory that does not fit
+ * @throws InvalidArgumentError for `bf16` on a CPU below vector level avx512bf16, for `amx` on a GPU or below amx, or memory
+ *   that does not fit
  */
 export function peak(kind: PeakKind, passes: number, memory?: Tensor): Tensor {
   checkChoice('peak', 'kind', kind, kinds);
@@ -52,9 +53,9 @@ export interface MachinePeaks {
   readonly vectorLevel: VectorLevel;
   /** GFLOP/s. */
   readonly fma: Peak;
-  /** GFLOP/s; null where the vector level has no bf16 arithmetic. */
+  /** GFLOP/s; null where the CPU's vector level has no bf16 arithmetic. */
   readonly bf16: Peak | null;
-  /** GFLOP/s of bf16 products on tiles; null where the vector level has none. */
+  /** GFLOP/s of bf16 products on tiles; null where the vector level has none, and on a GPU. */
   readonly amx: Peak | null;
   /** GB/s. */
   readonly read: Peak;
@@ -65,7 +66,7 @@ export interface MachinePeaks {
 const samples = 5;
 
 /**
- * Measures the peaks at the current vector level: for each kind a warm-up and five samples.
+ * Measures the peaks of the current device, of a CPU at the current vector level: for each kind a warm-up and five samples.
  *
  * @param options.threads default: the current number, which is restored
  * @param options.milliseconds about how long a kind is measured; default 50. A sample of memory is one pass at least
@@ -81,10 +82,16 @@ export async function measurePeaks(
   setThreads(threads);
   const memory = full([Math.floor(memoryBytes / 128) * 32], 1);
   const measure = async (kind: PeakKind): Promise<Peak> => {
-    const first = kind === 'read' || kind === 'copy' ? 1 : 16;
-    await time(kind, first, memory);
-    const wanted = (milliseconds / samples / (await time(kind, first, memory))) * first;
-    const passes = Math.max(1, Math.round(wanted));
+    let passes = kind === 'read' || kind === 'copy' ? 1 : 16;
+    await time(kind, passes, memory);
+    // Few passes do not tell what many take: a GPU is not busy with them.
+    let elapsed = await time(kind, passes, memory);
+    const wanted = milliseconds / samples;
+    while (elapsed < wanted / 4) {
+      passes *= 4;
+      elapsed = await time(kind, passes, memory);
+    }
+    passes = Math.max(1, Math.round((wanted / elapsed) * passes));
     const work = peakWork(kind, passes, memory.bytes);
     const rates: number[] = [];
     for (let i = 0; i < samples; i++) rates.push(work / (await time(kind, passes, memory)) / 1e6);
@@ -93,12 +100,13 @@ export async function measurePeaks(
   };
   try {
     const { vectorLevel } = info();
+    const onGpu = currentDevice() === 'cuda';
     return {
       threads,
       vectorLevel,
       fma: await measure('fma'),
-      bf16: vectorLevel === 'avx512bf16' || vectorLevel === 'amx' ? await measure('bf16') : null,
-      amx: vectorLevel === 'amx' ? await measure('amx') : null,
+      bf16: onGpu || vectorLevel === 'avx512bf16' || vectorLevel === 'amx' ? await measure('bf16') : null,
+      amx: !onGpu && vectorLevel === 'amx' ? await measure('amx') : null,
       read: await measure('read'),
       copy: await measure('copy'),
     };

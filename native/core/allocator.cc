@@ -13,7 +13,7 @@ namespace isopolicy {
 
 namespace {
 
-class HostMemory : public MemorySource {
+class HostMemory final : public MemorySource {
  public:
   void* take(size_t bytes) override {
     const bool huge = bytes >= CachingAllocator::kHugePage;

@@ -17,15 +17,18 @@ struct MemoryUse {
   int64_t peakBytes = 0;    // most ever held by live tensors
 };
 
-// Where a device's memory comes from.
+// Where a device's memory comes from. Sources are constants, without a destructor: process.exit() runs those
+// of constants while native threads go on.
 class MemorySource {
  public:
-  virtual ~MemorySource() = default;
   // At least 64-byte aligned; null when there is none.
   virtual void* take(size_t bytes) = 0;
   virtual void give(void* block) = 0;
   // Bytes that are still free, for the message of a failure; negative where nobody knows.
   virtual double freeBytes() = 0;
+
+ protected:
+  ~MemorySource() = default;
 };
 
 // Memory from the system, on huge pages where it is large.

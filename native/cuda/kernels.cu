@@ -7,6 +7,14 @@ namespace isopolicy::cuda {
 // shared/
 void registerAdamW(Registry&);
 void registerCast(Registry&);
+void registerColumns(Registry&);
+void registerElementwise(Registry&);
+void registerEmbedding(Registry&);
+void registerEmbeddingBackward(Registry&);
+void registerRmsNorm(Registry&);
+void registerRmsNormBackward(Registry&);
+void registerRope(Registry&);
+void registerSwiglu(Registry&);
 void registerGradStats(Registry&);
 void registerMemory(Registry&);
 void registerPackWeight(Registry&);
@@ -24,6 +32,7 @@ void registerRolloutSample(Registry&);
 void registerRolloutGemm(Registry&);
 void registerRolloutLogSoftmax(Registry&);
 void registerTrainingAttention(Registry&);
+void registerTrainingAttentionBackward(Registry&);
 void registerTrainingGemm(Registry&);
 void registerTrainingLinearLogprob(Registry&);
 void registerTrainingLogSoftmax(Registry&);
@@ -31,6 +40,14 @@ void registerTrainingLogSoftmax(Registry&);
 void registerKernels(Registry& registry) {
   registerAdamW(registry);
   registerCast(registry);
+  registerColumns(registry);
+  registerElementwise(registry);
+  registerEmbedding(registry);
+  registerEmbeddingBackward(registry);
+  registerRmsNorm(registry);
+  registerRmsNormBackward(registry);
+  registerRope(registry);
+  registerSwiglu(registry);
   registerGradStats(registry);
   registerMemory(registry);
   registerRolloutAttention(registry);
@@ -46,6 +63,7 @@ void registerKernels(Registry& registry) {
   registerRolloutGemm(registry);
   registerRolloutLogSoftmax(registry);
   registerTrainingAttention(registry);
+  registerTrainingAttentionBackward(registry);
   registerTrainingGemm(registry);
   registerTrainingLinearLogprob(registry);
   registerTrainingLogSoftmax(registry);

@@ -78,6 +78,22 @@ class Launcher {
   T* scratch(int64_t count) {
     return static_cast<T*>(takeScratch(size_t(count) * sizeof(T)));
   }
+  // Scratch memory that the command takes while this lives is free again afterwards: what is launched later
+  // runs later.
+  class ScratchScope {
+   public:
+    explicit ScratchScope(Launcher& gpu) : gpu_(gpu), blocks_(gpu.scratch_.size()), used_(gpu.scratchUsed_) {}
+    ScratchScope(const ScratchScope&) = delete;
+    ~ScratchScope() { gpu_.scratchUsed_ = gpu_.scratch_.size() == blocks_ ? used_ : 0; }
+
+   private:
+    Launcher& gpu_;
+    const size_t blocks_, used_;
+  };
+  // Numbers with which blocks of a kernel meet: zeros, and kernels leave zeros behind. They are this stream's
+  // own, so that no other kernel uses them at the same time.
+  static constexpr int kCounters = 2048;
+  unsigned* counters() const { return counters_; }
   void zero(void* to, size_t bytes);
   void copy(void* to, const void* from, size_t bytes);
   // A check of device data by the command in progress: `message` is told where a kernel reports a failure,
@@ -105,6 +121,7 @@ class Launcher {
   cudaStream_t stream_ = nullptr;
   Properties properties_;
   Checks checks_;
+  unsigned* counters_ = nullptr;
   std::unordered_map<const void*, size_t> sharedBytes_;  // allowed to a kernel so far, above the default
   // Earlier blocks are kept: captured graphs use them.
   std::vector<Block> scratch_;

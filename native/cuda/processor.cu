@@ -12,7 +12,7 @@
 namespace isopolicy::cuda {
 namespace {
 
-class DeviceMemory : public MemorySource {
+class DeviceMemory final : public MemorySource {
  public:
   void* take(size_t bytes) override {
     void* block = nullptr;

@@ -10,12 +10,15 @@ void peakOp(OpCall& call) {
   const auto kind = PeakKind(call.integer("kind", 0, 4));
   const int64_t passes = call.integer("passes", 1);
   const auto memory = call.optionalTensor("memory");
-  if (kind == PeakKind::bf16)
+  const bool onCpu = call.device() == Device::cpu;
+  if (kind == PeakKind::bf16 && onCpu)
     call.expect(call.context.vectorLevel >= VectorLevel::avx512bf16, "vector level avx512bf16 for kind bf16",
                 nameOf(call.context.vectorLevel));
-  if (kind == PeakKind::amx)
+  if (kind == PeakKind::amx) {
+    call.expect(onCpu, "the CPU for kind amx", nameOf(call.device()));
     call.expect(call.context.vectorLevel >= VectorLevel::amx, "vector level amx for kind amx",
                 nameOf(call.context.vectorLevel));
+  }
   PeakArgs args{kind, passes, 0.5f, 1.0f, nullptr, 0, nullptr};
   if (kind == PeakKind::read || kind == PeakKind::copy) {
     call.expect(memory.has_value(), "memory for kinds read and copy", "none");

@@ -4,7 +4,8 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { groupNames, helpText, parseBenchArguments } from '../../bench/arguments.js';
-import { peerNames } from '../../bench/peers/list.js';
+import { peersOf } from '../../bench/peers/list.js';
+import { initialDevice } from '../../lib/device.js';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
 
@@ -20,6 +21,7 @@ test('no arguments: every group, dtype and family, quick shapes', () => {
   assert.equal(options.out, null);
   assert.deepEqual([options.rows, options.peers, options.peersDir], [[], [], null]);
   assert.deepEqual([options.pinPeers, options.scaling], [false, false]);
+  assert.equal(options.device, initialDevice());
   assert.equal(options.help, false);
 });
 
@@ -31,6 +33,8 @@ test('each option is read, with = or a blank', () => {
     '--family',
     'training,shared',
     '--shapes=full',
+    '--device',
+    'cpu',
     '--threads',
     '1,2',
     '--sets',
@@ -51,13 +55,20 @@ test('each option is read, with = or a blank', () => {
 });
 
 test('--peers alone means all of them, wherever it stands', () => {
-  assert.deepEqual(parseBenchArguments(['--peers']).peers, peerNames);
-  const between = parseBenchArguments(['--peers', '--only', 'gemm', '--pin-peers']);
-  assert.deepEqual([between.peers, between.only, between.pinPeers], [peerNames, ['gemm'], true]);
-  assert.deepEqual(parseBenchArguments(['--peers', 'ggml,onednn']).peers, ['ggml', 'onednn']);
-  assert.deepEqual(parseBenchArguments(['--peers=ggml', '--peers-dir', '/a']).peersDir, '/a');
+  const onCpu = (...argv: string[]) => parseBenchArguments([...argv, '--device', 'cpu']);
+  assert.deepEqual(onCpu('--peers').peers, peersOf('cpu'));
+  const between = onCpu('--peers', '--only', 'gemm', '--pin-peers');
+  assert.deepEqual([between.peers, between.only, between.pinPeers], [peersOf('cpu'), ['gemm'], true]);
+  assert.deepEqual(onCpu('--peers', 'ggml,onednn').peers, ['ggml', 'onednn']);
+  assert.deepEqual(onCpu('--peers=ggml', '--peers-dir', '/a').peersDir, '/a');
   assert.deepEqual(parseBenchArguments(['--rows', 'x1536x,gemm rollout']).rows, ['x1536x', 'gemm rollout']);
-  assert.equal(parseBenchArguments(['--scaling']).scaling, true);
+  assert.equal(onCpu('--scaling').scaling, true);
+});
+
+test('a GPU has peers of its own; tiny shapes take a moment', () => {
+  const options = parseBenchArguments(['--device', 'cuda', '--peers', '--shapes', 'tiny']);
+  assert.deepEqual([options.device, options.peers], ['cuda', ['torch-cuda']]);
+  assert.deepEqual([options.shapes, options.time, options.sets], ['tiny', 1, 2]);
 });
 
 const wrong: readonly [string[], RegExp][] = [
@@ -68,14 +79,17 @@ const wrong: readonly [string[], RegExp][] = [
   [['--only', 'gemm,'], /--only .* got ""/],
   [['--dtype', 'int32'], /--dtype .* fp32, fp16, bf16, got "int32"/],
   [['--family', 'train'], /--family .* got "train"/],
-  [['--shapes', 'fast'], /--shapes .* quick, full, got "fast"/],
-  [['--threads', '0'], /--threads .* got 0/],
-  [['--threads', '1,'], /--threads .* got NaN/],
-  [['--threads', '2.5'], /--threads .* got 2\.5/],
+  [['--shapes', 'fast'], /--shapes .* tiny, quick, full, got "fast"/],
+  [['--device', 'gpu'], /--device .* cpu, cuda, got "gpu"/],
+  [['--device', 'cuda', '--threads', '2'], /--device cpu where --threads is given, got cuda/],
+  [['--device', 'cuda', '--peers', 'ggml'], /--peers .* torch-cuda, got "ggml"/],
+  [['--device', 'cpu', '--threads', '0'], /--threads .* got 0/],
+  [['--device', 'cpu', '--threads', '1,'], /--threads .* got NaN/],
+  [['--device', 'cpu', '--threads', '2.5'], /--threads .* got 2\.5/],
   [['--time', 'soon'], /--time .* got NaN/],
   [['--time', '0'], /--time .* got 0/],
   [['--sets', '65'], /--sets .* got 65/],
-  [['--peers', 'one-dnn'], /--peers .* got "one-dnn" \(did you mean onednn\?\)/],
+  [['--device', 'cpu', '--peers', 'one-dnn'], /--peers .* got "one-dnn" \(did you mean onednn\?\)/],
   [['--out'], /a value after --out, got none/],
   [['--out', '--help'], /a value after --out, got none/],
   [['gemm'], /options only, got "gemm" \(did you mean --only gemm\?\)/],

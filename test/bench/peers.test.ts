@@ -9,7 +9,7 @@ import { findPeer, type Machine, type PeerProgram, peerNames, peersFolder } from
 const settings = { threads: 2, folder: '/peers', level: null };
 const machine = (...files: string[]): Machine => ({
   exists: (file) => files.includes(file),
-  hasTorch: (python) => files.includes(`${python} with torch`),
+  hasTorch: (python, device) => files.includes(`${python} with torch${device === 'cuda' ? ' and CUDA' : ''}`),
   env: {},
 });
 
@@ -24,7 +24,7 @@ describe('where peers are', () => {
       const found = findPeer(name, settings, machine());
       assert.ok('missing' in found, name);
       assert.equal(found.name, name);
-      assert.match(found.missing, /^no .+: (apt-get install |bench\/peers\/setup\.sh)/);
+      assert.match(found.missing, /^no .+: (apt-get install |pip install |bench\/peers\/setup\.sh)/);
     }
   });
 
@@ -45,6 +45,13 @@ describe('where peers are', () => {
     const pytorch = present(findPeer('pytorch', settings, machine('python3 with torch')));
     assert.equal(pytorch.command[0], 'python3');
     assert.equal(path.basename(pytorch.command[1]!), 'pytorch.py');
+    const torchCuda = present(
+      findPeer('torch-cuda', settings, machine('/usr/bin/python3 with torch and CUDA')),
+    );
+    assert.equal(torchCuda.command[0], '/usr/bin/python3');
+    assert.equal(path.basename(torchCuda.command[1]!), 'torch_cuda.py');
+    const onCpuAlone = findPeer('torch-cuda', settings, machine('python3 with torch'));
+    assert.ok('missing' in onCpuAlone && onCpuAlone.missing.startsWith('no PyTorch with CUDA: '));
   });
 
   test('threads and settings of each', () => {
@@ -151,7 +158,7 @@ describe('a driver is a process', () => {
       });`);
     try {
       assert.equal(await child.prepare({ op: 'gemm', dims: [1] }, 'bf16', 1), null);
-      assert.equal(child.version, '1.0');
+      assert.deepEqual([child.version, child.note], ['1.0', 'fast']);
       assert.deepEqual(await child.measure(5), [1, 2]);
       await child.drop();
       assert.equal(await child.prepare({ op: 'other', dims: [] }, 'bf16', 1), 'no such op');

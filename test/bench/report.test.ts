@@ -46,6 +46,13 @@ test('bf16 without vdpbf16ps is held against the fp32 multiply-add', () => {
   assert.deepEqual(roof, { leastMs: 5, roof: 'fma' });
 });
 
+test('on a GPU both 16-bit types are held against the tensor cores', () => {
+  for (const dtype of ['fp16', 'bf16'] as const)
+    assert.deepEqual(roofOf({ dtype, flops: 1e9, bytes: 1 }, peaks, 'cuda'), { leastMs: 2.5, roof: 'bf16' });
+  const wide = roofOf({ dtype: 'fp32', flops: 1e9, bytes: 1 }, peaks, 'cuda');
+  assert.deepEqual(wide, { leastMs: 5, roof: 'fma' });
+});
+
 test('the higher peak of two passes stays', () => {
   const later: MachinePeaks = { ...peaks, fma: { best: 150, median: 149 }, read: { best: 22, median: 10 } };
   const best = higherPeaks(higherPeaks(undefined, peaks), later);
@@ -115,16 +122,17 @@ test('with peers: the best of them, our rate over its, our rate over one thread'
   assert.deepEqual(row.bestPeer, { name: 'onednn', rate: 400, ratio: 0.5 });
   assert.equal(row.scaling, 1.9);
   assert.equal(row.peerDtype, null);
-  assert.match(tableRow(row, true), / bf16 onednn {8}400.0 {2}0.50 1.90$/);
+  assert.match(tableRow(row, { withPeers: true }), / bf16 onednn {8}400.0 {2}0.50 1.90$/);
   assert.equal(rowOf(single, peaks, [single, double]).scaling, null);
   assert.equal(rowOf(double, peaks).scaling, null);
   const other = { ...gemm, dtype: 'fp16', peer: { op: 'gemm', dims: [1], dtype: 'bf16' } } as const;
   const starred = rowOf(measured(other, { peers }), peaks);
   assert.equal(starred.peerDtype, 'bf16');
-  assert.match(tableRow(starred, true), / onednn\* /);
+  assert.match(tableRow(starred, { withPeers: true }), / onednn\* /);
   const refused = rowOf(measured(gemm, { peers: [peers[2]] }), peaks);
   assert.equal(refused.bestPeer, null);
-  for (const line of tableHead('gemm', 'GFLOP/s', true).split('\n')) assert.ok(line.length <= 112);
+  for (const line of tableHead('gemm', 'GFLOP/s', { withPeers: true }).split('\n'))
+    assert.ok(line.length <= 112);
 });
 
 test('tokens a second, and what else came about', () => {

@@ -6,11 +6,17 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { parseBenchArguments } from '../../bench/arguments.js';
+import { nameOf } from '../../bench/case.js';
 import { groups } from '../../bench/cases/index.js';
+import { openSampler } from '../../bench/measure.js';
 import type { BenchDocument } from '../../bench/report.js';
-import { memory } from '../../lib/runtime.js';
+import { devices } from '../../lib/device.js';
+import { currentDevice, memory } from '../../lib/runtime.js';
 import { full } from '../../lib/tensor/tensor.js';
 
+// A GPU has no threads to be chosen.
+const onGpu = currentDevice() === 'cuda';
+const threads = onGpu ? [] : ['--threads', '1'];
 const script = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../bench/main.js');
 
 describe('a tiny run', () => {
@@ -20,20 +26,8 @@ describe('a tiny run', () => {
   before(async () => {
     folder = await mkdtemp(path.join(os.tmpdir(), 'isopolicy-bench-'));
     const out = path.join(folder, 'bench.json');
-    const argv = [
-      '--only',
-      'elementwise',
-      '--dtype',
-      'bf16',
-      '--time',
-      '5',
-      '--sets',
-      '1',
-      '--threads',
-      '1',
-      '--out',
-      out,
-    ];
+    const sizes = ['--shapes', 'tiny', '--time', '5', '--sets', '1'];
+    const argv = ['--only', 'elementwise', '--dtype', 'bf16', ...sizes, ...threads, '--out', out];
     const run = spawnSync(process.execPath, [script, ...argv], { encoding: 'utf8' });
     assert.equal(run.status, 0, run.stderr + run.stdout);
     stdout = run.stdout;
@@ -50,8 +44,9 @@ describe('a tiny run', () => {
       only: ['elementwise'],
       dtypes: ['bf16'],
       families: ['rollout', 'training', 'shared'],
-      shapes: 'quick',
-      threads: [1],
+      shapes: 'tiny',
+      device: currentDevice(),
+      threads: onGpu ? [] : [1],
       time: 5,
       sets: 1,
       rows: [],
@@ -59,7 +54,8 @@ describe('a tiny run', () => {
       peersDir: null,
       pinPeers: false,
     });
-    const { cpu, cores, node, vectorLevel, memoryBytes } = document.machine;
+    const { cpu, cores, node, vectorLevel, memoryBytes, gpu } = document.machine;
+    assert.equal(gpu !== null, onGpu);
     assert.ok(cpu.length > 0 && cores >= 1 && memoryBytes > 0 && vectorLevel.length > 0);
     assert.equal(node, process.version);
     assert.deepEqual(document.failures, []);
@@ -78,7 +74,7 @@ describe('a tiny run', () => {
   });
 
   test('each row has its numbers, and a line in the table', () => {
-    const expected = groups.elementwise(parseBenchArguments(['--dtype', 'bf16']));
+    const expected = groups.elementwise(parseBenchArguments(['--dtype', 'bf16', '--shapes', 'tiny']));
     assert.ok(expected.length > 5);
     assert.deepEqual(
       document.rows.map((row) => row.op),
@@ -100,25 +96,33 @@ describe('a tiny run', () => {
   });
 });
 
-test('quick cases of every group: positive work, names that fit, an input set that runs and leaves nothing', async () => {
+test('cases of every group, set and device: positive work, names that fit', () => {
+  for (const device of devices)
+    for (const shapes of ['tiny', 'quick', 'full'])
+      for (const [group, casesOf] of Object.entries(groups)) {
+        const cases = casesOf(parseBenchArguments(['--device', device, '--shapes', shapes]));
+        assert.ok(cases.length > 0, group);
+        const seen = new Set<string>();
+        for (const c of cases) {
+          const name = `${device} ${nameOf(c)}`;
+          assert.equal(c.group, group);
+          assert.ok(!seen.has(name), `${name} twice`);
+          seen.add(name);
+          if (shapes !== 'full') assert.ok(c.shape.length <= (device === 'cuda' ? 17 : 14), name);
+          const work = { 'GFLOP/s': c.flops, 'GB/s': c.bytes, 'tokens/s': c.tokens, 'ns/op': c.ops }[c.unit];
+          assert.ok(work! > 0, name);
+          assert.ok(c.inputBytes > 0, name);
+        }
+      }
+});
+
+test('an input set of each op runs and leaves nothing', async () => {
   const start = memory().tensors;
   const fence = full([1], 0);
-  for (const [group, casesOf] of Object.entries(groups)) {
-    const cases = casesOf(parseBenchArguments([]));
-    assert.ok(cases.length > 0, group);
-    const seen = new Set<string>();
-    for (const c of cases) {
-      const name = [c.op, c.family, c.dtype, c.shape].join(' ');
-      assert.equal(c.group, group);
-      assert.ok(!seen.has(name), `${name} twice`);
-      seen.add(name);
-      assert.ok(c.shape.length <= 14, name);
-      const work = { 'GFLOP/s': c.flops, 'GB/s': c.bytes, 'tokens/s': c.tokens, 'ns/op': c.ops }[c.unit];
-      assert.ok(work! > 0, name);
-      assert.ok(c.inputBytes > 0, name);
-    }
+  for (const casesOf of Object.values(groups)) {
+    const cases = casesOf(parseBenchArguments(['--dtype', 'fp32', '--shapes', 'tiny']));
     // One of each op: all of them are timed by the benchmark itself.
-    const ops = new Map(cases.filter((c) => c.dtype === 'fp32').map((c) => [`${c.op} ${c.family}`, c]));
+    const ops = new Map(cases.map((c) => [`${c.op} ${c.family}`, c]));
     for (const c of ops.values()) {
       const input = c.prepare(1);
       await input.run();
@@ -128,6 +132,18 @@ test('quick cases of every group: positive work, names that fit, an input set th
     }
   }
   fence.dispose();
+});
+
+test('a sampler measures, and leaves nothing', async () => {
+  const start = memory().tensors;
+  const [add] = groups.elementwise(parseBenchArguments(['--dtype', 'bf16', '--shapes', 'tiny']));
+  const sampler = await openSampler(add!, 3);
+  const samples = await sampler.measure(1);
+  assert.ok(samples.length >= 2 && samples.every((ms) => ms > 0), `${samples}`);
+  // On a GPU all sets are one recording.
+  assert.ok(sampler.runs >= 1 && (!onGpu || sampler.runs % 3 === 0), `${sampler.runs}`);
+  sampler.close();
+  assert.equal(memory().tensors, start);
 });
 
 test('the filters reach every group', () => {

@@ -10,6 +10,7 @@ import { floatDtypes } from '../../lib/tensor/dtype.js';
 import { copy, type Tensor } from '../../lib/tensor/tensor.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { assertSameBits } from '../support/compare.js';
+import { onDevice } from '../support/dtypes.js';
 import { mixtureFields, oddModel, randomTokens } from '../support/models.js';
 
 /** The layers of {@link mixtureFields} that have a router. */
@@ -82,7 +83,7 @@ describe('choices by layer', () => {
 });
 
 describe('distributions', () => {
-  for (const precision of [...floatDtypes, 'e8m4'] as const) {
+  for (const precision of onDevice(...floatDtypes, 'e8m4')) {
     it(`in ${precision} have the log-probs that score gives, to the bit, and sum to 1`, async () => {
       using model = oddModel();
       const { vocabSize } = model.config;

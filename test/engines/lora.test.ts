@@ -22,6 +22,7 @@ import { cast, type Tensor, tensor } from '../../lib/tensor/tensor.js';
 import { loadCheckpoint, saveCheckpoint } from '../../lib/training/checkpoint.js';
 import { type LossFunction, TrainingEngine, type TrainingOptions } from '../../lib/training/engine.js';
 import { assertSameBits, normals } from '../support/compare.js';
+import { onDevice } from '../support/dtypes.js';
 import { vectorLevels } from '../support/levels.js';
 import { adaptedModel, oddLora, randomizeB } from '../support/lora.js';
 import { meanLoss } from '../support/modelReference.js';
@@ -56,7 +57,7 @@ async function mastersOf(parameters: readonly Parameter[]): Promise<Map<string, 
 }
 
 describe('the roundings of an adapter', () => {
-  for (const dtype of ['fp16', 'bf16', 'e8m4'] satisfies FloatDType[]) {
+  for (const dtype of onDevice('fp16', 'bf16', 'e8m4')) {
     it(`in ${dtype} are those of PEFT's separate ops, or of a scale in fp32`, async () => {
       const [w, a, b] = [
         [40, 48],
@@ -110,7 +111,7 @@ describe('the roundings of an adapter', () => {
 });
 
 describe('a factored rollout with matched numerics', () => {
-  for (const precision of [...floatDtypes, 'e8m4'] as const) {
+  for (const precision of onDevice(...floatDtypes, 'e8m4')) {
     for (const level of precision === 'e8m4' ? [vectorLevel] : vectorLevels()) {
       it(`has the training engine's bits in ${precision} at ${level}`, async () => {
         setVectorLevel(level);

@@ -11,6 +11,7 @@ import { floatDtypes } from '../../lib/tensor/dtype.js';
 import { copy, type Tensor } from '../../lib/tensor/tensor.js';
 import { type Recompute, TrainingEngine, type TrainingOptions } from '../../lib/training/engine.js';
 import { assertSameBits, normals } from '../support/compare.js';
+import { onDevice } from '../support/dtypes.js';
 import { oddModel, randomTokens } from '../support/models.js';
 import { ownTensors } from '../support/owned.js';
 
@@ -64,7 +65,7 @@ function adaptedModel(): Decoder {
 }
 
 describe('recompute: layers', () => {
-  for (const precision of [...floatDtypes, 'e8m4'] as const) {
+  for (const precision of onDevice(...floatDtypes, 'e8m4')) {
     for (const preset of ['rollout', 'training', 'matched'] as const) {
       it(`gives the gradients and steps of recompute: none, to the bit, in ${precision} with ${preset} numerics`, async () => {
         for (const [name, config] of [...Object.entries(features), [ADAPTER, {}] as const]) {

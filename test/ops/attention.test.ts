@@ -20,6 +20,7 @@ const cases: AttentionCase[] = [
   { lengths: [0, 130, 16, 15, 17], numHeads: 4, numKvHeads: 1, headDim: 36 },
   { lengths: [65, 0, 3, 129], numHeads: 2, numKvHeads: 2, headDim: 64 },
   { lengths: [40, 5], numHeads: 3, numKvHeads: 1, headDim: 2 },
+  { lengths: [129, 20], numHeads: 2, numKvHeads: 1, headDim: 128 },
   { lengths: [150], numHeads: 6, numKvHeads: 1, headDim: 250 },
 ];
 const nameOf = (c: AttentionCase) =>

@@ -11,12 +11,13 @@ import { ownTensors } from '../support/owned.js';
 const own = ownTensors();
 const int32 = (values: readonly number[]) => own(tensor(values, [values.length], 'int32'));
 
-// Few rows of odd width, one column, and enough of both for several threads.
+// Few rows of odd width, one column, enough of both for several threads, and long lists of the same row.
 const cases = [
   { rows: 11, width: 7, count: 23 },
   { rows: 3, width: 1, count: 5 },
   { rows: 40, width: 16, count: 0 },
   { rows: 57, width: 301, count: 900 },
+  { rows: 5, width: 12, count: 2500 },
 ];
 
 /** Ids that leave some rows out and repeat others often. */

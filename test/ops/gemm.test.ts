@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import type { KernelFamily } from '../../lib/numerics.js';
 import { gemm } from '../../lib/ops/gemm.js';
-import { info, memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
+import { currentDevice, info, memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { tidy } from '../../lib/tensor/scope.js';
 import { cast, empty, readTensors, type Tensor, tensor, view, zeros } from '../../lib/tensor/tensor.js';
@@ -123,7 +123,9 @@ for (const level of vectorLevels()) {
 
         for (const [m, n, k, splitK] of shapes) {
           it(`[${m}, ${k}] x [${k}, ${n}], splitK ${splitK}, all transposes: the sum's order, rounded once`, async () => {
-            const order = dtype === 'fp32' ? 'fp64' : orderOf(family, dtype, level);
+            // Tensor cores add as their generation does: within rounding of fp64 is what holds there.
+            const inOrder = dtype !== 'fp32' && currentDevice() === 'cpu';
+            const order = inOrder ? orderOf(family, dtype, level) : 'fp64';
             const { a, b, expected } = await reference(dtype, order, m, n, k, splitK);
             for (const transposeA of flags) {
               for (const transposeB of flags) {
@@ -135,8 +137,8 @@ for (const level of vectorLevels()) {
                   return [wide, gemm(x, y, options), cast(wide, dtype)];
                 });
                 const label = `transposes ${transposeA} ${transposeB}`;
-                if (dtype === 'fp32') assertClose(c!, expected, 'fp32', label, 2e-6);
-                else assertSameBits(c!, expected, label);
+                if (inOrder) assertSameBits(c!, expected, label);
+                else assertClose(c!, expected, 'fp32', label, dtype === 'fp32' ? 2e-6 : 1e-5);
                 assertSameBits(rounded!, castWide!, `${label}, rounded`);
               }
             }

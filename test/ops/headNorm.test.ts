@@ -3,9 +3,9 @@ import { describe, it } from 'node:test';
 import { headNorm, headOrder } from '../../lib/ops/headNorm.js';
 import { rmsNorm } from '../../lib/ops/rmsNorm.js';
 import { setVectorLevel } from '../../lib/runtime.js';
-import type { FloatDType } from '../../lib/tensor/dtype.js';
 import { readTensors, tensor } from '../../lib/tensor/tensor.js';
 import { assertSameBits, normals } from '../support/compare.js';
+import { onDevice } from '../support/dtypes.js';
 import { vectorLevels } from '../support/levels.js';
 import { ownTensors } from '../support/owned.js';
 
@@ -25,7 +25,7 @@ describe('headNorm', () => {
   const heads = numHeads + 2 * numKvHeads;
   const shape = [tokens, heads, headDim];
 
-  for (const dtype of ['fp32', 'fp16', 'bf16', 'e4m3'] as const satisfies FloatDType[]) {
+  for (const dtype of onDevice('fp32', 'fp16', 'bf16', 'e4m3')) {
     for (const level of vectorLevels()) {
       it(`has the bits of rmsNorm for each head in ${dtype} at ${level}`, async () => {
         setVectorLevel(level);

@@ -192,6 +192,11 @@ for (const level of vectorLevels()) {
         const tall = problem(521, 35, 6, dtype);
         for (const chunk of [0, 16]) await compareWithOps(tall, chunk, 1.1, {});
         disposeProblem(tall);
+        if (dtype !== 'fp32') return;
+        // More rows than a block of a GPU has, and more columns beside so many rows.
+        const both = problem(2100, 4203, 3, dtype);
+        await compareWithOps(both, 4096, 1, {});
+        disposeProblem(both);
       });
 
       it(`${dtype}: gradients are the analytic ones, added to what gradWeight held`, async () => {
@@ -204,6 +209,7 @@ for (const level of vectorLevels()) {
           [5, 1000, 9],
           [4, 4099, 6],
           [521, 35, 7],
+          [2100, 35, 3],
         ] as const) {
           for (const temperature of [1, 0.5]) {
             const p = problem(n, v, h, dtype, v);

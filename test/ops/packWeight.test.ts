@@ -7,6 +7,7 @@ import { floatDtypes } from '../../lib/tensor/dtype.js';
 import { tidy } from '../../lib/tensor/scope.js';
 import { readTensors, zeros } from '../../lib/tensor/tensor.js';
 import { assertSameBits } from '../support/compare.js';
+import { onDevice } from '../support/dtypes.js';
 import { normalTensor } from '../support/gemmReference.js';
 import { vectorLevels } from '../support/levels.js';
 import { ownTensors } from '../support/owned.js';
@@ -60,7 +61,7 @@ describe('PackedWeight', () => {
   it('takes as many elements as packedSize says', () => {
     for (const level of vectorLevels()) {
       setVectorLevel(level);
-      for (const dtype of [...floatDtypes, 'e8m4'] as const) {
+      for (const dtype of onDevice(...floatDtypes, 'e8m4')) {
         for (const shape of [
           [1, 1],
           [33, 65],

@@ -27,9 +27,9 @@ export function roundTo(x: number, dtype: NativeFloatDType): number {
   return x < 0 ? -magnitude : magnitude;
 }
 
-/** The sum of sixteen lanes as every kernel forms it: by halves, in fp32. */
+/** The sum of a power of two of lanes as every kernel forms it: by halves, in fp32. */
 export function addLanes(lanes: Float32Array): number {
   const a = Float32Array.from(lanes);
-  for (let half = 8; half >= 1; half /= 2) for (let i = 0; i < half; i++) a[i]! += a[i + half]!;
+  for (let half = a.length / 2; half >= 1; half /= 2) for (let i = 0; i < half; i++) a[i]! += a[i + half]!;
   return a[0]!;
 }

@@ -4,7 +4,6 @@ import { DeviceError } from '../../lib/errors.js';
 import { embedding } from '../../lib/ops/embedding.js';
 import { info, setThreads, setVectorLevel, type VectorLevel } from '../../lib/runtime.js';
 import { cast, copy, fill, full, randomNormal, type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
-import { vectorLevels } from '../support/levels.js';
 import { ownTensors } from '../support/owned.js';
 
 const initial = info();
@@ -62,14 +61,14 @@ describe('the stream', () => {
     await assert.rejects(bad.data(), failedAt(line, 9));
   });
 
-  it('skips what was queued behind a failure, and works on after the read that told', async () => {
+  it('skips what was queued behind a failure (a GPU has gone on by then), and works on after the read that told', async () => {
     const weight = own(zeros([3, 2]));
     const x = own(full([2], 1));
     const bad = own(embedding(weight, ids(7)));
     const line = thisLine() - 1;
     fill(x, 2);
     await assert.rejects(x.data(), failedAt(line, 7));
-    assert.deepEqual([...(await x.data())], [1, 1]);
+    assert.deepEqual([...(await x.data())], x.device === 'cpu' ? [1, 1] : [2, 2]);
     fill(x, 3);
     assert.deepEqual([...(await x.data())], [3, 3]);
     const good = own(embedding(weight, ids(2, 0)));
@@ -150,9 +149,8 @@ describe('settings', () => {
         /^InvalidArgumentError: \[vectorLevel\] expected one of portable, avx2, avx512, avx512bf16, amx, got /,
       );
     assert.equal(info().vectorLevel, initial.vectorLevel);
-    const supported = vectorLevels();
     const all: VectorLevel[] = ['portable', 'avx2', 'avx512', 'avx512bf16', 'amx'];
-    for (const level of all.slice(supported.length))
+    for (const level of all.slice(all.indexOf(info().supportedVectorLevel) + 1))
       assert.throws(() => setVectorLevel(level), /expected a level this processor has/);
   });
 

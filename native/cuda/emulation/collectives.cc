@@ -30,7 +30,8 @@ void meetWarp(const char* what, uint32_t mask, void* operands, Meet meet, const 
   if (found == warp.meetings.end()) {
     warp.meetings.push_back({meet, what, mask, 0, {}});
     found = warp.meetings.end() - 1;
-  } else if (found->meet != meet || found->mask != mask || std::strcmp(found->what, what) != 0) {
+  } else if (found->meet != meet || found->mask != mask ||
+             (found->what != what && std::strcmp(found->what, what) != 0)) {
     fail(std::string(what) + " with mask " + maskText(mask) + ", while other lanes of the warp wait at " +
              found->what + " with mask " + maskText(found->mask),
          where);

@@ -56,8 +56,8 @@ void restartFibre(Fibre& fibre, void (*entry)()) {
   fibre.fakeStack = nullptr;
 #endif
 #if EMULATION_OWN_SWITCH
-  // What the switch pops: six registers and the address to return to, after which the stack is as after a
-  // call.
+  // What the switch pops: six registers and the address to go to, after which the stack is as after a call: 8
+  // bytes, the caller's address (none), past a multiple of 16.
   void** top = reinterpret_cast<void**>(fibre.stack + kStackBytes) - 1;
   *top = nullptr;
   *--top = reinterpret_cast<void*>(entry);

@@ -327,16 +327,20 @@ TEST(runtime) {
   emulation::launch(
       stream, [device] { device[threadIdx.x]++; }, dim3(1), dim3(100), 0);
   expectEqual(device[5], 0, "captured, not run");
-  expectEqual(int(cudaStreamSynchronize(stream)), int(cudaErrorStreamCaptureUnsupported),
-              "no wait in a capture");
-  void* other = nullptr;
-  expectEqual(int(cudaMalloc(&other, 4)), int(cudaErrorStreamCaptureUnsupported), "no malloc in a capture");
   expectEqual(int(cudaStreamEndCapture(stream, &graph)), 0, "end");
   cudaGraphInstantiate(&exec, graph, 0);
   cudaGraphDestroy(graph);
   for (int i = 0; i < 3; i++) cudaGraphLaunch(exec, stream);
   expectEqual(device[5], 3, "replayed");
   cudaGraphExecDestroy(exec);
+  // What a capture does not allow ends it.
+  cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  expectEqual(int(cudaStreamSynchronize(stream)), int(cudaErrorStreamCaptureUnsupported),
+              "no wait in a capture");
+  void* other = nullptr;
+  expectEqual(int(cudaMalloc(&other, 4)), int(cudaErrorStreamCaptureUnsupported), "no malloc in a capture");
+  expectEqual(int(cudaStreamEndCapture(stream, &graph)), int(cudaErrorStreamCaptureInvalidated), "invalid");
+  expectEqual(graph == nullptr, true, "no graph");
   cudaStreamDestroy(stream);
   cudaFree(memory);
 

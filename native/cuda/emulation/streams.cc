@@ -4,6 +4,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "cuda/emulation/runtime.h"
@@ -12,6 +13,7 @@ using Work = std::vector<std::function<void()>>;
 
 struct CUstream_st {
   bool capturing = false;
+  bool invalid = false;  // the capture, by a call that it does not allow
   Work captured;
 };
 struct CUevent_st {
@@ -43,6 +45,7 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> work) {
 }
 
 cudaError_t refuseInCapture() {
+  for (cudaStream_t stream : strictCaptures) stream->invalid = true;
   return setError(!strictCaptures.empty() ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
 }
 
@@ -70,7 +73,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  return setError(capturing(stream) ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
+  if (!capturing(stream)) return cudaSuccess;
+  stream->invalid = true;
+  return setError(cudaErrorStreamCaptureUnsupported);
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
 cudaError_t cudaDeviceSynchronize() { return refuseInCapture(); }
@@ -106,6 +111,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
   if (stream == nullptr) return setError(cudaErrorStreamCaptureUnsupported);
   if (stream->capturing) return setError(cudaErrorIllegalState);
   stream->capturing = true;
+  stream->invalid = false;
   stream->captured.clear();
   if (mode != cudaStreamCaptureModeRelaxed) strictCaptures.insert(stream);
   return cudaSuccess;
@@ -115,12 +121,15 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   if (!capturing(stream)) return setError(cudaErrorIllegalState);
   stream->capturing = false;
   strictCaptures.erase(stream);
-  *graph = new CUgraph_st{std::move(stream->captured)};
-  stream->captured = {};
+  const Work captured = std::exchange(stream->captured, {});
+  if (stream->invalid) return setError(cudaErrorStreamCaptureInvalidated);
+  *graph = new CUgraph_st{captured};
   return cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
-  *status = capturing(stream) ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  *status = !capturing(stream) ? cudaStreamCaptureStatusNone
+            : stream->invalid  ? cudaStreamCaptureStatusInvalidated
+                               : cudaStreamCaptureStatusActive;
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {

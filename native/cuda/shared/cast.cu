@@ -2,6 +2,7 @@
 #include "ops/cast.h"
 
 #include "cuda/shared/kernel.cuh"
+#include "cuda/shared/rows.cuh"
 
 namespace isopolicy::cuda {
 namespace {
@@ -10,16 +11,13 @@ constexpr int kThreads = 256, kEach = 8;
 
 // Eight elements a thread, in one or two vectors of 16 bytes. Memory-bound: 6 or 8 bytes an element pass
 // once.
-template <class From, class To>
+template <class From, class To, Layout kLayout>
 __global__ void __launch_bounds__(kThreads) castKernel(const From* from, To* to, int64_t count) {
   const int64_t first = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kEach;
-  if (first + kEach > count) {
-    for (int64_t i = first; i < count; i++) to[i] = narrow<To>(widen(from[i]));
-    return;
-  }
+  if (first >= count) return;
   float values[kEach];
-  loadWide<kEach>(from + first, values);
-  storeNarrow<kEach>(to + first, values);
+  loadParts<kLayout>(from, first, count, values);
+  storeParts<kLayout>(to, first, count, values);
 }
 
 void cast(const CastArgs& args, Launcher& gpu) {
@@ -28,9 +26,12 @@ void cast(const CastArgs& args, Launcher& gpu) {
     return gpu.copy(args.to, args.from, size_t(args.count) * bytesOf(args.toType));
   dispatchFloat(args.fromType, [&](auto from) {
     dispatchFloat(args.toType, [&](auto to) {
-      gpu.launch(castKernel<decltype(from), decltype(to)>, Grid{ceilDiv(args.count, kThreads * kEach)},
-                 kThreads, 0, static_cast<const decltype(from)*>(args.from),
-                 static_cast<decltype(to)*>(args.to), args.count);
+      using From = decltype(from);
+      using To = decltype(to);
+      dispatchLayout<Layout::cut>(inParts<From>({}, {args.from, args.to}), [&](auto layout) {
+        gpu.launch(castKernel<From, To, layout()>, Grid{ceilDiv(args.count, kThreads * kEach)}, kThreads, 0,
+                   static_cast<const From*>(args.from), static_cast<To*>(args.to), args.count);
+      });
     });
   });
 }

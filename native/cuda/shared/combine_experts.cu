@@ -6,6 +6,7 @@
 #include "ops/combine_experts.h"
 
 #include "cuda/shared/kernel.cuh"
+#include "cuda/shared/row_load.cuh"
 
 namespace isopolicy::cuda {
 namespace {
@@ -121,11 +122,10 @@ __global__ void __launch_bounds__(32 * kWarps)
 // body(T, elements a thread takes at once) for rows of that width at those places.
 template <class Body>
 void dispatchRows(DType dtype, int64_t width, std::initializer_list<const void*> places, Body body) {
-  uintptr_t bits = 0;
-  for (const void* place : places) bits |= reinterpret_cast<uintptr_t>(place);
+  const bool aligned = std::all_of(places.begin(), places.end(), isAligned16);
   dispatchFloat(dtype, [&](auto zero) {
     constexpr int kPack = Pack<decltype(zero)>::kSize;
-    if (width % kPack == 0 && bits % 16 == 0) return body(zero, std::integral_constant<int, kPack>{});
+    if (aligned && width % kPack == 0) return body(zero, std::integral_constant<int, kPack>{});
     return body(zero, std::integral_constant<int, 1>{});
   });
 }

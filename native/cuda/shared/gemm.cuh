@@ -11,8 +11,10 @@ void trainingGemm(const GemmArgs& args, Launcher& gpu);
 // Two chains, of the even and of the odd steps of k (rollout/gemm.cu).
 void rolloutGemm(const GemmArgs& args, Launcher& gpu);
 
-// The product in the order of that family. Takes scratch memory of the command where k is split.
+// The product in the order of that family. The scratch memory that it takes where k is split is free
+// afterwards.
 inline void launchGemm(const GemmArgs& args, Family family, Launcher& gpu) {
+  const Launcher::ScratchScope scope(gpu);
   if (family == Family::rollout)
     rolloutGemm(args, gpu);
   else

@@ -2,6 +2,7 @@
 // rollout/gemm.cu.
 #pragma once
 #include "cuda/shared/gemm.cuh"
+#include "cuda/shared/gemm_hopper.h"
 #include "cuda/shared/gemm_mma.cuh"
 #include "cuda/shared/gemm_simt.cuh"
 
@@ -14,11 +15,8 @@ struct GemmLaunch {
   int tilesM, tilesN;
   int pieces;        // blocks a tile
   float4* partials;  // where there are several
+  unsigned* arrived;
 };
-
-// Of tiles whose blocks meet. A launch leaves zeros behind; commands run one after the other.
-constexpr int kMostMeetings = 2048;
-static __device__ unsigned arrivedBlocks[kMostMeetings];
 
 template <class Tile, bool kTransposeA, bool kTransposeB, class T>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemmKernel(const GemmLaunch<T> launch) {
@@ -32,7 +30,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemmKernel(cons
   if constexpr (Tile::kMeets) {
     constexpr int kPiece = Tile::kGroups * Tile::kThreads;
     meeting.partials = launch.partials + int64_t(blockIdx.x) * launch.pieces * kPiece;
-    meeting.arrived = arrivedBlocks + blockIdx.x;
+    meeting.arrived = launch.arrived + blockIdx.x;
     meeting.piece = int(blockIdx.y);
     meeting.pieces = launch.pieces;
   }
@@ -41,7 +39,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) gemmKernel(cons
 }
 
 // Tiles of 16-bit products, by kind. Tensor cores limit the large ones, memory the skinny ones, which read
-// few rows of A and stream B through a long queue.
+// few rows of A and stream B through a long queue; the wide one reads A half as often.
 template <class T, int kChains>
 struct MmaTiles {
   // 8 warps of 64 x 64; with two chains the sums of that would not fit into registers.
@@ -51,9 +49,10 @@ struct MmaTiles {
       MmaTile<T, kChains,
               kChains == 1 ? MmaShape{128, 128, 32, 2, 2, 3, 2} : MmaShape{128, 128, 32, 2, 4, 4, 1}>;
   using Small = MmaTile<T, kChains, MmaShape{64, 64, 32, 2, 2, 4, 3, true, true}>;
-  using Skinny16 = MmaTile<T, kChains, MmaShape{16, 32, 64, 1, 4, 8, 4, true}>;
+  using Skinny16 = MmaTile<T, kChains, MmaShape{16, 32, 64, 1, 4, 6, 6, true}>;
   using Skinny32 = MmaTile<T, kChains, MmaShape{32, 32, 64, 1, 4, 6, 4, true}>;
-  using Skinny64 = MmaTile<T, kChains, MmaShape{64, 64, 64, 1, 4, 4, 3, true}>;
+  using Skinny64 = MmaTile<T, kChains, MmaShape{64, 64, 64, 2, 2, 4, 3, true}>;
+  using SkinnyWide = MmaTile<T, kChains, MmaShape{64, 128, 64, 1, 4, 3, 2, true}>;
 };
 template <int kChains>
 struct SimtTiles {
@@ -78,6 +77,12 @@ class GemmLauncher {
     if (Tile::sharedBytes(split_) > gpu_.properties().sharedMemoryPerBlock)
       return std::numeric_limits<double>::infinity();
     return double(ceilDiv(tiles<Tile>(), gpu_.properties().multiprocessors)) * Tile::kM * Tile::kN / rate;
+  }
+
+  // Whether such tiles give every multiprocessor some blocks.
+  template <class Tile>
+  bool fills() const {
+    return tiles<Tile>() * blocksOfTile<Tile>() >= kEnough * gpu_.properties().multiprocessors;
   }
 
   template <class Tile, bool kTransposeA, bool kTransposeB, class T>
@@ -107,14 +112,10 @@ class GemmLauncher {
     launch.strideAddend = g.accumulate ? g.strideC : 0;
     launch.tilesM = int(ceilDiv(g.m, Tile::kM));
     launch.tilesN = int(ceilDiv(g.n, Tile::kN));
-    launch.pieces = 1;
-    // Too few tiles for the multiprocessors: a block for each piece of each.
-    constexpr int64_t kMostPieces = 64;
-    if (Tile::kMeets && split_ && ceilDiv(g.k, piece) <= kMostPieces && tiles<Tile>() <= kMostMeetings &&
-        tiles<Tile>() < 2 * gpu_.properties().multiprocessors) {
-      launch.pieces = int(ceilDiv(g.k, piece));
+    launch.pieces = int(blocksOfTile<Tile>());
+    launch.arrived = gpu_.counters();
+    if (launch.pieces > 1)
       launch.partials = gpu_.scratch<float4>(tiles<Tile>() * launch.pieces * Tile::kM * Tile::kN / 4);
-    }
     gpu_.launch(gemmKernel<Tile, kTransposeA, kTransposeB, T>, Grid{tiles<Tile>(), launch.pieces},
                 Tile::kThreads, Tile::sharedBytes(split_ && launch.pieces == 1), launch);
   }
@@ -131,9 +132,21 @@ class GemmLauncher {
   }
 
  private:
+  static constexpr int kEnough = 2;  // blocks a multiprocessor
+
   template <class Tile>
   int64_t tiles() const {
     return ceilDiv(args_.m, Tile::kM) * ceilDiv(args_.n, Tile::kN) * args_.batch;
+  }
+  // Where there are too few tiles for the multiprocessors, a block for each piece of each.
+  template <class Tile>
+  int64_t blocksOfTile() const {
+    constexpr int64_t kMostPieces = 64;
+    if (!Tile::kMeets || !split_ || tiles<Tile>() > Launcher::kCounters ||
+        tiles<Tile>() >= kEnough * gpu_.properties().multiprocessors)
+      return 1;
+    const int64_t pieces = ceilDiv(args_.k, args_.splitK);
+    return pieces <= kMostPieces ? pieces : 1;
   }
 
   const GemmArgs& args_;
@@ -150,6 +163,8 @@ void multiplyMma(const GemmArgs& args, Launcher& gpu) {
   if constexpr (!kTransposeA && kTransposeB) {
     if (aligned && args.m <= 16) return launch.template operator()<typename Tiles::Skinny16>();
     if (aligned && args.m <= 32) return launch.template operator()<typename Tiles::Skinny32>();
+    if (aligned && args.m <= 64 && product.fills<typename Tiles::SkinnyWide>())
+      return launch.template operator()<typename Tiles::SkinnyWide>();
     if (aligned && args.m <= 64) return launch.template operator()<typename Tiles::Skinny64>();
   }
   const double small = product.cost<typename Tiles::Small>(0.6);
@@ -191,6 +206,7 @@ void multiplyAs(const GemmArgs& args, Launcher& gpu) {
 template <int kChains>
 void multiply(const GemmArgs& args, Launcher& gpu) {
   if (args.m == 0 || args.n == 0 || args.batch == 0) return;
+  if (hopperTakes(args, gpu)) return hopperGemm(args, kChains, gpu);
   if (args.transposeA && args.transposeB) return multiplyAs<kChains, true, true>(args, gpu);
   if (args.transposeA) return multiplyAs<kChains, true, false>(args, gpu);
   if (args.transposeB) return multiplyAs<kChains, false, true>(args, gpu);

@@ -43,12 +43,11 @@ struct OperandTile {
     // Begins to copy the tile from `k` on, of which `left` exist; beyond are zeros.
     template <bool kAnyAlignment>
     __device__ __forceinline__ void copy(unsigned char* tile, int k, int left) const {
-      const T* begin = from + (kAcross ? k * ld : k);
+      const T* at = from + (kAcross ? k * ld : k);
 #pragma unroll
-      for (int i = 0; i * kRowStep < kRows; i++) {
+      for (int i = 0; i * kRowStep < kRows; i++, at += kRowStep * ld) {
         const int r = row + i * kRowStep;
         if (kRows % kRowStep != 0 && r >= kRows) break;
-        const T* at = begin + i * kRowStep * ld;
         const bool rowExists = kAcross ? r < left : i * kRowStep < outerLeft;
         const int inRow = kAcross ? outerLeft : left - chunk * 8;
         const int elements = rowExists ? max(0, min(8, inRow)) : 0;

@@ -110,17 +110,11 @@ struct Totals {
   __device__ __forceinline__ explicit Totals(void* shared)
       : own(static_cast<float4*>(shared) + threadIdx.x) {}
   template <int kGroups>
-  __device__ __forceinline__ void add(const Sums<kGroups>& sums) {
+  __device__ __forceinline__ void add(Sums<kGroups>& sums) {
+    addTo(sums);
 #pragma unroll
-    for (int g = 0; g < kGroups; g++) {
-      const float* s = sums[g];
-      float4 total = make_float4(s[0], s[1], s[2], s[3]);
-      if (!empty) {
-        const float4 before = own[g * kThreads];
-        total = make_float4(before.x + s[0], before.y + s[1], before.z + s[2], before.w + s[3]);
-      }
-      own[g * kThreads] = total;
-    }
+    for (int g = 0; g < kGroups; g++)
+      own[g * kThreads] = make_float4(sums[g][0], sums[g][1], sums[g][2], sums[g][3]);
     empty = false;
   }
   template <int kGroups>

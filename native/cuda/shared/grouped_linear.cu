@@ -38,7 +38,7 @@ struct ExpertTile {
   int number;  // of the expert's tiles; -1 where there are fewer tiles than blocks
 };
 
-// A block's tile of kM rows, where each kM rows of an expert have tilesN tiles. Every warp finds the same.
+// A block's tile of kM rows, where each kM rows of an expert have tilesN tiles. A warp finds it.
 template <int kM>
 __device__ __forceinline__ ExpertTile expertTile(const Experts& experts, int tilesN) {
   const int lane = int(threadIdx.x) % 32, block = int(blockIdx.x);
@@ -71,19 +71,34 @@ struct GroupedLaunch {
   bool accumulate;       // onto the weight gradient
 };
 
+// A block's product, in shared memory: what the last step of a tile needs of it keeps no registers meanwhile.
+template <class T>
+struct ExpertProduct {
+  Product<T> product;
+  TileAt at;
+  bool exists;
+};
+
 template <class Tile, bool kTransposeB, class T>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) rowsKernel(const GroupedLaunch<T> launch) {
+  __shared__ ExpertProduct<T> own;
   launch.experts.check();
-  const ExpertTile tile = expertTile<Tile::kM>(launch.experts, launch.tilesN);
-  if (tile.number < 0) return;
-  const int64_t first = launch.experts.boundary(tile.expert);
-  Product<T> p = launch.product;
-  p.m = launch.experts.load(tile.expert);
-  p.a += first * p.lda;
-  p.b += tile.expert * launch.strideWeight;
-  p.c = static_cast<T*>(p.c) + first * p.ldc;
-  multiplyTile<Tile, false, kTransposeB>(
-      p, tileAt(unsigned(tile.number), (p.m + Tile::kM - 1) / Tile::kM, launch.tilesN));
+  if (threadIdx.x < 32) {
+    const ExpertTile tile = expertTile<Tile::kM>(launch.experts, launch.tilesN);
+    if (threadIdx.x == 0) {
+      const int64_t first = launch.experts.boundary(tile.expert);
+      Product<T> p = launch.product;
+      p.m = launch.experts.load(tile.expert);
+      p.a += first * p.lda;
+      p.b += tile.expert * launch.strideWeight;
+      p.c = static_cast<T*>(p.c) + first * p.ldc;
+      own.product = p;
+      own.exists = tile.number >= 0;
+      if (own.exists) own.at = tileAt(unsigned(tile.number), (p.m + Tile::kM - 1) / Tile::kM, launch.tilesN);
+    }
+  }
+  __syncthreads();
+  if (own.exists) multiplyTile<Tile, false, kTransposeB>(own.product, own.at);
 }
 
 template <class Tile, class T>
@@ -111,7 +126,7 @@ enum class Kind { forward, inputGradient, weightGradient };
 // A product of all experts, to be launched in tiles of any kind.
 template <Kind kKind, class T>
 struct GroupedProduct {
-  static constexpr bool kForward = kKind == Kind::forward, kOfRows = kKind != Kind::weightGradient;
+  static constexpr bool kOfRows = kKind != Kind::weightGradient;
 
   GroupedProduct(const int32_t* offsets, int64_t experts, int64_t rows, Launcher& gpu)
       : experts(experts), rows(rows), gpu(gpu) {
@@ -125,17 +140,18 @@ struct GroupedProduct {
 
   bool isAligned() const { return launch.product.alignedA && launch.product.alignedB; }
   bool isSplit() const { return launch.product.splitK < launch.product.k; }
-  int64_t rowsOfExpert() const { return kOfRows ? ceilDiv(rows, experts) : launch.product.m; }  // on average
+  int64_t rowsOfExpert() const { return ceilDiv(rows, experts); }  // on the average
 
-  // Tiles of `rowsOfTile` rows that there could be, and that there are about.
+  // Tiles that there could be, and that there are about.
   template <class Tile>
   int64_t mostTiles() const {
-    const int64_t ofRows = kOfRows ? rows / Tile::kM + std::min(experts, rows) : experts * tilesOf(Tile::kM);
-    return ofRows * ceilDiv(launch.product.n, Tile::kN);
+    const int64_t tilesN = ceilDiv(launch.product.n, Tile::kN);
+    if constexpr (!kOfRows) return experts * ceilDiv(launch.product.m, Tile::kM) * tilesN;
+    return (rows / Tile::kM + std::min(experts, rows)) * tilesN;
   }
   template <class Tile>
   int64_t likelyTiles() const {
-    if (!kOfRows) return mostTiles<Tile>();
+    if constexpr (!kOfRows) return mostTiles<Tile>();
     return (rows / Tile::kM + (experts + 1) / 2) * ceilDiv(launch.product.n, Tile::kN);
   }
   // Relative time in such tiles, which run at `rate` of the best one's speed; infinite where a block has not
@@ -156,7 +172,7 @@ struct GroupedProduct {
     const Grid grid{std::max<int64_t>(mostTiles<Tile>(), 1)};
     void (*kernel)(GroupedLaunch<T>) = nullptr;
     if constexpr (kOfRows) {
-      kernel = rowsKernel<Tile, kForward, T>;
+      kernel = rowsKernel<Tile, kKind == Kind::forward, T>;
     } else {
       kernel = weightGradientKernel<Tile, T>;
     }
@@ -166,9 +182,6 @@ struct GroupedProduct {
   GroupedLaunch<T> launch{};
   const int64_t experts, rows;
   Launcher& gpu;
-
- private:
-  int64_t tilesOf(int rowsOfTile) const { return ceilDiv(launch.product.m, rowsOfTile); }
 };
 
 // In the tiles that suit the sizes best; all of them add up in the same order.
@@ -177,8 +190,9 @@ void multiply(GroupedProduct<kKind, float>& product) {
   using Tiles = SimtTiles<kChains>;
   using Large = typename Tiles::Large;
   using Small = typename Tiles::Small;
-  if (kKind != Kind::weightGradient && product.rowsOfExpert() <= 16)
-    return product.template launchAs<typename Tiles::Skinny>();
+  if constexpr (kKind != Kind::weightGradient) {
+    if (product.rowsOfExpert() <= 16) return product.template launchAs<typename Tiles::Skinny>();
+  }
   if (product.template cost<Large>(1.0) < product.template cost<Small>(0.7))
     return product.template launchAs<Large>();
   product.template launchAs<Small>();

@@ -12,6 +12,8 @@ void packWeight(const PackWeightArgs& args, Launcher& gpu) {
 
 }  // namespace
 
-void registerPackWeight(Registry& registry) { addKernel<PackWeightArgs>(registry, Family::shared, packWeight); }
+void registerPackWeight(Registry& registry) {
+  addKernel<PackWeightArgs>(registry, Family::shared, packWeight);
+}
 
 }  // namespace isopolicy::cuda

@@ -3,6 +3,7 @@
 #include "ops/peak.h"
 
 #include "cuda/shared/kernel.cuh"
+#include "cuda/shared/ptx_hopper.cuh"
 #include "cuda/shared/row_load.cuh"
 
 namespace isopolicy::cuda {
@@ -37,16 +38,19 @@ __global__ void __launch_bounds__(kThreads)
   keepLargest(most, partial);
 }
 
-// A pass is a warp of 12 chains of mma.sync, which is all that GPUs before capability 90 have. A step adds 8
-// (8 factor) - 8 (4 factor) to an element: 1,024 in the end, where the factor is 0.5.
-__global__ void __launch_bounds__(kThreads) bf16Kernel(float* partial, int64_t passes, float factor) {
+// A step of a product of bf16 numbers adds 8 (8 factor) - 8 (4 factor) to an element.
+__device__ __forceinline__ uint32_t bf16Pair() { return narrow2<BFloat16>(8.0f, -4.0f); }
+constexpr int64_t kBf16Products = kPeakSteps * kPeakAccumulators * 16 * 2;  // of a pass
+
+// A pass is a warp of 12 chains of mma.sync: 1,024 in the end, where the factor is 0.5.
+__global__ void __launch_bounds__(kThreads, 2) bf16Kernel(float* partial, int64_t passes, float factor) {
   constexpr int kSteps = 64, kProducts = 16 * 8 * 16;
-  static_assert(int64_t(kSteps) * kPeakAccumulators * kProducts == kPeakSteps * kPeakAccumulators * 16 * 2);
+  static_assert(int64_t(kSteps) * kPeakAccumulators * kProducts == kBf16Products);
   const int64_t pass = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
   float most = 0;
   if (pass < passes) {
-    const uint32_t pair = narrow2<BFloat16>(8.0f, -4.0f), factors = narrow2<BFloat16>(factor, factor);
-    const uint32_t a[4] = {pair, pair, pair, pair};
+    const uint32_t factors = narrow2<BFloat16>(factor, factor);
+    const uint32_t a[4] = {bf16Pair(), bf16Pair(), bf16Pair(), bf16Pair()};
     const auto start = [&](int i) { return float(pass % 64 + i); };
     float acc[kPeakAccumulators][4];
 #pragma unroll
@@ -64,6 +68,44 @@ __global__ void __launch_bounds__(kThreads) bf16Kernel(float* partial, int64_t p
       for (int j = 0; j < 4; j++) most = fmaxf(most, acc[i][j] - start(i));
   }
   keepLargest(most, partial);
+}
+
+// The same by wgmma, which capability 90 has beside mma.sync and which is half as fast again. A warpgroup
+// multiplies tiles of 64 x 64 and 64 x 256, as a product does, six times 16 of their depth a pass, and two of
+// them keep a multiprocessor busy. The sums are scaled to what a pass of the other kind comes to.
+constexpr int kWgmmaSteps = 6, kWgmmaPasses = 32, kWgmmaGroups = kThreads / 128;
+constexpr int kWgmmaColumns = 256, kWgmmaTiles = kWgmmaGroups * 64 + kWgmmaColumns;  // rows of 128 bytes
+static_assert(kWgmmaSteps * 64 * kWgmmaColumns * 16 == kBf16Products);
+
+__global__ void __launch_bounds__(kThreads, 1) wgmmaKernel(float* partial, int64_t passes, float factor) {
+#if ISOPOLICY_HOPPER
+  const int group = threadIdx.x / 128;
+  auto* words = reinterpret_cast<uint32_t*>(dynamicShared());
+  for (int i = threadIdx.x; i < kWgmmaTiles * 32; i += kThreads)
+    words[i] = i < kWgmmaGroups * 64 * 32 ? bf16Pair() : narrow2<BFloat16>(factor, factor);
+  fenceAsyncProxy();
+  __syncthreads();
+  const uint32_t at = smemAddress(words);
+  const uint64_t a = wgmmaDescriptor(at + uint32_t(group) * 64 * 128, 0, 1024, Swizzle::bytes128);
+  const uint64_t b = wgmmaDescriptor(at + kWgmmaGroups * 64 * 128, 0, 1024, Swizzle::bytes128);
+  const int64_t first = (int64_t(blockIdx.x) * kWgmmaGroups + group) * kWgmmaPasses;
+  const int count = int(max(int64_t(0), min(int64_t(kWgmmaPasses), passes - first)));
+  float acc[kWgmmaColumns / 2] = {};
+  for (int pass = 0; pass < count; pass++) {
+    wgmmaFence();
+#pragma unroll
+    for (int step = 0; step < kWgmmaSteps; step++)
+      wgmma<BFloat16, kWgmmaColumns>(acc, wgmmaAdvance(a, step % 4 * 32), wgmmaAdvance(b, step % 4 * 32),
+                                     true);
+    wgmmaCommit();
+    wgmmaWait<1>();
+  }
+  wgmmaWait<0>();
+  float most = 0;
+#pragma unroll
+  for (int i = 0; i < kWgmmaColumns / 2; i++) most = fmaxf(most, acc[i]);
+  keepLargest(count > 0 ? most * 64.0f / float(kWgmmaSteps * count) : 0.0f, partial);
+#endif
 }
 
 constexpr int kVectors = 8;                                    // a thread, all on their way at once
@@ -104,28 +146,31 @@ __global__ void __launch_bounds__(kThreads) largestKernel(const float* partial, 
   keepLargest(most, out);
 }
 
-int64_t blocksOf(const PeakArgs& args) {
+int64_t blocksOf(const PeakArgs& args, bool wgmma) {
   switch (args.kind) {
     case PeakKind::fma:
       return ceilDiv(args.passes * 16, kThreads);
     case PeakKind::bf16:
-      return ceilDiv(args.passes, kWarps);
+      return ceilDiv(args.passes, wgmma ? kWgmmaGroups * kWgmmaPasses : kWarps);
     case PeakKind::read:
       return ceilDiv(args.count, kStream);
     case PeakKind::copy:
       return ceilDiv(args.count / 2, kStream);
-    case PeakKind::amx:
+    case PeakKind::amx:  // refused by the op
       break;
   }
-  throw DeviceError("there is no kind amx on a GPU");
+  return 0;
 }
 
 void peak(const PeakArgs& args, Launcher& gpu) {
-  const int64_t blocks = blocksOf(args), half = args.count / 2;
+  const bool wgmma = gpu.properties().capability == 90;
+  const int64_t blocks = blocksOf(args, wgmma), half = args.count / 2;
   const Grid grid{blocks};
   float* partial = gpu.scratch<float>(blocks);
   if (args.kind == PeakKind::fma) {
     gpu.launch(fmaKernel, grid, kThreads, 0, partial, args.passes, args.factor, args.addend);
+  } else if (args.kind == PeakKind::bf16 && wgmma) {
+    gpu.launch(wgmmaKernel, grid, kThreads, kWgmmaTiles * 128, partial, args.passes, args.factor);
   } else if (args.kind == PeakKind::bf16) {
     gpu.launch(bf16Kernel, grid, kThreads, 0, partial, args.passes, args.factor);
   } else {

@@ -80,6 +80,16 @@ __device__ __forceinline__ void wgmmaWait(PTX_WHERE_ONLY) {
 #endif
 }
 
+// Behind wgmmaWait, for accumulators that are then read: the compiler, which does not know what the wait is
+// for, reads them no earlier.
+template <int N>
+__device__ __forceinline__ void wgmmaDone(float (&d)[N]) {
+#if !defined(ISOPOLICY_EMULATED)
+#pragma unroll
+  for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+#endif
+}
+
 // The operands of the instructions: their names and the registers, 4 to 128 of them.
 // clang-format off
 #define WGMMA_NAMES_4 "%0, %1, %2, %3"

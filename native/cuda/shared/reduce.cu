@@ -44,10 +44,15 @@ __device__ __forceinline__ float reducePiece(const T* x, int count, float nothin
   return warpReduce(by(by(results[0][0], results[1][0]), by(results[2][0], results[3][0])), by);
 }
 
-// A piece a warp. Memory-bound.
+__device__ __forceinline__ float ofSum(double sum, int64_t width, Reduction kind) {
+  return float(kind == Reduction::mean ? sum / double(width) : sum);
+}
+
+// A piece a warp, to `out` where it is all of its row, otherwise to `partial`. Memory-bound.
 template <class T, bool kMax>
 __global__ void __launch_bounds__(kThreads)
-    reducePiecesKernel(const T* x, float* partial, int64_t width, int64_t perRow, int64_t count) {
+    reducePiecesKernel(const T* x, float* partial, float* out, int64_t width, int64_t perRow, int64_t count,
+                       Reduction kind) {
   const int64_t piece = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (piece >= count) return;
   const int64_t start = piece % perRow * kPiece;
@@ -58,7 +63,11 @@ __global__ void __launch_bounds__(kThreads)
     result = reducePiece(from, elements, -INFINITY, MaxOrNaN{});
   else
     result = reducePiece(from, elements, 0.0f, Sum{});
-  if (threadIdx.x % 32 == 0) partial[piece] = result;
+  if (threadIdx.x % 32 > 0) return;
+  if (perRow > 1)
+    partial[piece] = result;
+  else
+    out[piece] = kMax ? result : ofSum(result, width, kind);
 }
 
 // A row a block.
@@ -74,7 +83,7 @@ __global__ void __launch_bounds__(kThreads)
     double sum = 0;
     for (int64_t i = threadIdx.x; i < perRow; i += kThreads) sum += p[i];
     sum = blockSum<kWarps>(sum);
-    result = float(kind == Reduction::mean ? sum / double(width) : sum);
+    result = ofSum(sum, width, kind);
   }
   if (threadIdx.x == 0) out[blockIdx.x] = result;
 }
@@ -82,15 +91,15 @@ __global__ void __launch_bounds__(kThreads)
 void reduce(const ReduceArgs& args, Launcher& gpu) {
   if (args.rows == 0) return;
   const int64_t perRow = ceilDiv(args.width, kPiece), pieces = args.rows * perRow;
-  float* partial = gpu.scratch<float>(pieces);
-  if (pieces > 0) {
-    dispatchFloat(args.dtype, [&](auto zero) {
-      using T = decltype(zero);
-      gpu.launch(args.kind == Reduction::max ? reducePiecesKernel<T, true> : reducePiecesKernel<T, false>,
-                 Grid{ceilDiv(pieces, kWarps)}, kThreads, 0, static_cast<const T*>(args.x), partial,
-                 args.width, perRow, pieces);
-    });
-  }
+  if (pieces == 0) return gpu.zero(args.out, size_t(args.rows) * sizeof(float));
+  float* partial = perRow > 1 ? gpu.scratch<float>(pieces) : nullptr;
+  dispatchFloat(args.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    gpu.launch(args.kind == Reduction::max ? reducePiecesKernel<T, true> : reducePiecesKernel<T, false>,
+               Grid{ceilDiv(pieces, kWarps)}, kThreads, 0, static_cast<const T*>(args.x), partial, args.out,
+               args.width, perRow, pieces, args.kind);
+  });
+  if (perRow == 1) return;
   gpu.launch(joinPiecesKernel, Grid{args.rows}, kThreads, 0, partial, args.out, args.width, perRow,
              args.kind);
 }

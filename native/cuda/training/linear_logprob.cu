@@ -168,38 +168,61 @@ __global__ void __launch_bounds__(kScanThreads)
   for (int64_t i = found + threadIdx.x; i < p.rows; i += kScanThreads) active[i] = -1;
 }
 
-// Hidden states of active rows one below the other, zeros below them. 8 elements a thread.
+// Of kernels whose blocks have 8 columns a thread of one row: `columns` of them, `ld` apart.
+constexpr int kSpan = kThreads * kRowAlignment;
+struct Segments {
+  int64_t ld;
+  int32_t perRow;
+
+  static Segments of(int64_t columns, int64_t ld) { return {ld, int32_t(ceilDiv(columns, kSpan))}; }
+  Grid grid(int64_t rows) const { return {rows * perRow}; }
+  __device__ __forceinline__ int64_t row() const { return blockIdx.x / perRow; }
+  // May be past the end of the row.
+  __device__ __forceinline__ int64_t column() const {
+    return int64_t(blockIdx.x % perRow) * kSpan + threadIdx.x * kRowAlignment;
+  }
+};
+
+// Hidden states of active rows one below the other, zeros below them.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    gatherKernel(LogitsOf p, const int32_t* active, T* to, int64_t ldTo, int64_t count) {
-  const int64_t at = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kRowAlignment;
-  const int64_t i = at / ldTo, j = at % ldTo;
-  if (i >= count) return;
+    gatherKernel(LogitsOf p, const int32_t* active, T* to, Segments segments) {
+  const int64_t i = segments.row(), j = segments.column();
+  if (j >= segments.ld) return;
   float values[kRowAlignment] = {};
   if (active[i] >= 0) {
     const T* from = static_cast<const T*>(p.hidden) + active[i] * p.width + j;
     loadGroup(from, p.width - j, isAligned16(from), 0.0f, values);
   }
-  storeNarrow(to + at, values);
+  storeNarrow(to + i * segments.ld + j, values);
 }
 
 // The gradient of active rows to where they belong.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    scatterKernel(const float* from, const int32_t* active, T* dHidden, int64_t width, int64_t count) {
-  const int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x, i = at / width;
-  if (i < count && active[i] >= 0) dHidden[active[i] * width + at % width] = narrow<T>(from[at]);
+    scatterKernel(const float* from, const int32_t* active, T* dHidden, int64_t width, Segments segments) {
+  const int64_t i = segments.row(), j = segments.column();
+  if (j >= width || active[i] < 0) return;
+  float values[kRowAlignment];
+  loadWide(from + i * segments.ld + j, values);
+  T* to = dHidden + active[i] * width + j;
+  if (j + kRowAlignment <= width && isAligned16(to)) {
+    storeNarrow(to, values);
+  } else {
+#pragma unroll
+    for (int k = 0; k < kRowAlignment; k++)
+      if (j + k < width) to[k] = narrow<T>(values[k]);
+  }
 }
 
 // dLogit_j = d (1[j = target] - exp(x_j - lse)) / temperature, stored in the training dtype; zeros where no
-// row is. 8 elements a thread, 6 or 4 bytes of memory or of L2 each.
+// row is. 6 or 4 bytes of memory, or of L2, an element.
 template <class T, class Logit>
 __global__ void __launch_bounds__(kThreads)
     gradientKernel(LinearLogprobBackwardArgs args, Temperature temperature, const int32_t* active,
-                   const Logit* logits, T* dLogits, int64_t ld, int64_t firstColumn, int64_t count) {
-  const int64_t at = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kRowAlignment;
-  const int64_t i = at / ld, j = at % ld;
-  if (i >= count) return;
+                   const Logit* logits, T* dLogits, Segments segments, int64_t firstColumn) {
+  const int64_t i = segments.row(), j = segments.column(), at = i * segments.ld + j;
+  if (j >= segments.ld) return;
   float values[kRowAlignment] = {};
   const int64_t r = active[i];
   if (r >= 0) {
@@ -222,7 +245,7 @@ struct BackwardBlock {
   int64_t rows, ldHidden, ldLogits;
   const int32_t* active;  // [rows]
   void* hidden;           // [rows, ldHidden] of the training dtype
-  float* dHidden;         // [rows, width]
+  float* dHidden;         // [rows, ldHidden]
   void* logits;           // [rows, ldLogits]
   void* dLogits;          // [rows, ldLogits] of the training dtype
 };
@@ -237,12 +260,12 @@ void multiplyBack(const LinearLogprobBackwardArgs& args, const BackwardBlock& bl
   gemm.a = block.dLogits;
   gemm.lda = block.ldLogits;
   gemm.n = p.width;
-  gemm.ldb = p.width;
-  gemm.ldc = p.width;
 
   GemmArgs toHidden = gemm;
   toHidden.b = offset(p.weight, begin * p.width, p.dtype);
+  toHidden.ldb = p.width;
   toHidden.c = block.dHidden;
+  toHidden.ldc = block.ldHidden;
   toHidden.m = block.rows;
   toHidden.k = columns;
   toHidden.accumulate = begin > 0;
@@ -255,6 +278,7 @@ void multiplyBack(const LinearLogprobBackwardArgs& args, const BackwardBlock& bl
   toWeight.b = block.hidden;
   toWeight.ldb = block.ldHidden;
   toWeight.c = args.gradWeight + begin * p.width;
+  toWeight.ldc = p.width;
   toWeight.m = columns;
   toWeight.k = block.rows;
   toWeight.accumulate = true;
@@ -274,11 +298,12 @@ void backward(const LinearLogprobBackwardArgs& args, Launcher& gpu) {
   T* hidden = gpu.scratch<T>(most * block.ldHidden);
   Logit* logits = gpu.scratch<Logit>(most * block.ldLogits);
   T* dLogits = gpu.scratch<T>(most * block.ldLogits);
-  block.dHidden = gpu.scratch<float>(most * p.width);
+  block.dHidden = gpu.scratch<float>(most * block.ldHidden);
   block.hidden = hidden;
   block.logits = logits;
   block.dLogits = dLogits;
   T* dHidden = static_cast<T*>(args.dHidden);
+  const Segments ofHidden = Segments::of(p.width, block.ldHidden);
 
   gpu.launch(findActiveKernel, Grid{1}, kScanThreads, 0, p, args.dLogprobs, active,
              idCheck(gpu, "targets", p.columns));
@@ -286,21 +311,17 @@ void backward(const LinearLogprobBackwardArgs& args, Launcher& gpu) {
   for (int64_t i = 0; i < p.rows; i += most) {
     block.rows = std::min(most, p.rows - i);
     block.active = active + i;
-    const auto grid = [&](int64_t ld, int64_t each) {
-      return Grid{ceilDiv(block.rows * ld, kThreads * each)};
-    };
-    gpu.launch(gatherKernel<T>, grid(block.ldHidden, kRowAlignment), kThreads, 0, p, block.active, hidden,
-               block.ldHidden, block.rows);
+    gpu.launch(gatherKernel<T>, ofHidden.grid(block.rows), kThreads, 0, p, block.active, hidden, ofHidden);
     for (int64_t begin = 0; begin < p.columns; begin += columns) {
       const int64_t n = std::min(columns, p.columns - begin);
       multiply(p, hidden, block.ldHidden, block.rows, begin, n, logits, block.ldLogits, gpu);
-      gpu.launch(gradientKernel<T, Logit>, grid(block.ldLogits, kRowAlignment), kThreads, 0, args,
-                 Temperature::of(p.temperature), block.active, logits, dLogits, block.ldLogits, begin,
-                 block.rows);
+      const Segments ofLogits = Segments::of(n, block.ldLogits);
+      gpu.launch(gradientKernel<T, Logit>, ofLogits.grid(block.rows), kThreads, 0, args,
+                 Temperature::of(p.temperature), block.active, logits, dLogits, ofLogits, begin);
       multiplyBack(args, block, begin, n, gpu);
     }
-    gpu.launch(scatterKernel<T>, grid(p.width, 1), kThreads, 0, block.dHidden, block.active, dHidden, p.width,
-               block.rows);
+    gpu.launch(scatterKernel<T>, ofHidden.grid(block.rows), kThreads, 0, block.dHidden, block.active, dHidden,
+               p.width, ofHidden);
   }
 }
 
