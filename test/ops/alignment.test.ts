@@ -1,12 +1,16 @@
 import { describe, it } from 'node:test';
+import { adamw } from '../../lib/ops/adamw.js';
 import { addToColumns, scaleColumns } from '../../lib/ops/columns.js';
 import { accumulate, add, multiply, scale } from '../../lib/ops/elementwise.js';
 import { embedding, embeddingBackward, scatterRows } from '../../lib/ops/embedding.js';
+import { linearLogprob, linearLogprobBackward } from '../../lib/ops/linearLogprob.js';
+import { chosenLogprobs, logSoftmax, logSoftmaxBackward } from '../../lib/ops/logSoftmax.js';
+import { columnSum, reduce } from '../../lib/ops/reduce.js';
 import { addRmsNorm, rmsNorm, rmsNormBackward } from '../../lib/ops/rmsNorm.js';
 import { rope, ropeBackward, ropeTable } from '../../lib/ops/rope.js';
 import { swiglu, swigluBackward } from '../../lib/ops/swiglu.js';
 import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
-import { cast, copy, readTensors, type Tensor, tensor, view } from '../../lib/tensor/tensor.js';
+import { cast, copy, readTensors, type Tensor, tensor, view, zeros } from '../../lib/tensor/tensor.js';
 import { assertSameBits, normals } from '../support/compare.js';
 import { ownTensors } from '../support/owned.js';
 
@@ -59,6 +63,25 @@ async function results(offset: number, dtype: FloatDType): Promise<Map<string, A
   keep('scatterRows', scatterRows(x, ids, 6));
   embeddingBackward(x, ids, grad);
   made.set('embeddingBackward', grad);
+  keep('reduce', reduce(x, 'sum', 'last'));
+  const sums = fp32(11, [1000]);
+  columnSum(x, 8, 1000, sums);
+  made.set('columnSum', sums);
+  const chosen = chosenLogprobs(x, ids, { chunk: 300, temperature: 0.7 });
+  for (const name of ['logprobs', 'lse', 'entropy'] as const) keep(name, chosen[name]);
+  const logprobs = fp32(12);
+  keep('logSoftmax', logSoftmax(x, { temperature: 0.7 }));
+  keep('logSoftmaxBackward', logSoftmaxBackward(grad, logprobs, { dtype }));
+  const token = linearLogprob(x, y, ids);
+  for (const name of ['logprobs', 'lse', 'entropy'] as const) keep(`linear ${name}`, token[name]);
+  const [dLogprobs, ofWeight] = [fp32(13, [rows]), fp32(14)];
+  keep('linearLogprobBackward', linearLogprobBackward(dLogprobs, x, y, ids, token.lse, ofWeight));
+  made.set('gradient of the head', ofWeight);
+  const v = own(view(own(zeros([offset + rows * width])), offset, [rows, width]));
+  const [master, m, compute] = [fp32(15), fp32(16), of(17)];
+  const rates = { lr: 0.1, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, step: 1 };
+  adamw(master, grad, m, v, { ...rates, compute });
+  for (const [name, t] of Object.entries({ master, m, v, compute })) made.set(`adamw ${name}`, t);
   const values = await readTensors([...made.values()]);
   return new Map([...made.keys()].map((name, i) => [name, values[i]!]));
 }

@@ -20,6 +20,7 @@ const cases: AttentionCase[] = [
   { lengths: [0, 130, 16, 15, 17], numHeads: 4, numKvHeads: 1, headDim: 36 },
   { lengths: [65, 0, 3, 129], numHeads: 2, numKvHeads: 2, headDim: 64 },
   { lengths: [40, 5], numHeads: 3, numKvHeads: 1, headDim: 2 },
+  { lengths: [129, 20], numHeads: 2, numKvHeads: 1, headDim: 128 },
   { lengths: [150], numHeads: 6, numKvHeads: 1, headDim: 250 },
 ];
 const nameOf = (c: AttentionCase) =>
@@ -217,6 +218,49 @@ for (const level of vectorLevels()) {
         }
         dispose(qkv, cu, first.out, first.lse, paged, again.out, again.lse, pagedAgain);
         disposeCache(cache);
+      }
+    });
+
+    it('a step of many tokens gives each the bits that it has in a prompt', async () => {
+      setVectorLevel(level);
+      // So many that a GPU has work enough without sharing the chunks of a token among blocks.
+      const [length, count] = [100, 560];
+      const c = { lengths: [length], numHeads: 4, numKvHeads: 2, headDim: 16, chunk: 32, tile: 16 };
+      for (const dtype of floatDtypes) {
+        const qkv = randomQkv(c, dtype, 13);
+        const prompt = filledCache(c, qkv, dtype);
+        const all = pagedAttention(qkv, prompt, c);
+        const expected = await all.floats();
+        const values = await qkv.floats();
+        // All slots have the pages of the one.
+        const pages = Array.from(await prompt.blockTable.data());
+        const position = (i: number) => (i * 37) % length;
+        const tokens = Array.from({ length: count }, (_, i) => position(i));
+        const step = tensor(
+          tokens.flatMap((t) => [...values.subarray(t * 128, (t + 1) * 128)]),
+          [count, 8, 16],
+          dtype,
+        );
+        const cache = {
+          ...prompt,
+          blockTable: tensor(
+            tokens.flatMap(() => pages),
+            [count, pages.length],
+            'int32',
+          ),
+          slots: int32(tokens.map((_, i) => i)),
+          positions: int32(tokens),
+        };
+        const out = pagedAttention(step, cache, c);
+        const rows = await out.floats();
+        for (const [i, t] of tokens.entries())
+          assertSameBits(
+            rows.subarray(i * 64, (i + 1) * 64),
+            expected.subarray(t * 64, (t + 1) * 64),
+            `${dtype}, token ${i}`,
+          );
+        dispose(qkv, all, step, out, cache.blockTable, cache.slots, cache.positions);
+        disposeCache(prompt);
       }
     });
 

@@ -3,7 +3,7 @@ import { afterEach, describe, it } from 'node:test';
 import { attention, attentionBackward } from '../../lib/ops/attention.js';
 import { memory, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { floatDtypes } from '../../lib/tensor/dtype.js';
-import { type Tensor, tensor, zeros } from '../../lib/tensor/tensor.js';
+import { type Tensor, tensor, view, zeros } from '../../lib/tensor/tensor.js';
 import {
   type AttentionCase,
   cuSeqlensOf,
@@ -19,6 +19,8 @@ const cases: AttentionCase[] = [
   { lengths: [0, 130, 16, 15, 17], numHeads: 4, numKvHeads: 1, headDim: 36 },
   { lengths: [65, 0, 3, 129], numHeads: 2, numKvHeads: 2, headDim: 64 },
   { lengths: [40, 5], numHeads: 3, numKvHeads: 1, headDim: 2 },
+  { lengths: [131, 0, 2], numHeads: 2, numKvHeads: 1, headDim: 128 },
+  { lengths: [70], numHeads: 1, numKvHeads: 1, headDim: 250 },
 ];
 const dispose = (...all: Disposable[]) => {
   for (const x of all) x[Symbol.dispose]();
@@ -127,6 +129,40 @@ for (const level of vectorLevels()) {
           dispose(x, dx, bounds, alone.out, alone.lse, gradient);
         }
         dispose(qkv, dOut, cu, out, lse, once, again);
+      }
+    });
+
+    it('where memory begins changes no bit, forward and backward', async () => {
+      setVectorLevel(level);
+      const c = { lengths: [70, 19], numHeads: 2, numKvHeads: 1, headDim: 64 };
+      for (const dtype of floatDtypes) {
+        const qkv = randomQkv(c, dtype, 51);
+        const dOut = randomDOut(c, qkv, 52);
+        const cu = cuSeqlensOf(c.lengths);
+        const { out, lse } = attention(qkv, cu, c);
+        const dqkv = attentionBackward(dOut, qkv, out, lse, cu, c);
+        const [expected, expectedGradient] = [await out.floats(), await dqkv.floats()];
+        for (const offset of [1, 2, 5]) {
+          const made: Tensor[] = [];
+          const moved = async (x: Tensor) => {
+            const values = [...new Float32Array(offset), ...(await x.floats())];
+            const whole = tensor(values, [values.length], x.dtype);
+            const placed = view(whole, offset, x.shape);
+            made.push(whole, placed);
+            return placed;
+          };
+          const x = await moved(qkv);
+          const again = attention(x, cu, c);
+          const gradient = attentionBackward(await moved(dOut), x, await moved(out), lse, cu, c);
+          assertSameBits(await again.out.floats(), expected, `${dtype}, ${offset} elements in`);
+          assertSameBits(
+            await gradient.floats(),
+            expectedGradient,
+            `${dtype} gradient, ${offset} elements in`,
+          );
+          dispose(again.out, again.lse, gradient, ...made);
+        }
+        dispose(qkv, dOut, cu, out, lse, dqkv);
       }
     });
 

@@ -241,7 +241,7 @@ TEST(multicast) {
             mbarrierArrive(done);
             mbarrierArriveAt(done, clusterRank() ^ 1);
           }
-          mbarrierWaitCluster(done, 0);
+          mbarrierWait(done, 0);
           clusterSync();
         },
         4, 2);

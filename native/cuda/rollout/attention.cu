@@ -85,22 +85,31 @@ __device__ __forceinline__ void storePair(T* to, float low, float high) {
     *reinterpret_cast<float2*>(to) = make_float2(low, high);
 }
 
-template <class T, int kDim, int kStep, int kWarps>
+// kRuns: of runs of two tokens and more; else a block has one token. Heads of more than 128 elements are cut
+// into parts, each computed by a warp of its own, from the same scores.
+template <class T_, int kDim, int kStep, int kRowGroups, bool kRuns_>
 struct PagedBlock {
-  static constexpr int kThreads = 32 * kWarps, kRows = 16 * kWarps;
+  using T = T_;
+  static constexpr bool kRuns = kRuns_;
+  static constexpr int kParts = kDim > 128 ? kDim / 128 : 1, kOut = kDim / kParts;
+  static constexpr int kThreads = 32 * kRowGroups * kParts, kRows = 16 * kRowGroups;
   static constexpr int kUnitBytes = kStep * kDim * int(sizeof(T));
   static constexpr int kUnits = kUnitBytes >= 16384 ? 3 : kUnitBytes >= 8192 ? 4 : 6;
   static constexpr int kQueryBytes = kRows * kDim * int(sizeof(T));
   static constexpr int kJoinedBytes = kRows * kDim * int(sizeof(float));
-  static size_t sharedBytes(bool joins) {
+  static constexpr size_t sharedBytes(bool joins) {
     return size_t(kUnits) * kUnitBytes + kQueryBytes + (joins ? kJoinedBytes : 0);
   }
+  static_assert(sharedBytes(true) <= size_t(99) << 10);  // what the least of the devices has
   using Rows = SharedRows<T, kDim>;
 
   const PagedAttention<T>& args;
   const HeadRange& range;
   const TokenRun& run;
 
+  // Where this warp has its query rows, and which columns of the output are its.
+  static __device__ __forceinline__ int firstRow() { return int(threadIdx.x) / 32 / kParts * 16; }
+  static __device__ __forceinline__ int firstColumn() { return int(threadIdx.x) / 32 % kParts * kOut; }
   static __device__ __forceinline__ Rows unitAt(int i) { return {i * kUnitBytes}; }
   static __device__ __forceinline__ Rows queries() { return {kUnits * kUnitBytes}; }
   // Element i of this thread, of the chunks that are joined so far.
@@ -109,7 +118,7 @@ struct PagedBlock {
                                     kQueryBytes)[i * kThreads + int(threadIdx.x)];
   }
   static __device__ __forceinline__ void meet() {
-    if constexpr (kWarps == 1)
+    if constexpr (kThreads == 32)
       __syncwarp();
     else
       __syncthreads();
@@ -120,7 +129,7 @@ struct PagedBlock {
     const Rows to = queries();
     const int rows = run.count * range.heads;
     const auto copy = [&](auto elements) {
-      constexpr int kElements = elements, kEach = kDim / kElements;
+      constexpr int kElements = decltype(elements)::value, kEach = kDim / kElements;
       for (int i = int(threadIdx.x); i < kRows * kEach; i += kThreads) {
         const int row = i / kEach, column = i % kEach * kElements;
         const bool present = row < rows && column < args.headDim;
@@ -157,6 +166,7 @@ struct PagedBlock {
   // Chunks firstChunk, firstChunk + stride, ...
   __device__ __forceinline__ void attend(int firstChunk, int stride) const {
     const int seen = run.position + run.count;
+    if (firstChunk * args.chunk >= seen) return;
     PagedWalk<kStep> ahead(args.chunk, args.tile, seen, firstChunk, stride);
     PagedWalk<kStep> walk = ahead;
     PageIds ids(args.places, run.slot, seen);
@@ -171,18 +181,17 @@ struct PagedBlock {
     copyQueries();
     for (int i = 0; i < kUnits - 1; i++) copyNext(i);
 
-    const int lane = laneOf(), rows = run.count * range.heads;
-    const int firstRow = int(threadIdx.x) / 32 * 16;
+    const int lane = laneOf(), rows = run.count * range.heads, first = firstRow();
     // Rows that are not there see what the first one does, and are not stored.
     const auto limitOf = [&](int r) { return run.position + 1 + (r < rows ? r / range.heads : 0); };
-    const int limits[2] = {limitOf(firstRow + lane / 4), limitOf(firstRow + lane / 4 + 8)};
-    const int least = firstRow + 16 <= rows ? limitOf(firstRow) : run.position + 1;
-    const int most = limitOf(min(firstRow + 16, rows) - 1);
-    const bool hasRows = firstRow < rows;
-    const Rows queryRows{queries().from(firstRow)};
+    const int limits[2] = {limitOf(first + lane / 4), limitOf(first + lane / 4 + 8)};
+    const int least = first + 16 <= rows ? limitOf(first) : run.position + 1;
+    const int most = limitOf(min(first + 16, rows) - 1);
+    const bool hasRows = first < rows;
+    const Rows queryRows{queries().from(first)};
 
     SoftmaxRows state, joinedState;
-    float out[kDim / 8][4] = {};
+    float out[kOut / 8][4] = {};
     float s[kStep / 8][4];
     float tileMax[2] = {kMinusInfinity, kMinusInfinity};
     for (int place = 0; !walk.done(); walk.next()) {
@@ -205,15 +214,22 @@ struct PagedBlock {
           if (walk.unit() == Unit::keysForMax || walk.oneStep()) raise<kStep>(tileMax, s);
           if (walk.unit() == Unit::keys) {
             if (walk.beginsTile()) {
-              beginTile<kDim>(state, tileMax, out);
+              beginTile<kOut>(state, tileMax, out);
               tileMax[0] = tileMax[1] = kMinusInfinity;
             }
             probabilities<kStep>(state, s);
           }
-        } else if (least >= min(key + kStep, walk.tileEnd()) || rowsAreFinite<kStep, kDim>(unit, 0)) {
-          addRows<kStep, kDim>(s, unit, 0, out);
         } else {
-          addSeenRows<kStep, kDim>(s, unit, 0, out, key, limits);
+          // One token sees all but what is zeros.
+          bool plain = true;
+          if constexpr (kRuns) {
+            plain = least >= min(key + kStep, walk.tileEnd());
+            if constexpr (sizeof(T) == 2) plain = plain || rowsAreFinite<kStep, kOut>(unit, firstColumn());
+          }
+          if (plain)
+            addRows<kStep, kOut>(s, unit, firstColumn(), out);
+          else if constexpr (kRuns)
+            addSeenRows<kStep, kOut>(s, unit, firstColumn(), out, key, limits);
         }
       }
       if (walk.unit() != Unit::values || !walk.endsChunk() || !hasRows) continue;
@@ -226,7 +242,7 @@ struct PagedBlock {
         join(walk.chunk(), (walk.chunk() + 1) * args.chunk >= seen, joinedState, out, state);
       state = SoftmaxRows();
 #pragma unroll
-      for (int j = 0; j < kDim / 8; j++)
+      for (int j = 0; j < kOut / 8; j++)
 #pragma unroll
         for (int i = 0; i < 4; i++) out[j][i] = 0.0f;
     }
@@ -239,18 +255,18 @@ struct PagedBlock {
     const int lane = laneOf();
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      const int row = int(threadIdx.x) / 32 * 16 + lane / 4 + 8 * i;
+      const int row = firstRow() + lane / 4 + 8 * i;
       if (row >= run.count * range.heads) continue;
       const int64_t place = rowOf(row);
 #pragma unroll
-      for (int j = 0; j < kDim / 8; j++) {
-        const int column = 8 * j + lane % 4 * 2;
+      for (int j = 0; j < kOut / 8; j++) {
+        const int column = firstColumn() + 8 * j + lane % 4 * 2;
         if (column < args.headDim) body(place, column, j, i);
       }
     }
   }
 
-  __device__ __forceinline__ void store(const float (&out)[kDim / 8][4], const float (&sum)[2]) const {
+  __device__ __forceinline__ void store(const float (&out)[kOut / 8][4], const float (&sum)[2]) const {
     const float inverse[2] = {__frcp_rn(sum[0]), __frcp_rn(sum[1])};
     eachPair([&](int64_t row, int column, int j, int i) {
       storePair(args.out + row * args.headDim + column, normalized(out[j][2 * i], inverse[i]),
@@ -258,7 +274,7 @@ struct PagedBlock {
     });
   }
 
-  __device__ __forceinline__ void storePart(int chunk, const float (&out)[kDim / 8][4],
+  __device__ __forceinline__ void storePart(int chunk, const float (&out)[kOut / 8][4],
                                             const SoftmaxRows& state) const {
     eachPair([&](int64_t row, int column, int j, int i) {
       const int64_t part = row * args.mostChunks + chunk;
@@ -267,12 +283,12 @@ struct PagedBlock {
     });
   }
 
-  __device__ __forceinline__ void join(int chunk, bool last, SoftmaxRows& all, float (&out)[kDim / 8][4],
+  __device__ __forceinline__ void join(int chunk, bool last, SoftmaxRows& all, float (&out)[kOut / 8][4],
                                        const SoftmaxRows& state) const {
     const ChunkFactors factors[2] = {joinChunk(all.max[0], all.sum[0], state.max[0], state.sum[0]),
                                      joinChunk(all.max[1], all.sum[1], state.max[1], state.sum[1])};
 #pragma unroll
-    for (int j = 0; j < kDim / 8; j++)
+    for (int j = 0; j < kOut / 8; j++)
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         float& before = joinedOut(4 * j + i);
@@ -283,18 +299,19 @@ struct PagedBlock {
   }
 };
 
-// kRuns: runs of two tokens and more; else one token a block, and so many blocks along z as share its chunks.
-template <class T, int kDim, int kStep, int kWarps, bool kRuns>
-__global__ void __launch_bounds__(32 * kWarps) pagedAttentionKernel(PagedAttention<T> args) {
+// Of single tokens, so many blocks along z as share the chunks of a token.
+template <class Block>
+__global__ void __launch_bounds__(Block::kThreads)
+    pagedAttentionKernel(PagedAttention<typename Block::T> args) {
   const int group = args.numHeads / args.numKvHeads;
   const int ranges = (group + args.headsPerBlock - 1) / args.headsPerBlock;
   const int kvHead = int(blockIdx.y) / ranges, inGroup = int(blockIdx.y) % ranges * args.headsPerBlock;
   const HeadRange range{kvHead, kvHead * group + inGroup, min(args.headsPerBlock, group - inGroup)};
   const auto attend = [&](const TokenRun& run) {
-    PagedBlock<T, kDim, kStep, kWarps>{args, range, run}.attend(int(blockIdx.z), int(gridDim.z));
+    Block{args, range, run}.attend(int(blockIdx.z), int(gridDim.z));
   };
 
-  if constexpr (kRuns) {
+  if constexpr (Block::kRuns) {
     // The last tokens of a prompt see most: they go first.
     const int first = int(gridDim.x - 1 - blockIdx.x) * args.runsWithin;
     const int end = min(first + args.runsWithin, args.tokens);
@@ -308,8 +325,9 @@ __global__ void __launch_bounds__(32 * kWarps) pagedAttentionKernel(PagedAttenti
     TokenRun run{token, 1, 0, 0};
     if (args.places.place(token, run.slot, run.position)) return attend(run);
     if (blockIdx.z > 0) return;
-    T* out = args.out + (int64_t(token) * args.numHeads + range.firstHead) * args.headDim;
-    for (int i = laneOf(); i < range.heads * args.headDim; i += 32) out[i] = narrow<T>(0.0f);
+    auto* out = args.out + (int64_t(token) * args.numHeads + range.firstHead) * args.headDim;
+    for (int i = int(threadIdx.x); i < range.heads * args.headDim; i += Block::kThreads)
+      out[i] = narrow<typename Block::T>(0.0f);
   }
 }
 
@@ -350,20 +368,20 @@ __global__ void __launch_bounds__(32 * kJoinWarps) joinChunksKernel(PagedAttenti
 template <class T, int kDim, int kStep>
 void attend(PagedAttention<T> args, int64_t slots, Launcher& gpu) {
   constexpr int kRowBytes = kDim * int(sizeof(T));
-  constexpr int kWarps = kRowBytes <= 256 ? 4 : kRowBytes <= 512 ? 2 : 1;
+  constexpr int kRowGroups = kRowBytes <= 256 ? 4 : kRowBytes <= 512 ? 2 : 1;
   const int group = args.numHeads / args.numKvHeads;
   const auto rangesOf = [&](int heads) { return args.numKvHeads * ceilDiv(group, heads); };
 
-  using Runs = PagedBlock<T, kDim, kStep, kWarps>;
+  using Runs = PagedBlock<T, kDim, kStep, kRowGroups, true>;
   args.headsPerBlock = std::min(group, Runs::kRows);
   // A step with no more tokens than slots is one of decoding: no slot has two of them, or few have.
   args.runsWithin = args.tokens > slots ? Runs::kRows / args.headsPerBlock : 1;
   if (args.runsWithin > 1)
-    gpu.launch(pagedAttentionKernel<T, kDim, kStep, kWarps, true>,
+    gpu.launch(pagedAttentionKernel<Runs>,
                Grid{ceilDiv(args.tokens, args.runsWithin), rangesOf(args.headsPerBlock)}, Runs::kThreads,
                Runs::sharedBytes(args.mostChunks > 1), args);
 
-  using One = PagedBlock<T, kDim, kStep, 1>;
+  using One = PagedBlock<T, kDim, kStep, 1, false>;
   args.headsPerBlock = std::min(group, One::kRows);
   const int64_t ranges = rangesOf(args.headsPerBlock);
   // Enough blocks for all multiprocessors, twice.
@@ -375,7 +393,7 @@ void attend(PagedAttention<T> args, int64_t slots, Launcher& gpu) {
     args.parts = gpu.scratch<float>(parts * args.headDim);
     args.partStates = gpu.scratch<float2>(parts);
   }
-  gpu.launch(pagedAttentionKernel<T, kDim, kStep, 1, false>, Grid{args.tokens, ranges, shares}, One::kThreads,
+  gpu.launch(pagedAttentionKernel<One>, Grid{args.tokens, ranges, shares}, One::kThreads,
              One::sharedBytes(args.mostChunks > 1 && shares == 1), args);
   if (shares > 1)
     gpu.launch(joinChunksKernel<T>, Grid{ceilDiv(int64_t(args.tokens) * args.numHeads, kJoinWarps)},

@@ -14,6 +14,7 @@
 // limit, or zeros that pad the head. Chunks of tiles are joined in order by joinChunk() and joined().
 #pragma once
 #include "cuda/shared/kernel.cuh"
+#include "cuda/shared/row_load.cuh"
 
 namespace isopolicy::cuda {
 
@@ -51,30 +52,29 @@ struct SharedRows {
 };
 
 // Begins the copies (cp.async) of kRows rows of headDim elements, `stride` elements apart, by kThreads
-// threads. Rows from `count` on and columns from headDim on become zeros.
+// threads. Rows from `count` on and columns from headDim on become zeros. `stride` is a multiple of headDim.
+// Where vectors are not aligned, elements are copied at once.
 template <int kRows, int kThreads, class T, int kDim>
 __device__ __forceinline__ void copyRows(SharedRows<T, kDim> to, const T* from, int64_t stride, int count,
                                          int headDim) {
   constexpr int kVector = SharedRows<T, kDim>::kVector, kEach = kDim / kVector;
-  const auto copy = [&](auto elements, int row, int column) {
-    constexpr int kBytes = decltype(elements)::value * int(sizeof(T));
+  const auto copy = [&](int row, int column) {
     const bool present = row < count && column < headDim;
-    copyAsync<kBytes>(to.at(row, column), present ? from + row * stride + column : from,
-                      present ? kBytes : 0);
+    copyAsync<16>(to.at(row, column), present ? from + row * stride + column : from, present ? 16 : 0);
   };
-  if (headDim % kVector != 0) {  // but even
+  if (headDim % kVector != 0 || !isAligned16(from)) {
 #pragma unroll 1
-    for (int i = int(threadIdx.x); i < kRows * kDim / 2; i += kThreads)
-      copy(std::integral_constant<int, 2>{}, i / (kDim / 2), i % (kDim / 2) * 2);
+    for (int i = int(threadIdx.x); i < kRows * kDim; i += kThreads) {
+      const int row = i / kDim, column = i % kDim;
+      *to.at(row, column) = row < count && column < headDim ? from[row * stride + column] : T{};
+    }
   } else if constexpr (kThreads % kEach == 0 && kRows % (kThreads / kEach) == 0) {
 #pragma unroll 4
     for (int row = 0; row < kRows; row += kThreads / kEach)
-      copy(std::integral_constant<int, kVector>{}, int(threadIdx.x) / kEach + row,
-           int(threadIdx.x) % kEach * kVector);
+      copy(int(threadIdx.x) / kEach + row, int(threadIdx.x) % kEach * kVector);
   } else {
 #pragma unroll 4
-    for (int i = int(threadIdx.x); i < kRows * kEach; i += kThreads)
-      copy(std::integral_constant<int, kVector>{}, i / kEach, i % kEach * kVector);
+    for (int i = int(threadIdx.x); i < kRows * kEach; i += kThreads) copy(i / kEach, i % kEach * kVector);
   }
 }
 
@@ -232,9 +232,11 @@ __device__ __attribute__((noinline)) void addOneByOne(SeenRows<kKeys, kOut>& x, 
         ldmatrix<true>(b, rows.at(16 * k + lane % 16, first + 8 * j));
         float sum[4] = {x.out[j][0], x.out[j][1], x.out[j][2], x.out[j][3]};
         mma<T>(sum, x.p[k], b[0] & low, b[1] & high);
-        if (lane / 4 != r % 8) continue;
-        x.out[j][r / 8 * 2] = sum[r / 8 * 2];
-        x.out[j][r / 8 * 2 + 1] = sum[r / 8 * 2 + 1];
+        if (lane / 4 == r % 8) {
+          x.out[j][r / 8 * 2] = sum[r / 8 * 2];
+          x.out[j][r / 8 * 2 + 1] = sum[r / 8 * 2 + 1];
+        }
+        __syncwarp();
       }
     }
   }

@@ -8,9 +8,8 @@ namespace {
 
 // ---- operands that are copied ----
 
-// Copies an operand to [matrices, lanes, width], along k. Each piece of k begins at a multiple of paddedPiece
-// there; what is between are zeros. Through a square in shared memory, so that both sides are read and
-// written in rows.
+// What packHopper (gemm_hopper_launch.cuh) copies: through a square in shared memory, so that both sides are
+// read and written in rows.
 struct PackedOperand {
   const uint16_t* from;
   int64_t ld, stride;
@@ -42,8 +41,10 @@ __global__ void __launch_bounds__(kPackThreads) packKernel(const PackedOperand p
   }
 }
 
-HopperOperand pack(const HopperOperand& x, int64_t lanes, int64_t k, int64_t piece, int64_t paddedPiece,
-                   int64_t width, int64_t batch, Launcher& gpu) {
+}  // namespace
+
+HopperOperand packHopper(const HopperOperand& x, int64_t lanes, int64_t k, int64_t piece, int64_t paddedPiece,
+                         int64_t width, int64_t batch, Launcher& gpu) {
   const int64_t matrices = x.stride == 0 ? 1 : batch;
   uint16_t* const to = gpu.scratch<uint16_t>(matrices * lanes * width);
   const PackedOperand p{static_cast<const uint16_t*>(x.data),
@@ -61,6 +62,8 @@ HopperOperand pack(const HopperOperand& x, int64_t lanes, int64_t k, int64_t pie
   return {to, width, matrices == 1 ? 0 : lanes * width, false};
 }
 
+namespace {
+
 // ---- tiles ----
 
 template <class T, int kChains, bool kAcrossA, bool kAcrossB>
@@ -76,16 +79,16 @@ void choose(const HopperLauncher& product, int64_t m) {
     }
   };
   // Tensor cores limit the first ones, for two chains of which 64 x 256 sums a warpgroup are too many ...
-  if constexpr (kChains == 1) consider.template operator()<HopperShape{2, 1, 256, 1, 2}>();
+  consider.template operator()<HopperShape{2, 1, kChains == 1 ? 256 : 128, 1, 2}>();
   consider.template operator()<HopperShape{2, 1, 128, 1}>();
   // ... too few tiles these ...
   consider.template operator()<HopperShape{1, 1, 64, 1}>();
   // ... and the memory's bandwidth those of few rows, which are weights times the rows of a decode step.
   if constexpr (!kAcrossA && !kAcrossB) {
     if (m <= 64) {
-      consider.template operator()<HopperShape{1, 2, 128, 1}>();
-      consider.template operator()<HopperShape{1, 1, 32, 4}>();
       consider.template operator()<HopperShape{1, 1, 16, 4}>();
+      consider.template operator()<HopperShape{1, 1, 32, 4}>();
+      consider.template operator()<HopperShape{1, 2, 128, 1}>();
     }
   }
   if (launch == nullptr) throw DeviceError("no tile of this product fits into the shared memory of the GPU");
@@ -109,8 +112,10 @@ void multiply(const GemmArgs& g, Launcher& gpu) {
   };
   // Of the ways operands can lie, those of the products of a network have kernels of their own: y = x W^T
   // and, in the training family, dx = dy W and dW = dy^T x.
-  if (!fits(b) || (b.across && kChains == 2)) b = pack(b, g.n, g.k, piece, paddedPiece, width, g.batch, gpu);
-  if (!fits(a) || (a.across && !b.across)) a = pack(a, g.m, g.k, piece, paddedPiece, width, g.batch, gpu);
+  if (!fits(b) || (b.across && kChains == 2))
+    b = packHopper(b, g.n, g.k, piece, paddedPiece, width, g.batch, gpu);
+  if (!fits(a) || (a.across && !b.across))
+    a = packHopper(a, g.m, g.k, piece, paddedPiece, width, g.batch, gpu);
   const HopperLauncher product(g, a, b, k, paddedPiece, gpu);
   if constexpr (kChains == 1) {
     if (a.across) return choose<T, kChains, true, true>(product, g.m);
@@ -119,10 +124,30 @@ void multiply(const GemmArgs& g, Launcher& gpu) {
   choose<T, kChains, false, false>(product, g.m);
 }
 
+// ---- whether this build has them ----
+
+// A build for other architectures runs on this device, too, but has no wgmma for it. The bound of this kernel
+// tells which of the build's architectures the driver took the code of.
+#if defined(ISOPOLICY_EMULATED)
+bool hasCode() { return true; }
+#else
+constexpr int kBoundWithout = 32, kBoundWith = 64;
+__global__ void __launch_bounds__(ISOPOLICY_HOPPER ? kBoundWith : kBoundWithout) codeProbe() {}
+
+bool hasCode() {
+  static const bool has = [] {
+    cudaFuncAttributes attributes;
+    expectSuccess(cudaFuncGetAttributes(&attributes, codeProbe), "asking for the code of a kernel");
+    return attributes.maxThreadsPerBlock == kBoundWith;
+  }();
+  return has;
+}
+#endif
+
 }  // namespace
 
 bool hopperTakes(const GemmArgs& args, const Launcher& gpu) {
-  return gpu.properties().capability == 90 && bytesOf(args.in) == 2 && args.k > 0;
+  return gpu.properties().capability == 90 && bytesOf(args.in) == 2 && args.k > 0 && hasCode();
 }
 
 void hopperGemm(const GemmArgs& args, int chains, Launcher& gpu) {

@@ -12,6 +12,11 @@ struct HopperOperand {
   bool across;         // it lies across k
 };
 
+// Copies an operand of `batch` matrices (of one, where its stride is 0) to [matrices, lanes, width], along k.
+// Each piece of k begins at a multiple of paddedPiece there; what is between are zeros.
+HopperOperand packHopper(const HopperOperand& x, int64_t lanes, int64_t k, int64_t piece, int64_t paddedPiece,
+                         int64_t width, int64_t batch, Launcher& gpu);
+
 class HopperLauncher {
  public:
   // `k` and `piece` (the length of a piece, k where there is one) are those of the operands, which may have
@@ -28,26 +33,40 @@ class HopperLauncher {
     const bool possible = (pieces_ == 1 || piece_ % Tile::kK == 0) &&
                           (!apart || (pieces_ > 1 && Tile::kCluster == 1)) &&
                           (apart || pieces_ == 1 || Tile::kSums) && stagesOf<Tile>() >= 3 &&
-                          (!apart || (tiles<Tile>() <= kMostHopperMeetings && pieces_ <= kMostApart)) &&
-                          (Tile::kCluster == 1 || g_.m > Tile::kM);
+                          (!apart || (tiles<Tile>() <= Launcher::kCounters && pieces_ <= kMostApart)) &&
+                          g_.m > (Tile::kCluster - 1) * Tile::kM && (g_.m > 64 || Tile::kM == 64);
     if (!possible) return kNever;
-    constexpr double kBytes = 32, kMemoryBytes = 20;  // a cycle and multiprocessor: from L2, from memory
+    // Bytes a cycle and multiprocessor, from L2 and from memory. A wgmma takes no less than 32 cycles, and a
+    // small tile has the next one wait for it.
+    constexpr double kL2 = 48, kMemory = 20, kLeast = 2;
     constexpr double kRate = Tile::kGroupN >= 256 ? 0.95 : Tile::kM == 128 ? 0.85 : 0.5;
-    constexpr double kFetched = Tile::kN / Tile::kCluster;
-    const double perK =
-        std::max(Tile::kM * Tile::kN / 2048.0 / kRate, (rowsOf<Tile>() + kFetched) * 2 / kBytes);
-    const int64_t works = tiles<Tile>() * (apart ? pieces_ : 1);
     const double multiprocessors = gpu_.properties().multiprocessors;
+    const double fetched = rowsOf<Tile>() + Tile::kN / Tile::kCluster;
+    const double perK = std::max({Tile::kM * Tile::kN / 2048.0 / kRate, fetched * 2 / kL2, kLeast});
+    const int64_t works = tiles<Tile>() * (apart ? pieces_ : 1);
     const double turns = double(ceilDiv(works, gpu_.properties().multiprocessors / Tile::kCluster));
-    double cycles = turns * (double(apart ? piece_ : k_) * perK + 300);
+    const double operands = double(g_.batch) * double(g_.m + g_.n) * double(k_) * 2;
+    // Where memory is the limit, those tiles are best that would need the least time without it.
+    const double ofTiles = turns * (double(apart ? piece_ : k_) * perK + 300);
+    double cycles = std::max(ofTiles, operands / (kMemory * multiprocessors)) + ofTiles / 16;
     if (apart)
       cycles += 1500 + double(works) * double(std::min<int64_t>(g_.m, Tile::kM)) * Tile::kN * 8 /
-                           (kMemoryBytes * multiprocessors);
+                           (kMemory * multiprocessors);
     return cycles;
   }
 
   template <class Tile>
   void launch(bool apart) const {
+    const HopperProduct p = product<Tile>(apart);
+    const int64_t works = tiles<Tile>() * p.pieces;
+    const int64_t blocks =
+        std::min<int64_t>(works, gpu_.properties().multiprocessors / Tile::kCluster) * Tile::kCluster;
+    gpu_.launchCluster(hopperKernel<Tile>, Tile::kCluster, Grid{blocks}, Tile::kThreads,
+                       Tile::sharedBytes(p.rowsA, p.stages), p);
+  }
+
+  template <class Tile>
+  HopperProduct product(bool apart) const {
     using T = typename Tile::T;
     const DType in = DTypeOf<T>::value;
     HopperProduct p{};
@@ -81,16 +100,17 @@ class HopperLauncher {
                even(p.addend, sizeof(float), p.ldAddend | p.strideAddend);
     if (p.staged) {
       const auto bytes = int64_t(bytesOf(g_.out));
-      p.c = map(g_.out, g_.c, g_.n, g_.m, g_.batch, g_.ldc, g_.strideC, int(128 / bytes), 16);
+      const int64_t matrices = g_.strideC == 0 ? 1 : g_.batch;
+      p.c = map(g_.out, g_.c, g_.n, g_.m, matrices, g_.ldc, g_.strideC, int(128 / bytes), 16);
     }
+    p.arrived = gpu_.counters();
     if (apart)
       p.partials = gpu_.scratch<float4>(tiles<Tile>() * pieces_ * Tile::kMathThreads * Tile::kGroupN / 8);
-    const int64_t works = tiles<Tile>() * p.pieces;
-    const int64_t blocks =
-        std::min<int64_t>(works, gpu_.properties().multiprocessors / Tile::kCluster) * Tile::kCluster;
-    gpu_.launchCluster(hopperKernel<Tile>, Tile::kCluster, Grid{blocks}, Tile::kThreads,
-                       Tile::sharedBytes(p.rowsA, p.stages), p);
+    return p;
   }
+
+  // Rows of A in a stage, at most: for tiles of rows that are more than C's.
+  void setMostRows(int64_t rows) { mostRows_ = rows; }
 
   static bool fits(DType dtype, const void* data, int64_t ld, int64_t stride) {
     const auto elements = int64_t(16 / bytesOf(dtype));
@@ -112,7 +132,8 @@ class HopperLauncher {
   // nobody looks at the results. It has to lie within the stage: what they read must not change meanwhile.
   template <class Tile>
   int rowsOf() const {
-    const int rows = Tile::kFewRows && g_.m < Tile::kM ? int(ceilDiv(g_.m, 8) * 8) : Tile::kM;
+    const int64_t few = std::min(g_.m, mostRows_);
+    const int rows = Tile::kFewRows && few < Tile::kM ? int(ceilDiv(few, 8) * 8) : Tile::kM;
     const int last = (Tile::kSlabs - 1) * rows * Tile::kSlabBytes + Tile::kM * Tile::kSlabBytes;
     return last <= Tile::stageBytes(rows) ? rows : Tile::kM;
   }
@@ -138,6 +159,7 @@ class HopperLauncher {
   const GemmArgs& g_;
   const HopperOperand a_, b_;
   const int64_t k_, piece_, pieces_;
+  int64_t mostRows_ = std::numeric_limits<int64_t>::max();
   Launcher& gpu_;
 };
 

@@ -99,14 +99,15 @@ __device__ __forceinline__ void mbarrierArriveExpect(uint64_t* barrier, unsigned
   __trap();
 #endif
 }
-// Arrives at the mbarrier in the same place of block `rank` of the cluster.
+// Arrives at the mbarrier in the same place of block `rank` of the cluster. It tells that memory was read,
+// not what this thread wrote: a release for the whole cluster would wait for all of its stores.
 __device__ __forceinline__ void mbarrierArriveAt(uint64_t* barrier, unsigned rank PTX_WHERE) {
 #if defined(ISOPOLICY_EMULATED)
   emulation::mbarrierArrive(emulation::inBlock(barrier, rank, where), 1, 0, where);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile(
       "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(smemAddress(barrier)),
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(smemAddress(barrier)),
       "r"(rank)
       : "memory");
 #else
@@ -128,22 +129,6 @@ __device__ __forceinline__ void mbarrierWait(uint64_t* barrier, unsigned parity 
   __trap();
 #endif
 }
-// The same for an mbarrier at which other blocks of the cluster arrive.
-__device__ __forceinline__ void mbarrierWaitCluster(uint64_t* barrier, unsigned parity PTX_WHERE) {
-#if defined(ISOPOLICY_EMULATED)
-  emulation::mbarrierWait(barrier, parity, where);
-#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  asm volatile(
-      "{\n.reg .pred complete;\nagain:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 complete, [%0], %1;\n"
-      "@complete bra done;\nbra again;\ndone:\n}" ::"r"(smemAddress(barrier)),
-      "r"(parity)
-      : "memory");
-#else
-  __trap();
-#endif
-}
-
 // By each thread that wrote shared memory which wgmma or a TMA store will read, before the barrier between.
 // (The emulator does not notice where it is missing.)
 __device__ __forceinline__ void fenceAsyncProxy() {

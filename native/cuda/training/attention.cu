@@ -2,8 +2,8 @@
 // general kernel); keys and values come by cp.async, three steps of up to 64 keys ahead. Bound by the tensor
 // cores: a key and row are 4 headDim operations of theirs and one exponential. See
 // shared/attention_tile.cuh for the arithmetic.
-#include "cuda/shared/attention_flash.cuh"
-#include "cuda/shared/attention_sequences.cuh"
+#include "cuda/training/attention_flash.cuh"
+#include "cuda/training/attention_sequences.cuh"
 #include "ops/attention.h"
 
 namespace isopolicy::cuda {
@@ -20,17 +20,6 @@ struct Arguments {
   int numHeads, group, heads, headDim;
   float scale;
   int chunk, tile;
-};
-
-template <class T>
-struct PackedKeys {
-  const T *keys, *values;
-  int64_t stride;
-  int headDim;
-  template <int kRows, int kThreads, class Rows>
-  __device__ __forceinline__ void copy(Rows to, bool ofValues, int first, int count) const {
-    copyRows<kRows, kThreads>(to, (ofValues ? values : keys) + first * stride, stride, count, headDim);
-  }
 };
 
 template <class F>
@@ -53,7 +42,7 @@ __global__ void __launch_bounds__(F::kThreads, F::kBlocks) attentionKernel(const
   const int row = F::firstRow(), g = laneOf() / 4;
   int limit[2];
   for (int i = 0; i < 2; i++) limit[i] = block.first + min(row + g + 8 * i + 1, count);
-  auto result = attend<F>(keys, limit, 0, block.first + count, a.scale, a.chunk, a.tile);
+  auto result = attend<F>(keys, limit, block.first + count, a.scale, a.chunk, a.tile);
 
   const int64_t token = int64_t(block.sequenceBegin) + block.first + row;
   for (int i = 0; i < 2; i++) {

@@ -7,8 +7,8 @@
 // or 64 tokens a step, double-buffered by cp.async; it is bound by tensor cores and by what they read from
 // shared memory. The keys' gradients of the query heads of a group are added in order by a kernel of their
 // own.
-#include "cuda/shared/attention_flash.cuh"
-#include "cuda/shared/attention_sequences.cuh"
+#include "cuda/training/attention_flash.cuh"
+#include "cuda/training/attention_sequences.cuh"
 #include "ops/attention.h"
 
 namespace isopolicy::cuda {
@@ -230,17 +230,8 @@ __global__ void __launch_bounds__(kQueryWarps * 32)
   const int64_t i = int64_t(blockIdx.x) * kQueryWarps + threadIdx.x / 32;
   if (i >= tokens * numHeads) return;
   float sum = 0.0f;
-  for (int d = laneOf(); d < headDim / 2; d += 32) {
-    const auto pair = [&](const T* of) {
-      if constexpr (sizeof(T) == 2)
-        return widen2<T>(reinterpret_cast<const uint32_t*>(of + i * headDim)[d]);
-      else
-        return reinterpret_cast<const float2*>(of + i * headDim)[d];
-    };
-    const float2 x = pair(dOut), y = pair(out);
-    sum = fmaf(x.x, y.x, sum);
-    sum = fmaf(x.y, y.y, sum);
-  }
+  for (int d = laneOf(); d < headDim; d += 32)
+    sum = fmaf(widen(dOut[i * headDim + d]), widen(out[i * headDim + d]), sum);
   sum = warpSum(sum);
   const int64_t at = i % numHeads * tokens + i / numHeads;
   if (laneOf() == 0) statistics[at] = make_float2(lse[at] * kLog2E, sum);

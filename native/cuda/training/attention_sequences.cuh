@@ -27,13 +27,15 @@ __device__ inline void checkSequences(const Sequences& of, const SequenceChecks&
     if (lane == 0) report(checks.start, 0, cu[0]);
     return;
   }
-  for (int64_t first = 0; first < of.count; first += 32) {
-    const int64_t s = first + lane;
-    const bool wrong = s < of.count && cu[s + 1] < cu[s];
-    const unsigned lanes = __ballot_sync(0xffffffffu, wrong);
-    if (lanes == 0) continue;
+  constexpr int kNone = 0x7fffffff;
+  int wrong = kNone;
+#pragma unroll 4
+  for (int64_t s = lane; s < of.count; s += 32)
+    if (cu[s + 1] < cu[s]) wrong = min(wrong, int(s));
+  wrong = __reduce_min_sync(0xffffffffu, wrong);
+  if (wrong != kNone) {
     // All before it are in order, from 0 on, so that the place for an index can have the number before.
-    if (lane == __ffs(int(lanes)) - 1) report(checks.order, cu[s], cu[s + 1]);
+    if (lane == 0) report(checks.order, cu[wrong], cu[wrong + 1]);
     return;
   }
   if (lane == 0 && cu[of.count] != of.tokens) report(checks.end, 0, cu[of.count]);

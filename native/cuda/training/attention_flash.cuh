@@ -1,5 +1,5 @@
 // Flash attention of a block: 16 query rows a warp go through keys and values that pass through a ring of
-// slots in shared memory. Training attention and prefill are this with different places of keys and values.
+// slots in shared memory.
 #pragma once
 #include "cuda/shared/attention_tile.cuh"
 
@@ -45,10 +45,18 @@ void dispatchFlash(int headDim, int chunk, int tile, Body body) {
   return ofDim(std::integral_constant<int, 256>{});
 }
 
+// Keys and values of a sequence and head, rows `stride` elements apart.
+template <class T>
+struct PackedKeys {
+  const T *keys, *values;
+  int64_t stride;
+  int headDim;
+};
+
 // The steps of keys and of values, in the order in which tiles take them.
 template <class F>
 struct StepCursor {
-  int tileBegin, step;
+  int tileBegin = 0, step = 0;
 
   __device__ __forceinline__ int keySteps(int tile) const {
     return F::kTile == 0 ? tile / F::kKeys : F::kSteps;
@@ -69,16 +77,15 @@ struct StepCursor {
   }
 };
 
-// Source has copy<kRows, kThreads>(SharedRows, bool values, int first, int count): begins copies of so many
-// keys or values from key `first` on, and zeros for the others.
-template <class F, class Source>
+// Keys and values of one head, on their way to the block.
+template <class F>
 class KeyRing {
  public:
   using Rows = typename F::Rows;
 
   // Keys from `end` on are absent. What the block copied before is of the first group.
-  __device__ __forceinline__ KeyRing(const Source& source, int begin, int end, int tile)
-      : source_(source), slots_(F::queries().from(F::kRows)), end_(end), tile_(tile), cursor_{begin, 0} {
+  __device__ __forceinline__ KeyRing(const PackedKeys<typename F::T>& source, int end, int tile)
+      : source_(source), slots_(F::queries().from(F::kRows)), end_(end), tile_(tile) {
 #pragma unroll
     for (int i = 0; i < F::kSlots - 1; i++) load(i);
   }
@@ -97,14 +104,15 @@ class KeyRing {
   __device__ __forceinline__ void load(int slot) {
     if (cursor_.tileBegin < end_) {
       const int first = cursor_.firstKey(tile_);
-      source_.template copy<F::kKeys, F::kThreads>(slots_.from(slot * F::kKeys), cursor_.values(tile_), first,
-                                                   min(F::kKeys, max(0, end_ - first)));
+      const typename F::T* rows = cursor_.values(tile_) ? source_.values : source_.keys;
+      copyRows<F::kKeys, F::kThreads>(slots_.from(slot * F::kKeys), rows + first * source_.stride,
+                                      source_.stride, min(F::kKeys, max(0, end_ - first)), source_.headDim);
       cursor_.advance(tile_);
     }
     copyCommit();
   }
 
-  const Source& source_;
+  const PackedKeys<typename F::T>& source_;
   const Rows slots_;
   const int end_, tile_;
   int slot_ = 0;
@@ -118,21 +126,23 @@ struct FlashResult {
   float out[F::kOut / 8][4] = {};
 };
 
-// Attention to keys `from` (the beginning of a chunk) .. last - 1. Rows g and g + 8 of the warp see keys
-// below limit[0] and limit[1]; no limit of the block is above `last`. The queries are in shared memory, or
-// their copies are begun but not committed. All threads of the block take part.
-template <class F, class Source>
-__device__ __forceinline__ FlashResult<F> attend(const Source& source, const int (&limit)[2], int from,
-                                                 int last, float scale, int chunk, int tile) {
+// Rows g and g + 8 of the warp see keys below limit[0] and limit[1]; no limit of the block is above `last`.
+// The queries are in shared memory, or their copies are begun but not committed. All threads of the block
+// take part.
+template <class F>
+__device__ __forceinline__ FlashResult<F> attend(const PackedKeys<typename F::T>& source,
+                                                 const int (&limit)[2], int last, float scale, int chunk,
+                                                 int tile) {
   using Rows = typename F::Rows;
   constexpr int kKeys = F::kKeys, kSteps = F::kSteps, kOut = F::kOut;
-  if constexpr (F::kTile != 0) tile = F::kTile;
+  // A tile that is longer than all keys is as good as one that is not.
+  tile = F::kTile != 0 ? F::kTile : min(tile, (last + 15) / 16 * 16);
   const Rows queries = F::queries().from(F::firstRow());
   const int column = F::firstColumn();
   const int least = __reduce_min_sync(0xffffffffu, min(limit[0], limit[1]));
   const int most = __reduce_max_sync(0xffffffffu, max(limit[0], limit[1]));
   const float base2 = scale * kLog2E;
-  KeyRing<F, Source> ring(source, from, last, tile);
+  KeyRing<F> ring(source, last, tile);
 
   const auto score = [&](Rows keys, int first, float(&s)[kKeys / 8][4]) {
     scores<kKeys>(queries, keys, s);
@@ -143,10 +153,10 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
   };
   const auto add = [&](Rows values, int first, float(&s)[kKeys / 8][4], FlashResult<F>& to) {
     probabilities<kKeys>(to.rows, s);
-    // In fp32 what a row does not see is skipped anyway.
+    // fp32 skips what a row does not see, and needs no second copy of the loop.
     if constexpr (sizeof(typename F::T) == 4)
       return addSeenRows<kKeys, kOut>(s, values, column, to.out, first, limit);
-    else if ((first + kKeys <= least || rowsAreFinite<kKeys, kOut>(values, column)))
+    else if (first + kKeys <= least || rowsAreFinite<kKeys, kOut>(values, column))
       addRows<kKeys, kOut>(s, values, column, to.out);
     else
       addSeenRows<kKeys, kOut>(s, values, column, to.out, first, limit);
@@ -193,7 +203,7 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
 
   FlashResult<F> whole;
   if constexpr (F::kChunks) {
-    for (int begin = from; begin < last;) {
+    for (int begin = 0; begin < last;) {
       const int end = chunk == 0 || last - begin <= chunk ? last : begin + chunk;
       FlashResult<F> part;
       attendTiles(begin, end, part);
@@ -208,7 +218,7 @@ __device__ __forceinline__ FlashResult<F> attend(const Source& source, const int
       begin = end;
     }
   } else {
-    attendTiles(from, last, whole);
+    attendTiles(0, last, whole);
   }
   return whole;
 }
@@ -235,22 +245,20 @@ template <int kOut, class T, int kDim>
 __device__ __forceinline__ void writeRows(SharedRows<T, kDim> from, int column, T* to, int64_t stride,
                                           int count, int headDim) {
   __syncwarp();
-  const auto write = [&](auto word) {
-    using Word = decltype(word);
-    constexpr int kElements = sizeof(Word) / sizeof(T), kEach = kOut / kElements;
-#pragma unroll
-    for (int i = laneOf(); i < 16 * kEach; i += 32) {
-      const int row = i / kEach, at = column + i % kEach * kElements;
-      if (row < count && at < headDim)
-        *reinterpret_cast<Word*>(to + row * stride + at) = *reinterpret_cast<const Word*>(from.at(row, at));
+  constexpr int kVector = SharedRows<T, kDim>::kVector, kEach = kOut / kVector;
+  if (headDim % kVector != 0 || !isAligned16(to)) {
+#pragma unroll 1
+    for (int i = laneOf(); i < 16 * kOut; i += 32) {
+      const int row = i / kOut, at = column + i % kOut;
+      if (row < count && at < headDim) to[row * stride + at] = *from.at(row, at);
     }
-  };
-  if (headDim % SharedRows<T, kDim>::kVector == 0)
-    write(uint4{});
-  else if constexpr (sizeof(T) == 2)
-    write(uint32_t{});
-  else
-    write(uint2{});
+    return;
+  }
+#pragma unroll
+  for (int i = laneOf(); i < 16 * kEach; i += 32) {
+    const int row = i / kEach, at = column + i % kEach * kVector;
+    if (row < count && at < headDim) Pack<T>::load(from.at(row, at)).store(to + row * stride + at);
+  }
 }
 
 }  // namespace isopolicy::cuda
