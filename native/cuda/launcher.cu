@@ -62,10 +62,16 @@ void* Launcher::takeScratch(size_t bytes) {
     const size_t last = scratch_.empty() ? 0 : scratch_.back().bytes;
     // What the command has taken so far stays in the block before, and its place here stays free: the last
     // block has room for all of each command that was run, and a graph of it is captured without this.
-    const size_t size = std::max({kLeast, last * 2, (scratchUsed_ + rounded) * 2});
+    size_t size = std::max({kLeast, last * 2, (scratchUsed_ + rounded) * 2});
     void* data = nullptr;
-    if (cudaMalloc(&data, size) != cudaSuccess) {
+    const auto allocate = [&] {
+      if (cudaMalloc(&data, size) == cudaSuccess) return true;
       cudaGetLastError();
+      return false;
+    };
+    const bool ample = allocate();
+    if (!ample) size = scratchUsed_ + rounded;
+    if (!ample && !allocate()) {
       size_t free = 0, total = 0;
       cudaMemGetInfo(&free, &total);
       throw DeviceError("out of memory: asked for " + std::to_string(size) + " bytes of scratch of " +

@@ -94,6 +94,8 @@ class CudaProcessor : public Processor {
 
   void capture(Recording& recording, Graph& graph, uint64_t sequence) {
     Launcher& gpu = *launcher_;
+    gpu.checks().release(graph.slots);  // of a time before that failed
+    graph.slots.clear();
     // Relaxed: a first time that was cut short may have left scratch memory to be found, which may be now.
     expectSuccess(cudaStreamBeginCapture(gpu.stream(), cudaStreamCaptureModeRelaxed), "capturing a graph");
     cudaGraph_t captured = nullptr;
