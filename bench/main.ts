@@ -30,19 +30,21 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   const command = ['npm run bench', ...(argv.length > 0 ? ['--', ...argv] : [])].join(' ');
   const print = (line: string) => console.log(line);
+  const save = async (document: unknown) => {
+    if (options.out !== null)
+      await atomicWriteFile(path.resolve(options.out), `${JSON.stringify(document, null, 1)}\n`);
+  };
   const document = options.scaling
     ? { ...(await runScaling(options, command, print)), failures: [] }
-    : await runMeasured(options, command, print);
-  if (options.out !== null) {
-    await atomicWriteFile(path.resolve(options.out), `${JSON.stringify(document, null, 1)}\n`);
-    console.error(`written: ${options.out}`);
-  }
+    : await runRows(options, command, print, save);
+  await save(document);
+  if (options.out !== null) console.error(`written: ${options.out}`);
   return document.failures.length > 0 ? 1 : 0;
 }
 
-/** On a GPU with what the rows say of the targets. */
-async function runMeasured(options: BenchOptions, command: string, print: (line: string) => void) {
-  const document = await runBench(options, command, print);
+/** The rows, and on a GPU what they say of the targets. */
+async function runRows(...[options, command, print, save]: Parameters<typeof runBench>) {
+  const document = await runBench(options, command, print, save);
   if (options.device === 'cuda' && options.shapes !== 'tiny') {
     print('');
     for (const outcome of outcomes(document)) for (const line of outcomeLines(outcome)) print(line);

@@ -28,11 +28,13 @@ import {
  * to us and to them by turns.
  *
  * @param print receives the lines of the table as they come
+ * @param save receives the document after each group: a run that is ended early keeps what it has
  */
 export async function runBench(
   options: BenchOptions,
   command: string,
   print: (line: string) => void,
+  save: (document: BenchDocument) => Promise<void> = async () => {},
 ): Promise<BenchDocument> {
   const { help: _help, out: _out, scaling: _scaling, ...settings } = options;
   const onGpu = options.device === 'cuda';
@@ -51,6 +53,19 @@ export async function runBench(
   const peaks: PeakPass[] = [];
   const measured: Measured[] = [];
   const failures: { row: string; message: string }[] = [];
+  // The rows once more: a later pass may have seen higher peaks than those that the printed shares are of.
+  const documentOf = (): BenchDocument => ({
+    schemaVersion,
+    date,
+    commit: commit(),
+    command,
+    settings,
+    machine,
+    peaks,
+    peers: { present: peers.present, missing: peers.missing },
+    rows: measured.map((m) => rowOf(m, best.get(m.threads)!, measured, options.device)),
+    failures,
+  });
   const measureAll = async (before: PeakPass['before']) => {
     for (const threads of new Set(peakCounts)) {
       const pass = await measurePeaks({ threads, ...peakSettings(options) });
@@ -86,6 +101,7 @@ export async function runBench(
           }
         }
       }
+      await save(documentOf());
     }
     print('');
     await measureAll('the end');
@@ -93,20 +109,7 @@ export async function runBench(
     setThreads(atFirst);
     peers.close();
   }
-  // Once more: a later pass may have seen higher peaks than those that the printed shares are of.
-  const rows = measured.map((m) => rowOf(m, best.get(m.threads)!, measured, options.device));
-  return {
-    schemaVersion,
-    date,
-    commit: commit(),
-    command,
-    settings,
-    machine,
-    peaks,
-    peers: { present: peers.present, missing: peers.missing },
-    rows,
-    failures,
-  };
+  return documentOf();
 }
 
 function machineLine({ cpu, cores, vectorLevel, node, gpu }: Machine): string {

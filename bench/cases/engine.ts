@@ -50,17 +50,25 @@ const generations: Sizes<Generation> = {
 /** The public engines; shapes are sequences x tokens, of the prompt and of the response. */
 export function engineCases(selection: CaseSelection): BenchCase[] {
   const { families, dtypes, device } = selection;
-  return dtypes.flatMap((dtype) => [
-    ...(families.includes('training')
-      ? sizesOf(selection, trainings).map((size) => trainStep(size, dtype, device))
-      : []),
-    ...(families.includes('rollout')
-      ? sizesOf(selection, generations).flatMap((size) => [
-          generate(size, dtype, device),
-          ...(size.model === largeModel ? [] : [generateWithTimer(size, dtype)]),
-        ])
-      : []),
-  ]);
+  return dtypes.flatMap((dtype) => {
+    // A large model is one of 16 bits.
+    const fits = ({ model }: { readonly model: ModelSize }) => model !== largeModel || dtype !== 'fp32';
+    return [
+      ...(families.includes('training')
+        ? sizesOf(selection, trainings)
+            .filter(fits)
+            .map((size) => trainStep(size, dtype, device))
+        : []),
+      ...(families.includes('rollout')
+        ? sizesOf(selection, generations)
+            .filter(fits)
+            .flatMap((size) => [
+              generate(size, dtype, device),
+              ...(size.model === largeModel ? [] : [generateWithTimer(size, dtype)]),
+            ])
+        : []),
+    ];
+  });
 }
 
 function peerDims(
