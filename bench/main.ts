@@ -6,6 +6,7 @@ import { setDevice } from '../lib/runtime.js';
 import { type BenchOptions, helpText, parseBenchArguments } from './arguments.js';
 import { runBench } from './run.js';
 import { runScaling } from './scaling/run.js';
+import { outcomeLines, outcomes } from './summary.js';
 
 async function main(argv: readonly string[]): Promise<number> {
   let options: BenchOptions;
@@ -31,12 +32,22 @@ async function main(argv: readonly string[]): Promise<number> {
   const print = (line: string) => console.log(line);
   const document = options.scaling
     ? { ...(await runScaling(options, command, print)), failures: [] }
-    : await runBench(options, command, print);
+    : await runMeasured(options, command, print);
   if (options.out !== null) {
     await atomicWriteFile(path.resolve(options.out), `${JSON.stringify(document, null, 1)}\n`);
     console.error(`written: ${options.out}`);
   }
   return document.failures.length > 0 ? 1 : 0;
+}
+
+/** On a GPU with what the rows say of the targets. */
+async function runMeasured(options: BenchOptions, command: string, print: (line: string) => void) {
+  const document = await runBench(options, command, print);
+  if (options.device === 'cuda' && options.shapes !== 'tiny') {
+    print('');
+    for (const outcome of outcomes(document)) for (const line of outcomeLines(outcome)) print(line);
+  }
+  return document;
 }
 
 process.exitCode = await main(process.argv.slice(2));

@@ -247,9 +247,103 @@ export const targets: readonly Target[] = [
   },
 ];
 
+/** Of the highest bandwidth of copying that was seen. */
+const shareOfCopying: Measure = (row, { peaks }) =>
+  row.gbps / Math.max(...peaks.map(({ copy }) => copy.best));
+
+/** For rows that a device takes as it is, or that one held to an older one's kernels takes. */
+const where =
+  (held: boolean, measure: Measure): Measure =>
+  (row, document) =>
+    (document.machine.gpu?.heldTo != null) === held ? measure(row, document) : null;
+
+const isLarge = (row: Row) => dimensions(row.shape)[0]! >= 1024;
+
+/** What is asked of an H200; PyTorch is the peer. */
+const gpuTargets: readonly Target[] = [
+  {
+    what: 'GEMM of 16 bits, M >= 1024: of PyTorch',
+    unit: 'x',
+    of: all(op('gemm'), isLarge, is16),
+    measure: where(false, peerRatio),
+    atLeast: 0.95,
+  },
+  {
+    what: 'The same by the kernels of older GPUs',
+    unit: 'x',
+    of: all(op('gemm'), isLarge, is16),
+    measure: where(true, peerRatio),
+    atLeast: 0.5,
+  },
+  {
+    what: 'GEMM of 16 bits, M <= 64: of the bandwidth of copying',
+    unit: 'x',
+    of: all(op('gemm'), is16, (row) => dimensions(row.shape)[0]! <= 64),
+    measure: shareOfCopying,
+    atLeast: 0.8,
+  },
+  {
+    what: 'Decode attention: of the bandwidth of copying',
+    unit: 'x',
+    of: all(op('decodeAttention'), is16),
+    measure: shareOfCopying,
+    atLeast: 0.8,
+  },
+  {
+    what: 'Attention forward: of PyTorch',
+    unit: 'x',
+    of: all(op('attention', 'pagedAttention'), is16),
+    measure: peerRatio,
+    atLeast: 0.9,
+  },
+  {
+    what: 'Attention backward: of PyTorch',
+    unit: 'x',
+    of: all(op('attentionBackward'), is16),
+    measure: peerRatio,
+    atLeast: 0.8,
+  },
+  {
+    what: 'Log-softmax and elementwise ops: of the bandwidth of copying',
+    unit: 'x',
+    of: (row) => row.unit === 'GB/s' && row.op !== 'sample',
+    measure: shareOfCopying,
+    atLeast: 0.85,
+  },
+  {
+    what: 'Training step of a large model: of PyTorch compiled',
+    unit: 'x',
+    of: all(op('trainStep'), is16, (row) => dimensions(row.shape)[1]! >= 1024),
+    measure: peerRatio,
+    atLeast: 0.9,
+  },
+  {
+    what: 'Generation of a large model, batch 1: of reading its weights',
+    unit: 'x',
+    of: all(op('generate'), is16, (row) => row.shape.startsWith('1x')),
+    measure: roofShare,
+    atLeast: 0.75,
+  },
+  {
+    what: 'Generation: of PyTorch',
+    unit: 'x',
+    of: all(op('generate'), is16),
+    measure: peerRatio,
+    atLeast: 1,
+  },
+  {
+    what: 'JavaScript call to queued command',
+    unit: 'ns/op',
+    of: op('call', 'replayCall'),
+    measure: (row) => row.rate,
+    atMost: 5000,
+  },
+];
+
 /** Every target with the rows of the run that it is about, by family and threads; targets without rows are left out. */
 export function outcomes(document: BenchDocument): Outcome[] {
-  return targets.flatMap((target) => {
+  const ofDevice = (document.machine.gpu ?? null) === null ? targets : gpuTargets;
+  return ofDevice.flatMap((target) => {
     const groups = new Map<string, { row: Row; value: number }[]>();
     for (const row of document.rows) {
       const value = target.of(row) ? target.measure(row, document) : null;
@@ -259,6 +353,16 @@ export function outcomes(document: BenchDocument): Outcome[] {
     }
     return [...groups.values()].map((group) => outcomeOf(target, group));
   });
+}
+
+/** An outcome as lines of 80 columns. */
+export function outcomeLines(outcome: Outcome): string[] {
+  const { what, unit, family, rows, median, worst, where: at, bound, met } = outcome;
+  const number = (x: number) => (x >= 100 ? x.toFixed(0) : x.toFixed(2));
+  return [
+    `${met ? 'met   ' : 'missed'}  ${what} (${family})`,
+    `        ${bound} ${unit}: worst ${number(worst)} (${at}), median ${number(median)} of ${rows}`,
+  ];
 }
 
 function outcomeOf(target: Target, group: readonly { row: Row; value: number }[]): Outcome {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { BenchDocument, Row } from '../../bench/report.js';
-import { dimensions, outcomes } from '../../bench/summary.js';
+import { dimensions, outcomeLines, outcomes } from '../../bench/summary.js';
 
 const row = (parts: Partial<Row>): Row => ({
   group: 'gemm',
@@ -31,10 +31,15 @@ const row = (parts: Partial<Row>): Row => ({
 });
 
 /** Only what the summary reads. */
-const run = (...rows: Row[]) => {
+const run = (...rows: Row[]) => onDevice(null, rows);
+/** On a GPU whose kernels are those of another capability, or of its own. */
+const onGpu = (heldTo: string | null, ...rows: Row[]) => onDevice({ heldTo }, rows);
+
+const onDevice = (gpu: { heldTo: string | null } | null, rows: Row[]) => {
   const peak = (best: number) => ({ best, median: best });
-  const pass = { before: 'gemm', threads: 1, fma: peak(50), bf16: peak(100), amx: null };
-  return { rows, peaks: [pass, { ...pass, bf16: peak(110) }] } as unknown as BenchDocument;
+  const pass = { before: 'gemm', threads: 1, fma: peak(50), bf16: peak(100), amx: null, copy: peak(10) };
+  const peaks = [pass, { ...pass, bf16: peak(110) }];
+  return { rows, peaks, machine: { gpu } } as unknown as BenchDocument;
 };
 
 const peer = (ratio: number) => ({ bestPeer: { name: 'ggml', rate: 1, ratio } }) as const;
@@ -108,4 +113,24 @@ test('memory and delays are at most', () => {
     found.map(({ worst, where, met }) => [worst, where, met]),
     [[25, 'fp16 512x1536x1536', false]],
   );
+});
+
+test('a GPU has targets of its own', () => {
+  const tall = row({ shape: '4096x4096x4096', bestPeer: { name: 'torch-cuda', rate: 1, ratio: 0.96 } });
+  const skinny = row({ shape: '1x17920x1536', gbps: 9 });
+  const slow = row({ shape: '64x17920x1536', gbps: 7, dtype: 'fp16' });
+  const found = outcomes(onGpu(null, tall, skinny, slow)).map(({ what, rows, worst, met }) => [
+    what.slice(0, 26),
+    rows,
+    worst,
+    met,
+  ]);
+  assert.deepEqual(found, [
+    ['GEMM of 16 bits, M >= 1024', 1, 0.96, true],
+    ['GEMM of 16 bits, M <= 64: ', 2, 0.7, false],
+  ]);
+  const [held] = outcomes(onGpu('80', { ...tall, bestPeer: { name: 'torch-cuda', rate: 1, ratio: 0.6 } }));
+  assert.deepEqual([held?.what, held?.met], ['The same by the kernels of older GPUs', true]);
+  for (const outcome of outcomes(onGpu(null, tall, slow)))
+    for (const line of outcomeLines(outcome)) assert.ok(line.length <= 80, line);
 });

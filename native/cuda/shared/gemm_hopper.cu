@@ -8,9 +8,8 @@ namespace {
 
 // ---- operands that are copied ----
 
-// Copies an operand to [matrices, lanes, width], along k. Each piece of k begins at a multiple of paddedPiece
-// there; what is between are zeros. Through a square in shared memory, so that both sides are read and
-// written in rows.
+// What packHopper (gemm_hopper_launch.cuh) copies: through a square in shared memory, so that both sides are
+// read and written in rows.
 struct PackedOperand {
   const uint16_t* from;
   int64_t ld, stride;
@@ -42,8 +41,10 @@ __global__ void __launch_bounds__(kPackThreads) packKernel(const PackedOperand p
   }
 }
 
-HopperOperand pack(const HopperOperand& x, int64_t lanes, int64_t k, int64_t piece, int64_t paddedPiece,
-                   int64_t width, int64_t batch, Launcher& gpu) {
+}  // namespace
+
+HopperOperand packHopper(const HopperOperand& x, int64_t lanes, int64_t k, int64_t piece, int64_t paddedPiece,
+                         int64_t width, int64_t batch, Launcher& gpu) {
   const int64_t matrices = x.stride == 0 ? 1 : batch;
   uint16_t* const to = gpu.scratch<uint16_t>(matrices * lanes * width);
   const PackedOperand p{static_cast<const uint16_t*>(x.data),
@@ -60,6 +61,8 @@ HopperOperand pack(const HopperOperand& x, int64_t lanes, int64_t k, int64_t pie
              kPackThreads, 0, p, to);
   return {to, width, matrices == 1 ? 0 : lanes * width, false};
 }
+
+namespace {
 
 // ---- tiles ----
 
@@ -109,8 +112,10 @@ void multiply(const GemmArgs& g, Launcher& gpu) {
   };
   // Of the ways operands can lie, those of the products of a network have kernels of their own: y = x W^T
   // and, in the training family, dx = dy W and dW = dy^T x.
-  if (!fits(b) || (b.across && kChains == 2)) b = pack(b, g.n, g.k, piece, paddedPiece, width, g.batch, gpu);
-  if (!fits(a) || (a.across && !b.across)) a = pack(a, g.m, g.k, piece, paddedPiece, width, g.batch, gpu);
+  if (!fits(b) || (b.across && kChains == 2))
+    b = packHopper(b, g.n, g.k, piece, paddedPiece, width, g.batch, gpu);
+  if (!fits(a) || (a.across && !b.across))
+    a = packHopper(a, g.m, g.k, piece, paddedPiece, width, g.batch, gpu);
   const HopperLauncher product(g, a, b, k, paddedPiece, gpu);
   if constexpr (kChains == 1) {
     if (a.across) return choose<T, kChains, true, true>(product, g.m);

@@ -159,33 +159,41 @@ struct HopperTile {
       const Work w = workAt(p, number, rank);
       const int matrixA = p.sharedA ? 0 : w.matrix, matrixB = p.sharedB ? 0 : w.matrix;
       for (int block = w.block; block < w.end; block++) {
-        uint64_t* const full = queue.full + queue.stage;
         mbarrierWait(queue.empty + queue.stage, queue.parity ^ 1);
-        mbarrierArriveExpect(full, unsigned(stageBytes(queue.rowsA)));
-#pragma unroll
-        for (int slab = 0; slab < kSlabs; slab++) {
-          const int k = block * kK + slab * 64;
-          unsigned char* const a = queue.a() + slab * queue.rowsA * kSlabBytes;
-          unsigned char* const b = queue.b() + slab * kN * kSlabBytes;
-          if constexpr (kAcrossA) {
-#pragma unroll
-            for (int i = 0; i < kM / 64; i++)
-              tmaLoad(a + i * kSquareBytes, p.a, w.m * kM + i * 64, k, matrixA, full);
-          } else {
-            tmaLoad(a, p.a, k, w.m * kM, matrixA, full);
-          }
-          // Each block of a cluster fetches its share of B for all.
-          constexpr int kShare = kN / kCluster;
-          const int from = rank * kShare;
-          if constexpr (kAcrossB) {
-#pragma unroll
-            for (int i = 0; i < kShare; i += 64)
-              fetchB(b + (from + i) * kSlabBytes, p.b, w.n * kN + from + i, k, matrixB, full);
-          } else {
-            fetchB(b + from * kSlabBytes, p.b, k, w.n * kN + from, matrixB, full);
-          }
-        }
+        fetchStage(p, queue, {block * kK, w.m * kM, w.n * kN, matrixA, matrixB}, rank);
         queue.advance();
+      }
+    }
+  }
+  // What a stage holds: from which k on, of which rows of A and columns of B.
+  struct Place {
+    int k, row, column, matrixA, matrixB;
+  };
+  static __device__ __forceinline__ void fetchStage(const HopperProduct& p, const Queue& queue, Place place,
+                                                    int rank) {
+    uint64_t* const full = queue.full + queue.stage;
+    mbarrierArriveExpect(full, unsigned(stageBytes(queue.rowsA)));
+#pragma unroll
+    for (int slab = 0; slab < kSlabs; slab++) {
+      const int k = place.k + slab * 64;
+      unsigned char* const a = queue.a() + slab * queue.rowsA * kSlabBytes;
+      unsigned char* const b = queue.b() + slab * kN * kSlabBytes;
+      if constexpr (kAcrossA) {
+#pragma unroll
+        for (int i = 0; i < kM / 64; i++)
+          tmaLoad(a + i * kSquareBytes, p.a, place.row + i * 64, k, place.matrixA, full);
+      } else {
+        tmaLoad(a, p.a, k, place.row, place.matrixA, full);
+      }
+      // Each block of a cluster fetches its share of B for all.
+      constexpr int kShare = kN / kCluster;
+      const int from = rank * kShare;
+      if constexpr (kAcrossB) {
+#pragma unroll
+        for (int i = 0; i < kShare; i += 64)
+          fetchB(b + (from + i) * kSlabBytes, p.b, place.column + from + i, k, place.matrixB, full);
+      } else {
+        fetchB(b + from * kSlabBytes, p.b, k, place.column + from, place.matrixB, full);
       }
     }
   }
@@ -201,9 +209,15 @@ struct HopperTile {
 
   using Sums = float[kGroupN / 2];
 
-  // Stages of k up to `end`, in chains that begin here.
+  struct AsFetched {
+    __device__ __forceinline__ void operator()(const Queue&, int) const {}
+  };
+  // Stages of k up to `end`, in chains that begin here. prepare(queue, block) may change a stage that is
+  // there, before it is multiplied.
+  template <class Prepare = AsFetched>
   static __device__ __forceinline__ void accumulatePiece(Queue& queue, int group, int& block, int end,
-                                                         Sums (&chains)[kChains]) {
+                                                         Sums (&chains)[kChains],
+                                                         Prepare prepare = Prepare()) {
     const int lane = int(threadIdx.x) % 32;
     const uint32_t rowOffset = uint32_t(group / kShape.groupsN) * kSquareBytes;
     const uint32_t columnOffset = uint32_t(group % kShape.groupsN) * kGroupN * kSlabBytes;
@@ -217,6 +231,7 @@ struct HopperTile {
     int before = -1;  // the stage whose products are not known to be done
     for (; block < end; block++) {
       mbarrierWait(queue.full + queue.stage, queue.parity);
+      prepare(queue, block);
       const uint64_t a =
           wgmmaDescriptor(smemAddress(queue.a()) + rowOffset, kSquareBytes, 1024, Swizzle::bytes128);
       const uint64_t b =
@@ -323,8 +338,9 @@ struct HopperTile {
 
   // Bias and addend; `row` and `column` are of this thread's first sum. A sum of zeros is +0, however many
   // zeros k was padded with.
+  // `rows`: those that C has.
   static __device__ __forceinline__ void finish(const HopperProduct& p, int matrix, int row, int column,
-                                                Sums& sums) {
+                                                int rows, Sums& sums) {
 #pragma unroll
     for (int i = 0; i < kGroupN / 2; i++) sums[i] += 0.0f;
     const int count = p.n - column;
@@ -342,7 +358,7 @@ struct HopperTile {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const float* const from = p.addend + matrix * p.strideAddend + (row + 8 * h) * p.ldAddend + column;
-      if (row + 8 * h >= p.m) break;
+      if (row + 8 * h >= rows) break;
 #pragma unroll
       for (int j = 0; j < kGroupN / 8; j++) {
         if (8 * j >= count) break;
@@ -354,14 +370,15 @@ struct HopperTile {
 
   template <class Out>
   static __device__ __forceinline__ void store(const HopperProduct& p, unsigned char* staging, int matrix,
-                                               int warpRow, int warpColumn, const Sums& sums) {
+                                               int warpRow, int warpColumn, int rows, bool staged,
+                                               const Sums& sums) {
     const int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
     Out* const to = static_cast<Out*>(p.to) + matrix * p.strideC;
     if constexpr (!kStages) {
 #pragma unroll
       for (int i = 0; i < kGroupN / 4; i++) {
         const int j = i / 2, h = i % 2, row = warpRow + g + 8 * h, column = warpColumn + 8 * j + 2 * t;
-        if (row < p.m && column < p.n)
+        if (row < rows && column < p.n)
           storePair(to + row * p.ldc + column, p.n - column, p.paired, sums[4 * j + 2 * h],
                     sums[4 * j + 2 * h + 1]);
       }
@@ -372,8 +389,14 @@ struct HopperTile {
 #pragma unroll
       for (int part = 0; part < kParts; part++) {
         unsigned char* const buffer = staging + part % 2 * (16 * 128);
-        // This buffer is free: the store from it is the last but one, or the last where a tile has one part.
-        if (lane == 0) tmaStoreWaitRead<kParts % 2 == 0 ? 1 : 0>();
+        // This buffer is free: the store from it is the last but one, or the last where a tile has one part
+        // or parts of a tile in between went out another way.
+        if (lane == 0) {
+          if (kParts % 2 == 0 && staged)
+            tmaStoreWaitRead<1>();
+          else
+            tmaStoreWaitRead<0>();
+        }
         __syncwarp();
 #pragma unroll
         for (int e = 0; e < kEights; e += 2) {
@@ -395,7 +418,7 @@ struct HopperTile {
           }
         }
         const int first = warpColumn + part * kColumns;
-        if (p.staged) {
+        if (staged) {
           fenceAsyncProxy();
           __syncwarp();
           if (lane == 0) {
@@ -410,7 +433,7 @@ struct HopperTile {
                       chunk = column * int(sizeof(Out)) / 16 ^ row % 8;
             const Out value = reinterpret_cast<const Out*>(buffer + row * 128 +
                                                            chunk * 16)[column % (16 / int(sizeof(Out)))];
-            if (warpRow + row < p.m && first + column < p.n)
+            if (warpRow + row < rows && first + column < p.n)
               to[(warpRow + row) * p.ldc + first + column] = value;
           }
         }
@@ -438,24 +461,24 @@ struct HopperTile {
       if constexpr (kCluster == 1) {
         if (p.pieces > 1 && !meet(p, w, row, last, sums)) continue;
       }
-      finish(p, w.matrix, row, warpColumn + lane % 4 * 2, sums);
+      finish(p, w.matrix, row, warpColumn + lane % 4 * 2, p.m, sums);
       if (p.wide)
-        store<float>(p, staging, w.matrix, warpRow, warpColumn, sums);
+        store<float>(p, staging, w.matrix, warpRow, warpColumn, p.m, p.staged, sums);
       else
-        store<T>(p, staging, w.matrix, warpRow, warpColumn, sums);
+        store<T>(p, staging, w.matrix, warpRow, warpColumn, p.m, p.staged, sums);
     }
     // Shared memory stays until the last stores have read it.
     if (kStages && lane == 0) tmaStoreWaitRead<0>();
   }
 };
 
-template <class Tile>
-__global__ void __launch_bounds__(Tile::kThreads, 1) hopperKernel(const __grid_constant__ HopperProduct p) {
-#if ISOPOLICY_HOPPER
+// The roles of a block: fetch(queue, rank) is called by one warp, multiply(queue, rank) by the warpgroups
+// that multiply.
+template <class Tile, class Fetch, class Multiply>
+__device__ __forceinline__ void runHopper(const HopperProduct& p, Fetch fetch, Multiply multiply) {
   unsigned char* const shared = dynamicShared();
   const typename Tile::Queue queue(shared, p);
   const int rank = Tile::kCluster == 1 ? 0 : int(clusterRank());
-  const int first = int(blockIdx.x) / Tile::kCluster, step = int(gridDim.x) / Tile::kCluster;
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < queue.stages; stage++) {
       mbarrierInit(queue.full + stage, 1);
@@ -473,17 +496,30 @@ __global__ void __launch_bounds__(Tile::kThreads, 1) hopperKernel(const __grid_c
     if (int(threadIdx.x) == Tile::kMathThreads) {
       tmaPrefetch(p.a);
       tmaPrefetch(p.b);
-      Tile::fetch(p, queue, first, step, rank);
     }
+    if (int(threadIdx.x) / 32 == Tile::kWarps) fetch(queue, rank);
   } else {
     if constexpr (Tile::kGroups == 2) registersIncrease<232>();
-    Tile::multiply(p, queue, first, step, rank);
+    multiply(queue, rank);
   }
   if constexpr (Tile::kCluster > 1) {
     // Others of the cluster still arrive at this block's mbarriers.
     __syncwarp();
     clusterSync();
   }
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(Tile::kThreads, 1) hopperKernel(const __grid_constant__ HopperProduct p) {
+#if ISOPOLICY_HOPPER
+  using Queue = typename Tile::Queue;
+  const int first = int(blockIdx.x) / Tile::kCluster, step = int(gridDim.x) / Tile::kCluster;
+  runHopper<Tile>(
+      p,
+      [&](const Queue& queue, int rank) {
+        if (threadIdx.x % 32 == 0) Tile::fetch(p, queue, first, step, rank);
+      },
+      [&](const Queue& queue, int rank) { Tile::multiply(p, queue, first, step, rank); });
 #else
   __trap();
 #endif

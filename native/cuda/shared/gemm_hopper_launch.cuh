@@ -12,6 +12,11 @@ struct HopperOperand {
   bool across;         // it lies across k
 };
 
+// Copies an operand of `batch` matrices (of one, where its stride is 0) to [matrices, lanes, width], along k.
+// Each piece of k begins at a multiple of paddedPiece there; what is between are zeros.
+HopperOperand packHopper(const HopperOperand& x, int64_t lanes, int64_t k, int64_t piece, int64_t paddedPiece,
+                         int64_t width, int64_t batch, Launcher& gpu);
+
 class HopperLauncher {
  public:
   // `k` and `piece` (the length of a piece, k where there is one) are those of the operands, which may have
@@ -52,6 +57,16 @@ class HopperLauncher {
 
   template <class Tile>
   void launch(bool apart) const {
+    const HopperProduct p = product<Tile>(apart);
+    const int64_t works = tiles<Tile>() * p.pieces;
+    const int64_t blocks =
+        std::min<int64_t>(works, gpu_.properties().multiprocessors / Tile::kCluster) * Tile::kCluster;
+    gpu_.launchCluster(hopperKernel<Tile>, Tile::kCluster, Grid{blocks}, Tile::kThreads,
+                       Tile::sharedBytes(p.rowsA, p.stages), p);
+  }
+
+  template <class Tile>
+  HopperProduct product(bool apart) const {
     using T = typename Tile::T;
     const DType in = DTypeOf<T>::value;
     HopperProduct p{};
@@ -85,17 +100,17 @@ class HopperLauncher {
                even(p.addend, sizeof(float), p.ldAddend | p.strideAddend);
     if (p.staged) {
       const auto bytes = int64_t(bytesOf(g_.out));
-      p.c = map(g_.out, g_.c, g_.n, g_.m, g_.batch, g_.ldc, g_.strideC, int(128 / bytes), 16);
+      const int64_t matrices = g_.strideC == 0 ? 1 : g_.batch;
+      p.c = map(g_.out, g_.c, g_.n, g_.m, matrices, g_.ldc, g_.strideC, int(128 / bytes), 16);
     }
     p.arrived = gpu_.counters();
     if (apart)
       p.partials = gpu_.scratch<float4>(tiles<Tile>() * pieces_ * Tile::kMathThreads * Tile::kGroupN / 8);
-    const int64_t works = tiles<Tile>() * p.pieces;
-    const int64_t blocks =
-        std::min<int64_t>(works, gpu_.properties().multiprocessors / Tile::kCluster) * Tile::kCluster;
-    gpu_.launchCluster(hopperKernel<Tile>, Tile::kCluster, Grid{blocks}, Tile::kThreads,
-                       Tile::sharedBytes(p.rowsA, p.stages), p);
+    return p;
   }
+
+  // Rows of A in a stage, at most: for tiles of rows that are more than C's.
+  void setMostRows(int64_t rows) { mostRows_ = rows; }
 
   static bool fits(DType dtype, const void* data, int64_t ld, int64_t stride) {
     const auto elements = int64_t(16 / bytesOf(dtype));
@@ -117,7 +132,8 @@ class HopperLauncher {
   // nobody looks at the results. It has to lie within the stage: what they read must not change meanwhile.
   template <class Tile>
   int rowsOf() const {
-    const int rows = Tile::kFewRows && g_.m < Tile::kM ? int(ceilDiv(g_.m, 8) * 8) : Tile::kM;
+    const int64_t few = std::min(g_.m, mostRows_);
+    const int rows = Tile::kFewRows && few < Tile::kM ? int(ceilDiv(few, 8) * 8) : Tile::kM;
     const int last = (Tile::kSlabs - 1) * rows * Tile::kSlabBytes + Tile::kM * Tile::kSlabBytes;
     return last <= Tile::stageBytes(rows) ? rows : Tile::kM;
   }
@@ -143,6 +159,7 @@ class HopperLauncher {
   const GemmArgs& g_;
   const HopperOperand a_, b_;
   const int64_t k_, piece_, pieces_;
+  int64_t mostRows_ = std::numeric_limits<int64_t>::max();
   Launcher& gpu_;
 };
 

@@ -6,61 +6,13 @@
 // offsets and leaves where there are fewer; the tiles of an expert follow each other, so that its weight is
 // read from memory once. Few rows an expert (decoding) are limited by the weights' way from memory, many by
 // the tensor cores. Weight gradient: a block for each tile of each expert, with the expert's rows as k.
-#include "ops/grouped_linear.h"
+#include "cuda/shared/grouped_linear.cuh"
 
 #include "cuda/shared/gemm_launch.cuh"
+#include "ops/grouped_linear.h"
 
 namespace isopolicy::cuda {
 namespace {
-
-// The rows of each expert. Bad offsets are reported, and rows stay in bounds.
-struct Experts {
-  const int32_t* offsets;
-  int count, rows;
-  Check badOffset;
-
-  __device__ __forceinline__ int boundary(int e) const { return min(max(offsets[e], 0), rows); }
-  __device__ __forceinline__ int load(int e) const { return max(boundary(e + 1) - boundary(e), 0); }
-
-  // By the first block.
-  __device__ __forceinline__ void check() const {
-    if (blockIdx.x != 0) return;
-    for (int e = int(threadIdx.x); e <= count; e += int(blockDim.x)) {
-      const int32_t offset = offsets[e], before = e == 0 ? 0 : offsets[e - 1];
-      const int32_t least = e == count ? rows : before, most = e == 0 ? 0 : rows;
-      if (offset < least || offset > most) report(badOffset, e, offset);
-    }
-  }
-};
-
-struct ExpertTile {
-  int expert;
-  int number;  // of the expert's tiles; -1 where there are fewer tiles than blocks
-};
-
-// A block's tile of kM rows, where each kM rows of an expert have tilesN tiles. A warp finds it.
-template <int kM>
-__device__ __forceinline__ ExpertTile expertTile(const Experts& experts, int tilesN) {
-  const int lane = int(threadIdx.x) % 32, block = int(blockIdx.x);
-  int before = 0;
-  for (int base = 0; base < experts.count; base += 32) {
-    const int e = base + lane;
-    const int tiles = e < experts.count ? (experts.load(e) + kM - 1) / kM * tilesN : 0;
-    int upTo = tiles;
-#pragma unroll
-    for (int by = 1; by < 32; by *= 2) {
-      const int below = __shfl_up_sync(0xffffffffu, upTo, by);
-      if (lane >= by) upTo += below;
-    }
-    const unsigned behind = __ballot_sync(0xffffffffu, block < before + upTo);
-    if (behind != 0) {
-      const int owner = __ffs(int(behind)) - 1;
-      return {base + owner, block - before - __shfl_sync(0xffffffffu, upTo - tiles, owner)};
-    }
-    before += __shfl_sync(0xffffffffu, upTo, 31);
-  }
-  return {0, -1};
-}
 
 template <class T>
 struct GroupedLaunch {
@@ -71,39 +23,26 @@ struct GroupedLaunch {
   bool accumulate;       // onto the weight gradient
 };
 
-// A block's product, in shared memory: what the last step of a tile needs of it keeps no registers meanwhile.
-template <class T>
-struct ExpertProduct {
-  Product<T> product;
-  TileAt at;
-  bool exists;
-};
-
 template <class Tile, bool kTransposeB, class T>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) rowsKernel(const GroupedLaunch<T> launch) {
-  __shared__ ExpertProduct<T> own;
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
+    groupedRowsKernel(const GroupedLaunch<T> launch) {
   launch.experts.check();
-  if (threadIdx.x < 32) {
-    const ExpertTile tile = expertTile<Tile::kM>(launch.experts, launch.tilesN);
-    if (threadIdx.x == 0) {
-      const int64_t first = launch.experts.boundary(tile.expert);
-      Product<T> p = launch.product;
-      p.m = launch.experts.load(tile.expert);
-      p.a += first * p.lda;
-      p.b += tile.expert * launch.strideWeight;
-      p.c = static_cast<T*>(p.c) + first * p.ldc;
-      own.product = p;
-      own.exists = tile.number >= 0;
-      if (own.exists) own.at = tileAt(unsigned(tile.number), (p.m + Tile::kM - 1) / Tile::kM, launch.tilesN);
-    }
-  }
-  __syncthreads();
-  if (own.exists) multiplyTile<Tile, false, kTransposeB>(own.product, own.at);
+  ExpertWalk walk(launch.experts, Tile::kM, launch.tilesN);
+  const ExpertTile tile = walk.find(int(blockIdx.x));
+  if (tile.number < 0) return;
+  const int64_t first = launch.experts.boundary(tile.expert);
+  Product<T> p = launch.product;
+  p.m = launch.experts.load(tile.expert);
+  p.a += first * p.lda;
+  p.b += tile.expert * launch.strideWeight;
+  p.c = static_cast<T*>(p.c) + first * p.ldc;
+  multiplyTile<Tile, false, kTransposeB>(
+      p, tileAt(unsigned(tile.number), walk.tilesDown(tile.expert), launch.tilesN));
 }
 
 template <class Tile, class T>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
-    weightGradientKernel(const GroupedLaunch<T> launch) {
+    groupedGradientKernel(const GroupedLaunch<T> launch) {
   launch.experts.check();
   const unsigned tiles = unsigned(launch.tilesM) * unsigned(launch.tilesN);
   if (tiles == 0) return;
@@ -121,168 +60,164 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   multiplyTile<Tile, true, false>(p, tileAt(blockIdx.x % tiles, launch.tilesM, launch.tilesN));
 }
 
-enum class Kind { forward, inputGradient, weightGradient };
-
-// A product of all experts, to be launched in tiles of any kind.
-template <Kind kKind, class T>
-struct GroupedProduct {
-  static constexpr bool kOfRows = kKind != Kind::weightGradient;
-
-  GroupedProduct(const int32_t* offsets, int64_t experts, int64_t rows, Launcher& gpu)
-      : experts(experts), rows(rows), gpu(gpu) {
-    constexpr int64_t kMost = 0x7fffffff - 1024;
-    if (rows > kMost || experts > kMost)
-      throw DeviceError("expected rows and E of a grouped product to be at most " + std::to_string(kMost));
-    launch.experts = {offsets, int(experts), int(rows),
-                      gpu.check("expected offsets that rise from 0 to the " + std::to_string(rows) +
-                                " rows, got %v at position %i")};
+// A product and its launch in tiles of any kind.
+template <bool kGradient, bool kTransposeB, class T>
+class GroupedLauncher {
+ public:
+  GroupedLauncher(const GroupedGemm& grouped, Launcher& gpu) : grouped_(grouped), gpu_(gpu) {
+    const GemmArgs& g = grouped.gemm;
+    isSplit_ = g.splitK > 0 && g.splitK < g.k;
+    const int piece = isSplit_ ? g.splitK : int(std::max<int64_t>(g.k, 1));
+    Product<T>& p = launch_.product;
+    p.a = static_cast<const T*>(g.a);
+    p.b = static_cast<const T*>(g.b);
+    p.c = g.c;
+    p.lda = g.lda;
+    p.ldb = g.ldb;
+    p.ldc = p.ldAddend = g.ldc;
+    p.m = int(g.m);
+    p.n = int(g.n);
+    p.k = int(g.k);
+    p.splitK = piece;
+    p.alignedA = loadsVectors(p.a, g.lda, 0, !g.transposeA, isSplit_ ? piece : 0);
+    p.alignedB = loadsVectors(p.b, g.ldb, g.strideB, g.transposeB, isSplit_ ? piece : 0);
+    p.wide = kGradient;
+    launch_.experts = grouped.experts(gpu);
+    launch_.strideWeight = kGradient ? g.strideC : g.strideB;
+    launch_.accumulate = g.accumulate;
   }
 
-  bool isAligned() const { return launch.product.alignedA && launch.product.alignedB; }
-  bool isSplit() const { return launch.product.splitK < launch.product.k; }
-  int64_t rowsOfExpert() const { return ceilDiv(rows, experts); }  // on the average
+  bool isAligned() const { return launch_.product.alignedA && launch_.product.alignedB; }
+  int64_t rowsOfExpert() const { return grouped_.rowsOfExpert(); }
 
-  // Tiles that there could be, and that there are about.
-  template <class Tile>
-  int64_t mostTiles() const {
-    const int64_t tilesN = ceilDiv(launch.product.n, Tile::kN);
-    if constexpr (!kOfRows) return experts * ceilDiv(launch.product.m, Tile::kM) * tilesN;
-    return (rows / Tile::kM + std::min(experts, rows)) * tilesN;
-  }
-  template <class Tile>
-  int64_t likelyTiles() const {
-    if constexpr (!kOfRows) return mostTiles<Tile>();
-    return (rows / Tile::kM + (experts + 1) / 2) * ceilDiv(launch.product.n, Tile::kN);
-  }
   // Relative time in such tiles, which run at `rate` of the best one's speed; infinite where a block has not
-  // enough shared memory.
+  // enough shared memory. Half of the experts' last tiles are taken to be there.
   template <class Tile>
   double cost(double rate) const {
-    if (Tile::sharedBytes(isSplit()) > gpu.properties().sharedMemoryPerBlock)
+    if (Tile::sharedBytes(isSplit_) > gpu_.properties().sharedMemoryPerBlock)
       return std::numeric_limits<double>::infinity();
-    return double(ceilDiv(likelyTiles<Tile>(), gpu.properties().multiprocessors)) * Tile::kM * Tile::kN /
-           rate;
+    int64_t tiles = grouped_.mostTiles(Tile::kM, Tile::kN);
+    if (!kGradient)
+      tiles -= std::min(grouped_.gemm.batch, grouped_.rows) / 2 * ceilDiv(grouped_.gemm.n, Tile::kN);
+    return double(ceilDiv(tiles, gpu_.properties().multiprocessors)) * Tile::kM * Tile::kN / rate;
   }
 
   template <class Tile>
-  void launchAs() {
-    launch.tilesM = int(ceilDiv(launch.product.m, Tile::kM));
-    launch.tilesN = int(ceilDiv(launch.product.n, Tile::kN));
+  void launch() {
+    launch_.tilesM = int(ceilDiv(grouped_.gemm.m, Tile::kM));
+    launch_.tilesN = int(ceilDiv(grouped_.gemm.n, Tile::kN));
     // A block at least, which looks at the offsets.
-    const Grid grid{std::max<int64_t>(mostTiles<Tile>(), 1)};
+    const Grid grid{std::max<int64_t>(grouped_.mostTiles(Tile::kM, Tile::kN), 1)};
     void (*kernel)(GroupedLaunch<T>) = nullptr;
-    if constexpr (kOfRows) {
-      kernel = rowsKernel<Tile, kKind == Kind::forward, T>;
+    if constexpr (kGradient) {
+      kernel = groupedGradientKernel<Tile, T>;
     } else {
-      kernel = weightGradientKernel<Tile, T>;
+      kernel = groupedRowsKernel<Tile, kTransposeB, T>;
     }
-    gpu.launch(kernel, grid, Tile::kThreads, Tile::sharedBytes(isSplit()), launch);
+    gpu_.launch(kernel, grid, Tile::kThreads, Tile::sharedBytes(isSplit_), launch_);
   }
 
-  GroupedLaunch<T> launch{};
-  const int64_t experts, rows;
-  Launcher& gpu;
+ private:
+  const GroupedGemm& grouped_;
+  Launcher& gpu_;
+  bool isSplit_;
+  GroupedLaunch<T> launch_{};
 };
 
 // In the tiles that suit the sizes best; all of them add up in the same order.
-template <int kChains, Kind kKind>
-void multiply(GroupedProduct<kKind, float>& product) {
-  using Tiles = SimtTiles<kChains>;
-  using Large = typename Tiles::Large;
-  using Small = typename Tiles::Small;
-  if constexpr (kKind != Kind::weightGradient) {
-    if (product.rowsOfExpert() <= 16) return product.template launchAs<typename Tiles::Skinny>();
+template <int kChains, bool kGradient, bool kTransposeB, class T>
+void multiplyIn(const GroupedGemm& grouped, Launcher& gpu) {
+  GroupedLauncher<kGradient, kTransposeB, T> product(grouped, gpu);
+  if constexpr (std::is_same_v<T, float>) {
+    using Tiles = SimtTiles<kChains>;
+    using Large = typename Tiles::Large;
+    using Small = typename Tiles::Small;
+    if constexpr (!kGradient) {
+      if (product.rowsOfExpert() <= 16) return product.template launch<typename Tiles::Skinny>();
+    }
+    if (product.template cost<Large>(1.0) < product.template cost<Small>(0.7))
+      return product.template launch<Large>();
+    product.template launch<Small>();
+  } else {
+    using Tiles = MmaTiles<T, kChains>;
+    using Large = typename Tiles::Large;
+    using Medium = typename Tiles::Medium;
+    using Small = typename Tiles::Small;
+    if (!product.isAligned()) return product.template launch<Small>();
+    if constexpr (!kGradient && kTransposeB) {
+      if (product.rowsOfExpert() <= 16) return product.template launch<typename Tiles::Skinny16>();
+      if (product.rowsOfExpert() <= 64) return product.template launch<typename Tiles::Skinny64>();
+    }
+    const double small = product.template cost<Small>(0.6), medium = product.template cost<Medium>(0.9);
+    if constexpr (kChains == 1) {
+      if (product.template cost<Large>(1.0) < std::min(small, medium))
+        return product.template launch<Large>();
+    }
+    if (medium < small) return product.template launch<Medium>();
+    product.template launch<Small>();
   }
-  if (product.template cost<Large>(1.0) < product.template cost<Small>(0.7))
-    return product.template launchAs<Large>();
-  product.template launchAs<Small>();
 }
-template <int kChains, Kind kKind, class T>
-void multiply(GroupedProduct<kKind, T>& product) {
-  using Tiles = MmaTiles<T, kChains>;
-  using Large = typename Tiles::Large;
-  using Medium = typename Tiles::Medium;
-  using Small = typename Tiles::Small;
-  if (!product.isAligned()) return product.template launchAs<Small>();
-  if constexpr (kKind == Kind::forward) {
-    if (product.rowsOfExpert() <= 16) return product.template launchAs<typename Tiles::Skinny16>();
-    if (product.rowsOfExpert() <= 64) return product.template launchAs<typename Tiles::Skinny64>();
-  }
-  const double small = product.template cost<Small>(0.6), medium = product.template cost<Medium>(0.9);
-  if constexpr (kChains == 1) {
-    if (product.template cost<Large>(1.0) < std::min(small, medium))
-      return product.template launchAs<Large>();
-  }
-  if (medium < small) return product.template launchAs<Medium>();
-  product.template launchAs<Small>();
+
+template <int kChains, bool kGradient, bool kTransposeB>
+void multiply(const GroupedGemm& grouped, Launcher& gpu) {
+  const GemmArgs& g = grouped.gemm;
+  constexpr int64_t kMost = 0x7fffffff - 1024;
+  if (std::max({g.m, g.n, g.k, g.batch}) > kMost)
+    throw DeviceError("expected rows, N, K and E of a grouped product to be at most " +
+                      std::to_string(kMost));
+  if (hopperTakes(grouped, gpu)) return hopperGroupedGemm(grouped, kChains, gpu);
+  dispatchFloat(
+      g.in, [&](auto zero) { multiplyIn<kChains, kGradient, kTransposeB, decltype(zero)>(grouped, gpu); });
 }
 
 template <int kChains>
 void forward(const GroupedLinearArgs& args, Launcher& gpu) {
-  dispatchFloat(args.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    GroupedProduct<Kind::forward, T> product(args.offsets, args.experts, args.rows, gpu);
-    const bool split = args.splitK > 0 && args.splitK < args.k;
-    Product<T>& p = product.launch.product;
-    p.a = static_cast<const T*>(args.x);
-    p.b = static_cast<const T*>(args.weight);
-    p.c = args.y;
-    p.n = int(args.n);
-    p.k = int(args.k);
-    p.lda = p.ldb = args.k;
-    p.ldc = args.n;
-    p.splitK = split ? args.splitK : int(std::max<int64_t>(args.k, 1));
-    // Packed or not: on CUDA a packed weight is the weight.
-    product.launch.strideWeight = args.n * args.k;
-    p.alignedA = loadsVectors(p.a, p.lda, 0, true, split ? args.splitK : 0);
-    p.alignedB = loadsVectors(p.b, p.ldb, product.launch.strideWeight, true, split ? args.splitK : 0);
-    multiply<kChains>(product);
-  });
+  GemmArgs g;
+  g.a = args.x;
+  g.b = args.weight;  // on CUDA a packed one is the weight, too
+  g.c = args.y;
+  g.m = args.rows;
+  g.n = g.ldc = args.n;
+  g.k = g.lda = g.ldb = args.k;
+  g.batch = args.experts;
+  g.strideB = args.n * args.k;
+  g.transposeB = true;
+  g.in = g.out = args.dtype;
+  g.splitK = args.splitK;
+  multiply<kChains, false, true>({g, args.offsets, args.rows}, gpu);
 }
 
 void rolloutGroupedLinear(const GroupedLinearArgs& args, Launcher& gpu) { forward<2>(args, gpu); }
 void trainingGroupedLinear(const GroupedLinearArgs& args, Launcher& gpu) { forward<1>(args, gpu); }
 
 void groupedLinearInputGradient(const GroupedLinearInputGradientArgs& args, Launcher& gpu) {
-  dispatchFloat(args.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    GroupedProduct<Kind::inputGradient, T> product(args.offsets, args.experts, args.rows, gpu);
-    Product<T>& p = product.launch.product;
-    p.a = static_cast<const T*>(args.dy);
-    p.b = static_cast<const T*>(args.weight);
-    p.c = args.dx;
-    p.n = int(args.k);
-    p.k = int(args.n);
-    p.lda = args.n;
-    p.ldb = p.ldc = args.k;
-    p.splitK = int(std::max<int64_t>(args.n, 1));
-    product.launch.strideWeight = args.n * args.k;
-    p.alignedA = loadsVectors(p.a, p.lda, 0, true, 0);
-    p.alignedB = loadsVectors(p.b, p.ldb, product.launch.strideWeight, false, 0);
-    multiply<1>(product);
-  });
+  GemmArgs g;
+  g.a = args.dy;
+  g.b = args.weight;
+  g.c = args.dx;
+  g.m = args.rows;
+  g.n = g.ldb = g.ldc = args.k;
+  g.k = g.lda = args.n;
+  g.batch = args.experts;
+  g.strideB = args.n * args.k;
+  g.in = g.out = args.dtype;
+  multiply<1, false, false>({g, args.offsets, args.rows}, gpu);
 }
 
 void groupedLinearWeightGradient(const GroupedLinearWeightGradientArgs& args, Launcher& gpu) {
-  dispatchFloat(args.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    GroupedProduct<Kind::weightGradient, T> product(args.offsets, args.experts, args.rows, gpu);
-    Product<T>& p = product.launch.product;
-    p.a = static_cast<const T*>(args.dy);
-    p.b = static_cast<const T*>(args.x);
-    p.c = args.grad;
-    p.m = int(args.n);
-    p.n = int(args.k);
-    p.k = p.splitK = 1;  // the expert's rows
-    p.lda = args.n;
-    p.ldb = p.ldc = p.ldAddend = args.k;
-    p.wide = true;
-    product.launch.accumulate = args.accumulate;
-    product.launch.strideWeight = args.n * args.k;
-    p.alignedA = loadsVectors(p.a, p.lda, 0, false, 0);
-    p.alignedB = loadsVectors(p.b, p.ldb, 0, false, 0);
-    multiply<1>(product);
-  });
+  GemmArgs g;
+  g.a = args.dy;
+  g.b = args.x;
+  g.c = args.grad;
+  g.m = g.lda = args.n;
+  g.n = g.ldb = g.ldc = args.k;
+  g.k = args.rows;
+  g.batch = args.experts;
+  g.strideC = args.n * args.k;
+  g.transposeA = true;
+  g.accumulate = args.accumulate;
+  g.in = args.dtype;
+  multiply<1, true, false>({g, args.offsets, args.rows}, gpu);
 }
 
 }  // namespace
