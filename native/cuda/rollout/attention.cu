@@ -125,24 +125,27 @@ struct PagedBlock {
   }
 
   __device__ __forceinline__ void copyQueries() const {
-    constexpr int kVector = Rows::kVector;
+    constexpr int kVector = Rows::kVector, kEach = kDim / kVector;
     const Rows to = queries();
-    const int rows = run.count * range.heads;
-    const auto copy = [&](auto elements) {
-      constexpr int kElements = decltype(elements)::value, kEach = kDim / kElements;
-      for (int i = int(threadIdx.x); i < kRows * kEach; i += kThreads) {
-        const int row = i / kEach, column = i % kEach * kElements;
-        const bool present = row < rows && column < args.headDim;
-        const int token = run.token + row / range.heads, head = range.firstHead + row % range.heads;
-        const int64_t from = (int64_t(token) * args.heads() + head) * args.headDim + column;
-        copyAsync<kElements* int(sizeof(T))>(to.at(row, column), present ? args.qkv + from : args.qkv,
-                                             present ? kElements * int(sizeof(T)) : 0);
-      }
+    const auto isThere = [&](int row, int column) {
+      return row < run.count * range.heads && column < args.headDim;
     };
-    if (args.headDim % kVector == 0)
-      copy(std::integral_constant<int, kVector>{});
-    else
-      copy(std::integral_constant<int, 2>{});
+    const auto query = [&](int row, int column) {
+      const int64_t token = run.token + row / range.heads;
+      return args.qkv + (token * args.heads() + range.firstHead + row % range.heads) * args.headDim + column;
+    };
+    if (args.headDim % kVector == 0 && isAligned16(args.qkv)) {
+      for (int i = int(threadIdx.x); i < kRows * kEach; i += kThreads) {
+        const int row = i / kEach, column = i % kEach * kVector;
+        const bool present = isThere(row, column);
+        copyAsync<16>(to.at(row, column), present ? query(row, column) : args.qkv, present ? 16 : 0);
+      }
+    } else {
+      for (int i = int(threadIdx.x); i < kRows * kDim; i += kThreads) {
+        const int row = i / kDim, column = i % kDim;
+        *to.at(row, column) = isThere(row, column) ? *query(row, column) : T{};
+      }
+    }
   }
 
   // Keys of the unit beyond what its tile has become zeros.
@@ -315,8 +318,14 @@ __global__ void __launch_bounds__(Block::kThreads)
     // The last tokens of a prompt see most: they go first.
     const int first = int(gridDim.x - 1 - blockIdx.x) * args.runsWithin;
     const int end = min(first + args.runsWithin, args.tokens);
+    static_assert(Block::kRows <= 64);
+    uint64_t follows = 0;  // bit i: token first + i is the next one after the token before
+    for (int i = laneOf(); i < 64; i += 32) {
+      const bool next = i > 0 && first + i < end && args.follows(first + i);
+      follows |= uint64_t(__ballot_sync(0xffffffffu, next)) << (i / 32 * 32);
+    }
     for (int token = first, count = 1; token < end; token += count) {
-      for (count = 1; token + count < end && args.follows(token + count);) count++;
+      for (count = 1; token + count < end && follows >> (token + count - first) & 1;) count++;
       if (count > 1) attend({token, count, args.places.slots[token], args.places.positions[token]});
     }
   } else {
