@@ -339,19 +339,11 @@ struct HopperTile {
 
   // ---- the way out ----
 
-<<<<<<< HEAD
-  // Bias and addend; `row` and `column` are of this thread's first sum. A sum of zeros is +0, however many
-  // zeros k was padded with.
-  // `rows`: those that C has.
+  // Bias and addend; `row` and `column` are of this thread's first sum, `rows` those that C has.
   static __device__ __forceinline__ void finish(const HopperProduct& p, int matrix, int row, int column,
                                                 int rows, Sums& sums) {
-=======
-  // Bias and addend; `row` and `column` are of this thread's first sum.
-  static __device__ __forceinline__ void finish(const HopperProduct& p, int matrix, int row, int column,
-                                                Sums& sums) {
     // Tiles pad k with zeros by different lengths, and more zeros may make +0 of -0: then it is +0 in all.
     if (p.padded) {
->>>>>>> w/wgmma
 #pragma unroll
       for (int i = 0; i < kGroupN / 2; i++) sums[i] += 0.0f;
     }
