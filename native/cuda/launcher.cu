@@ -29,6 +29,7 @@ Launcher::Launcher() : stream_(newStream()), checks_(stream_) {
   properties_.multiprocessors = device.multiProcessorCount;
   properties_.sharedMemoryPerBlock = device.sharedMemPerBlockOptin;
   properties_.l2Bytes = size_t(device.l2CacheSize);
+  properties_.readsPageable = device.pageableMemoryAccess != 0;
   expectSuccess(cudaMalloc(reinterpret_cast<void**>(&counters_), kCounters * sizeof(unsigned)),
                 "allocating counters");
   expectSuccess(cudaMemsetAsync(counters_, 0, kCounters * sizeof(unsigned), stream_), "clearing counters");

@@ -34,6 +34,7 @@ struct Properties {
   int multiprocessors = 0;
   size_t sharedMemoryPerBlock = 0;  // the most that a block can have
   size_t l2Bytes = 0;
+  bool readsPageable = false;  // copies from pageable memory may go on when their call has returned
 };
 
 class Launcher {

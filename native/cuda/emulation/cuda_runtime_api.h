@@ -89,6 +89,7 @@ struct cudaDeviceProp {
   int regsPerBlock, regsPerMultiprocessor, warpSize, maxThreadsPerBlock, maxThreadsPerMultiProcessor;
   int maxThreadsDim[3], maxGridSize[3];
   int major, minor, multiProcessorCount, l2CacheSize, memoryBusWidth, unifiedAddressing, integrated;
+  int pageableMemoryAccess;
   int pciBusID, pciDeviceID, pciDomainID;
 };
 
