@@ -72,7 +72,7 @@ struct Cluster {
   void complete(Barrier& barrier);
   void finishBackground(size_t index);
 };
-extern Cluster cluster;
+extern Cluster& cluster;
 
 // Leaves the current thread waiting until somebody wakes it.
 void suspend(const char* what, const Where& where);

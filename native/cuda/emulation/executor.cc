@@ -18,13 +18,14 @@ Thread* current;
 dim3 blockSize, gridSize;
 unsigned clusterSize;
 size_t sharedMemoryBytes;
-Cluster cluster;
+// What has a destructor is never destroyed: process.exit() runs those while kernels do.
+Cluster& cluster = *new Cluster;
 
 namespace {
 
 std::mutex oneKernel;
 const std::function<void()>* body;
-std::vector<Fibre*> idleFibres;
+std::vector<Fibre*>& idleFibres = *new std::vector<Fibre*>;
 
 enum class Order { forward, reverse, random };
 Order order;

@@ -15,7 +15,7 @@ namespace {
 thread_local cudaError_t lastError = cudaSuccess;
 
 std::mutex memoryLock;
-std::map<char*, size_t> allocations;  // of device memory, by address
+std::map<char*, size_t>& allocations = *new std::map<char*, size_t>;  // of device memory, by address
 size_t allocated = 0;
 
 size_t memoryBytes() {

@@ -32,7 +32,7 @@ namespace {
 // Captures of this thread in a mode that forbids calls which may wait for the device.
 thread_local std::set<cudaStream_t> strictCaptures;
 std::mutex attributesLock;
-std::map<const void*, size_t> sharedLimits;
+std::map<const void*, size_t>& sharedLimits = *new std::map<const void*, size_t>;
 }  // namespace
 
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work) {
