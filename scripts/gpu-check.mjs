@@ -204,6 +204,8 @@ write('check.json', {
   stages,
   problems,
 });
+// Where the runs lay on that machine is nobody's business.
+for (const summary of Object.values(experiments)) if (summary) delete summary.directory;
 if (!only) write('experiments.json', { ...experiments, largeModels });
 console.log(problems.length === 0 ? 'GPU check passed' : `GPU check FAILED\n${problems.join('\n')}`);
 console.log(`${elapsed().toFixed(0)} s; results in ${out}`);

@@ -11,7 +11,7 @@ import { full, type Tensor, zeros } from '../tensor/tensor.js';
  * way; pages go back when it ends.
  */
 export class KvCache implements Disposable {
-  /** One a layer: [pages, numKvHeads, headDim, 16], transposed so that 16 keys load as one vector (KvCacheView). */
+  /** One a layer: [pages, numKvHeads, headDim, 16], in the order of KvCacheView. */
   readonly keys: readonly Tensor[];
   /** One a layer: [pages, numKvHeads, 16, headDim]. */
   readonly values: readonly Tensor[];

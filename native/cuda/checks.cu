@@ -36,6 +36,7 @@ int Checks::take() {
     std::lock_guard<std::mutex> lock(mutex_);
     int slot = 0;
     if (released_.empty()) {
+      if (lowestKept_ == kLeastKept) throw DeviceError("expected fewer checks in recorded sequences");
       slot = --lowestKept_;
     } else {
       slot = released_.back();
@@ -44,7 +45,7 @@ int Checks::take() {
     kept_->push_back(slot);
     return slot;
   }
-  if (used_ == lowestKept_) {
+  if (used_ == kLeastKept) {
     queueLook();
     expectSuccess(cudaStreamSynchronize(stream_), "waiting for the GPU");
     look();

@@ -32,7 +32,10 @@ class Checks {
   // Checks from here on are a graph's and keep their slots, listed in `kept`, until release(); null ends
   // that.
   void keepIn(std::vector<int>* kept) { kept_ = kept; }
-  bool roomToKeep() const { return kLast - lowestKept_ < kMostKept; }
+  // Whether there are slots for a graph of so many commands.
+  bool roomToKeep(size_t commands) const {
+    return int64_t(commands) * kMostOfCommand <= lowestKept_ - kLeastKept;
+  }
   // The graph that holds these slots is launched as the command of that number.
   void relaunched(const std::vector<int>& kept, uint64_t sequence);
   // From any thread.
@@ -45,7 +48,8 @@ class Checks {
   void look();
 
  private:
-  static constexpr int kSlots = 1 << 14, kLast = kSlots - 1, kMostKept = kSlots / 2;
+  // Graphs have the upper three quarters of the slots.
+  static constexpr int kSlots = 1 << 16, kLeastKept = kSlots / 4, kMostOfCommand = 4;
   struct Slot {
     const char* op = "";
     uint64_t sequence = 0;
@@ -59,7 +63,7 @@ class Checks {
   uint64_t sequence_ = 0;
   std::vector<Slot> slots_{kSlots};
   int used_ = 0;             // from the first on, by commands since the last look
-  int lowestKept_ = kSlots;  // from there on, by graphs
+  int lowestKept_ = kSlots;  // from there on, by graphs, now or before
   std::vector<int>* kept_ = nullptr;
   std::mutex mutex_;
   std::vector<int> released_;  // of those

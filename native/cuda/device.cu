@@ -61,6 +61,11 @@ std::vector<DeviceInfo> devices(std::string& problem) {
     if (properties.major * 100 + properties.minor * 10 < lowestCompiledArchitecture()) {
       tooOld = std::string(properties.name) + " has compute capability " + std::to_string(properties.major) +
                "." + std::to_string(properties.minor) + ", below what the addon was compiled for";
+      if (i == 0) {
+        // It is the first that is computed on.
+        tooOld += "; CUDA_VISIBLE_DEVICES can hide it";
+        break;
+      }
       continue;
     }
     found.push_back({properties.name, properties.major, properties.minor, double(properties.totalGlobalMem),

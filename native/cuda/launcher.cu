@@ -29,6 +29,7 @@ Launcher::Launcher() : stream_(newStream()), checks_(stream_) {
   properties_.multiprocessors = device.multiProcessorCount;
   properties_.sharedMemoryPerBlock = device.sharedMemPerBlockOptin;
   properties_.l2Bytes = size_t(device.l2CacheSize);
+  properties_.readsPageable = device.pageableMemoryAccess != 0;
   expectSuccess(cudaMalloc(reinterpret_cast<void**>(&counters_), kCounters * sizeof(unsigned)),
                 "allocating counters");
   expectSuccess(cudaMemsetAsync(counters_, 0, kCounters * sizeof(unsigned), stream_), "clearing counters");
@@ -38,6 +39,7 @@ Launcher::~Launcher() {
   cudaStreamSynchronize(stream_);
   cudaFree(counters_);
   for (const Block& block : scratch_) cudaFree(block.data);
+  cudaStreamDestroy(stream_);
 }
 
 void Launcher::begin(const char* op, uint64_t sequence) {
@@ -59,18 +61,24 @@ void* Launcher::takeScratch(size_t bytes) {
   const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   if (scratch_.empty() || scratchUsed_ + rounded > scratch_.back().bytes) {
     const size_t last = scratch_.empty() ? 0 : scratch_.back().bytes;
-    // What the command has taken so far stays in the block before; the next command finds room for all.
-    const size_t size = std::max({kLeast, last * 2, (scratchUsed_ + rounded) * 2});
+    // What the command has taken so far stays in the block before, and its place here stays free: the last
+    // block has room for all of each command that was run, and a graph of it is captured without this.
+    size_t size = std::max({kLeast, last * 2, (scratchUsed_ + rounded) * 2});
     void* data = nullptr;
-    if (cudaMalloc(&data, size) != cudaSuccess) {
+    const auto allocate = [&] {
+      if (cudaMalloc(&data, size) == cudaSuccess) return true;
       cudaGetLastError();
+      return false;
+    };
+    const bool ample = allocate();
+    if (!ample) size = scratchUsed_ + rounded;
+    if (!ample && !allocate()) {
       size_t free = 0, total = 0;
       cudaMemGetInfo(&free, &total);
       throw DeviceError("out of memory: asked for " + std::to_string(size) + " bytes of scratch of " +
                         std::to_string(free) + " free on the device");
     }
     scratch_.push_back({static_cast<char*>(data), size});
-    scratchUsed_ = 0;
   }
   void* taken = scratch_.back().data + scratchUsed_;
   scratchUsed_ += rounded;
@@ -81,13 +89,21 @@ void Launcher::prepare(const void* function, Grid grid, size_t sharedBytes) {
   if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535)
     throw DeviceError("a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " +
                       std::to_string(grid.z) + " blocks cannot be launched");
-  constexpr size_t kDefault = size_t(48) << 10;
-  if (sharedBytes <= kDefault) return;
-  size_t& allowed = sharedBytes_[function];
-  if (sharedBytes <= allowed) return;
-  expectSuccess(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(sharedBytes)),
-                "asking for shared memory");
-  allowed = sharedBytes;
+  if (sharedBytes == 0) return;
+  size_t& most = sharedBytes_[function];
+  if (most == 0) {
+    // Unasked, static and dynamic memory have 48 KiB together. All that there is, whatever this launch needs:
+    // the setting is the process's, and the launchers of other threads set it too.
+    cudaFuncAttributes attributes;
+    expectSuccess(cudaFuncGetAttributes(&attributes, function), "asking for the attributes of a kernel");
+    const size_t all = properties_.sharedMemoryPerBlock - attributes.sharedSizeBytes;
+    expectSuccess(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, int(all)),
+                  "asking for shared memory");
+    most = all;
+  }
+  if (sharedBytes > most)
+    throw DeviceError("a kernel needs " + std::to_string(sharedBytes) +
+                      " bytes of shared memory, the GPU has " + std::to_string(most));
 }
 
 #if !defined(ISOPOLICY_EMULATED)

@@ -34,6 +34,7 @@ struct Properties {
   int multiprocessors = 0;
   size_t sharedMemoryPerBlock = 0;  // the most that a block can have
   size_t l2Bytes = 0;
+  bool readsPageable = false;  // copies from pageable memory may go on when their call has returned
 };
 
 class Launcher {
@@ -82,13 +83,13 @@ class Launcher {
   // runs later.
   class ScratchScope {
    public:
-    explicit ScratchScope(Launcher& gpu) : gpu_(gpu), blocks_(gpu.scratch_.size()), used_(gpu.scratchUsed_) {}
+    explicit ScratchScope(Launcher& gpu) : gpu_(gpu), used_(gpu.scratchUsed_) {}
     ScratchScope(const ScratchScope&) = delete;
-    ~ScratchScope() { gpu_.scratchUsed_ = gpu_.scratch_.size() == blocks_ ? used_ : 0; }
+    ~ScratchScope() { gpu_.scratchUsed_ = used_; }
 
    private:
     Launcher& gpu_;
-    const size_t blocks_, used_;
+    const size_t used_;
   };
   // Numbers with which blocks of a kernel meet: zeros, and kernels leave zeros behind. They are this stream's
   // own, so that no other kernel uses them at the same time.
@@ -122,10 +123,10 @@ class Launcher {
   Properties properties_;
   Checks checks_;
   unsigned* counters_ = nullptr;
-  std::unordered_map<const void*, size_t> sharedBytes_;  // allowed to a kernel so far, above the default
+  std::unordered_map<const void*, size_t> sharedBytes_;  // that a launch of the kernel may ask for
   // Earlier blocks are kept: captured graphs use them.
   std::vector<Block> scratch_;
-  size_t scratchUsed_ = 0;  // of the last block
+  size_t scratchUsed_ = 0;  // by this command, of the last block or of the ones before it
 };
 
 }  // namespace isopolicy::cuda

@@ -58,7 +58,7 @@ class CudaProcessor : public Processor {
       return false;
     }
     if (graph->graph == nullptr) {
-      if (!gpu.checks().roomToKeep()) return false;
+      if (!gpu.checks().roomToKeep(recording.commands.size())) return false;
       capture(recording, *graph, sequence);
     }
     gpu.checks().relaunched(graph->slots, sequence);
@@ -94,8 +94,10 @@ class CudaProcessor : public Processor {
 
   void capture(Recording& recording, Graph& graph, uint64_t sequence) {
     Launcher& gpu = *launcher_;
-    expectSuccess(cudaStreamBeginCapture(gpu.stream(), cudaStreamCaptureModeThreadLocal),
-                  "capturing a graph");
+    gpu.checks().release(graph.slots);  // of a time before that failed
+    graph.slots.clear();
+    // Relaxed: a first time that was cut short may have left scratch memory to be found, which may be now.
+    expectSuccess(cudaStreamBeginCapture(gpu.stream(), cudaStreamCaptureModeRelaxed), "capturing a graph");
     cudaGraph_t captured = nullptr;
     gpu.checks().keepIn(&graph.slots);
     std::string failure;
@@ -110,6 +112,7 @@ class CudaProcessor : public Processor {
     gpu.checks().keepIn(nullptr);
     const cudaError_t ended = cudaStreamEndCapture(gpu.stream(), &captured);
     if (!failure.empty()) {
+      cudaGetLastError();  // that of the end, too
       if (captured != nullptr) cudaGraphDestroy(captured);
       throw DeviceError(failure);
     }

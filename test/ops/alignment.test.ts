@@ -1,5 +1,6 @@
 import { describe, it } from 'node:test';
 import { adamw } from '../../lib/ops/adamw.js';
+import { pagedAttention, writeKvCache } from '../../lib/ops/attention.js';
 import { addToColumns, scaleColumns } from '../../lib/ops/columns.js';
 import { accumulate, add, multiply, scale } from '../../lib/ops/elementwise.js';
 import { embedding, embeddingBackward, scatterRows } from '../../lib/ops/embedding.js';
@@ -8,6 +9,7 @@ import { chosenLogprobs, logSoftmax, logSoftmaxBackward } from '../../lib/ops/lo
 import { columnSum, reduce } from '../../lib/ops/reduce.js';
 import { addRmsNorm, rmsNorm, rmsNormBackward } from '../../lib/ops/rmsNorm.js';
 import { rope, ropeBackward, ropeTable } from '../../lib/ops/rope.js';
+import { sample } from '../../lib/ops/sample.js';
 import { swiglu, swigluBackward } from '../../lib/ops/swiglu.js';
 import { type FloatDType, floatDtypes } from '../../lib/tensor/dtype.js';
 import { cast, copy, readTensors, type Tensor, tensor, view, zeros } from '../../lib/tensor/tensor.js';
@@ -77,6 +79,24 @@ async function results(offset: number, dtype: FloatDType): Promise<Map<string, A
   const [dLogprobs, ofWeight] = [fp32(13, [rows]), fp32(14)];
   keep('linearLogprobBackward', linearLogprobBackward(dLogprobs, x, y, ids, token.lse, ofWeight));
   made.set('gradient of the head', ofWeight);
+  const qkv = of(18, [rows, 4, 64]);
+  const cache = {
+    keyCache: of(19, [1, 1, 64, 16]),
+    valueCache: of(20, [1, 1, 16, 64]),
+    blockTable: own(tensor([0], [1, 1], 'int32')),
+    slots: own(zeros([rows], 'int32')),
+    positions: own(tensor([0, 1, 2, 3, 4], [5], 'int32')),
+  };
+  writeKvCache(qkv, cache, { numHeads: 2, numKvHeads: 1 });
+  made.set('keys of the cache', cache.keyCache);
+  made.set('values of the cache', cache.valueCache);
+  keep('pagedAttention', pagedAttention(qkv, cache, { numHeads: 2, numKvHeads: 1 }));
+  const keys = own(zeros([rows, 4], 'int32'));
+  for (const settings of [{}, { topK: 300, topP: 0.8 }]) {
+    const drawn = sample(x, keys, { seed: 3, temperature: 0.7, ...settings });
+    keep(`ids ${JSON.stringify(settings)}`, drawn.ids);
+    keep(`logprobs ${JSON.stringify(settings)}`, drawn.logprobs);
+  }
   const v = own(view(own(zeros([offset + rows * width])), offset, [rows, width]));
   const [master, m, compute] = [fp32(15), fp32(16), of(17)];
   const rates = { lr: 0.1, beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, step: 1 };

@@ -142,6 +142,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->minor = capability() % 10;
   properties->multiProcessorCount = 4;
   properties->l2CacheSize = 4 << 20;
+  properties->pageableMemoryAccess = 0;
   properties->memoryBusWidth = 64;
   properties->unifiedAddressing = 1;
   return cudaSuccess;

@@ -85,9 +85,14 @@ __device__ __forceinline__ void storePair(T* to, float low, float high) {
     *reinterpret_cast<float2*>(to) = make_float2(low, high);
 }
 
-template <class T, int kDim, int kStep, int kWarps, bool kRuns>
+// kRuns: of runs of two tokens and more; else a block has one token. Heads of more than 128 elements are cut
+// into parts, each computed by a warp of its own, from the same scores.
+template <class T_, int kDim, int kStep, int kRowGroups, bool kRuns_>
 struct PagedBlock {
-  static constexpr int kThreads = 32 * kWarps, kRows = 16 * kWarps;
+  using T = T_;
+  static constexpr bool kRuns = kRuns_;
+  static constexpr int kParts = kDim > 128 ? kDim / 128 : 1, kOut = kDim / kParts;
+  static constexpr int kThreads = 32 * kRowGroups * kParts, kRows = 16 * kRowGroups;
   static constexpr int kUnitBytes = kStep * kDim * int(sizeof(T));
   static constexpr int kUnits = kUnitBytes >= 16384 ? 3 : kUnitBytes >= 8192 ? 4 : 6;
   static constexpr int kQueryBytes = kRows * kDim * int(sizeof(T));
@@ -102,6 +107,9 @@ struct PagedBlock {
   const HeadRange& range;
   const TokenRun& run;
 
+  // Where this warp has its query rows, and which columns of the output are its.
+  static __device__ __forceinline__ int firstRow() { return int(threadIdx.x) / 32 / kParts * 16; }
+  static __device__ __forceinline__ int firstColumn() { return int(threadIdx.x) / 32 % kParts * kOut; }
   static __device__ __forceinline__ Rows unitAt(int i) { return {i * kUnitBytes}; }
   static __device__ __forceinline__ Rows queries() { return {kUnits * kUnitBytes}; }
   // Element i of this thread, of the chunks that are joined so far.
@@ -110,31 +118,34 @@ struct PagedBlock {
                                     kQueryBytes)[i * kThreads + int(threadIdx.x)];
   }
   static __device__ __forceinline__ void meet() {
-    if constexpr (kWarps == 1)
+    if constexpr (kThreads == 32)
       __syncwarp();
     else
       __syncthreads();
   }
 
   __device__ __forceinline__ void copyQueries() const {
-    constexpr int kVector = Rows::kVector;
+    constexpr int kVector = Rows::kVector, kEach = kDim / kVector;
     const Rows to = queries();
-    const int rows = run.count * range.heads;
-    const auto copy = [&](auto elements) {
-      constexpr int kElements = decltype(elements)::value, kEach = kDim / kElements;
-      for (int i = int(threadIdx.x); i < kRows * kEach; i += kThreads) {
-        const int row = i / kEach, column = i % kEach * kElements;
-        const bool present = row < rows && column < args.headDim;
-        const int token = run.token + row / range.heads, head = range.firstHead + row % range.heads;
-        const int64_t from = (int64_t(token) * args.heads() + head) * args.headDim + column;
-        copyAsync<kElements* int(sizeof(T))>(to.at(row, column), present ? args.qkv + from : args.qkv,
-                                             present ? kElements * int(sizeof(T)) : 0);
-      }
+    const auto isThere = [&](int row, int column) {
+      return row < run.count * range.heads && column < args.headDim;
     };
-    if (args.headDim % kVector == 0)
-      copy(std::integral_constant<int, kVector>{});
-    else
-      copy(std::integral_constant<int, 2>{});
+    const auto query = [&](int row, int column) {
+      const int64_t token = run.token + row / range.heads;
+      return args.qkv + (token * args.heads() + range.firstHead + row % range.heads) * args.headDim + column;
+    };
+    if (args.headDim % kVector == 0 && isAligned16(args.qkv)) {
+      for (int i = int(threadIdx.x); i < kRows * kEach; i += kThreads) {
+        const int row = i / kEach, column = i % kEach * kVector;
+        const bool present = isThere(row, column);
+        copyAsync<16>(to.at(row, column), present ? query(row, column) : args.qkv, present ? 16 : 0);
+      }
+    } else {
+      for (int i = int(threadIdx.x); i < kRows * kDim; i += kThreads) {
+        const int row = i / kDim, column = i % kDim;
+        *to.at(row, column) = isThere(row, column) ? *query(row, column) : T{};
+      }
+    }
   }
 
   // Keys of the unit beyond what its tile has become zeros.
@@ -173,18 +184,17 @@ struct PagedBlock {
     copyQueries();
     for (int i = 0; i < kUnits - 1; i++) copyNext(i);
 
-    const int lane = laneOf(), rows = run.count * range.heads;
-    const int firstRow = int(threadIdx.x) / 32 * 16;
+    const int lane = laneOf(), rows = run.count * range.heads, first = firstRow();
     // Rows that are not there see what the first one does, and are not stored.
     const auto limitOf = [&](int r) { return run.position + 1 + (r < rows ? r / range.heads : 0); };
-    const int limits[2] = {limitOf(firstRow + lane / 4), limitOf(firstRow + lane / 4 + 8)};
-    const int least = firstRow + 16 <= rows ? limitOf(firstRow) : run.position + 1;
-    const int most = limitOf(min(firstRow + 16, rows) - 1);
-    const bool hasRows = firstRow < rows;
-    const Rows queryRows{queries().from(firstRow)};
+    const int limits[2] = {limitOf(first + lane / 4), limitOf(first + lane / 4 + 8)};
+    const int least = first + 16 <= rows ? limitOf(first) : run.position + 1;
+    const int most = limitOf(min(first + 16, rows) - 1);
+    const bool hasRows = first < rows;
+    const Rows queryRows{queries().from(first)};
 
     SoftmaxRows state, joinedState;
-    float out[kDim / 8][4] = {};
+    float out[kOut / 8][4] = {};
     float s[kStep / 8][4];
     float tileMax[2] = {kMinusInfinity, kMinusInfinity};
     for (int place = 0; !walk.done(); walk.next()) {
@@ -207,7 +217,7 @@ struct PagedBlock {
           if (walk.unit() == Unit::keysForMax || walk.oneStep()) raise<kStep>(tileMax, s);
           if (walk.unit() == Unit::keys) {
             if (walk.beginsTile()) {
-              beginTile<kDim>(state, tileMax, out);
+              beginTile<kOut>(state, tileMax, out);
               tileMax[0] = tileMax[1] = kMinusInfinity;
             }
             probabilities<kStep>(state, s);
@@ -217,12 +227,12 @@ struct PagedBlock {
           bool plain = true;
           if constexpr (kRuns) {
             plain = least >= min(key + kStep, walk.tileEnd());
-            if constexpr (sizeof(T) == 2) plain = plain || rowsAreFinite<kStep, kDim>(unit, 0);
+            if constexpr (sizeof(T) == 2) plain = plain || rowsAreFinite<kStep, kOut>(unit, firstColumn());
           }
           if (plain)
-            addRows<kStep, kDim>(s, unit, 0, out);
+            addRows<kStep, kOut>(s, unit, firstColumn(), out);
           else if constexpr (kRuns)
-            addSeenRows<kStep, kDim>(s, unit, 0, out, key, limits);
+            addSeenRows<kStep, kOut>(s, unit, firstColumn(), out, key, limits);
         }
       }
       if (walk.unit() != Unit::values || !walk.endsChunk() || !hasRows) continue;
@@ -235,7 +245,7 @@ struct PagedBlock {
         join(walk.chunk(), (walk.chunk() + 1) * args.chunk >= seen, joinedState, out, state);
       state = SoftmaxRows();
 #pragma unroll
-      for (int j = 0; j < kDim / 8; j++)
+      for (int j = 0; j < kOut / 8; j++)
 #pragma unroll
         for (int i = 0; i < 4; i++) out[j][i] = 0.0f;
     }
@@ -248,18 +258,18 @@ struct PagedBlock {
     const int lane = laneOf();
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      const int row = int(threadIdx.x) / 32 * 16 + lane / 4 + 8 * i;
+      const int row = firstRow() + lane / 4 + 8 * i;
       if (row >= run.count * range.heads) continue;
       const int64_t place = rowOf(row);
 #pragma unroll
-      for (int j = 0; j < kDim / 8; j++) {
-        const int column = 8 * j + lane % 4 * 2;
+      for (int j = 0; j < kOut / 8; j++) {
+        const int column = firstColumn() + 8 * j + lane % 4 * 2;
         if (column < args.headDim) body(place, column, j, i);
       }
     }
   }
 
-  __device__ __forceinline__ void store(const float (&out)[kDim / 8][4], const float (&sum)[2]) const {
+  __device__ __forceinline__ void store(const float (&out)[kOut / 8][4], const float (&sum)[2]) const {
     const float inverse[2] = {__frcp_rn(sum[0]), __frcp_rn(sum[1])};
     eachPair([&](int64_t row, int column, int j, int i) {
       storePair(args.out + row * args.headDim + column, normalized(out[j][2 * i], inverse[i]),
@@ -267,7 +277,7 @@ struct PagedBlock {
     });
   }
 
-  __device__ __forceinline__ void storePart(int chunk, const float (&out)[kDim / 8][4],
+  __device__ __forceinline__ void storePart(int chunk, const float (&out)[kOut / 8][4],
                                             const SoftmaxRows& state) const {
     eachPair([&](int64_t row, int column, int j, int i) {
       const int64_t part = row * args.mostChunks + chunk;
@@ -276,12 +286,12 @@ struct PagedBlock {
     });
   }
 
-  __device__ __forceinline__ void join(int chunk, bool last, SoftmaxRows& all, float (&out)[kDim / 8][4],
+  __device__ __forceinline__ void join(int chunk, bool last, SoftmaxRows& all, float (&out)[kOut / 8][4],
                                        const SoftmaxRows& state) const {
     const ChunkFactors factors[2] = {joinChunk(all.max[0], all.sum[0], state.max[0], state.sum[0]),
                                      joinChunk(all.max[1], all.sum[1], state.max[1], state.sum[1])};
 #pragma unroll
-    for (int j = 0; j < kDim / 8; j++)
+    for (int j = 0; j < kOut / 8; j++)
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         float& before = joinedOut(4 * j + i);
@@ -292,23 +302,30 @@ struct PagedBlock {
   }
 };
 
-// kRuns: runs of two tokens and more; else one token a block, and so many blocks along z as share its chunks.
-template <class T, int kDim, int kStep, int kWarps, bool kRuns>
-__global__ void __launch_bounds__(32 * kWarps) pagedAttentionKernel(PagedAttention<T> args) {
+// Of single tokens, so many blocks along z as share the chunks of a token.
+template <class Block>
+__global__ void __launch_bounds__(Block::kThreads)
+    pagedAttentionKernel(PagedAttention<typename Block::T> args) {
   const int group = args.numHeads / args.numKvHeads;
   const int ranges = (group + args.headsPerBlock - 1) / args.headsPerBlock;
   const int kvHead = int(blockIdx.y) / ranges, inGroup = int(blockIdx.y) % ranges * args.headsPerBlock;
   const HeadRange range{kvHead, kvHead * group + inGroup, min(args.headsPerBlock, group - inGroup)};
   const auto attend = [&](const TokenRun& run) {
-    PagedBlock<T, kDim, kStep, kWarps, kRuns>{args, range, run}.attend(int(blockIdx.z), int(gridDim.z));
+    Block{args, range, run}.attend(int(blockIdx.z), int(gridDim.z));
   };
 
-  if constexpr (kRuns) {
+  if constexpr (Block::kRuns) {
     // The last tokens of a prompt see most: they go first.
     const int first = int(gridDim.x - 1 - blockIdx.x) * args.runsWithin;
     const int end = min(first + args.runsWithin, args.tokens);
+    static_assert(Block::kRows <= 64);
+    uint64_t follows = 0;  // bit i: token first + i is the next one after the token before
+    for (int i = laneOf(); i < 64; i += 32) {
+      const bool next = i > 0 && first + i < end && args.follows(first + i);
+      follows |= uint64_t(__ballot_sync(0xffffffffu, next)) << (i / 32 * 32);
+    }
     for (int token = first, count = 1; token < end; token += count) {
-      for (count = 1; token + count < end && args.follows(token + count);) count++;
+      for (count = 1; token + count < end && follows >> (token + count - first) & 1;) count++;
       if (count > 1) attend({token, count, args.places.slots[token], args.places.positions[token]});
     }
   } else {
@@ -317,8 +334,9 @@ __global__ void __launch_bounds__(32 * kWarps) pagedAttentionKernel(PagedAttenti
     TokenRun run{token, 1, 0, 0};
     if (args.places.place(token, run.slot, run.position)) return attend(run);
     if (blockIdx.z > 0) return;
-    T* out = args.out + (int64_t(token) * args.numHeads + range.firstHead) * args.headDim;
-    for (int i = laneOf(); i < range.heads * args.headDim; i += 32) out[i] = narrow<T>(0.0f);
+    auto* out = args.out + (int64_t(token) * args.numHeads + range.firstHead) * args.headDim;
+    for (int i = int(threadIdx.x); i < range.heads * args.headDim; i += Block::kThreads)
+      out[i] = narrow<typename Block::T>(0.0f);
   }
 }
 
@@ -359,16 +377,16 @@ __global__ void __launch_bounds__(32 * kJoinWarps) joinChunksKernel(PagedAttenti
 template <class T, int kDim, int kStep>
 void attend(PagedAttention<T> args, int64_t slots, Launcher& gpu) {
   constexpr int kRowBytes = kDim * int(sizeof(T));
-  constexpr int kWarps = kRowBytes <= 256 ? 4 : kRowBytes <= 512 ? 2 : 1;
+  constexpr int kRowGroups = kRowBytes <= 256 ? 4 : kRowBytes <= 512 ? 2 : 1;
   const int group = args.numHeads / args.numKvHeads;
   const auto rangesOf = [&](int heads) { return args.numKvHeads * ceilDiv(group, heads); };
 
-  using Runs = PagedBlock<T, kDim, kStep, kWarps, true>;
+  using Runs = PagedBlock<T, kDim, kStep, kRowGroups, true>;
   args.headsPerBlock = std::min(group, Runs::kRows);
   // A step with no more tokens than slots is one of decoding: no slot has two of them, or few have.
   args.runsWithin = args.tokens > slots ? Runs::kRows / args.headsPerBlock : 1;
   if (args.runsWithin > 1)
-    gpu.launch(pagedAttentionKernel<T, kDim, kStep, kWarps, true>,
+    gpu.launch(pagedAttentionKernel<Runs>,
                Grid{ceilDiv(args.tokens, args.runsWithin), rangesOf(args.headsPerBlock)}, Runs::kThreads,
                Runs::sharedBytes(args.mostChunks > 1), args);
 
@@ -384,7 +402,7 @@ void attend(PagedAttention<T> args, int64_t slots, Launcher& gpu) {
     args.parts = gpu.scratch<float>(parts * args.headDim);
     args.partStates = gpu.scratch<float2>(parts);
   }
-  gpu.launch(pagedAttentionKernel<T, kDim, kStep, 1, false>, Grid{args.tokens, ranges, shares}, One::kThreads,
+  gpu.launch(pagedAttentionKernel<One>, Grid{args.tokens, ranges, shares}, One::kThreads,
              One::sharedBytes(args.mostChunks > 1 && shares == 1), args);
   if (shares > 1)
     gpu.launch(joinChunksKernel<T>, Grid{ceilDiv(int64_t(args.tokens) * args.numHeads, kJoinWarps)},

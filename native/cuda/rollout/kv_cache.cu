@@ -1,5 +1,6 @@
 // The write into the paged cache: bits are moved, nothing is computed.
 #include "cuda/rollout/paged_cache.cuh"
+#include "cuda/shared/row_load.cuh"
 
 namespace isopolicy::cuda {
 namespace {
@@ -48,8 +49,13 @@ void writeKvCache(const WriteKvCacheArgs& args, Launcher& gpu) {
                static_cast<const Unit*>(args.qkv), static_cast<Unit*>(args.cache.keys),
                static_cast<Unit*>(args.cache.values), rows, places);
   };
-  // headDim is even: at least 4 bytes.
-  rowBytes % sizeof(uint4) == 0 ? write(uint4{}) : write(uint32_t{});
+  if (rowBytes % int(sizeof(uint4)) == 0 && isAligned16(args.qkv) && isAligned16(args.cache.keys) &&
+      isAligned16(args.cache.values))
+    write(uint4{});
+  else if (bytesOf(shape.dtype) == 2)
+    write(uint16_t{});
+  else
+    write(uint32_t{});
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 // For each tile of keys, in order, a row does
 //   tileMax = -infinity; for each step of the tile: scores(), scaleAndMask(), raise()
 //   beginTile()          m' = max(m, tileMax), l and O times 2^(m - m')
-//   for each step of the tile: probabilities(), addValues()
+//   for each step of the tile: probabilities(), addRows() or addSeenRows()
 // How many keys a step has changes no bit, and no more do the other rows of the warp, keys beyond a row's
 // limit, or zeros that pad the head. Chunks of tiles are joined in order by joinChunk() and joined().
 #pragma once

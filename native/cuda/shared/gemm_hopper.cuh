@@ -13,10 +13,12 @@
 
 namespace isopolicy::cuda {
 
+constexpr int kMostSlabs = 4;  // of 64 k in a stage
+
 struct HopperShape {
   int groupsM, groupsN;  // warpgroups that multiply, side by side; each has 64 rows
   int n;                 // columns of each
-  int slabs;             // of 64 k in a stage
+  int slabs;             // of a stage
   int cluster = 1;       // blocks, one below the other, that share what they fetch of B
 };
 
@@ -37,6 +39,7 @@ struct HopperProduct {
   int stages;
   bool wide;    // C is fp32
   bool staged;  // C goes out by TMA
+  bool padded;  // k, in some tile if not in this one
   bool paired;  // pairs of columns of C, bias and addend lie at multiples of their size
   // Where pieces > 1: sums of [tile][piece][group of 4][thread], and how many blocks of a tile have come.
   float4* partials;
@@ -88,7 +91,7 @@ struct HopperTile {
   static constexpr bool kSums = kGroupN < 256;
   static_assert(kSums || kChains == 1);
   static_assert(kGroups == 1 || kGroups == 2);
-  static_assert(kM == 64 * kGroups || kM == 64);
+  static_assert(kMostSlabs % kSlabs == 0);
   static_assert(!kAcrossB || kGroupN % 64 == 0);
   static_assert(kCluster == 1 || (kM == 128 && kN / kCluster % 64 == 0));
 
@@ -336,13 +339,14 @@ struct HopperTile {
 
   // ---- the way out ----
 
-  // Bias and addend; `row` and `column` are of this thread's first sum. A sum of zeros is +0, however many
-  // zeros k was padded with.
-  // `rows`: those that C has.
+  // Bias and addend; `row` and `column` are of this thread's first sum, `rows` those that C has.
   static __device__ __forceinline__ void finish(const HopperProduct& p, int matrix, int row, int column,
                                                 int rows, Sums& sums) {
+    // Tiles pad k with zeros by different lengths, and more zeros may make +0 of -0: then it is +0 in all.
+    if (p.padded) {
 #pragma unroll
-    for (int i = 0; i < kGroupN / 2; i++) sums[i] += 0.0f;
+      for (int i = 0; i < kGroupN / 2; i++) sums[i] += 0.0f;
+    }
     const int count = p.n - column;
     if (p.bias != nullptr) {
       const T* const from = static_cast<const T*>(p.bias) + column;

@@ -92,6 +92,7 @@ class HopperLauncher {
     p.blocksAPiece = pieces_ == 1 ? p.blocks : int(piece_ / Tile::kK);
     p.pieces = apart ? int(pieces_) : 1;
     p.wide = g_.out == DType::float32;
+    p.padded = k_ % (64 * kMostSlabs) != 0;
     p.staged = Tile::kStages && fits(g_.out, g_.c, g_.ldc, g_.batch > 1 ? g_.strideC : 0);
     const auto even = [](const void* data, size_t bytes, int64_t strides) {
       return reinterpret_cast<uintptr_t>(data) % (2 * bytes) == 0 && strides % 2 == 0;

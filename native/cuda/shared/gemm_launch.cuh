@@ -70,12 +70,18 @@ class GemmLauncher {
     split_ = args.splitK > 0 && args.splitK < args.k;
   }
 
-  // Relative time of the product in such tiles, which run at `rate` of the best one's speed; infinite where a
-  // block has not enough shared memory.
+  // Whether a block has enough shared memory; some of it goes to what a kernel has beside the tile's.
+  template <class Tile>
+  bool fits() const {
+    constexpr size_t kBeside = 1024;
+    return Tile::sharedBytes(split_) + kBeside <= gpu_.properties().sharedMemoryPerBlock;
+  }
+
+  // Relative time of the product in such tiles, which run at `rate` of the best one's speed; infinite where
+  // they do not fit.
   template <class Tile>
   double cost(double rate) const {
-    if (Tile::sharedBytes(split_) > gpu_.properties().sharedMemoryPerBlock)
-      return std::numeric_limits<double>::infinity();
+    if (!fits<Tile>()) return std::numeric_limits<double>::infinity();
     return double(ceilDiv(tiles<Tile>(), gpu_.properties().multiprocessors)) * Tile::kM * Tile::kN / rate;
   }
 
@@ -163,7 +169,8 @@ void multiplyMma(const GemmArgs& args, Launcher& gpu) {
   if constexpr (!kTransposeA && kTransposeB) {
     if (aligned && args.m <= 16) return launch.template operator()<typename Tiles::Skinny16>();
     if (aligned && args.m <= 32) return launch.template operator()<typename Tiles::Skinny32>();
-    if (aligned && args.m <= 64 && product.fills<typename Tiles::SkinnyWide>())
+    if (aligned && args.m <= 64 && product.fits<typename Tiles::SkinnyWide>() &&
+        product.fills<typename Tiles::SkinnyWide>())
       return launch.template operator()<typename Tiles::SkinnyWide>();
     if (aligned && args.m <= 64) return launch.template operator()<typename Tiles::Skinny64>();
   }

@@ -35,9 +35,11 @@ void copy(const CopyArgs& args, Launcher& gpu) { gpu.copy(args.to, args.from, ar
 
 void upload(const UploadArgs& args, Launcher& gpu) {
   if (args.bytes == 0) return;
-  // From pageable memory: it was read when the call returns.
+  // From pageable memory: it was staged when the call returns, unless the GPU reads such memory itself.
   expectSuccess(cudaMemcpyAsync(args.to, args.from, args.bytes, cudaMemcpyHostToDevice, gpu.stream()),
                 "copying to the GPU");
+  if (gpu.properties().readsPageable)
+    expectSuccess(cudaStreamSynchronize(gpu.stream()), "copying to the GPU");
 }
 
 void poison(const PoisonArgs& args, Launcher& gpu) {

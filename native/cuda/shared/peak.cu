@@ -101,6 +101,7 @@ __global__ void __launch_bounds__(kThreads, 1) wgmmaKernel(float* partial, int64
     wgmmaWait<1>();
   }
   wgmmaWait<0>();
+  wgmmaDone(acc);
   float most = 0;
 #pragma unroll
   for (int i = 0; i < kWgmmaColumns / 2; i++) most = fmaxf(most, acc[i]);

@@ -140,8 +140,8 @@ __global__ void __launch_bounds__(kMostThreads,
 
 // gradWeight += the strips. A block has 32 columns; a warp takes every 32nd strip, and the warps' sums are
 // added in order. Limited by how fast the L2 cache answers.
-constexpr int kColumns = 32, kWarps = 32;
-__global__ void __launch_bounds__(kColumns* kWarps)
+constexpr int kColumns = 32, kWarps = 32, kThreads = kColumns * kWarps;
+__global__ void __launch_bounds__(kThreads)
     addStripsKernel(const float* strips, int count, int64_t width, float* gradWeight) {
   __shared__ float ofWarps[kWarps][kColumns];
   const int warp = int(threadIdx.x) / kColumns, lane = int(threadIdx.x) % kColumns;
@@ -184,8 +184,8 @@ void rmsNormBackward(const RmsNormBackwardArgs& args, Launcher& gpu) {
       gpu.launch(kernel, Grid{strips}, groups.threads, 0, norm, groups.group, steps);
     });
     if (norm.strips != nullptr)
-      gpu.launch(addStripsKernel, Grid{ceilDiv(args.width, kColumns)}, kColumns * kWarps, 0, norm.strips,
-                 int(strips), args.width, args.gradWeight);
+      gpu.launch(addStripsKernel, Grid{ceilDiv(args.width, kColumns)}, kThreads, 0, norm.strips, int(strips),
+                 args.width, args.gradWeight);
   });
 }
 

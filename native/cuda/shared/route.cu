@@ -33,9 +33,11 @@ struct Row {
 
   __device__ __forceinline__ Row(const void* all, int64_t token, int64_t count)
       : logits(static_cast<const T*>(all) + token * count), experts(int(count)) {
-    if constexpr (kHeld > 0)
+    if constexpr (kHeld > 0) {
+#pragma unroll
       for (int i = 0; i < kColumns; i++)
         held[i] = laneOf() + 32 * i < experts ? one(laneOf() + 32 * i) : 0.0f;
+    }
   }
   __device__ __forceinline__ float one(int j) const { return widen(logits[j]); }
   // Column i of the step that begins at `base`.
