@@ -1,5 +1,6 @@
 /** Times cases: samples that outlast the clock and the fence, on inputs that outgrow the caches. */
 import { Bench } from 'tinybench';
+import type { Device } from '../lib/device.js';
 import { currentDevice, type Recording, record, trimMemory } from '../lib/runtime.js';
 import { full, type Tensor } from '../lib/tensor/tensor.js';
 import type { BenchCase, Figures, InputSet } from './case.js';
@@ -34,9 +35,12 @@ const mostSetsOfLong = 4;
 const mostSetsOnGpu = 64;
 
 /** How many input sets are rotated: caches should not flatter, nor memory overflow. */
-export function inputSetsOf({ inputBytes, flops }: Pick<BenchCase, 'inputBytes' | 'flops'>): number {
+export function inputSetsOf(
+  { inputBytes, flops }: Pick<BenchCase, 'inputBytes' | 'flops'>,
+  device: Device = currentDevice(),
+): number {
   const onCpu = flops >= longFlops ? mostSetsOfLong : mostSets;
-  const most = currentDevice() === 'cuda' ? mostSetsOnGpu : onCpu;
+  const most = device === 'cuda' ? mostSetsOnGpu : onCpu;
   return Math.max(1, Math.min(most, Math.ceil(coldBytes / Math.max(1, inputBytes))));
 }
 

@@ -72,7 +72,7 @@ export async function compare(
   settings: { readonly time: number; readonly sets: number | null; readonly threads: number },
 ): Promise<Comparison> {
   const { peer, dtype } = cases[0]!;
-  const count = settings.sets ?? Math.min(...cases.map(inputSetsOf));
+  const count = settings.sets ?? Math.min(...cases.map((c) => inputSetsOf(c)));
   const refusals: PeerRefusal[] = [];
   const samplers: Sampler[] = [];
   const ours: number[][] = cases.map(() => []);

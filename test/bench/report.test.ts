@@ -171,9 +171,12 @@ test('quantiles of sorted samples', () => {
 });
 
 test('input sets outgrow the caches without outgrowing the memory', () => {
-  assert.equal(inputSetsOf({ inputBytes: 64, flops: 0 }), 16);
-  assert.equal(inputSetsOf({ inputBytes: 2 ** 25, flops: 0 }), 4);
-  assert.equal(inputSetsOf({ inputBytes: 2 ** 25 + 1, flops: 0 }), 4);
-  assert.equal(inputSetsOf({ inputBytes: 2 ** 30, flops: 0 }), 1);
-  assert.equal(inputSetsOf({ inputBytes: 64, flops: 1e10 }), 4);
+  assert.equal(inputSetsOf({ inputBytes: 64, flops: 0 }, 'cpu'), 16);
+  assert.equal(inputSetsOf({ inputBytes: 2 ** 25, flops: 0 }, 'cpu'), 4);
+  assert.equal(inputSetsOf({ inputBytes: 2 ** 25 + 1, flops: 0 }, 'cpu'), 4);
+  assert.equal(inputSetsOf({ inputBytes: 2 ** 30, flops: 0 }, 'cpu'), 1);
+  assert.equal(inputSetsOf({ inputBytes: 64, flops: 1e10 }, 'cpu'), 4);
+  // A GPU does that many operations in no time.
+  assert.equal(inputSetsOf({ inputBytes: 64, flops: 1e10 }, 'cuda'), 64);
+  assert.equal(inputSetsOf({ inputBytes: 2 ** 25, flops: 1e10 }, 'cuda'), 4);
 });
