@@ -99,7 +99,7 @@ __device__ __forceinline__ int32_t invert(const KeptRow<T>& row, int columns, fl
 // are cut off, two to four times for each cut and once more for the log-sum-exp of what is left. The first
 // time from memory, then from L2.
 template <class T, int kWarps>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kWarps, 1)
     sampleKernel(SampleArgs args, Pieces pieces, Temperature temperature, Check check) {
   __shared__ SampleShared<kWarps> shared;
   const int64_t i = blockIdx.x;
