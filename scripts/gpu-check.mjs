@@ -188,7 +188,8 @@ stage(
   process.execPath,
   [
     'dist/bench/main.js',
-    ...['--device', 'cuda', '--peers', 'torch-cuda', '--out', path.join(out, 'bench.json')],
+    ...['--device', 'cuda', '--dtype', 'fp16,bf16', '--peers', 'torch-cuda'],
+    ...['--out', path.join(out, 'bench.json')],
   ],
   { limit: 240 },
 );
