@@ -1,6 +1,6 @@
 import { Argument, Command } from 'commander';
 import { type PromptTemplate, promptTemplate, promptTemplates } from '../data/promptTemplates.js';
-import type { Device } from '../device.js';
+import { type Device, initialDevice } from '../device.js';
 import { DeviceError, InvalidArgumentError, invalid } from '../errors.js';
 import { checkFolder } from '../io/folder.js';
 import type { NumericsMode } from '../rl/engineChoices.js';
@@ -147,7 +147,7 @@ async function generate(dir: string, flags: Flags): Promise<void> {
   const { engineNumerics } = await import('../rl/engineChoices.js');
   const { setDevice, setThreads } = await import('../runtime.js');
   const { responsesTo, sampleText, scoreResponses } = await import('./responses.js');
-  if (flags.device !== undefined) setDevice(flags.device);
+  setDevice(flags.device ?? initialDevice());
   if (flags.threads !== undefined) setThreads(flags.threads);
 
   const text = await loadModelText(dir);

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { Argument, Command, Option } from 'commander';
+import { initialDevice } from '../device.js';
 import { InvalidArgumentError, invalid } from '../errors.js';
 import type { FloatDType } from '../tensor/dtype.js';
 import type { TrainConfig, TrainOptions } from '../train/config.js';
@@ -284,7 +285,7 @@ async function dryRun(options: Readonly<Record<string, unknown>>, flags: Flags):
   const { openTraining } = await import('../train/open.js');
   const { availableMemory, checkMemory } = await import('../rl/checkMemory.js');
   const { planOf, planText } = await import('./trainPlan.js');
-  if (flags.device !== undefined) (await import('../runtime.js')).setDevice(flags.device);
+  (await import('../runtime.js')).setDevice(flags.device ?? initialDevice());
   const config = resolveTrainOptions(options as unknown as TrainOptions);
   await using opened = await openTraining(config);
   const plan = planOf(config, opened, availableMemory());

@@ -20,6 +20,7 @@
 #include "binding/memory_report.h"
 #include "core/context.h"
 #include "cpu/kernels.h"
+#include "cpu/processor.h"
 #include "cuda/cuda.h"
 #include "ops/memory.h"
 #include "ops/op.h"
@@ -44,7 +45,7 @@ struct Read {
 };
 
 struct Addon {
-  explicit Addon(napi_env env) : env(env) {}
+  explicit Addon(napi_env env) : env(env), context({cpuDriver(), cuda::driver()}) {}
   napi_env env;
   Context context;
   double* buffer = nullptr;

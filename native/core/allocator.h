@@ -34,6 +34,12 @@ class MemorySource {
 // Memory from the system, on huge pages where it is large.
 MemorySource& hostMemory();
 
+// All bits of fresh memory set: NaN in every float type.
+struct PoisonArgs {
+  void* data;
+  size_t bytes;
+};
+
 class CachingAllocator {
  public:
   static constexpr size_t kAlignment = 64;

@@ -5,10 +5,6 @@
 #include <string>
 #include <thread>
 
-#include "cpu/processor.h"
-#include "cuda/cuda.h"
-#include "ops/memory.h"
-
 #if defined(__x86_64__)
 #include <cpuid.h>
 #if defined(__linux__)
@@ -99,7 +95,7 @@ int defaultThreads() {
   return n < 1 ? 1 : n > 64 ? 64 : int(n);
 }
 
-Context::Context()
+Context::Context(const Drivers& drivers)
     : vectorLevel(detectVectorLevel()),
       poison_(std::getenv("ISOPOLICY_POISON") != nullptr &&
               std::string(std::getenv("ISOPOLICY_POISON")) == "1"),
@@ -128,10 +124,8 @@ Device parseDevice(const std::string& name) {
 DeviceState& Context::on(Device device) {
   auto& state = devices_[size_t(device)];
   if (!state) {
-    if (device == Device::cuda)
-      state.reset(new DeviceState(device, sequence_, cuda::memory(), cuda::makeProcessor()));
-    else
-      state.reset(new DeviceState(device, sequence_, hostMemory(), std::make_unique<CpuProcessor>(threads_)));
+    const Driver& driver = drivers_[size_t(device)];
+    state.reset(new DeviceState(device, sequence_, driver.memory(), driver.makeProcessor(threads_)));
   }
   return *state;
 }

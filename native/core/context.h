@@ -1,5 +1,6 @@
 // What one JavaScript environment owns: its tensors, their memory, its command stream and its settings.
 #pragma once
+#include <array>
 #include <memory>
 
 #include "core/allocator.h"
@@ -18,9 +19,11 @@ struct DeviceState {
   Stream stream;  // after the allocator: its commands use that memory
 };
 
+using Drivers = std::array<Driver, kDevices>;  // by device
+
 class Context {
  public:
-  Context();
+  explicit Context(const Drivers& drivers);
   ~Context();
   // Ends the native threads; nothing that is queued runs any more.
   void stop();
@@ -53,6 +56,7 @@ class Context {
   Device device = Device::cpu;
 
  private:
+  const Drivers drivers_;
   // New memory, or while recording preferably some that the sequence is done with.
   Storage* newStorage(DeviceState& state, size_t bytes);
   bool poison_;

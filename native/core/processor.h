@@ -2,6 +2,7 @@
 // alone.
 #pragma once
 #include <cstddef>
+#include <memory>
 #include <vector>
 
 #include "core/command.h"
@@ -28,6 +29,15 @@ class Processor {
   // The same, then copies to host memory. Throws CommandFailure where a command is found to have failed.
   virtual void read(const std::vector<HostCopy>& copies) = 0;
   virtual void resize(int threads) = 0;
+};
+
+class MemorySource;
+
+// How a device is opened: where its memory comes from, and what runs its commands. Both throw DeviceError
+// where it cannot be used.
+struct Driver {
+  MemorySource& (*memory)() = nullptr;
+  std::unique_ptr<Processor> (*makeProcessor)(int threads) = nullptr;
 };
 
 }  // namespace isopolicy

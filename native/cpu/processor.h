@@ -1,7 +1,10 @@
 // Runs commands on the CPU: each kernel shares out its work among the workers.
 #pragma once
 #include <cstring>
+#include <memory>
+#include <vector>
 
+#include "core/allocator.h"
 #include "core/processor.h"
 #include "core/workers.h"
 
@@ -22,5 +25,10 @@ class CpuProcessor : public Processor {
  private:
   Workers workers_;
 };
+
+inline Driver cpuDriver() {
+  return {hostMemory,
+          [](int threads) -> std::unique_ptr<Processor> { return std::make_unique<CpuProcessor>(threads); }};
+}
 
 }  // namespace isopolicy

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <utility>
 
 #include "core/command.h"
 #include "cuda/launcher.h"
@@ -55,7 +56,7 @@ int Checks::take() {
 
 Check Checks::add(const std::string& message) {
   const int slot = take();
-  slots_[size_t(slot)] = {op_, sequence_, message};
+  slots_[size_t(slot)] = {op_, sequence_, added_++, message};
   return {deviceSlots_ + slot, deviceAny_};
 }
 
@@ -117,7 +118,8 @@ void Checks::look() {
   for (int i = 0; i < kSlots; i++) {
     if (reported[size_t(i)] == ~0ull) continue;
     const Slot& slot = slots_[size_t(i)];
-    if (first != nullptr && first->sequence <= slot.sequence) continue;
+    if (first != nullptr && std::pair(first->sequence, first->order) < std::pair(slot.sequence, slot.order))
+      continue;
     first = &slot;
     what = reported[size_t(i)];
   }

@@ -52,7 +52,7 @@ class Checks {
   static constexpr int kSlots = 1 << 16, kLeastKept = kSlots / 4, kMostOfCommand = 4;
   struct Slot {
     const char* op = "";
-    uint64_t sequence = 0;
+    uint64_t sequence = 0, order = 0;  // of the command, and of the check among all
     std::string message;
   };
   int take();
@@ -60,7 +60,7 @@ class Checks {
 
   const cudaStream_t stream_;
   const char* op_ = "";
-  uint64_t sequence_ = 0;
+  uint64_t sequence_ = 0, added_ = 0;
   std::vector<Slot> slots_{kSlots};
   int used_ = 0;             // from the first on, by commands since the last look
   int lowestKept_ = kSlots;  // from there on, by graphs, now or before

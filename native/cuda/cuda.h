@@ -1,13 +1,12 @@
 // The CUDA side as the rest of the addon sees it. Built from stub.cc where there is no CUDA compiler.
 #pragma once
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "core/processor.h"
+
 namespace isopolicy {
 
-class MemorySource;
-class Processor;
 class Registry;
 
 namespace cuda {
@@ -27,9 +26,8 @@ std::vector<DeviceInfo> devices(std::string& problem);
 // none.
 std::string driverVersion();
 std::string runtimeVersion();
-// Memory of the first device, and what runs commands on it. Throw DeviceError where there is none.
-MemorySource& memory();
-std::unique_ptr<Processor> makeProcessor();
+// Of the first device.
+Driver driver();
 void registerKernels(Registry& registry);
 
 }  // namespace cuda

@@ -8,7 +8,6 @@
 #include <iterator>
 #include <string>
 
-#include "core/processor.h"
 #include "cuda/cuda.h"
 
 namespace isopolicy::cuda {

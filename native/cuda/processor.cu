@@ -132,15 +132,14 @@ static void expectDevice() {
   if (devices(problem).empty()) throw DeviceError("[device] " + problem);
 }
 
-MemorySource& memory() {
+static MemorySource& memory() {
   static DeviceMemory source;
   expectDevice();
   return source;
 }
 
-std::unique_ptr<Processor> makeProcessor() {
-  expectDevice();
-  return std::make_unique<CudaProcessor>();
+Driver driver() {
+  return {memory, [](int) -> std::unique_ptr<Processor> { return std::make_unique<CudaProcessor>(); }};
 }
 
 }  // namespace isopolicy::cuda

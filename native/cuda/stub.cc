@@ -1,5 +1,4 @@
 // The symbols of cuda.h in an addon that was built without CUDA.
-#include "core/processor.h"
 #include "cuda/cuda.h"
 
 namespace isopolicy::cuda {
@@ -19,9 +18,9 @@ std::string runtimeVersion() { return ""; }
   throw DeviceError("[device] no usable GPU: built without CUDA (ISOPOLICY_BUILD=cuda builds with it)");
 }
 
-MemorySource& memory() { refuse(); }
-
-std::unique_ptr<Processor> makeProcessor() { refuse(); }
+Driver driver() {
+  return {[]() -> MemorySource& { refuse(); }, [](int) -> std::unique_ptr<Processor> { refuse(); }};
+}
 
 void registerKernels(Registry&) {}
 

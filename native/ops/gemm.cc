@@ -23,6 +23,25 @@ void expectResultDtype(const OpCall& call, const char* name, DType dtype, DType 
 
 }  // namespace
 
+GemmArgs inputGradientProduct(const LinearInputGradientArgs& args, int i, int64_t column, float* sums) {
+  const bool last = i == args.count - 1;
+  GemmArgs g;
+  g.a = static_cast<const char*>(args.dy) + column * int64_t(bytesOf(args.in));
+  g.b = args.weights[i];
+  g.c = last ? args.dx : sums;
+  g.m = args.rows;
+  g.n = args.k;
+  g.k = args.n[i];
+  g.lda = args.dyColumns;
+  g.ldb = args.k;
+  g.ldc = args.k;
+  g.in = args.in;
+  g.out = last ? args.out : DType::float32;
+  g.addend = i > 0 ? sums : nullptr;
+  g.ldAddend = args.k;
+  return g;
+}
+
 // gemm(a, b, bias?, out?, family, splitK, transposeA, transposeB, outDtype, accumulate): a [M, K] or
 // [B, M, K], b [K, N] or [B, K, N] (each with its last two dimensions exchanged where transposed).
 void gemmOp(OpCall& call) {

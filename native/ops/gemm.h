@@ -43,6 +43,10 @@ struct LinearInputGradientArgs {
   int32_t n[kMaxWeights];
 };
 
+// The product with weight i, whose block of dy begins at `column`. `sums` [rows, k] in fp32 has the sum of
+// the products before it and takes that of all but the last, which is dx; it may be dx where that is fp32.
+GemmArgs inputGradientProduct(const LinearInputGradientArgs& args, int i, int64_t column, float* sums);
+
 class OpCall;
 void gemmOp(OpCall& call);
 void linearOp(OpCall& call);

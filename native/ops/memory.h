@@ -27,12 +27,6 @@ struct UploadArgs {
   size_t bytes;
 };
 
-// All bits of fresh memory set: NaN in every float type.
-struct PoisonArgs {
-  void* data;
-  size_t bytes;
-};
-
 // Elements 2i and 2i + 1 are the Box-Muller pair of counter (i, 0, stream), so that values do not depend on
 // how work is split.
 struct RandomNormalArgs {

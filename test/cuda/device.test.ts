@@ -137,15 +137,25 @@ describe('a device', needsCuda(), () => {
   it('finds data at fault within a graph, at each replay', async () => {
     const weight = own(full([3, 2], 1));
     const ids = own(tensor([0], [1], 'int32'));
-    const { recording, result } = record(() => embedding(weight, ids));
+    const later = own(tensor([0], [1], 'int32'));
+    const { recording, result } = record(() => {
+      const first = embedding(weight, ids);
+      embedding(weight, later).dispose();
+      return first;
+    });
     own(result);
     for (let round = 0; round < 4; round++) {
       ids.upload([round]);
+      later.upload([round < 3 ? 0 : 9]); // the first op at fault is told
       recording.replay();
       if (round < 3) assert.deepEqual([...(await result.data())], [1, 1]);
       else await assert.rejects(result.data(), /id 3 at position 0 is outside the vocabulary of 3/);
     }
     ids.upload([1]);
+    later.upload([9]);
+    recording.replay();
+    await assert.rejects(result.data(), /id 9 at position 0/);
+    later.upload([2]);
     recording.replay();
     assert.deepEqual([...(await result.data())], [1, 1]);
     recording.dispose();

@@ -115,7 +115,7 @@ class HopperLauncher {
 
   static bool fits(DType dtype, const void* data, int64_t ld, int64_t stride) {
     const auto elements = int64_t(16 / bytesOf(dtype));
-    return reinterpret_cast<uintptr_t>(data) % 16 == 0 && ld % elements == 0 && stride % elements == 0;
+    return isAligned16(data) && ld % elements == 0 && stride % elements == 0;
   }
 
  private:

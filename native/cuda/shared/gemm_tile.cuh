@@ -30,12 +30,7 @@ struct Product {
 template <class T>
 bool loadsVectors(const T* data, int64_t ld, int64_t step, bool alongK, int64_t piece) {
   constexpr int64_t kSize = Pack<T>::kSize;
-  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && ld % kSize == 0 && step % kSize == 0 &&
-         (!alongK || piece % kSize == 0);
-}
-
-__device__ __forceinline__ bool isVector(const void* at) {
-  return (reinterpret_cast<uintptr_t>(at) & 15) == 0;
+  return isAligned16(data) && ld % kSize == 0 && step % kSize == 0 && (!alongK || piece % kSize == 0);
 }
 
 // The tile of that number. Blocks that run at the same time are to share rows of A and columns of B in L2:
@@ -181,7 +176,7 @@ __device__ __forceinline__ bool meet(const Meeting& meeting, Sums<kGroups>& sums
 template <int kCount, class T>
 __device__ __forceinline__ void addFrom(const T* from, int count, float (&values)[kCount]) {
   float others[kCount] = {};
-  if (count >= kCount && kCount % Pack<T>::kSize == 0 && isVector(from)) {
+  if (count >= kCount && kCount % Pack<T>::kSize == 0 && isAligned16(from)) {
     if constexpr (kCount % Pack<T>::kSize == 0) loadWide<kCount>(from, others);
   } else {
 #pragma unroll
@@ -194,7 +189,7 @@ __device__ __forceinline__ void addFrom(const T* from, int count, float (&values
 }
 template <int kCount, class T>
 __device__ __forceinline__ void storeTo(T* to, int count, const float (&values)[kCount]) {
-  if (count >= kCount && kCount % Pack<T>::kSize == 0 && isVector(to)) {
+  if (count >= kCount && kCount % Pack<T>::kSize == 0 && isAligned16(to)) {
     if constexpr (kCount % Pack<T>::kSize == 0) storeNarrow<kCount>(to, values);
   } else {
 #pragma unroll

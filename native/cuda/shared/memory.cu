@@ -1,6 +1,7 @@
 // Filling, copying and drawing random numbers into memory.
 #include "ops/memory.h"
 
+#include "core/allocator.h"
 #include "core/random.h"
 #include "cuda/shared/kernel.cuh"
 

@@ -8,6 +8,10 @@
 
 namespace isopolicy::cuda {
 
+__host__ __device__ __forceinline__ bool isAligned16(const void* at) {
+  return reinterpret_cast<uintptr_t>(at) % 16 == 0;
+}
+
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ float widen(Half x) { return halfToFloat(x.bits); }
 __device__ __forceinline__ float widen(BFloat16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }

@@ -240,11 +240,6 @@ __device__ __forceinline__ void storeStreaming(uint32_t* to, uint32_t v) {
   asm volatile("st.global.cs.u32 [%0], %1;" ::"l"(to), "r"(v) : "memory");
 #endif
 }
-__device__ __forceinline__ void prefetchL2(const void* at) {
-#if !defined(ISOPOLICY_EMULATED)
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
-#endif
-}
 
 // ---- arithmetic ----
 
@@ -255,15 +250,6 @@ __device__ __forceinline__ float exp2Approx(float x) {
 #else
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-#endif
-}
-__device__ __forceinline__ float rsqrtApprox(float x) {
-#if defined(ISOPOLICY_EMULATED)
-  return rsqrtf(x);
-#else
-  float y;
-  asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 #endif
 }

@@ -5,10 +5,6 @@
 
 namespace isopolicy::cuda {
 
-__host__ __device__ __forceinline__ bool isAligned16(const void* at) {
-  return reinterpret_cast<uintptr_t>(at) % 16 == 0;
-}
-
 // kCount neighbours as fp32, of which `left` exist and the others are `fill`. `aligned`: to 16 bytes.
 template <int kCount, class T>
 __device__ __forceinline__ void loadGroup(const T* from, int64_t left, bool aligned, float fill,

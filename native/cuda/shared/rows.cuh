@@ -43,7 +43,7 @@ bool inParts(std::initializer_list<int64_t> distances, std::initializer_list<con
   for (const int64_t elements : distances)
     if (elements % Pack<T>::kSize != 0) return false;
   for (const void* address : addresses)
-    if (reinterpret_cast<uintptr_t>(address) % 16 != 0) return false;
+    if (!isAligned16(address)) return false;
   return true;
 }
 

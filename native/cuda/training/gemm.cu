@@ -13,22 +13,7 @@ static void linearInputGradient(const LinearInputGradientArgs& args, Launcher& g
   float* sums = own ? gpu.scratch<float>(args.rows * args.k) : static_cast<float*>(args.dx);
   int64_t column = 0;
   for (int i = 0; i < args.count; i++) {
-    const bool last = i == args.count - 1;
-    GemmArgs g;
-    g.a = static_cast<const char*>(args.dy) + column * int64_t(bytesOf(args.in));
-    g.b = args.weights[i];
-    g.c = last ? args.dx : sums;
-    g.m = args.rows;
-    g.n = args.k;
-    g.k = args.n[i];
-    g.lda = args.dyColumns;
-    g.ldb = args.k;
-    g.ldc = args.k;
-    g.in = args.in;
-    g.out = last ? args.out : DType::float32;
-    g.addend = i > 0 ? sums : nullptr;
-    g.ldAddend = args.k;
-    trainingGemm(g, gpu);
+    trainingGemm(inputGradientProduct(args, i, column, sums), gpu);
     column += args.n[i];
   }
 }
