@@ -45,7 +45,7 @@ struct Read {
 };
 
 struct Addon {
-  explicit Addon(napi_env env) : env(env), context({cpuDriver(), cuda::driver()}) {}
+  explicit Addon(napi_env env) : env(env), context(Drivers{{cpuDriver(), cuda::driver()}}) {}
   napi_env env;
   Context context;
   double* buffer = nullptr;

@@ -97,6 +97,7 @@ int defaultThreads() {
 
 Context::Context(const Drivers& drivers)
     : vectorLevel(detectVectorLevel()),
+      drivers_(drivers),
       poison_(std::getenv("ISOPOLICY_POISON") != nullptr &&
               std::string(std::getenv("ISOPOLICY_POISON")) == "1"),
       threads_(defaultThreads()) {
