@@ -22,8 +22,10 @@ export function randomQkv(c: AttentionCase, dtype: NativeFloatDType, seed = 1): 
   return tensor(normals(tokens * heads * c.headDim, seed), [tokens, heads, c.headDim], dtype);
 }
 
+export const int32 = (values: readonly number[]): Tensor => tensor(values, [values.length], 'int32');
+
 export function cuSeqlensOf(lengths: readonly number[]): Tensor {
-  return tensor(offsets(lengths), [lengths.length + 1], 'int32');
+  return int32(offsets(lengths));
 }
 
 /**
