@@ -9,6 +9,7 @@ const CHUNK_BYTES = 1 << 20;
 const MAX_ROW_BYTES = 2 ** 28;
 /** Bytes that tell an array from lines. */
 const HEAD_BYTES = 4096;
+const SPREAD = ' (is it an object over several lines? Rows are one a line, or the elements of an array)';
 const [NEWLINE, QUOTE, BACKSLASH, COMMA] = [0x0a, 0x22, 0x5c, 0x2c];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 
@@ -236,7 +237,7 @@ class Row {
       values = parse(text);
     } catch (cause) {
       throw new InvalidArgumentError(
-        `[${where}] expected ${what} to be JSON, got ${excerpt(text.trim())}${hint}`,
+        `[${where}] expected ${what} to be JSON, got ${excerpt(text.trim())}${text.trim() === '{' ? SPREAD : hint}`,
         { cause },
       );
     }
