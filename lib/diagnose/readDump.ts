@@ -117,6 +117,7 @@ export class Dump implements AsyncIterable<DumpRecord> {
       const text = this.compressed ? gunzipped(DIAGNOSE, opened, packed) : packed;
       let responses = 0;
       for await (const { values, number, start, bytes } of jsonRowsOf(this.#json, text)) {
+        signal?.throwIfAborted();
         const records = this.#recordsOf(values, { file: this.path, line: number });
         for (const [part, record] of records.entries()) {
           responses++;
