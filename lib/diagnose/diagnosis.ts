@@ -51,6 +51,7 @@ export const signatureNames = [
   'boundaries',
   'lattice',
   'identity',
+  'token-bias',
   'position',
   'uncertainty',
   'floor',

@@ -95,6 +95,29 @@ export class Fields {
     return first.values.length;
   }
 
+  /**
+   * The responses of a batch, where one of `keys` is an array of arrays: every array under one of `names` (keys among them) has an element for each, what is
+   * no array is of all. Else the row is one response.
+   */
+  rows(keys: readonly string[], names: readonly string[]): Fields[] {
+    const columns = names.filter((name) => Array.isArray(this.get(name)));
+    const key = keys.find(
+      (name) => columns.includes(name) && Array.isArray((this.get(name) as unknown[])[0]),
+    );
+    if (key === undefined) return [this];
+    const count = (this.get(key) as unknown[]).length;
+    for (const name of columns) {
+      const values = this.get(name) as unknown[];
+      if (values.length !== count) this.fail(name, `to have ${count} rows, as many as ${key}`, values);
+    }
+    return Array.from({ length: count }, (_, i) => {
+      const own = columns.map((name) => [name, (this.get(name) as unknown[])[i]]);
+      const label = (name: string) =>
+        columns.includes(name) ? `${this.#label(name)}[${i}]` : this.#label(name);
+      return new Fields({ ...this.values, ...Object.fromEntries(own) }, this.place, label);
+    });
+  }
+
   /** Log-probs of tokens: NaN for null. */
   numbers(column: Column, range: Range = all(column)): Float64Array {
     const numbers = new Float64Array(range.end - range.start);
@@ -146,6 +169,25 @@ export class Fields {
     if (name === null) return null;
     const value = this.get(name);
     return isTokenId(value) ? value : this.fail(name, 'to be an integer from 0', value);
+  }
+
+  /** A log-prob: NaN for null, but not for nothing. */
+  number(name: string): number {
+    return numberOf(this.values[name]) ?? this.fail(name, 'to be a number or null', this.values[name]);
+  }
+
+  boolean(name: string): boolean | null {
+    const value = this.get(name);
+    return value === null || typeof value === 'boolean'
+      ? value
+      : this.fail(name, 'to be true or false', value);
+  }
+
+  /** The versions of the weights from the first token to the last, as engines count them: one, or `3-5`. */
+  versionSpan(start: string, end: string): string | null {
+    const first = this.id(start);
+    const last = this.id(end) ?? first;
+    return first === null || first === last ? last : `${first}-${last}`;
   }
 
   /** Of the response, or of each of `length` tokens. */

@@ -2,10 +2,16 @@
 import { checkChoice } from '../../errors.js';
 import { type Format, type FormatName, formatNames } from './format.js';
 import { plain } from './plain.js';
+import { primeRl } from './primeRl.js';
+import { sglang } from './sglang.js';
+import { slime } from './slime.js';
+import { trl } from './trl.js';
+import { verl } from './verl.js';
+import { vllm } from './vllm.js';
 
 export { type Format, type FormatName, formatNames } from './format.js';
 
-const formats: readonly Format[] = [plain];
+const formats: readonly Format[] = [plain, verl, trl, vllm, sglang, primeRl, slime];
 
 /**
  * The format of this name.

@@ -1,7 +1,7 @@
 /** The most likely tokens at each position, in the ways in which dumps write them. */
 import { isObject } from '../../io/jsonFile.js';
 import type { TopLogprobs } from '../record.js';
-import { type Column, type Fields, isTokenId, numberOf, type Range } from './fields.js';
+import { type Column, type Fields, isTokenId, numberOf } from './fields.js';
 
 type Entry = readonly [token: number | string, logprob: number];
 
@@ -18,24 +18,24 @@ export function idInText(text: string): number | null {
 
 /**
  * Of each position: null, an object {token: logprob}, or an array of [token, logprob]; a token is an id or, in dumps without, a text. Keys of objects that
- * are integers are ids.
+ * are integers are ids, unless the dump's keys are `texts`.
  */
 export function topLogprobsOf(
   fields: Fields,
   column: Column,
-  { start, end }: Range = { start: 0, end: column.values.length },
+  keys: 'ids' | 'texts' = 'ids',
 ): (TopLogprobs | null)[] {
-  return column.values.slice(start, end).map((value, i) => {
+  return column.values.map((value, i) => {
     if (value === null) return null;
     const fail = (expected: string, got: unknown, item = '') =>
-      fields.fail(column.name, expected, got, `[${start + i}]${item}`);
+      fields.fail(column.name, expected, got, `[${i}]${item}`);
     if (Array.isArray(value)) {
       return gather(value.map((pair, j) => entryOf(pair) ?? fail('to be [token, logprob]', pair, `[${j}]`)));
     }
     if (!isObject(value)) return fail('to be an object {token: logprob} or null', value);
     return gather(
       Object.entries(value).map(([key, logprob]) => [
-        ID.test(key) ? Number(key) : (idInText(key) ?? key),
+        keys === 'ids' && ID.test(key) ? Number(key) : (idInText(key) ?? key),
         numberOf(logprob) ?? fail('to be a number or null', logprob, `[${JSON.stringify(key)}]`),
       ]),
     );
