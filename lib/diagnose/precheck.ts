@@ -212,7 +212,9 @@ function nameOf(rollout: OwnRecord, training: OwnRecord): string {
 }
 
 function sum(mask: Uint8Array): number {
-  return mask.reduce((total, value) => total + value, 0);
+  let total = 0;
+  for (const value of mask) total += value;
+  return total;
 }
 
 function firstDifference(a: Uint8Array, b: Uint8Array): number {
