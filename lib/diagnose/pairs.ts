@@ -30,7 +30,7 @@ export interface PairsOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Of so many responses that rollout lacks the ids are told. */
+/** Examples that are told of one thing; of so many responses that rollout lacks the ids are read. */
 export const NAMED = 3;
 
 /**
