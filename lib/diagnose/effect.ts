@@ -14,7 +14,7 @@ const MOST_GROUPS = 256;
 /** verl's bound of a response's log ratio before it is exponentiated, as in `MismatchMetrics.chi2Sequence`. */
 const SEQUENCE_LOG_BOUND = 20;
 
-const ratioQuantiles = [0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.999];
+const ratioQuantiles = [0.001, 0.01, 0.5, 0.99, 0.999];
 const seqLogRatioQuantiles = [0.05, 0.25, 0.5, 0.75, 0.95];
 
 const tokenTis = presets['grpo-token-tis'].config.importance;
