@@ -51,7 +51,6 @@ export const signatureNames = [
   'boundaries',
   'lattice',
   'identity',
-  'token-bias',
   'position',
   'uncertainty',
   'floor',
