@@ -9,6 +9,7 @@ import { InvalidArgumentError } from '../errors.js';
 import { version } from '../version.js';
 import { algorithmsCommand } from './algorithms.js';
 import { convertCommand } from './convert.js';
+import { diagnoseCommand } from './diagnose.js';
 import { dialCommand } from './dial.js';
 import { exitCodes } from './exitCodes.js';
 import { generateCommand } from './generate.js';
@@ -39,6 +40,7 @@ Exit codes:
   ${exitCodes.notPassed}    sanity: not passed
   ${exitCodes.doesNotFit}    train --dry-run: does not fit into memory
   ${exitCodes.interrupted}  interrupted; what was done is saved
+  diagnose: 0 noise floor, 1 suspicious, 2 broken
 
 Results go to stdout, progress to stderr.
 With ISOPOLICY_DEBUG=1 errors come with their stacks.
@@ -51,6 +53,7 @@ for (const command of [
   sanityCommand(),
   trainCommand(),
   gridCommand(),
+  diagnoseCommand(),
   mismatchCommand(),
   ladderCommand(),
   dialCommand(),
