@@ -83,21 +83,21 @@ export class Fields {
     return { name, values };
   }
 
-  /** Expects all that are there to have as many elements as the first of them, and returns how many. */
+  /** Expects all that are there to be as long as the first of them, and returns how long. */
   sameLength(...columns: (Column | null)[]): number {
     const [first, ...others] = columns.filter((column) => column !== null);
     if (first === undefined) return 0;
     for (const { name, values } of others) {
       if (values.length !== first.values.length) {
-        this.fail(name, `to have ${first.values.length} elements, as many as ${first.name}`, values);
+        this.fail(name, `to be as long as ${first.name} (${first.values.length})`, values);
       }
     }
     return first.values.length;
   }
 
   /**
-   * The responses of a batch, where one of `keys` is an array of arrays: every array under one of `names` (keys among them) has an element for each, what is
-   * no array is of all. Else the row is one response.
+   * The responses of a batch, where one of `keys` is an array of arrays: every array under one of `names` (keys among
+   * them) has an element for each, what is no array is of all. Else the row is one response.
    */
   rows(keys: readonly string[], names: readonly string[]): Fields[] {
     const columns = names.filter((name) => Array.isArray(this.get(name)));
@@ -108,7 +108,7 @@ export class Fields {
     const count = (this.get(key) as unknown[]).length;
     for (const name of columns) {
       const values = this.get(name) as unknown[];
-      if (values.length !== count) this.fail(name, `to have ${count} rows, as many as ${key}`, values);
+      if (values.length !== count) this.fail(name, `to have as many rows as ${key} (${count})`, values);
     }
     return Array.from({ length: count }, (_, i) => {
       const own = columns.map((name) => [name, (this.get(name) as unknown[])[i]]);
