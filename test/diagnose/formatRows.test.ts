@@ -228,6 +228,13 @@ describe('rows of one engine', () => {
       [[9], [9], [8, 8], [8, 8]],
     );
     assert.deepEqual(found[1]!.own!.topLogprobs, [{ tokens: [2, 7], logprobs: [-0.2, NaN] }]);
+    const masked = only('trl', {
+      completion_ids: [0, 5],
+      completion_mask: [0, 1],
+      logprobs: [[-1], [-2]],
+      logprob_token_ids: [[0], [5]],
+    });
+    assert.deepEqual([masked.tokens, [...masked.own!.logprobs]], [[5], [-2]]);
     const single = records('trl', { completion_ids: [[1]], logprobs: [[[-1]]], logprob_token_ids: [[[1]]] });
     assert.equal(single[0]!.own!.topLogprobs, undefined);
   });

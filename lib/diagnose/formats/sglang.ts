@@ -25,7 +25,10 @@ export const sglang: Format = {
 
   detects(row) {
     // A DataProto of verl has a meta_info, too.
-    return 'meta_info' in row && !('choices' in row) && !isObject(row.batch);
+    const meta = row.meta_info;
+    return (
+      isObject(meta) && ('finish_reason' in meta || 'output_token_logprobs' in meta) && !('choices' in row)
+    );
   },
 
   records(row, place) {

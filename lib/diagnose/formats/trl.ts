@@ -77,7 +77,7 @@ function fromCompletion(fields: Fields): Partial<DumpRecord> {
   return {
     tokens: ids,
     ...(ranked !== null && ids !== null
-      ? { own: rankedSeries(fields, ranked, ids) }
+      ? { own: rankedSeries(fields, ranked, ids, range.start) }
       : seriesOf(fields, { rollout, training }, range, ROLLOUT)),
     mask:
       isThere === null && tool === null
@@ -101,8 +101,8 @@ function fromWholeSequence(fields: Fields): Partial<DumpRecord> {
   return found;
 }
 
-/** Of each position the log-probs of k tokens, the one drawn among them. */
-function rankedSeries(fields: Fields, ranked: Column, ids: readonly number[]): Series {
+/** Of each position from `start` on the log-probs of k tokens, the one drawn among them. */
+function rankedSeries(fields: Fields, ranked: Column, ids: readonly number[], start: number): Series {
   const candidates = fields.array('logprob_token_ids');
   if (candidates === null) fields.fail('logprob_token_ids', 'to be an array beside logprobs', undefined);
   fields.sameLength(ranked, candidates);
@@ -110,9 +110,9 @@ function rankedSeries(fields: Fields, ranked: Column, ids: readonly number[]): S
   const top: TopLogprobs[] = [];
   for (const [t, id] of ids.entries()) {
     const row = (column: Column): Column => {
-      const values = column.values[t];
-      if (!Array.isArray(values)) fields.fail(column.name, 'to be an array', values, `[${t}]`);
-      return { name: `${column.name}[${t}]`, values };
+      const values = column.values[start + t];
+      if (!Array.isArray(values)) fields.fail(column.name, 'to be an array', values, `[${start + t}]`);
+      return { name: `${column.name}[${start + t}]`, values };
     };
     const [numbers, tokens] = [row(ranked), row(candidates)];
     fields.sameLength(numbers, tokens);

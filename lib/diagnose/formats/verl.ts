@@ -36,7 +36,7 @@ const NAMES = [
 ];
 const NUMBERS = ['min_global_steps', 'max_global_steps', 'temperature', 'top_p', 'top_k', 'batch'];
 /** Fields of other projects beside the same names. */
-const OTHERS = ['tokens', 'completion_mask', 'choices', 'meta_info'];
+const OTHERS = ['tokens', 'completion_mask', 'choices'];
 
 export const verl: Format = {
   name: 'verl',
