@@ -6,6 +6,7 @@
  */
 import { Command, CommanderError } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
+import { version } from '../version.js';
 import { algorithmsCommand } from './algorithms.js';
 import { convertCommand } from './convert.js';
 import { dialCommand } from './dial.js';
@@ -20,7 +21,6 @@ import { reportCommand } from './report.js';
 import { sanityCommand } from './sanity.js';
 import { simulateCommand } from './simulate.js';
 import { trainCommand } from './train.js';
-import { version } from './version.js';
 
 const program = new Command('isopolicy')
   .description(
