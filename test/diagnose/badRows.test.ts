@@ -72,6 +72,10 @@ vllm {"choices":[{"logprobs":{"content":[{"token":"a","logprob":-1,"top_logprobs
 vllm {"choices":[{"token_ids":[1,2],"logprobs":{"content":[{"token":"a","logprob":-1}]}}]} => choices[0].token_ids @ to be as long as the log-probs (1), got an array of 2
 vllm {"choices":[{"logprobs":{"tokens":["a"],"token_logprobs":[]}}]} => choices[0].logprobs.tokens @ to be as long as token_logprobs (0), got an array of 1
 vllm {"choices":[{"logprobs":{"tokens":["a"]}}]} => choices[0].logprobs.token_logprobs @ to be an array, got nothing
+vllm {"choices":[{"logprobs":{"token_logprobs":[-1]}}]} => choices[0].logprobs.tokens @ to be an array, got nothing
+vllm {"choices":[{"logprobs":null}],"prompt_token_ids":[1,2],"prompt_logprobs":[null,5]} => prompt_logprobs[1] @ to be an object or null, got the number 5
+vllm {"choices":[{"logprobs":null}],"prompt_logprobs":[null,null]} => prompt_logprobs[1] @ to have one token, or to stand beside prompt_token_ids, got null
+vllm {"custom_id":"a","response":{"body":null}} => response.body @ to be an object, got null
 vllm {"custom_id":"a","response":null,"error":{"code":5}} => response @ to be an object, got null
 vllm {"custom_id":"a","response":{"body":{"error":{}}}} => response.body.choices @ to be an array, got nothing
 vllm {"prompt_token_ids":[1],"outputs":[{"token_ids":[1],"logprobs":null}]} => outputs[0].logprobs @ to be an array, got nothing
@@ -80,6 +84,7 @@ vllm {"prompt_token_ids":[1],"outputs":[{"token_ids":[1],"logprobs":[{"1":{"logp
 vllm {"prompt_token_ids":[1],"outputs":[{"token_ids":[1],"logprobs":[{"a":{"logprob":-1}}]}]} => outputs[0].logprobs[0] @ to have ids of tokens as keys, got the string "a"
 vllm {"choices":[{"logprobs":null}],"prompt_logprobs":[null,{"2":{"logprob":-1},"3":{"logprob":-1}}]} => prompt_logprobs[1] @ to have one token, or to stand beside prompt_token_ids, got an object with 2, 3
 vllm {"choices":[{"logprobs":null}],"prompt_logprobs":[null],"response_length":2} => response_length @ to be at most 1, the number of tokens, got the number 2
+sglang {"meta_info":{"output_token_logprobs":[[-1,5],[-1,6],[-1,7]],"weight_versions":[{"version":"1","start":0,"end":1},{"version":"2","start":1,"end":2}]}} => meta_info.weight_versions @ to cover the 3 tokens of the response, got an array of 2
 sglang {"meta_info":5} => meta_info @ to be an object, got the number 5
 sglang {"meta_info":{}} => meta_info.output_token_logprobs @ to be an array, got nothing
 sglang {"meta_info":{"output_token_logprobs":[[-1,"a",null]]}} => meta_info.output_token_logprobs[0] @ to be [logprob, id, text or null], got an array of 3

@@ -275,6 +275,21 @@ describe('rows of one engine', () => {
     );
   });
 
+  it('of prime-rl need no mask beside a completion', () => {
+    const row = {
+      completion_ids: [1, 2],
+      completion_logprobs: [-1, -2],
+      completion_temperatures: [0.5, 0.5],
+    };
+    const record = only('prime-rl', row);
+    assert.deepEqual([record.mask, record.settings.temperature, record.promptTokens], [null, 0.5, null]);
+  });
+
+  it('of prime-rl traces may have no prompt, and no log-probs for what was sampled', () => {
+    const record = only('prime-rl', { id: 't', nodes: [{ token_ids: [1], mask: [true], logprobs: [] }] });
+    assert.deepEqual([record.id, record.promptTokens, [...record.own!.logprobs]], ['t', null, [NaN]]);
+  });
+
   it('of prime-rl have the temperature of what counts, if it is one', () => {
     const row = { token_ids: [1, 2, 3], mask: [false, true, true], logprobs: [0, -1, -2] };
     assert.equal(only('prime-rl', { ...row, temperatures: [0, 0.5, 0.5] }).settings.temperature, 0.5);
@@ -340,6 +355,11 @@ describe("answers of OpenAI's API", () => {
       ],
     );
     assert.equal(found[0]!.own!.topLogprobs, undefined);
+    const unnumbered = { logprobs: { content: [] } };
+    assert.deepEqual(
+      records('vllm', { id: 'c', choices: [unnumbered, unnumbered] }).map(({ id }) => id),
+      ['c#0', 'c#1'],
+    );
     assert.deepEqual(records('vllm', { id: 'c', choices: [] }), []);
   });
 
@@ -410,8 +430,21 @@ describe("answers of OpenAI's API", () => {
       ],
     });
     assert.deepEqual(only('vllm', scored).promptTokens, [1]);
+    const whole = only('vllm', { ...scored, response_length: 3 });
+    assert.deepEqual(
+      [whole.tokens, [...whole.own!.logprobs], whole.promptTokens],
+      [[1, 2, 3], [NaN, -2, -Infinity], null],
+    );
+    const all = only('vllm', { ...echo, response_length: 3 });
+    assert.deepEqual(
+      [all.tokens, [...all.own!.logprobs], all.promptTokens],
+      [[1, 2, 3], [NaN, -2, -1], null],
+    );
+    const idless = completion({ tokens: ['p', 'a'], token_logprobs: [null, -1] }, {}, { response_length: 1 });
+    assert.deepEqual([only('vllm', idless).tokens, own('vllm', idless)], [null, [-1]]);
     const bare = { choices: [{ logprobs: null, prompt_logprobs: [null, { 2: entry(-2) }] }] };
     assert.deepEqual([only('vllm', bare).tokens, own('vllm', bare)], [[2], [-2]]);
+    assert.equal(only('vllm', bare).promptTokens, null);
   });
 
   it('have no text where a parser took parts of it away', () => {
@@ -492,5 +525,7 @@ describe("answers of SGLang's /generate", () => {
       [[3], ['a'], [1, 2], '3'],
     );
     assert.deepEqual(last.own!.topLogprobs, [{ tokens: [3], logprobs: [-1] }]);
+    const all = only('sglang', { ...scored, response_length: 3 });
+    assert.deepEqual([all.tokens, all.promptTokens, all.own!.topLogprobs![0]], [[1, 2, 3], null, null]);
   });
 });

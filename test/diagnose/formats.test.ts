@@ -281,6 +281,7 @@ describe('detection', () => {
       { input: 'a', output: 'b', score: 1, step: 3 },
       { prompt: 'a', completion: 'b' },
       { tokens: [1] },
+      { log_probs: [-1] },
     ]) {
       assert.equal(detectFormat(row), undefined);
     }

@@ -1,6 +1,7 @@
 /** Reads the fields of one object of a dump; of a bad one it says file, line, field, what was expected and found. */
 import { InvalidArgumentError } from '../../errors.js';
 import { isObject, kindOf } from '../../io/jsonFile.js';
+import { DIAGNOSE, placeText } from '../place.js';
 import type { Place, SamplingSettings } from '../record.js';
 
 /** An array of a row, not yet looked at, under the name that the row has for it. */
@@ -56,10 +57,8 @@ export class Fields {
 
   /** Throws that a field was expected to be something else; `item` is the part of the field at fault, such as [3]. */
   fail(name: string, expected: string, got: unknown, item = ''): never {
-    const { file, line } = this.place;
-    throw new InvalidArgumentError(
-      `[diagnose] expected ${this.#label(name)}${item} on ${file}:${line} ${expected}, got ${kindOf(got)}`,
-    );
+    const field = `${this.#label(name)}${item} on ${placeText(this.place)}`;
+    throw new InvalidArgumentError(`[${DIAGNOSE}] expected ${field} ${expected}, got ${kindOf(got)}`);
   }
 
   /** The first of these names that the object has. Two spellings of one field would leave open which counts. */

@@ -37,7 +37,8 @@ export function unclamped(logprob: number): number {
 export function answerOf(row: Fields, body: Fields, choice: Fields): Answer | null {
   const logprobs = choice.object('logprobs');
   if (logprobs === null) return null;
-  const { texts, numbers, top } = logprobs.get('tokens') === null ? chat(logprobs) : completion(logprobs);
+  const isCompletion = (logprobs.get('tokens') ?? logprobs.get('token_logprobs')) !== null;
+  const { texts, numbers, top } = isCompletion ? completion(logprobs) : chat(logprobs);
   const length = numbers.length;
   const sampled = choice.array('token_ids');
   const holder = holderOf('prompt_token_ids', choice, body);
@@ -45,7 +46,7 @@ export function answerOf(row: Fields, body: Fields, choice: Fields): Answer | nu
   const prompt = promptColumn && holder.ids(promptColumn);
   const fits = sampled === null || sampled.values.length === length;
   const isEcho =
-    !fits && sampled.values.length > 0 && sampled.values.length + (prompt?.length ?? 0) === length;
+    !fits && prompt !== null && sampled.values.length > 0 && sampled.values.length + prompt.length === length;
   const isScored =
     !isEcho &&
     Number.isNaN(numbers[0]) &&
@@ -54,7 +55,7 @@ export function answerOf(row: Fields, body: Fields, choice: Fields): Answer | nu
   if (!fits && !isEcho && !isScored) {
     choice.fail('token_ids', `to be as long as the log-probs (${length})`, sampled.values);
   }
-  const start = isEcho ? (prompt?.length ?? 0) : isScored ? scoredRange(row, length).start : 0;
+  const start = isEcho ? prompt.length : isScored ? scoredRange(row, length).start : 0;
   const inTexts = idsInTexts(texts);
   const whole = (isScored ? prompt : null) ?? inTexts;
   return {
