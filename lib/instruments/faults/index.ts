@@ -1,0 +1,34 @@
+/** The faults by name, in the order in which help lists them. */
+import { checkChoice } from '../../errors.js';
+import { corruptedLayer } from './corruptedLayer.js';
+import { dividedByTemperature } from './dividedByTemperature.js';
+import type { Fault } from './fault.js';
+import { maskShifted } from './maskShifted.js';
+import { none } from './none.js';
+import { offByOne } from './offByOne.js';
+import { promptCounted } from './promptCounted.js';
+import { staleWeights } from './staleWeights.js';
+import { temperature } from './temperature.js';
+import { topPMass } from './topPMass.js';
+import { zeroFill } from './zeroFill.js';
+
+export const faults: readonly Fault[] = [
+  none,
+  offByOne,
+  temperature,
+  dividedByTemperature,
+  topPMass,
+  staleWeights,
+  zeroFill,
+  promptCounted,
+  maskShifted,
+  corruptedLayer,
+];
+
+export const faultNames: readonly string[] = faults.map(({ name }) => name);
+
+/** @throws InvalidArgumentError naming the nearest fault */
+export function faultOf(where: string, name: unknown): Fault {
+  const known = checkChoice(where, 'fault', name, faultNames);
+  return faults.find((fault) => fault.name === known)!;
+}
