@@ -3,9 +3,11 @@ import { join } from 'node:path';
 import { invalid } from '../errors.js';
 import { atomicWrite } from '../io/atomicWrite.js';
 import type { RunDirectory } from '../io/runDirectory.js';
+import { resolveDecoderConfig } from '../models/config.js';
+import { decoderConfig } from '../sanity/baseConfig.js';
 import { openSubject, type SubjectSource } from '../sanity/openSubject.js';
 import { startText } from '../sanity/subject.js';
-import { type Fault, type Level, levels, type PlainRecord, type RunSetting } from './faults/fault.js';
+import { type Fault, type Level, levels, type PlainRecord } from './faults/fault.js';
 import { faultOf } from './faults/index.js';
 import { runSteps } from './faults/run.js';
 import { type RunConfig, type RunOptions, resolveRunOptions } from './faults/runConfig.js';
@@ -52,27 +54,29 @@ export interface InjectRunOptions {
   /** A folder that keeps the base. */
   readonly base?: string;
   readonly signal?: AbortSignal;
-  readonly report?: (progress: { step: number; steps: number; what: string }) => void;
+  /** Told what is about to be done; the step is null while the model is made or loaded. */
+  readonly report?: (progress: { step: number | null; steps: number; what: string }) => void;
 }
 
 const FILES = ['rollout.jsonl', 'training.jsonl'] as const;
 
 /**
- * Fills in the defaults and checks everything but whether the fault is defined on the model.
+ * Fills in the defaults and checks everything, of a model that is not taught here all but whether the fault is defined on
+ * it.
  *
- * @throws InvalidArgumentError naming the option, or the fault that is nearest
+ * @throws InvalidArgumentError naming the option, or the fault that is nearest, or why it is not defined on such a run
  */
 export function resolveInjectOptions(
   options: InjectOptions & { readonly subject: SubjectSource },
 ): InjectConfig {
   const where = 'inject';
+  const { subject } = options;
   const fault = faultOf(where, options.fault);
-  return {
-    subject: options.subject,
-    fault: fault.name,
-    strength: strengthOf(fault, options.strength ?? 'ordinary'),
-    ...resolveRunOptions(where, options),
-  };
+  const strength = strengthOf(fault, options.strength ?? 'ordinary');
+  const config = resolveRunOptions(where, options);
+  const model = 'base' in subject ? resolveDecoderConfig(decoderConfig(subject.base)) : null;
+  fault.check?.({ model, config }, strength);
+  return { subject, fault: fault.name, strength, ...config };
 }
 
 function strengthOf(fault: Fault, strength: unknown): number {
@@ -99,13 +103,13 @@ export async function injectFault(
   await using subject = await openSubject(config.subject, {
     ...(base !== undefined && { directory: base }),
     ...(signal && { signal }),
-    report: (event) => report?.({ step: 0, steps, what: startText(event) }),
+    report: (event) => report?.({ step: null, steps, what: startText(event) }),
   });
   let tokens = 0;
   let touched = 0;
   let interrupted = subject === null;
   if (subject !== null) {
-    checkFault(fault, config.strength, { model: subject.model.config, config });
+    fault.check?.({ model: subject.model.config, config }, config.strength);
     const versions = fault.versions?.(config, config.strength) ?? [];
     const all = runSteps(subject, config, {
       versions,
@@ -147,11 +151,6 @@ export async function injectFault(
   };
   await directory.writeSummary(summary);
   return summary;
-}
-
-/** @throws InvalidArgumentError where a fault of that strength is not defined on a run */
-export function checkFault(fault: Fault, strength: number, setting: RunSetting): void {
-  fault.check?.(setting, strength);
 }
 
 /** Writes both files, which appear together once they are whole. */

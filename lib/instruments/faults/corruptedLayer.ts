@@ -1,5 +1,4 @@
 import type { Parameter } from '../../autograd/parameter.js';
-import { randomNormal } from '../../tensor/tensor.js';
 import type { Fault } from './fault.js';
 import { withMasters } from './masters.js';
 
@@ -13,6 +12,7 @@ export const corruptedLayer: Fault = {
   allowed: 'above 0 and at most 1',
   runs: 'any run',
   async apply(step, std) {
+    const { randomNormal } = await import('../../tensor/tensor.js');
     const { model } = step.subject;
     const random = step.random();
     const layer = random.integer(model.layers.length);

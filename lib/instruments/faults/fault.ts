@@ -37,12 +37,14 @@ export interface Dump {
   readonly touched: number;
 }
 
-/** What a fault is checked against before anything is run. */
+/** What a fault is checked against. */
 export interface RunSetting {
-  readonly model: ResolvedDecoderConfig;
+  /** Null before the model is known. */
+  readonly model: ResolvedDecoderConfig | null;
   readonly config: RunConfig;
 }
 
+/** Help lists faults, so that their files import what needs the addon only in `apply`. */
 export interface Fault {
   readonly name: string;
   /** What goes wrong, in a line. */

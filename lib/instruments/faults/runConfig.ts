@@ -1,6 +1,6 @@
 /** What a run is made like, apart from the model. */
 import { checkChoice, checkInteger } from '../../errors.js';
-import { type NumericsMode, numericsModes } from '../../rl/engineChoices.js';
+import { type NumericsMode, numericsModes } from '../../rl/numericsMode.js';
 import { checkFloatDtype, type FloatDType } from '../../tensor/dtype.js';
 
 export interface RunOptions {

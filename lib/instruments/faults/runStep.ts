@@ -1,5 +1,5 @@
 import type { Parameter } from '../../autograd/parameter.js';
-import type { Routes } from '../../models/routes.js';
+import { type Routes, type RoutesShape, routesPerToken } from '../../models/routes.js';
 import type { TokenSequence } from '../../models/sequences.js';
 import type { Numerics } from '../../numerics.js';
 import { CounterRandom } from '../../random.js';
@@ -143,7 +143,8 @@ export class RunStep {
         : await this.#log(sequences, (pieces) => engine.distributions(ofPieces(pieces), { temperature }));
     return completions.map(({ logprobs, routes }, i) => {
       const own = Array.from(logprobs);
-      const top = logged?.[i]!.top!.map((all, t) => keptOf(all, topP, own[t]! - logged[i]!.logprobs[t]!));
+      const whole = logged?.[i];
+      const top = whole?.top?.map((all, t) => keptOf(all, topP, own[t]! - whole.logprobs[t]!));
       return { sequence: sequences[i]!, logged: { logprobs: own, top }, ...(routes && { routes }) };
     });
   }
@@ -156,7 +157,7 @@ export class RunStep {
   /** What the training engine says of given responses, with routes in place of its own choice where these are given. */
   async score(sequences: readonly TokenSequence[], replay?: readonly Routes[]): Promise<Logged[]> {
     const { routesShape } = this.#training;
-    const perToken = routesShape ? routesShape.layers.length * routesShape.expertsPerToken : 0;
+    const perToken = routesShape ? routesPerToken(routesShape) : 0;
     return this.#log(sequences, (pieces) =>
       this.#training.distributions(ofPieces(pieces), {
         ...(replay && {
@@ -164,6 +165,16 @@ export class RunStep {
         }),
       }),
     );
+  }
+
+  /**
+   * The experts that the training engine's routers choose for the step's responses.
+   *
+   * @throws InvalidArgumentError for a dense model
+   */
+  async ownRoutes(): Promise<{ readonly shape: RoutesShape; readonly routes: readonly Routes[] }> {
+    const { routing } = await this.#training.score(this.sequences, { recordRoutes: true });
+    return { shape: this.#training.routesShape!, routes: routing!.routes };
   }
 
   #log(
