@@ -27,6 +27,12 @@ export class LeastSquares {
     return this.#meanY - this.slope * this.#meanX;
   }
 
+  /** Standard deviation of y with Bessel's correction; 0 for a single point, NaN for none. */
+  get deviationOfY(): number {
+    if (this.#count < 2) return this.#count === 1 ? 0 : Number.NaN;
+    return Math.sqrt(this.#yy / (this.#count - 1));
+  }
+
   /** Pearson's correlation coefficient; NaN where one of them does not vary. */
   get correlation(): number {
     return this.#xx > 0 && this.#yy > 0 ? this.#xy / Math.sqrt(this.#xx * this.#yy) : Number.NaN;

@@ -1,6 +1,6 @@
 import { invalid } from '../errors.js';
 import { checkRagged } from '../rl/batch.js';
-import { clampLog, effectiveSampleSize, k3 } from '../rl/ratios.js';
+import { clampLog, EffectiveSampleSize, k3 } from '../rl/ratios.js';
 import { LeastSquares } from './leastSquares.js';
 import { Quantiles } from './quantiles.js';
 
@@ -119,9 +119,11 @@ const SEQUENCE_LOG_BOUND = 20;
 
 /**
  * Adds up batches of log-probs, so that a run can measure micro-batch by micro-batch. A sequence stays in one
- * batch.
+ * batch. Memory does not grow with what is added, beyond that of {@link Quantiles}.
  */
 export class MismatchAccumulator {
+  #tokens = 0;
+  #sequences = 0;
   #nonFinite = 0;
   #differing = 0;
   #saturated = 0;
@@ -143,6 +145,10 @@ export class MismatchAccumulator {
   #excess = 0;
   #excessSquares = 0;
   #maxLogRatio = -Infinity;
+  #seqLogRatio = 0;
+  #minSeqLogRatio = Infinity;
+  #maxSeqLogRatio = -Infinity;
+  #chi2Sequence = 0;
   #trainingPpl = 0;
   #rolloutPpl = 0;
   #logPplDiff = 0;
@@ -151,8 +157,8 @@ export class MismatchAccumulator {
   readonly #absLogRatios = new Quantiles();
   readonly #probs = new LeastSquares();
   readonly #drift = new LeastSquares();
-  readonly #tokenLogRatios: number[] = [];
-  readonly #seqLogRatios: number[] = [];
+  readonly #essToken = new EffectiveSampleSize();
+  readonly #ess = new EffectiveSampleSize();
 
   /** @throws InvalidArgumentError on a malformed batch; nothing is added then */
   add(batch: MismatchBatch): void {
@@ -185,12 +191,10 @@ export class MismatchAccumulator {
 
   /** Metrics of everything added so far. */
   result(): MismatchMetrics {
-    const tokens = this.#tokenLogRatios.length;
-    const sequences = this.#seqLogRatios.length;
+    const tokens = this.#tokens;
+    const sequences = this.#sequences;
     const measured = (value: number) => (tokens > 0 ? value : Number.NaN);
-    let logRatioSum = 0;
-    for (const logRatio of this.#seqLogRatios) logRatioSum += logRatio;
-    const seqLogRatioMean = logRatioSum / sequences;
+    const seqLogRatioMean = this.#seqLogRatio / sequences;
     const excess = this.#excess / tokens;
     return {
       tokens,
@@ -200,7 +204,7 @@ export class MismatchAccumulator {
       klMuPiK2: this.#squares / 2 / tokens,
       klMuPiK3: this.#k3 / tokens,
       chi2Token: this.#chi2 / tokens,
-      chi2Sequence: meanOf(this.#seqLogRatios, (l) => Math.expm1(2 * clampLog(l, SEQUENCE_LOG_BOUND))),
+      chi2Sequence: this.#chi2Sequence / sequences,
       maxProbDiff: measured(this.#maxProbDiff),
       meanProbDiff: this.#probDiff / tokens,
       minProbDiff: measured(this.#minProbDiff),
@@ -231,18 +235,18 @@ export class MismatchAccumulator {
       tokenRatioMax: measured(Math.exp(this.#maxLogRatio)),
       tokenRatioHighShare: this.#high / tokens,
       tokenRatioLowShare: this.#low / tokens,
-      essToken: effectiveSampleSize(this.#tokenLogRatios),
+      essToken: this.#essToken.share,
       trainingPpl: this.#trainingPpl / sequences,
       rolloutPpl: this.#rolloutPpl / sequences,
       logPplDiff: this.#logPplDiff / sequences,
       pplRatio: this.#pplRatio / sequences,
       seqLogRatioMean,
-      seqLogRatioStd: standardDeviation(this.#seqLogRatios, seqLogRatioMean),
-      seqLogRatioMin: measured(this.#seqLogRatios.reduce((least, l) => Math.min(least, l), Infinity)),
-      seqLogRatioMax: measured(this.#seqLogRatios.reduce((most, l) => Math.max(most, l), -Infinity)),
-      seqLogRatioPer1k: (1000 * logRatioSum) / tokens,
+      seqLogRatioStd: this.#drift.deviationOfY,
+      seqLogRatioMin: measured(this.#minSeqLogRatio),
+      seqLogRatioMax: measured(this.#maxSeqLogRatio),
+      seqLogRatioPer1k: (1000 * this.#seqLogRatio) / tokens,
       seqLogRatioSlopePer1k: 1000 * this.#drift.slope,
-      ess: effectiveSampleSize(this.#seqLogRatios),
+      ess: this.#ess.share,
       // Not unary minus, which would turn 0 into -0.
       sequenceKlMuPi: 0 - seqLogRatioMean,
     };
@@ -253,6 +257,7 @@ export class MismatchAccumulator {
     const difference = probabilityDifference(logMu, logPi);
     const absolute = Math.abs(d);
     const excess = Math.expm1(-d);
+    this.#tokens++;
     if (d !== 0) this.#differing++;
     if (Math.abs(difference) > SATURATED) this.#saturated++;
     if (-d > Math.log(RATIO_BOUND)) this.#high++;
@@ -272,14 +277,19 @@ export class MismatchAccumulator {
     this.#excess += excess;
     this.#excessSquares += excess * excess;
     this.#maxLogRatio = Math.max(this.#maxLogRatio, -d);
-    this.#tokenLogRatios.push(-d);
+    this.#essToken.add(-d);
     this.#probDiffs.add(Math.abs(difference));
     this.#absLogRatios.add(absolute);
     this.#probs.add(Math.exp(logMu), Math.exp(logPi));
   }
 
   #addSequence(tokens: number, logRatio: number, muSum: number, piSum: number): void {
-    this.#seqLogRatios.push(logRatio);
+    this.#sequences++;
+    this.#seqLogRatio += logRatio;
+    this.#minSeqLogRatio = Math.min(this.#minSeqLogRatio, logRatio);
+    this.#maxSeqLogRatio = Math.max(this.#maxSeqLogRatio, logRatio);
+    this.#chi2Sequence += Math.expm1(2 * clampLog(logRatio, SEQUENCE_LOG_BOUND));
+    this.#ess.add(logRatio);
     this.#drift.add(tokens, logRatio);
     this.#trainingPpl += Math.exp(-piSum / tokens);
     this.#rolloutPpl += Math.exp(-muSum / tokens);
@@ -306,20 +316,6 @@ function probabilityDifference(logMu: number, logPi: number): number {
   return logPi > logMu
     ? Math.exp(logPi) * -Math.expm1(logMu - logPi)
     : Math.exp(logMu) * Math.expm1(logPi - logMu);
-}
-
-function meanOf(values: readonly number[], of: (value: number) => number): number {
-  let sum = 0;
-  for (const value of values) sum += of(value);
-  return sum / values.length;
-}
-
-function standardDeviation(values: readonly number[], mean: number): number {
-  if (values.length === 1) return 0;
-  let squares = 0;
-  for (const value of values) squares += (value - mean) ** 2;
-  // No value at all: 0 / 0, as for the other metrics.
-  return values.length === 0 ? Number.NaN : Math.sqrt(squares / (values.length - 1));
 }
 
 function checkLogprobs(name: string, values: unknown): void {

@@ -20,17 +20,34 @@ export function k3(d: number): number {
  * NaN for none.
  */
 export function effectiveSampleSize(logWeights: ArrayLike<number>): number {
-  const n = logWeights.length;
-  let top = -Infinity;
-  for (let i = 0; i < n; i++) top = Math.max(top, logWeights[i]!);
-  let sum = 0;
-  let squares = 0;
-  for (let i = 0; i < n; i++) {
-    const weight = Math.exp(logWeights[i]! - top);
-    sum += weight;
-    squares += weight * weight;
+  const size = new EffectiveSampleSize();
+  for (let i = 0; i < logWeights.length; i++) size.add(logWeights[i]!);
+  return size.share;
+}
+
+/** The same of any number of weights, one by one: sums of w and w^2, in units of the greatest so far. */
+export class EffectiveSampleSize {
+  #count = 0;
+  #top = -Infinity;
+  #sum = 0;
+  #squares = 0;
+
+  add(logWeight: number): void {
+    this.#count++;
+    if (logWeight > this.#top) {
+      const scale = Math.exp(this.#top - logWeight);
+      this.#top = logWeight;
+      this.#sum *= scale;
+      this.#squares *= scale * scale;
+    }
+    const weight = logWeight === -Infinity ? 0 : Math.exp(logWeight - this.#top);
+    this.#sum += weight;
+    this.#squares += weight * weight;
   }
-  return ((sum / n) * sum) / squares;
+
+  get share(): number {
+    return ((this.#sum / this.#count) * this.#sum) / this.#squares;
+  }
 }
 
 /**

@@ -18,6 +18,15 @@ describe('LeastSquares', () => {
     assert.ok(Math.abs(line.correlation + 1) < 1e-9);
     assert.ok(Number.isNaN(new LeastSquares().slope));
   });
+
+  it('knows the spread of y', () => {
+    const line = new LeastSquares();
+    assert.ok(Number.isNaN(line.deviationOfY));
+    line.add(0, 1e9 + 1);
+    assert.equal(line.deviationOfY, 0);
+    for (const y of [2, 4, 9]) line.add(y, 1e9 + y);
+    assert.ok(Math.abs(line.deviationOfY - Math.sqrt(38 / 3)) < 1e-6);
+  });
 });
 
 describe('bootstrap', () => {

@@ -45,4 +45,18 @@ describe('effectiveSampleSize', () => {
       }),
     );
   });
+
+  it('of rising, falling and impossible weights is that of all at once', () => {
+    const rising = Array.from({ length: 5000 }, (_, i) => i / 100 + 700);
+    const logs = [Number.NEGATIVE_INFINITY, ...rising, Number.NEGATIVE_INFINITY, -1e6];
+    const top = Math.max(...logs);
+    const weights = logs.map((log) => Math.exp(log - top));
+    const sum = weights.reduce((a, b) => a + b, 0);
+    const expected = sum ** 2 / weights.length / weights.reduce((a, w) => a + w * w, 0);
+    for (const some of [logs, logs.toReversed()]) {
+      assert.ok(Math.abs(effectiveSampleSize(some) / expected - 1) < 1e-11);
+    }
+    assert.ok(Number.isNaN(effectiveSampleSize([Number.NEGATIVE_INFINITY])));
+    assert.ok(Number.isNaN(effectiveSampleSize([1, Number.NaN, 2])));
+  });
 });

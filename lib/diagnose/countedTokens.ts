@@ -1,0 +1,112 @@
+import type { TokenSample } from './sample.js';
+
+/** The counted tokens of a sample, side by side; what every signature starts from. */
+export interface CountedTokens {
+  readonly sample: TokenSample;
+  readonly count: number;
+  readonly responses: number;
+  /** [count] the place in the sample. */
+  readonly token: Int32Array;
+  /** [count] the response. */
+  readonly response: Int32Array;
+  readonly mu: Float64Array;
+  readonly pi: Float64Array;
+  /** [count] d = log mu - log pi. */
+  readonly d: Float64Array;
+  /** [count] how open the choice was: 1 - p, the mean of both engines. */
+  readonly openness: Float64Array;
+  /** mean |d| */
+  readonly meanAbs: number;
+  readonly meanOpenness: number;
+  /**
+   * mean |d| / mean (1 - p), the noise of the logits in nats. An error e_v of each logit moves log p_y by e_y - sum_v p_v
+   * e_v, whose size is that of the errors times something between 1 - p_y and sqrt(2) (1 - p_y): so this number hardly
+   * depends on how sure the policy is, and can be held against a format's rounding.
+   */
+  readonly logitNoise: number;
+}
+
+export function countedTokens(sample: TokenSample): CountedTokens {
+  const { offsets, mask, mu, pi } = sample;
+  const count = mask.reduce((sum, counts) => sum + counts, 0);
+  const token = new Int32Array(count);
+  const response = new Int32Array(count);
+  const own = { mu: new Float64Array(count), pi: new Float64Array(count), d: new Float64Array(count) };
+  const openness = new Float64Array(count);
+  let i = 0;
+  let absolute = 0;
+  let open = 0;
+  for (let s = 0; s + 1 < offsets.length; s++) {
+    for (let t = offsets[s]!; t < offsets[s + 1]!; t++) {
+      if (mask[t] === 0) continue;
+      token[i] = t;
+      response[i] = s;
+      own.mu[i] = mu[t]!;
+      own.pi[i] = pi[t]!;
+      own.d[i] = mu[t]! - pi[t]!;
+      openness[i] = (unlikely(mu[t]!) + unlikely(pi[t]!)) / 2;
+      absolute += Math.abs(own.d[i]!);
+      open += openness[i]!;
+      i++;
+    }
+  }
+  return {
+    sample,
+    count,
+    responses: offsets.length - 1,
+    token,
+    response,
+    ...own,
+    openness,
+    meanAbs: absolute / count,
+    meanOpenness: open / count,
+    logitNoise: absolute === 0 ? 0 : absolute / open,
+  };
+}
+
+/** 1 - exp(log p), 0 where a log-prob is above 0. */
+function unlikely(logprob: number): number {
+  return Math.max(0, -Math.expm1(logprob));
+}
+
+/** A mean and its standard error with whole responses as the independent units. */
+export interface ClusteredMean {
+  readonly mean: number;
+  readonly error: number;
+}
+
+/** Of some value of each counted token, those with NaN left out. */
+export function clusteredMean(tokens: CountedTokens, value: (i: number) => number): ClusteredMean {
+  const { count, response, responses } = tokens;
+  const sums = new Float64Array(responses);
+  const counts = new Float64Array(responses);
+  let sum = 0;
+  let n = 0;
+  for (let i = 0; i < count; i++) {
+    const x = value(i);
+    if (Number.isNaN(x)) continue;
+    sums[response[i]!]! += x;
+    counts[response[i]!]!++;
+    sum += x;
+    n++;
+  }
+  const mean = sum / n;
+  let squares = 0;
+  for (let s = 0; s < responses; s++) squares += (sums[s]! - mean * counts[s]!) ** 2;
+  return { mean, error: Math.sqrt(squares) / n };
+}
+
+/** The value that halves the weights; NaN of none. */
+export function weightedMedian(values: ArrayLike<number>, weights: ArrayLike<number>): number {
+  const order = Int32Array.from({ length: values.length }, (_, i) => i).sort(
+    (a, b) => values[a]! - values[b]!,
+  );
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += weights[i]!;
+  let below = 0;
+  for (const i of order) {
+    below += weights[i]!;
+    if (2 * below >= total) return values[i]!;
+  }
+  return Number.NaN;
+}

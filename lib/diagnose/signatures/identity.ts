@@ -1,0 +1,28 @@
+import { clusteredMean } from '../countedTokens.js';
+import { type Finding, percent, type Signature, said } from './signature.js';
+
+const ERRORS = 6;
+const LEAST = 0.01;
+
+/**
+ * E_mu[pi / mu] = 1 for any pi, if the tokens were drawn from mu and both are whole distributions. A mean that is not 1
+ * says that the rollout's log-probs are not those of the distribution that was sampled (raw log-probs beside a temperature,
+ * a filter), or that one side is not normalised; no rounding and no other weights can do that.
+ */
+export const identity: Signature = {
+  name: 'identity',
+  title: 'mean of pi / mu over tokens is 1',
+  test(tokens): Finding {
+    const { d, meanAbs } = tokens;
+    // One ratio must not be the mean.
+    const ratio = clusteredMean(tokens, (i) => Math.min(Math.exp(-d[i]!), 1e3));
+    const off = ratio.error === 0 ? 0 : (ratio.mean - 1) / ratio.error;
+    const found = Math.abs(off) >= ERRORS && Math.abs(ratio.mean - 1) >= LEAST;
+    return {
+      found,
+      explained: found ? Math.min(1, Math.abs(ratio.mean - 1) / meanAbs) : 0,
+      evidence: `mean of pi / mu is ${said(ratio.mean)}, ${said(Math.abs(off))} standard errors from 1 (${percent(Math.abs(ratio.mean - 1))} off)`,
+      values: { meanRatio: ratio.mean, errors: off },
+    };
+  },
+};

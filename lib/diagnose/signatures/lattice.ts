@@ -1,0 +1,142 @@
+import { floatBits } from '../../tensor/dtype.js';
+import { topLists } from '../candidates.js';
+import type { CountedTokens } from '../countedTokens.js';
+import { type Side, sides } from '../record.js';
+import { type Finding, percent, type Signature } from './signature.js';
+
+/** What log-probs in fp32 are good for. */
+const TOLERANCE = 3e-6;
+/** Positions that are looked at, evenly spread. */
+const POSITIONS = 400;
+const LEAST_POSITIONS = 10;
+/** Candidates of a position: of fewer, some constant or other makes 16-bit numbers. */
+const CANDIDATES = 4;
+/** Share of the positions that must fit; numbers of a finer format fit a coarser one at some. */
+const FITS = 0.9;
+/** Octaves of the greatest logit. */
+const OCTAVES = { from: -2, to: 6 };
+
+const formats = [
+  { dtype: 'bf16', mantissa: 7 },
+  { dtype: 'fp16', mantissa: 10 },
+] as const;
+
+/** What is known of one side. */
+interface Lattice {
+  readonly side: Side;
+  readonly dtype: 'bf16' | 'fp16';
+  readonly mantissa: number;
+  readonly share: number;
+  /** Distance of neighbouring numbers at the size that the greatest of them usually has. */
+  readonly step: number;
+  readonly of: 'logits' | 'values';
+}
+
+/**
+ * Logits that were rounded to 16 bits: then some constant, the logarithm of the sum of exponentials, makes all of a
+ * position's log-probs numbers of that format. Also log-probs that were themselves stored in 16 bits.
+ */
+export const lattice: Signature = {
+  name: 'lattice',
+  title: 'differences on a lattice of 2^-k: 16-bit logits or log-probs',
+  steady: true,
+  test(tokens, { floor }): Finding {
+    const found = sides.map((side) => storedLattice(tokens, side) ?? logitLattice(tokens, side));
+    const [rollout, training] = found;
+    const bits = floatBits(floor.dtype)!.mantissa;
+    // Logits in the format of the engine are a habit of serving engines; in training, or coarser than that, they are not.
+    const odd = [
+      training,
+      rollout !== undefined && (rollout.of === 'values' || rollout.mantissa < bits) ? rollout : undefined,
+    ].filter((own) => own !== undefined);
+    const worst = odd.sort((a, b) => b.step - a.step)[0];
+    // Errors spread evenly over a step, of which the log-prob sees the mean absolute one.
+    const noise = worst === undefined ? 0 : worst.step / 4;
+    const texts = found.map((own, i) => (own === undefined ? `${sides[i]}: none` : textOf(own)));
+    return {
+      found: worst !== undefined,
+      explained: worst === undefined ? 0 : Math.min(1, (noise / tokens.logitNoise) ** 2),
+      evidence: texts.join('; '),
+      values: Object.fromEntries(
+        found.flatMap((own) =>
+          own === undefined
+            ? []
+            : [
+                [`${own.side}Step`, own.step],
+                [`${own.side}MantissaBits`, own.mantissa],
+                [`${own.side}Stored`, own.of === 'values' ? 1 : 0],
+              ],
+        ),
+      ),
+    };
+  },
+};
+
+function textOf({ side, dtype, step, share, of }: Lattice): string {
+  return of === 'values'
+    ? `${side}: ${percent(share)} of the log-probs are ${dtype} numbers`
+    : `${side}: at ${percent(share)} of the positions all candidates are ${dtype} logits less a constant, in steps of 2^${Math.log2(step)}`;
+}
+
+/** Log-probs that are all numbers of a 16-bit format. */
+function storedLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | undefined {
+  const values = side === 'rollout' ? mu : pi;
+  for (const { dtype, mantissa } of formats) {
+    let [fit, n, exponents] = [0, 0, 0];
+    for (let i = 0; i < count; i++) {
+      const x = values[i]!;
+      if (!(x < 0) || !Number.isFinite(x)) continue;
+      const exponent = Math.floor(Math.log2(-x));
+      n++;
+      exponents += exponent;
+      if (Number.isInteger(x * 2 ** (mantissa - exponent))) fit++;
+    }
+    if (n >= 20 && fit / n >= 0.99) {
+      const step = 2 ** (Math.round(exponents / n) - mantissa);
+      return { side, dtype, mantissa, share: fit / n, step, of: 'values' };
+    }
+  }
+  return undefined;
+}
+
+function logitLattice({ sample }: CountedTokens, side: Side): Lattice | undefined {
+  const top = sample.tops[side];
+  if (top === null) return undefined;
+  const all = [...topLists(sample, top)].filter(
+    (list) => list.length >= CANDIDATES && Number.isFinite(list.at(-1)),
+  );
+  const stride = Math.ceil(all.length / POSITIONS);
+  const lists = all.filter((_, i) => i % stride === 0);
+  if (lists.length < LEAST_POSITIONS) return undefined;
+  for (const { dtype, mantissa } of formats) {
+    const sizes = lists.map((list) => octaveOf(list, mantissa)).filter((octave) => octave !== undefined);
+    const share = sizes.length / lists.length;
+    if (share < FITS) continue;
+    const middle = sizes.sort((a, b) => a - b)[Math.floor(sizes.length / 2)]!;
+    return { side, dtype, mantissa, share, step: 2 ** (middle - mantissa), of: 'logits' };
+  }
+  return undefined;
+}
+
+/** The octave of a greatest logit with which all logits are numbers of that many mantissa bits; undefined if there is none. */
+function octaveOf(list: Float64Array, mantissa: number): number | undefined {
+  for (let octave = OCTAVES.from; octave < OCTAVES.to; octave++) {
+    const step = 2 ** (octave - mantissa);
+    for (let greatest = 2 ** octave; greatest < 2 ** (octave + 1); greatest += step) {
+      let fits = true;
+      for (let i = 1; fits && i < list.length; i++) {
+        fits = isNumber(greatest - (list[0]! - list[i]!), mantissa);
+      }
+      if (fits) return octave;
+    }
+  }
+  return undefined;
+}
+
+function isNumber(logit: number, mantissa: number): boolean {
+  const size = Math.abs(logit);
+  // Small ones are multiples of anything within the tolerance.
+  if (size < 2 ** -6) return true;
+  const step = 2 ** (Math.floor(Math.log2(size)) - mantissa);
+  return Math.abs(logit - step * Math.round(logit / step)) <= TOLERANCE;
+}

@@ -1,0 +1,33 @@
+import { type Finding, percent, type Signature, said } from './signature.js';
+
+/** How many times the middle noise an outlier is. */
+const FAR = 50;
+/** Most tokens that can be a few. */
+const FEW = 0.05;
+const LEAST = 0.2;
+
+/** A few tokens that hold most of the mismatch: an expert chosen otherwise, a mask that differs, a damaged value. */
+export const outliers: Signature = {
+  name: 'outliers',
+  title: 'a few huge outliers: routing flips, masking',
+  test({ count, d, openness, meanAbs }): Finding {
+    const noise: number[] = [];
+    for (let i = 0; i < count; i++) if (openness[i]! >= 0.01) noise.push(Math.abs(d[i]!) / openness[i]!);
+    noise.sort((a, b) => a - b);
+    const middle = noise[Math.floor(noise.length / 2)] ?? 0;
+    let [far, held] = [0, 0];
+    for (let i = 0; i < count; i++) {
+      if (Math.abs(d[i]!) <= FAR * middle * Math.max(openness[i]!, 0.01)) continue;
+      far++;
+      held += Math.abs(d[i]!);
+    }
+    const share = far / count;
+    const explained = meanAbs > 0 ? held / count / meanAbs : 0;
+    return {
+      found: far > 0 && share <= FEW && explained >= LEAST,
+      explained,
+      evidence: `${far} of ${count} tokens (${percent(share)}) are more than ${FAR} times as far apart as the middle one (${said(middle)} nats of logit noise); they hold ${percent(explained)} of the mismatch`,
+      values: { outliers: far, share, middleNoise: middle },
+    };
+  },
+};
