@@ -16,6 +16,7 @@ import { generateCommand } from './generate.js';
 import { gridCommand } from './grid.js';
 import { headroomCommand } from './headroom.js';
 import { infoCommand } from './info.js';
+import { injectCommand } from './inject.js';
 import { ladderCommand } from './ladder.js';
 import { mismatchCommand } from './mismatch.js';
 import { reportCommand } from './report.js';
@@ -60,6 +61,7 @@ for (const command of [
   headroomCommand(),
   reportCommand(),
   simulateCommand(),
+  injectCommand(),
   algorithmsCommand(),
   generateCommand(),
   convertCommand(),
