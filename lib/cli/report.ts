@@ -19,6 +19,7 @@ import type { SanityConfig } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
 import type { TrainConfig } from '../train/config.js';
 import type { TrainSummary } from '../train/run.js';
+import { version } from '../version.js';
 import { diagnosisText } from './diagnoseReport.js';
 import { dialReport } from './dial.js';
 import { count, toJson } from './format.js';
@@ -30,7 +31,6 @@ import { pathOption } from './options.js';
 import { sanityReport } from './sanityReport.js';
 import { simulationReport } from './simulate.js';
 import { trainReport } from './trainReport.js';
-import { version } from './version.js';
 
 interface Flags {
   readonly out?: string;
