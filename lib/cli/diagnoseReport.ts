@@ -56,8 +56,8 @@ function paragraph(text: string, width: number, lead = ''): string[] {
   const words = printable(text)
     .split(' ')
     .map((word) => clip(word, room));
-  return wrap(words.join(' '), room).map(
-    (line, i) => (i === 0 ? lead : ' '.repeat(displayWidth(lead))) + line,
+  return wrap(words.join(' '), room).map((line, i) =>
+    `${i === 0 ? lead : ' '.repeat(displayWidth(lead))}${line}`.trimEnd(),
   );
 }
 
@@ -81,7 +81,7 @@ function precheckLines({ prechecks }: Diagnosis, width: number): string[] {
     'Prechecks:',
     ...prechecks.flatMap((precheck) => [
       ...paragraph(`${precheck.kind}: ${precheckText(precheck)}`, width, '- '),
-      ...precheck.examples.map((example) => `    ${clip(example, width - 4)}`),
+      ...precheck.examples.map((example) => `    ${clip(example, width - 4)}`.trimEnd()),
     ]),
   ];
 }
@@ -164,7 +164,7 @@ function provenanceLines(diagnosis: Diagnosis, width: number): string[] {
   return [
     'Provenance:',
     ...files.flatMap((file) => [
-      `- ${clip(`${file.side}: ${file.path}`, width - 2)}`,
+      `- ${clip(`${file.side}: ${file.path}`, width - 2)}`.trimEnd(),
       ...paragraph(fileText(file), width, '    '),
       `    sha256 ${file.sha256}`,
     ]),

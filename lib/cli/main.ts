@@ -6,8 +6,10 @@
  */
 import { Command, CommanderError } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
+import { version } from '../version.js';
 import { algorithmsCommand } from './algorithms.js';
 import { convertCommand } from './convert.js';
+import { diagnoseCommand } from './diagnose.js';
 import { dialCommand } from './dial.js';
 import { exitCodes } from './exitCodes.js';
 import { generateCommand } from './generate.js';
@@ -21,7 +23,6 @@ import { reportCommand } from './report.js';
 import { sanityCommand } from './sanity.js';
 import { simulateCommand } from './simulate.js';
 import { trainCommand } from './train.js';
-import { version } from './version.js';
 
 const program = new Command('isopolicy')
   .description(
@@ -40,6 +41,7 @@ Exit codes:
   ${exitCodes.notPassed}    sanity: not passed
   ${exitCodes.doesNotFit}    train --dry-run: does not fit into memory
   ${exitCodes.interrupted}  interrupted; what was done is saved
+  diagnose: 0 noise floor, 1 suspicious, 2 broken
 
 Results go to stdout, progress to stderr.
 With ISOPOLICY_DEBUG=1 errors come with their stacks.
@@ -52,6 +54,7 @@ for (const command of [
   sanityCommand(),
   trainCommand(),
   gridCommand(),
+  diagnoseCommand(),
   mismatchCommand(),
   ladderCommand(),
   dialCommand(),

@@ -43,8 +43,16 @@ const FAR_BEYOND = 3;
 /** Share of unsure tokens equal to the bit from which on engines do the same roundings. */
 const EQUAL_SHARE = 0.008;
 
-export function testAll(tokens: CountedTokens, floor: NoiseFloor): SignatureResult[] {
-  return signatures.map(({ name, title, test }) => ({ name, title, ...test(tokens, { floor }) }));
+/** Every signature's result; steady ones are taken from `before`, where they have been tested on more tokens. */
+export function testAll(
+  tokens: CountedTokens,
+  floor: NoiseFloor,
+  before: readonly SignatureResult[] = [],
+): SignatureResult[] {
+  return signatures.map(({ name, title, steady, test }) => {
+    const known = steady ? before.find((result) => result.name === name) : undefined;
+    return known ?? { name, title, ...test(tokens, { floor }) };
+  });
 }
 
 /**
@@ -57,8 +65,11 @@ export function decide(
   prechecks: readonly Precheck[],
   floor: NoiseFloor,
 ): Decision {
+  const refused = ofPrechecks(prechecks);
+  if (refused !== undefined) return refused;
+  // Nothing on one side has a partner on the other.
+  if (tokens.count === 0) return { verdict: 'BROKEN', cause: 'missing' };
   return (
-    ofPrechecks(prechecks) ??
     ofSignatures(tokens, results, floor) ??
     ofImpossible(prechecks) ??
     ofNoise(tokens, results, floor, prechecks)

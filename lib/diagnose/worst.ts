@@ -1,6 +1,7 @@
 import { eachCounted } from './counted.js';
 import type { WorstToken } from './diagnosis.js';
-import type { Pair, Place } from './record.js';
+import { placeText } from './place.js';
+import type { Pair } from './record.js';
 
 const MOST = 20;
 
@@ -42,8 +43,4 @@ export class WorstTokens {
 
 function distanceOf({ logMu, logPi }: WorstToken): number {
   return Math.abs(logPi - logMu);
-}
-
-function placeText({ file, line }: Place): string {
-  return `${file}:${line}`;
 }
