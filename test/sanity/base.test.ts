@@ -76,7 +76,10 @@ describe('prepareBase', () => {
     await assert.rejects(prepareBase(config, { directory }), /numExperts = undefined, got one with 4/);
     const dense = path.join(root, 'dense');
     await contents((await prepareBase(config, { directory: dense }))!);
-    await assert.rejects(prepareBase(mixture, { directory: dense }), /numExperts = 4, got one with undefined/);
+    await assert.rejects(
+      prepareBase(mixture, { directory: dense }),
+      /numExperts = 4, got one with undefined/,
+    );
   });
 
   it('leaves nothing behind when it is interrupted', async () => {
