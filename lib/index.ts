@@ -33,7 +33,27 @@ export {
   type DialSummary,
   turnDial,
 } from './instruments/dial.js';
+export {
+  type Dump,
+  type Fault,
+  type Level,
+  levels,
+  type PlainRecord,
+  type RunSetting,
+} from './instruments/faults/fault.js';
+export { faultNames, faultOf, faults } from './instruments/faults/index.js';
+export { runSteps } from './instruments/faults/run.js';
+export { type RunConfig, type RunOptions, resolveRunOptions } from './instruments/faults/runConfig.js';
+export type { RunStep } from './instruments/faults/runStep.js';
 export { type HeadroomConfig, type HeadroomSummary, measureHeadroom } from './instruments/headroom.js';
+export {
+  type InjectConfig,
+  type InjectOptions,
+  type InjectSummary,
+  injectFault,
+  linesOf,
+  resolveInjectOptions,
+} from './instruments/inject.js';
 export { climbLadder, type LadderConfig, type LadderSummary } from './instruments/ladder.js';
 export { type ProfileConfig, type ProfileSummary, profileMismatch } from './instruments/profile.js';
 export { type SimulationSummary, simulateCorrections } from './instruments/simulate.js';

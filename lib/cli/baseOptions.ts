@@ -5,8 +5,10 @@ import { createTask, taskForms } from '../tasks/index.js';
 import { checkedOption, integerOption, numberOption } from './options.js';
 
 /** What the command line gives of a base. */
-export interface BaseFlags extends Omit<BaseOptions, 'numLayers'> {
+export interface BaseFlags extends Omit<BaseOptions, 'numLayers' | 'numExperts'> {
   readonly layers?: number;
+  /** An option of commands that have a use for mixtures. */
+  readonly experts?: number;
 }
 
 /** Adds the options of a base; its seed is an option of its own only where the command has another seed. */
@@ -31,7 +33,12 @@ export function baseOptions(command: Command): Command {
 
 /** The options of a base among flags, under their own names. */
 export function baseOptionsOf(flags: BaseFlags): BaseOptions {
-  const options: BaseOptions = { ...flags, ...(flags.layers !== undefined && { numLayers: flags.layers }) };
+  const { layers, experts } = flags;
+  const options: BaseOptions = {
+    ...flags,
+    ...(layers !== undefined && { numLayers: layers }),
+    ...(experts !== undefined && { numExperts: experts }),
+  };
   return Object.fromEntries(
     baseKeys.filter((key) => options[key] !== undefined).map((key) => [key, options[key]]),
   );

@@ -10,11 +10,11 @@ import { type Device, initialDevice } from '../device.js';
 import { InvalidArgumentError, invalid } from '../errors.js';
 import { makeWritableFolder } from '../io/folder.js';
 import { RunDirectory } from '../io/runDirectory.js';
+import { version } from '../version.js';
 import { quoted, toJson, wantsColor } from './format.js';
 import { interruptible } from './interruptible.js';
 import { deviceOption, integerOption, pathOption } from './options.js';
 import { type ProgressLine, ProgressWriter } from './progress.js';
-import { version } from './version.js';
 
 export interface ExperimentFlags {
   readonly device?: Device;

@@ -1,4 +1,5 @@
 /** Numbers, durations and tables as every command prints them. */
+import { displayWidth } from './terminalText.js';
 
 /** A table or a paragraph is at most this wide. */
 export const PAGE_WIDTH = 80;
@@ -85,7 +86,7 @@ export function formatTable(
 ): string {
   const headings = columns.map(({ heading }) => heading.split('\n'));
   const widths = columns.map((_, c) =>
-    Math.max(...headings[c]!.map((line) => line.length), ...rows.map((row) => row[c]!.length)),
+    Math.max(...headings[c]!.map(displayWidth), ...rows.map((row) => displayWidth(row[c]!))),
   );
   const last = columns.length - 1;
   const others = widths.slice(0, last).reduce((sum, w) => sum + w, 0);
@@ -93,7 +94,7 @@ export function formatTable(
   // Numbers are not broken where they need not be.
   const whole = columns[last]!.align === 'right' && others + last + widths[last]! <= width;
   const parts = whole ? texts : texts.flatMap((text) => text.split(' '));
-  const word = Math.max(...[...headings[last]!, ...parts].map(({ length }) => length));
+  const word = Math.max(...[...headings[last]!, ...parts].map(displayWidth));
   const gap = others + 2 * last + word > width ? 1 : 2;
   widths[last] = Math.max(1, word, Math.min(widths[last]!, width - others - gap * last));
 
@@ -102,7 +103,8 @@ export function formatTable(
     for (let i = 0; i < Math.max(...cells.map((cell) => cell.length)); i++) {
       const line = columns.map(({ align }, c) => {
         const text = cells[c]![i] ?? '';
-        return align === 'right' ? text.padStart(widths[c]!) : text.padEnd(widths[c]!);
+        const rest = ' '.repeat(Math.max(0, widths[c]! - displayWidth(text)));
+        return align === 'right' ? rest + text : text + rest;
       });
       lines.push(line.join(' '.repeat(gap)).trimEnd());
     }
@@ -120,7 +122,7 @@ export function wrap(text: string, width = PAGE_WIDTH): string[] {
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(' ')) {
-    if (line !== '' && line.length + 1 + word.length > width) {
+    if (line !== '' && displayWidth(line) + 1 + displayWidth(word) > width) {
       lines.push(line);
       line = word;
     } else {
@@ -145,7 +147,9 @@ export function wantsColor(stream: { readonly isTTY?: boolean }): boolean {
   return stream.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb';
 }
 
-/** Text in green or red where `enabled`. */
-export function colored(text: string, color: 'green' | 'red', enabled: boolean): string {
-  return enabled ? `\x1b[${color === 'green' ? 32 : 31}m${text}\x1b[39m` : text;
+const colors = { red: 31, green: 32, yellow: 33 } as const;
+
+/** Text in a colour where `enabled`. */
+export function colored(text: string, color: keyof typeof colors, enabled: boolean): string {
+  return enabled ? `\x1b[${colors[color]}m${text}\x1b[39m` : text;
 }

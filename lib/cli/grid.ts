@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { invalid } from '../errors.js';
 import type { CommonOptions, GridConfig, GridOptions } from '../grid/config.js';
 import type { GridSummary } from '../grid/summary.js';
+import { version } from '../version.js';
 import { type BaseFlags, baseOptions, baseOptionsOf } from './baseOptions.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
@@ -9,7 +10,6 @@ import { GridProgress } from './gridProgress.js';
 import { gridReport } from './gridReport.js';
 import { integerOption, listOption, pathOption } from './options.js';
 import { type TrainingFlags, trainingOptions, trainingOptionsOf } from './trainingOptions.js';
-import { version } from './version.js';
 
 interface Flags extends TrainingFlags, Omit<BaseFlags, 'baseSeed'>, ExperimentFlags {
   readonly algorithms?: readonly string[];

@@ -2,8 +2,8 @@ import os from 'node:os';
 import { Argument, Command } from 'commander';
 import type { KnobDescription } from '../native.js';
 import type { AddonInfo, MemoryUse } from '../runtime.js';
+import { version } from '../version.js';
 import { count, formatBytes, formatTable, toJson } from './format.js';
-import { version } from './version.js';
 
 interface Info extends AddonInfo {
   readonly version: string;

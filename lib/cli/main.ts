@@ -6,21 +6,23 @@
  */
 import { Command, CommanderError } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
+import { version } from '../version.js';
 import { algorithmsCommand } from './algorithms.js';
 import { convertCommand } from './convert.js';
+import { diagnoseCommand } from './diagnose.js';
 import { dialCommand } from './dial.js';
 import { exitCodes } from './exitCodes.js';
 import { generateCommand } from './generate.js';
 import { gridCommand } from './grid.js';
 import { headroomCommand } from './headroom.js';
 import { infoCommand } from './info.js';
+import { injectCommand } from './inject.js';
 import { ladderCommand } from './ladder.js';
 import { mismatchCommand } from './mismatch.js';
 import { reportCommand } from './report.js';
 import { sanityCommand } from './sanity.js';
 import { simulateCommand } from './simulate.js';
 import { trainCommand } from './train.js';
-import { version } from './version.js';
 
 const program = new Command('isopolicy')
   .description(
@@ -39,6 +41,7 @@ Exit codes:
   ${exitCodes.notPassed}    sanity: not passed
   ${exitCodes.doesNotFit}    train --dry-run: does not fit into memory
   ${exitCodes.interrupted}  interrupted; what was done is saved
+  diagnose: 0 noise floor, 1 suspicious, 2 broken
 
 Results go to stdout, progress to stderr.
 With ISOPOLICY_DEBUG=1 errors come with their stacks.
@@ -51,12 +54,14 @@ for (const command of [
   sanityCommand(),
   trainCommand(),
   gridCommand(),
+  diagnoseCommand(),
   mismatchCommand(),
   ladderCommand(),
   dialCommand(),
   headroomCommand(),
   reportCommand(),
   simulateCommand(),
+  injectCommand(),
   algorithmsCommand(),
   generateCommand(),
   convertCommand(),

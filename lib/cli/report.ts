@@ -1,7 +1,9 @@
 import { readFile, stat } from 'node:fs/promises';
 import { arch, cpus } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { Argument, Command } from 'commander';
+import type { Diagnosis } from '../diagnose/diagnosis.js';
+import { restoredDiagnosis } from '../diagnose/restore.js';
 import { InvalidArgumentError } from '../errors.js';
 import type { GridConfig } from '../grid/config.js';
 import type { GridSummary } from '../grid/summary.js';
@@ -17,6 +19,8 @@ import type { SanityConfig } from '../sanity/config.js';
 import type { SanitySummary } from '../sanity/run.js';
 import type { TrainConfig } from '../train/config.js';
 import type { TrainSummary } from '../train/run.js';
+import { version } from '../version.js';
+import { diagnosisText } from './diagnoseReport.js';
 import { dialReport } from './dial.js';
 import { count, toJson } from './format.js';
 import { gridReport } from './gridReport.js';
@@ -27,7 +31,6 @@ import { pathOption } from './options.js';
 import { sanityReport } from './sanityReport.js';
 import { simulationReport } from './simulate.js';
 import { trainReport } from './trainReport.js';
-import { version } from './version.js';
 
 interface Flags {
   readonly out?: string;
@@ -42,8 +45,8 @@ export function reportCommand(): Command {
   return new Command('report')
     .summary('make one self-contained HTML page, and SVGs, of run directories')
     .description(
-      'Turn the folders of runs (sanity, train, grid, mismatch, ladder, dial, headroom, simulate) into one page that needs no ' +
-        'network: charts with tooltips and zoom, in light and dark.',
+      'Turn the folders of runs (sanity, train, grid, mismatch, ladder, dial, headroom, simulate, diagnose) into one page that ' +
+        'needs no network: charts with tooltips and zoom, in light and dark.',
     )
     .addArgument(new Argument('<dirs...>', 'folders of runs'))
     .addOption(
@@ -68,7 +71,7 @@ async function report(directories: readonly string[], flags: Flags): Promise<voi
   const page = await renderPage({
     title,
     sections,
-    footer: `Made by isopolicy ${version} on Node ${process.versions.node}, ${cpus()[0]?.model.trim() ?? 'unknown processor'}, ${arch()}.`,
+    footer: footerText(),
   });
   const svgs: string[] = [];
   if (flags.svg !== undefined) {
@@ -90,6 +93,30 @@ async function report(directories: readonly string[], flags: Flags): Promise<voi
       ? `${toJson({ page: out, figures, svgs })}\n`
       : `${out}: ${count(figures, 'chart')}${svgs.length > 0 ? `, ${count(svgs.length, 'SVG')} in ${flags.svg}` : ''}\n`,
   );
+}
+
+function footerText(): string {
+  return `Made by isopolicy ${version} on Node ${process.versions.node}, ${cpus()[0]?.model.trim() ?? 'unknown processor'}, ${arch()}.`;
+}
+
+/** The page of a diagnosis that is kept in `directory`, as `isopolicy report` makes it of that folder. */
+export async function diagnosisPage(diagnosis: Diagnosis, directory: string): Promise<string> {
+  const { sectionOf } = await import('../report/build.js');
+  const { renderPage } = await import('../report/html.js');
+  const section = await sectionOf(
+    {
+      directory,
+      name: basename(resolve(directory)),
+      command: 'diagnose',
+      version: diagnosis.provenance.version,
+      config: {},
+      summary: diagnosis as unknown as Record<string, unknown>,
+      metrics: [],
+      notes: [],
+    },
+    textOf,
+  );
+  return renderPage({ title: section.title, sections: [section], footer: footerText() });
 }
 
 /** Refuses, before charts are drawn, a place that cannot be written and a file that is no report. */
@@ -127,6 +154,8 @@ export function textOf({ command, summary, config, directory }: ReportRun): stri
       return simulationReport(s as SimulationSummary, directory);
     case 'train':
       return trainReport(s as TrainSummary, config as unknown as TrainConfig, directory);
+    case 'diagnose':
+      return diagnosisText(restoredDiagnosis(s));
     default:
       return undefined;
   }

@@ -89,7 +89,7 @@ export function refuse(where: string, options: object, beside: string): void {
   if (given.length === 0) return;
   const names = given.map((name) => `--${name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`);
   throw new InvalidArgumentError(
-    `[${where}] expected no ${names.join(', ').replace('--num-layers', '--layers')} beside ${beside}`,
+    `[${where}] expected no ${names.join(', ').replace(/--num-(layers|experts)/g, '--$1')} beside ${beside}`,
   );
 }
 

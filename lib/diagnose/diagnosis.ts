@@ -51,7 +51,6 @@ export const signatureNames = [
   'boundaries',
   'lattice',
   'identity',
-  'token-bias',
   'position',
   'uncertainty',
   'floor',
@@ -121,6 +120,26 @@ export interface WorstToken {
   readonly places: Readonly<Record<Side, string>>;
 }
 
+/** Tokens whose position, or whose surprise -log mu in nats, is at least `from` and below `to`. */
+export interface PlotBin {
+  readonly from: number;
+  readonly to: number;
+  readonly tokens: number;
+  /** Mean of |log pi - log mu|. */
+  readonly meanAbs: number;
+}
+
+/** What charts show: of all tokens, but bounded however long the files are. */
+export interface PlotPoints {
+  /** At most 2,000 tokens, evenly spread: log mu, log pi, position in the response, number of the response. */
+  readonly tokens: readonly (readonly [logMu: number, logPi: number, position: number, response: number])[];
+  /** At most 400 responses, evenly spread: tokens that count, and L = sum of their log pi - log mu. */
+  readonly responses: readonly (readonly [tokens: number, logRatio: number])[];
+  /** Of every token; bins without one are left out. */
+  readonly byPosition: readonly PlotBin[];
+  readonly bySurprise: readonly PlotBin[];
+}
+
 export interface FileProvenance {
   readonly side: Side | 'both';
   readonly path: string;
@@ -166,5 +185,6 @@ export interface Diagnosis {
   readonly effect: LearningEffect | null;
   readonly metrics: MismatchMetrics | null;
   readonly worst: readonly WorstToken[];
+  readonly points: PlotPoints;
   readonly provenance: Provenance;
 }

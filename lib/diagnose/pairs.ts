@@ -1,9 +1,14 @@
 /** Puts the responses of a rollout's dump and a training engine's dump side by side, in whatever order each has them. */
 import { invalid } from '../errors.js';
 import { IdIndex } from './idIndex.js';
-import { DIAGNOSE, type Dump, type DumpEntry, placeText } from './readDump.js';
+import { DIAGNOSE, placeText } from './place.js';
+import type { Dump, DumpEntry } from './readDump.js';
 import type { DumpRecord, Place, Series, Side } from './record.js';
-import { RecordReader } from './recordReader.js';
+import { openRecords, type RecordSource } from './recordReader.js';
+import type { RowsDump } from './rowsDump.js';
+
+/** A file, or rows in memory. */
+export type AnyDump = Dump | RowsDump;
 
 /** A response with one engine's log-probs. */
 export type OwnRecord = DumpRecord & { readonly own: Series };
@@ -43,15 +48,15 @@ export const NAMED = 3;
  *   of them; the signal's reason, once it is aborted
  */
 export async function* pairs(
-  rollout: Dump,
-  training: Dump | null,
+  rollout: AnyDump,
+  training: AnyDump | null,
   { signal }: PairsOptions = {},
 ): AsyncGenerator<Match, void> {
   if (training === null) yield* pairsOfOne(rollout, signal);
   else yield* pairsOfTwo(rollout, training, signal);
 }
 
-async function* pairsOfOne(dump: Dump, signal: AbortSignal | undefined): AsyncGenerator<Match, void> {
+async function* pairsOfOne(dump: AnyDump, signal: AbortSignal | undefined): AsyncGenerator<Match, void> {
   const ids = new KnownIds(dump, signal);
   try {
     let index = 0;
@@ -77,8 +82,8 @@ async function* pairsOfOne(dump: Dump, signal: AbortSignal | undefined): AsyncGe
 }
 
 async function* pairsOfTwo(
-  rollout: Dump,
-  training: Dump,
+  rollout: AnyDump,
+  training: AnyDump,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Match, void> {
   const known = new KnownIds(training, signal);
@@ -139,7 +144,7 @@ async function* pairsOfTwo(
   }
 }
 
-async function* withoutPartner(known: KnownIds, training: Dump): AsyncGenerator<Unmatched, void> {
+async function* withoutPartner(known: KnownIds, training: AnyDump): AsyncGenerator<Unmatched, void> {
   let named = 0;
   for (let at = 0; at < known.index.length; at++) {
     if (known.index.partner(at) > 0) continue;
@@ -156,12 +161,12 @@ function unmatched(missing: Side, { id, place }: DumpRecord): Unmatched {
 /** The ids of a file that have been met. */
 class KnownIds {
   readonly index = new IdIndex();
-  readonly #dump: Dump;
+  readonly #dump: AnyDump;
   readonly #signal: AbortSignal | undefined;
-  #reader: RecordReader | undefined;
+  #reader: RecordSource | undefined;
   #first: DumpRecord | undefined;
 
-  constructor(dump: Dump, signal: AbortSignal | undefined) {
+  constructor(dump: AnyDump, signal: AbortSignal | undefined) {
     this.#dump = dump;
     this.#signal = signal;
   }
@@ -205,7 +210,7 @@ class KnownIds {
 
   async read(at: number): Promise<DumpRecord> {
     this.#signal?.throwIfAborted();
-    this.#reader ??= await RecordReader.open(this.#dump, this.#signal);
+    this.#reader ??= await openRecords(this.#dump, this.#signal);
     return this.#reader.read(this.index.location(at));
   }
 

@@ -5,7 +5,7 @@ import type { Precheck, PrecheckKind } from './diagnosis.js';
 import { precheckKinds } from './diagnosis.js';
 import { maskShift } from './maskShift.js';
 import { type Match, type Matched, NAMED, type OwnRecord } from './pairs.js';
-import { placeText } from './readDump.js';
+import { placeText } from './place.js';
 import type { Pair, Side } from './record.js';
 
 /** Above this a log-prob is more than 0 with rounding. */

@@ -1,6 +1,6 @@
 /** What a diagnosis was made from. */
 import type { FileProvenance, Provenance } from './diagnosis.js';
-import type { Dump } from './readDump.js';
+import type { AnyDump } from './pairs.js';
 
 /**
  * Of the files of a diagnosis, once they have been read.
@@ -9,8 +9,8 @@ import type { Dump } from './readDump.js';
  * @param version isopolicy's
  */
 export function provenanceOf(
-  rollout: Dump,
-  training: Dump | null,
+  rollout: AnyDump,
+  training: AnyDump | null,
   version: string,
   command: string,
 ): Provenance {
@@ -21,7 +21,7 @@ export function provenanceOf(
   return { files, version, node: process.version, command };
 }
 
-function fileProvenance(side: FileProvenance['side'], dump: Dump): FileProvenance {
+function fileProvenance(side: FileProvenance['side'], dump: AnyDump): FileProvenance {
   const { path, compressed, format, whole } = dump;
   return { side, path, ...whole, format: format.name, compressed };
 }

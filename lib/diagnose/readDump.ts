@@ -4,14 +4,12 @@ import { readdir, stat } from 'node:fs/promises';
 import { fileChunks, type JsonText, jsonRowsOf } from '../data/json.js';
 import { InternalError, invalid } from '../errors.js';
 import { gunzipped, isGzip } from '../io/gunzip.js';
-import { kindOf } from '../io/jsonFile.js';
 import { openRegularFile, type RegularFile, readFully } from '../io/regularFile.js';
-import { detectFormat, type Format, type FormatName, formatNames, formatOf } from './formats/index.js';
+import { type Format, type FormatName, formatOf } from './formats/index.js';
 import { parseJson } from './parseJson.js';
-import type { DumpRecord, Place } from './record.js';
-
-/** What all errors about dumps are said to come from. */
-export const DIAGNOSE = 'diagnose';
+import { DIAGNOSE } from './place.js';
+import type { DumpRecord } from './record.js';
+import { RowFormat } from './rowFormat.js';
 
 /** What a file that is no text begins with, and what to do about it. */
 const OTHERS: readonly [start: string, what: string][] = [
@@ -54,7 +52,7 @@ export interface DumpEntry {
  * @throws InvalidArgumentError for what is missing, empty, a folder, a Git LFS pointer or packed in a way that can't be read
  */
 export async function openDump(path: string, { format }: DumpOptions = {}): Promise<Dump> {
-  const chosen = format === undefined ? undefined : formatOf(format);
+  if (format !== undefined) formatOf(format);
   await refuseFolder(path);
   const opened = await openRegularFile(DIAGNOSE, path);
   try {
@@ -65,7 +63,7 @@ export async function openDump(path: string, { format }: DumpOptions = {}): Prom
       if (text.startsWith(magic)) invalid(DIAGNOSE, `${path} to hold JSON lines or a JSON array`, what);
     }
     if (start.length === 0) invalid(DIAGNOSE, `${path} to hold responses`, 'an empty file');
-    return new Dump(path, isGzip(start), chosen);
+    return new Dump(path, isGzip(start), format);
   } finally {
     await opened.file.close();
   }
@@ -76,15 +74,14 @@ export class Dump implements AsyncIterable<DumpRecord> {
   readonly path: string;
   /** Whether it is packed with gzip. */
   readonly compressed: boolean;
-  readonly #chosen: Format | undefined;
-  #detected: { format: Format; place: Place } | undefined;
+  readonly #rows: RowFormat;
   #whole: { bytes: number; sha256: string; responses: number } | undefined;
 
   /** See {@link openDump}, which checks what the file is. */
-  constructor(path: string, compressed: boolean, format: Format | undefined) {
+  constructor(path: string, compressed: boolean, format: FormatName | undefined) {
     this.path = path;
     this.compressed = compressed;
-    this.#chosen = format;
+    this.#rows = new RowFormat(path, format);
   }
 
   /** What is known of the file once it has been read to its end. */
@@ -95,9 +92,7 @@ export class Dump implements AsyncIterable<DumpRecord> {
 
   /** The format of its rows, once the first of them has been read. */
   get format(): Format {
-    const format = this.#chosen ?? this.#detected?.format;
-    if (format === undefined) throw new InternalError(`[${DIAGNOSE}] ${this.path} has not been read`);
-    return format;
+    return this.#rows.format;
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<DumpRecord, void> {
@@ -118,7 +113,7 @@ export class Dump implements AsyncIterable<DumpRecord> {
       let responses = 0;
       for await (const { values, number, start, bytes } of jsonRowsOf(this.#json, text)) {
         signal?.throwIfAborted();
-        const records = this.#recordsOf(values, { file: this.path, line: number });
+        const records = this.#rows.records(values, { file: this.path, line: number });
         for (const [part, record] of records.entries()) {
           responses++;
           yield { record, location: { start, bytes, line: number, part } };
@@ -144,31 +139,6 @@ export class Dump implements AsyncIterable<DumpRecord> {
   get #json(): JsonText {
     const { path } = this;
     return { where: DIAGNOSE, path, parse: parseJson, nameLine: (line) => `${path}:${line}` };
-  }
-
-  #recordsOf(row: Readonly<Record<string, unknown>>, place: Place): DumpRecord[] {
-    return (this.#chosen ?? this.#detect(row, place)).records(row, place);
-  }
-
-  /** Rows of two formats in one file are two dumps that somebody put together. */
-  #detect(row: Readonly<Record<string, unknown>>, place: Place): Format {
-    const format = detectFormat(row);
-    const here = placeText(place);
-    if (this.#detected === undefined) {
-      if (format === undefined) {
-        invalid(DIAGNOSE, `${here} to be in one of the formats ${formatNames.join(', ')}`, kindOf(row));
-      }
-      this.#detected = { format, place };
-    }
-    const first = this.#detected;
-    if (format !== first.format) {
-      invalid(
-        DIAGNOSE,
-        `${here} to be in the format ${first.format.name}, as ${placeText(first.place)} is`,
-        format === undefined ? kindOf(row) : `the format ${format.name}`,
-      );
-    }
-    return format;
   }
 }
 
@@ -197,9 +167,4 @@ async function refuseFolder(path: string): Promise<void> {
       ? 'an empty folder'
       : `a folder (${some}${names.length > 5 ? ', ...' : ''}): give one file, or put its JSON lines together with cat`,
   );
-}
-
-/** For messages: `rollout.jsonl:12`. */
-export function placeText({ file, line }: Place): string {
-  return `${file}:${line}`;
 }

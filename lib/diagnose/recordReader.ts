@@ -2,8 +2,22 @@
 import { invalid } from '../errors.js';
 import { openRegularFile, type RegularFile, readFully } from '../io/regularFile.js';
 import { scratchFile } from '../io/scratchFile.js';
-import { DIAGNOSE, type Dump, type Location } from './readDump.js';
+import { DIAGNOSE } from './place.js';
+import type { Dump, Location } from './readDump.js';
 import type { DumpRecord } from './record.js';
+import { RowsDump } from './rowsDump.js';
+
+/** Reads the records of a dump again. */
+export interface RecordSource {
+  read(location: Location): DumpRecord | Promise<DumpRecord>;
+  close(): Promise<void>;
+}
+
+/** Opens a dump that has been read from its first row on. */
+export async function openRecords(dump: Dump | RowsDump, signal?: AbortSignal): Promise<RecordSource> {
+  if (!(dump instanceof RowsDump)) return RecordReader.open(dump, signal);
+  return { read: (location) => dump.read(location), close: async () => {} };
+}
 
 export class RecordReader {
   readonly #dump: Dump;

@@ -132,7 +132,9 @@ export function gridBases(grid: GridConfig): Map<string, BaseConfig> {
 /** The name of a base's folder, which tells every option that makes it. */
 export function baseName(config: BaseConfig): string {
   const { task, hiddenSize, numLayers, baseAccuracy, teachSteps, candidates, samplesPerProblem } = config;
-  const parts = [task, `d${hiddenSize}`, `l${numLayers}`, `a${baseAccuracy}`, `t${teachSteps}`];
+  const experts = config.numExperts === undefined ? [] : [`e${config.numExperts}`];
+  const size = [`d${hiddenSize}`, `l${numLayers}`, ...experts];
+  const parts = [task, ...size, `a${baseAccuracy}`, `t${teachSteps}`];
   const set = `c${candidates}x${samplesPerProblem}-s${config.solvedAtLeast}-${config.solvedAtMost}`;
   return [...parts, set, `seed${config.baseSeed}`].join('-').replaceAll(':', '-');
 }

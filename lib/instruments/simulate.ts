@@ -5,7 +5,13 @@ import { RunDirectory } from '../io/runDirectory.js';
 import { type AlgorithmParameters, createAlgorithm, presetConfig } from '../rl/algorithms.js';
 import { batchTotals } from '../rl/batch.js';
 import type { AlgorithmConfig } from '../rl/config.js';
-import { type Correction, type CorrectionOptions, correct, corrects } from '../rl/corrections/correct.js';
+import {
+  type Correction,
+  type CorrectionOptions,
+  correct,
+  corrects,
+  FROZEN_SHARE,
+} from '../rl/corrections/correct.js';
 import type { RatioBatch } from '../rl/corrections/ratioBatch.js';
 import { losses } from '../rl/losses/index.js';
 import { type PresetName, presetNames, presets } from '../rl/presets.js';
@@ -42,7 +48,7 @@ export interface Simulation {
   readonly essLeft?: number;
   readonly droppedSequences: number;
   readonly signalShare: number;
-  /** The first recorded step from which on so little is left that the policy would hardly have moved, or null. */
+  /** The first recorded step from which on less than {@link FROZEN_SHARE} is left at every step, or null. */
   readonly frozenAtStep: number | null;
 }
 
@@ -71,9 +77,6 @@ export interface SimulationSummary {
   readonly simulations: readonly Simulation[];
   readonly interrupted: boolean;
 }
-
-/** Below this share of the signal, in every step from some step on, a policy counts as frozen. */
-export const FROZEN_SHARE = 0.05;
 
 /** Presets with a correction, which are those that there is something to simulate of. */
 export const correctingPresets: readonly PresetName[] = presetNames.filter((name) =>

@@ -32,6 +32,11 @@ export class Quantiles {
     this.#sorted = false;
   }
 
+  /** Whether no value had to be dropped so far. */
+  get exact(): boolean {
+    return this.#stride === 1;
+  }
+
   /** The value below which the share `q` of the others lies, between two neighbours by their distance; NaN of none. */
   at(q: number): number {
     if (this.#count === 0) return Number.NaN;

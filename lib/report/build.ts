@@ -1,6 +1,7 @@
 import { checkChoice, InvalidArgumentError } from '../errors.js';
 import type { SanityConfig } from '../sanity/config.js';
 import { taskName } from '../sanity/sourceConfig.js';
+import { figuresOfDiagnosis } from './charts/diagnose.js';
 import { figuresOfDial } from './charts/dial.js';
 import { figuresOfGrid } from './charts/grid.js';
 import { figuresOfHeadroom } from './charts/headroom.js';
@@ -23,6 +24,7 @@ const figuresOf = {
   headroom: figuresOfHeadroom,
   simulate: figuresOfSimulation,
   train: figuresOfTraining,
+  diagnose: figuresOfDiagnosis,
 } as const satisfies Record<string, (run: ReportRun) => Figure[] | Promise<Figure[]>>;
 
 export type ReportCommand = keyof typeof figuresOf;
@@ -60,16 +62,21 @@ export async function buildSections(directories: readonly string[], text: RunTex
   }
   for (const run of runs) {
     if (run.command === 'sanity' && sanity.length > 1) continue;
-    const printed = run.summary === null ? undefined : await ofThisVersion(run, () => text(run));
-    sections.push({
-      title: `${run.command}: ${run.name}`,
-      lines: [`isopolicy ${run.version}`, ...run.notes],
-      ...(printed !== undefined && { text: printed }),
-      command: `isopolicy ${run.command} (${run.directory}/config.json has every setting)`,
-      figures: await ofThisVersion(run, () => figuresOf[run.command as ReportCommand](run)),
-    });
+    sections.push(await sectionOf(run, text));
   }
   return sections;
+}
+
+/** The section of one run, whose command is one of {@link reportCommands}. */
+export async function sectionOf(run: ReportRun, text: RunText): Promise<Section> {
+  const printed = run.summary === null ? undefined : await ofThisVersion(run, () => text(run));
+  return {
+    title: `${run.command}: ${run.name}`,
+    lines: [`isopolicy ${run.version}`, ...run.notes],
+    ...(printed !== undefined && { text: printed }),
+    command: `isopolicy ${run.command} (${run.directory}/config.json has every setting)`,
+    figures: await ofThisVersion(run, () => figuresOf[run.command as ReportCommand](run)),
+  };
 }
 
 /** The outcome of a sanity run in a few words. */

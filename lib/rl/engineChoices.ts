@@ -4,9 +4,9 @@ import { type Numerics, type NumericsPreset, numerics } from '../numerics.js';
 import { checkFloatDtype, type FloatDType } from '../tensor/dtype.js';
 import { defaultLossScaler } from '../training/engine.js';
 import { createLossScaler } from '../training/lossScaler.js';
+import { type NumericsMode, numericsModes } from './numericsMode.js';
 
-export const numericsModes = ['default', 'matched'] as const;
-export type NumericsMode = (typeof numericsModes)[number];
+export type { NumericsMode };
 
 export interface EngineOptions {
   /** Default fp16. */

@@ -57,7 +57,12 @@ export interface RolloutOptions {
   readonly kvPages?: number;
   /** Most prompt tokens of one prefill pass; default 8192. */
   readonly maxPrefillTokens?: number;
+  /** @internal Makes the logits in place of the head, whose own `logits` makes: for what goes wrong there. */
+  readonly head?: HeadOverride;
 }
+
+/** @internal From the last norm's output, [rows, hiddenSize] in the engine's dtype, to logits of any float dtype. */
+export type HeadOverride = (hidden: Tensor, logits: () => Tensor) => Tensor;
 
 export const loraModes = ['merged', 'factored'] as const;
 
@@ -111,6 +116,7 @@ export class RolloutEngine implements Disposable {
   readonly #headOrders: ReadonlyMap<number, HeadOrder>;
   readonly #decodeStep: DecodeStep;
   /** One pass at a time: they share the cache. */
+  readonly #head: HeadOverride | undefined;
   readonly #turns = new Turns();
 
   /** @throws InvalidArgumentError on a bad option */
@@ -134,6 +140,7 @@ export class RolloutEngine implements Disposable {
     this.maxBatch = checkInteger(where, 'maxBatch', batch, 1, 65536);
     this.#pages = checkInteger(where, 'kvPages', options.kvPages ?? this.maxBatch * perSequence, perSequence);
     this.#maxPrefillTokens = checkInteger(where, 'maxPrefillTokens', options.maxPrefillTokens ?? 8192, 1);
+    this.#head = options.head;
     const mode = checkChoice(where, 'lora', options.lora ?? 'merged', loraModes);
     this.#adapter = model.lora;
     this.#lora = mode === 'factored' ? model.lora : null;
@@ -195,10 +202,7 @@ export class RolloutEngine implements Disposable {
    * @throws InvalidArgumentError naming the sequence at fault, before anything is queued
    */
   async score(sequences: readonly TokenSequence[], options: { temperature?: number } = {}): Promise<Scores> {
-    const { vocabSize } = this.#model.config;
-    checkSequences('score', sequences, { vocabSize, maxLength: this.maxLength });
-    const temperature = checkNumber('score', 'temperature', options.temperature ?? 1, 0);
-    if (temperature === 0) invalid('score', 'temperature above 0', 0);
+    const temperature = this.#checkScoring('score', sequences, options);
     return this.#turns.take(() => this.#score(sequences, temperature));
   }
 
@@ -208,17 +212,34 @@ export class RolloutEngine implements Disposable {
    *
    * @throws InvalidArgumentError naming the sequence at fault
    */
-  async distributions(sequences: readonly TokenSequence[]): Promise<Float32Array[]> {
+  async distributions(
+    sequences: readonly TokenSequence[],
+    options: { temperature?: number } = {},
+  ): Promise<Float32Array[]> {
     const { vocabSize } = this.#model.config;
-    checkSequences('distributions', sequences, { vocabSize, maxLength: this.maxLength });
+    const temperature = this.#checkScoring('distributions', sequences, options);
     return this.#turns.take(async () => {
       const parts: Float32Array[] = [];
       await this.#eachPass(sequences, async (part, logits) => {
-        using logprobs = tidy(() => logSoftmax(logits(), { chunk: this.numerics.logSoftmaxChunk }));
+        const chunk = this.numerics.logSoftmaxChunk;
+        using logprobs = tidy(() => logSoftmax(logits(), { temperature, chunk }));
         parts.push(...splitRows(part, await logprobs.floats(), vocabSize));
       });
       return parts;
     });
+  }
+
+  /** The temperature at which sequences are scored. */
+  #checkScoring(
+    where: string,
+    sequences: readonly TokenSequence[],
+    options: { temperature?: number },
+  ): number {
+    const { vocabSize } = this.#model.config;
+    checkSequences(where, sequences, { vocabSize, maxLength: this.maxLength });
+    const temperature = checkNumber(where, 'temperature', options.temperature ?? 1, 0);
+    if (temperature === 0) invalid(where, 'temperature above 0', 0);
+    return temperature;
   }
 
   #checkRequest(request: GenerationRequest, index: number, { maxNewTokens }: ResolvedSampling): void {
@@ -334,11 +355,13 @@ export class RolloutEngine implements Disposable {
     const { numerics } = this;
     const hidden = this.#model.hidden(this.#pass(rows, routing), rows.ids, selected);
     const head = this.#weights.of(this.#model.head);
-    return linear(hidden, [head.packed ?? head.value], {
-      family: gemmFamilyOf(numerics),
-      splitK: numerics.gemmSplitK,
-      outDtype: numerics.logits16 ? this.precision : 'fp32',
-    });
+    const logits = () =>
+      linear(hidden, [head.packed ?? head.value], {
+        family: gemmFamilyOf(numerics),
+        splitK: numerics.gemmSplitK,
+        outDtype: numerics.logits16 ? this.precision : 'fp32',
+      });
+    return this.#head ? this.#head(hidden, logits) : logits();
   }
 
   #headOrder(rows: number): HeadOrder | undefined {

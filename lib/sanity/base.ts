@@ -8,7 +8,7 @@ import { loadModel } from '../models/loadModel.js';
 import { saveModel } from '../models/saveModel.js';
 import { taskEnvironment } from '../rl/environment.js';
 import { createTask } from '../tasks/index.js';
-import { type BaseConfig, baseConfigOf, decoderConfig } from './baseConfig.js';
+import { type BaseConfig, baseConfigOf, baseKeys, decoderConfig } from './baseConfig.js';
 import { boundsText } from './filterConfig.js';
 import { buildPerfectibleSet, type PerfectibleSet } from './perfectible.js';
 import type { PrepareOptions, Start } from './subject.js';
@@ -42,14 +42,11 @@ export async function prepareBase(config: BaseConfig, options: PrepareOptions = 
   if (directory !== undefined) {
     const kept = await readBaseFile(directory);
     if (kept !== undefined) {
-      const different = Object.entries(own).find(
-        ([key, value]) => (kept.config as unknown as Record<string, unknown>)[key] !== value,
-      );
+      const different = baseKeys.find((key) => kept.config[key] !== own[key]);
       if (different !== undefined) {
-        const [key, value] = different;
         throw new InvalidArgumentError(
-          `[base] expected ${directory} to hold a base with ${key} = ${String(value)}, got one with ` +
-            `${String((kept.config as unknown as Record<string, unknown>)[key])}`,
+          `[base] expected ${directory} to hold a base with ${different} = ${String(own[different])}, got one with ` +
+            `${String(kept.config[different])}`,
         );
       }
       return loadBase(directory);

@@ -13,6 +13,8 @@ export interface BaseOptions extends FilterOptions {
   readonly hiddenSize?: number;
   /** Depth of the model; default 4. */
   readonly numLayers?: number;
+  /** Experts of each layer, of which a token goes to two that are half as wide as a dense block; default 0, a dense model. */
+  readonly numExperts?: number;
   /** Sampled accuracy at which supervised learning stops; default 0.55. */
   readonly baseAccuracy?: number;
   /** Most steps of supervised learning; default 4000. */
@@ -21,7 +23,10 @@ export interface BaseOptions extends FilterOptions {
   readonly candidates?: number;
 }
 
-export type BaseConfig = Required<BaseOptions>;
+/** A dense base has no `numExperts`, as bases of before there were others. */
+export type BaseConfig = Required<Omit<BaseOptions, 'numExperts'>> & Pick<BaseOptions, 'numExperts'>;
+
+const EXPERTS_PER_TOKEN = 2;
 
 /** Every option of a base. */
 export const baseKeys = [
@@ -29,6 +34,7 @@ export const baseKeys = [
   'baseSeed',
   'hiddenSize',
   'numLayers',
+  'numExperts',
   'baseAccuracy',
   'teachSteps',
   'candidates',
@@ -45,12 +51,16 @@ export function resolveBaseOptions(where: string, options: BaseOptions = {}): Ba
   const hiddenSize = checkInteger(where, 'hiddenSize', options.hiddenSize ?? 64, 32, 65536);
   if (hiddenSize % 32 !== 0)
     invalid(where, 'hiddenSize to be a multiple of 32, the size of a head', hiddenSize);
+  const numExperts = checkInteger(where, 'numExperts', options.numExperts ?? 0, 0, 1024);
+  if (numExperts !== 0 && numExperts <= EXPERTS_PER_TOKEN)
+    invalid(where, `numExperts to be 0 or above ${EXPERTS_PER_TOKEN}`, numExperts);
   const filter = resolveFilterOptions(where, options);
   return {
     task,
     baseSeed: checkInteger(where, 'baseSeed', options.baseSeed ?? 1, 0, 2 ** 31 - 1),
     hiddenSize,
     numLayers: checkInteger(where, 'numLayers', options.numLayers ?? 4, 1, 1024),
+    ...(numExperts > 0 && { numExperts }),
     baseAccuracy: checkNumber(where, 'baseAccuracy', options.baseAccuracy ?? 0.55, 0, 1),
     teachSteps: checkInteger(where, 'teachSteps', options.teachSteps ?? 4000, 1, 1e7),
     candidates: checkInteger(where, 'candidates', options.candidates ?? 400, 1, 1e6),
@@ -60,19 +70,24 @@ export function resolveBaseOptions(where: string, options: BaseOptions = {}): Ba
 
 /** The part of a configuration that makes its base. */
 export function baseConfigOf(config: BaseConfig): BaseConfig {
-  return Object.fromEntries(baseKeys.map((key) => [key, config[key]])) as unknown as BaseConfig;
+  const keys = baseKeys.filter((key) => config[key] !== undefined);
+  return Object.fromEntries(keys.map((key) => [key, config[key]])) as unknown as BaseConfig;
 }
 
-/** The decoder of a base: heads of 32, a feed-forward block of three times the width, a head of its own. */
-export function decoderConfig({ task, hiddenSize, numLayers }: BaseConfig): DecoderConfig {
+/**
+ * The decoder of a base: heads of 32, a feed-forward block of three times the width, or experts of half of that, a head of its
+ * own.
+ */
+export function decoderConfig({ task, hiddenSize, numLayers, numExperts }: BaseConfig): DecoderConfig {
   const { vocabSize, promptLength, responseLength } = createTask(task);
   return {
     vocabSize,
     hiddenSize,
-    intermediateSize: 3 * hiddenSize,
+    intermediateSize: (3 * hiddenSize) / (numExperts === undefined ? 1 : EXPERTS_PER_TOKEN),
     numLayers,
     numHeads: hiddenSize / 32,
     maxPositionEmbeddings: promptLength + responseLength,
     ropeTheta: 1000,
+    ...(numExperts !== undefined && { numExperts, numExpertsPerToken: EXPERTS_PER_TOKEN }),
   };
 }

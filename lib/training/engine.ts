@@ -238,15 +238,19 @@ export class TrainingEngine implements Disposable {
    * The whole distribution that each response token was drawn from: log-probs over the vocabulary, [tokens, vocabSize],
    * by the choices that {@link score} makes.
    *
-   * @throws InvalidArgumentError naming the sequence at fault
+   * @throws InvalidArgumentError naming the sequence at fault, or a replay that was asked of a dense model
    */
-  async distributions(sequences: readonly TokenSequence[]): Promise<Float32Array[]> {
-    this.#check('distributions', sequences);
+  async distributions(
+    sequences: readonly TokenSequence[],
+    { replay }: Pick<RoutingOptions, 'replay'> = {},
+  ): Promise<Float32Array[]> {
+    const call = this.#check('distributions', sequences, { ...(replay && { replay }) });
     const parts: Float32Array[] = [];
     if (!this.numerics.weightsSnapshot) this.#weights.sync(this.optimizer.parameters);
     await this.#eachMicroBatch(sequences, async (begin, end) => {
       const part = sequences.slice(begin, end);
-      using logprobs = tidy(() => this.#logprobs(part));
+      using routes = call.pass(begin, end);
+      using logprobs = tidy(() => this.#logprobs(part, routes));
       const values = await logprobs.floats();
       parts.push(...splitRows(part, values, this.#model.config.vocabSize));
     });
@@ -254,11 +258,11 @@ export class TrainingEngine implements Disposable {
   }
 
   /** Log-probs of every token of the vocabulary, which the fused product never has whole. */
-  #logprobs(sequences: readonly TokenSequence[]): Tensor {
+  #logprobs(sequences: readonly TokenSequence[], routes: PassRouting | undefined): Tensor {
     const { numerics } = this;
     const packed = packSequences(sequences);
     const upload = (values: Int32Array) => tensor(values, [values.length], 'int32');
-    const pass = this.#pass(null, upload(packed.positions), upload(packed.cuSeqlens));
+    const pass = this.#pass(null, upload(packed.positions), upload(packed.cuSeqlens), routes);
     const hidden = gatherRows(null, this.#model.hidden(pass, upload(packed.ids)), upload(packed.rows));
     const logits = linear(hidden, [this.#weights.of(this.#model.head).value], {
       family: gemmFamilyOf(numerics),
@@ -396,7 +400,7 @@ export class TrainingEngine implements Disposable {
     };
   }
 
-  #check(where: string, sequences: readonly TokenSequence[], routing: RoutingOptions = {}): CallRouting {
+  #check(where: string, sequences: readonly TokenSequence[], routing: RoutingOptions): CallRouting {
     if (this.#model.lora !== this.#lora)
       invalid(where, "an engine made after the model's adapter", 'one made before');
     const { vocabSize, maxPositionEmbeddings: maxLength } = this.#model.config;

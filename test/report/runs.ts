@@ -10,6 +10,7 @@ import { resolveSimulateOptions, simulateCorrections } from '../../lib/instrumen
 import { RunDirectory } from '../../lib/io/runDirectory.js';
 import { baseConfigOf } from '../../lib/sanity/baseConfig.js';
 import { runSanity } from '../../lib/sanity/run.js';
+import { diagnosisOf, normalPairs } from '../diagnose/support.js';
 import { tinyConfig } from '../sanity/tiny.js';
 
 /** Makes the runs in folders named for their commands. */
@@ -50,8 +51,20 @@ export async function makeRuns(root: string): Promise<void> {
   const headroom = { subject: { run }, precision: 'fp16', lossScaler: 'verl', samples: 16, seed: 1 } as const;
   await measureHeadroom(headroom, { directory: await open('headroom', headroom) });
 
+  const diagnose = await open('diagnose', {});
+  await diagnose.writeSummary(diagnosisOf(normalPairs(40, (i) => 5 + (i % 30), 0.1)));
+
   const simulate = await resolveSimulateOptions({ run });
   await simulateCorrections(simulate, { directory: await open('simulate', simulate) });
 }
 
-export const runNames = ['sanity', 'grid', 'mismatch', 'ladder', 'dial', 'headroom', 'simulate'] as const;
+export const runNames = [
+  'sanity',
+  'grid',
+  'mismatch',
+  'ladder',
+  'dial',
+  'headroom',
+  'simulate',
+  'diagnose',
+] as const;

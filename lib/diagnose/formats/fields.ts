@@ -1,6 +1,7 @@
 /** Reads the fields of one object of a dump; of a bad one it says file, line, field, what was expected and found. */
 import { InvalidArgumentError } from '../../errors.js';
 import { isObject, kindOf } from '../../io/jsonFile.js';
+import { DIAGNOSE, placeText } from '../place.js';
 import type { Place, SamplingSettings } from '../record.js';
 
 /** An array of a row, not yet looked at, under the name that the row has for it. */
@@ -56,10 +57,8 @@ export class Fields {
 
   /** Throws that a field was expected to be something else; `item` is the part of the field at fault, such as [3]. */
   fail(name: string, expected: string, got: unknown, item = ''): never {
-    const { file, line } = this.place;
-    throw new InvalidArgumentError(
-      `[diagnose] expected ${this.#label(name)}${item} on ${file}:${line} ${expected}, got ${kindOf(got)}`,
-    );
+    const field = `${this.#label(name)}${item} on ${placeText(this.place)}`;
+    throw new InvalidArgumentError(`[${DIAGNOSE}] expected ${field} ${expected}, got ${kindOf(got)}`);
   }
 
   /** The first of these names that the object has. Two spellings of one field would leave open which counts. */
@@ -83,21 +82,21 @@ export class Fields {
     return { name, values };
   }
 
-  /** Expects all that are there to have as many elements as the first of them, and returns how many. */
+  /** Expects all that are there to be as long as the first of them, and returns how long. */
   sameLength(...columns: (Column | null)[]): number {
     const [first, ...others] = columns.filter((column) => column !== null);
     if (first === undefined) return 0;
     for (const { name, values } of others) {
       if (values.length !== first.values.length) {
-        this.fail(name, `to have ${first.values.length} elements, as many as ${first.name}`, values);
+        this.fail(name, `to be as long as ${first.name} (${first.values.length})`, values);
       }
     }
     return first.values.length;
   }
 
   /**
-   * The responses of a batch, where one of `keys` is an array of arrays: every array under one of `names` (keys among them) has an element for each, what is
-   * no array is of all. Else the row is one response.
+   * The responses of a batch, where one of `keys` is an array of arrays: every array under one of `names` (keys among
+   * them) has an element for each, what is no array is of all. Else the row is one response.
    */
   rows(keys: readonly string[], names: readonly string[]): Fields[] {
     const columns = names.filter((name) => Array.isArray(this.get(name)));
@@ -108,7 +107,7 @@ export class Fields {
     const count = (this.get(key) as unknown[]).length;
     for (const name of columns) {
       const values = this.get(name) as unknown[];
-      if (values.length !== count) this.fail(name, `to have ${count} rows, as many as ${key}`, values);
+      if (values.length !== count) this.fail(name, `to have as many rows as ${key} (${count})`, values);
     }
     return Array.from({ length: count }, (_, i) => {
       const own = columns.map((name) => [name, (this.get(name) as unknown[])[i]]);

@@ -8,7 +8,9 @@ export interface Format {
   readonly name: FormatName;
   /** In a few words, for lists and messages. */
   readonly title: string;
-  /** Whether a row looks like it; of the names of its fields alone, so that a bad value is told by {@link records}. */
+  /**
+   * Whether a row looks like it; of the names of its fields alone, so that a bad value is told by {@link records}.
+   */
   detects(row: Readonly<Record<string, unknown>>): boolean;
   /**
    * The responses of a row, in order: one, or several where it holds a batch or several choices.

@@ -1,5 +1,6 @@
 /** The formats of dumps, by name and by the looks of a row. */
 import { checkChoice } from '../../errors.js';
+import { DIAGNOSE } from '../place.js';
 import { type Format, type FormatName, formatNames } from './format.js';
 import { plain } from './plain.js';
 import { primeRl } from './primeRl.js';
@@ -19,7 +20,7 @@ const formats: readonly Format[] = [plain, verl, trl, vllm, sglang, primeRl, sli
  * @throws InvalidArgumentError where there is none
  */
 export function formatOf(name: FormatName): Format {
-  const known = checkChoice('diagnose', 'format', name, formatNames);
+  const known = checkChoice(DIAGNOSE, 'format', name, formatNames);
   return formats.find((format) => format.name === known)!;
 }
 

@@ -30,27 +30,32 @@ export function unclamped(logprob: number): number {
   return logprob <= LEAST ? -Infinity : logprob;
 }
 
-/** Of a choice; null where it has no log-probs. With `echo` the prompt comes first, and is all there is where nothing was sampled. */
-export function answerOf(body: Fields, choice: Fields): Answer | null {
+/**
+ * Of a choice; null where it has no log-probs. With `echo` the prompt comes first, and is all there is where nothing
+ * was sampled: a text that was scored.
+ */
+export function answerOf(row: Fields, body: Fields, choice: Fields): Answer | null {
   const logprobs = choice.object('logprobs');
   if (logprobs === null) return null;
-  const { texts, numbers, top } = logprobs.get('tokens') === null ? chat(logprobs) : completion(logprobs);
+  const isCompletion = (logprobs.get('tokens') ?? logprobs.get('token_logprobs')) !== null;
+  const { texts, numbers, top } = isCompletion ? completion(logprobs) : chat(logprobs);
   const length = numbers.length;
   const sampled = choice.array('token_ids');
   const holder = holderOf('prompt_token_ids', choice, body);
   const promptColumn = holder.array('prompt_token_ids');
   const prompt = promptColumn && holder.ids(promptColumn);
   const fits = sampled === null || sampled.values.length === length;
-  const isEcho = !fits && sampled.values.length + (prompt?.length ?? 0) === length;
+  const isEcho =
+    !fits && prompt !== null && sampled.values.length > 0 && sampled.values.length + prompt.length === length;
   const isScored =
     !isEcho &&
     Number.isNaN(numbers[0]) &&
     !(sampled !== null && fits) &&
-    (prompt?.length === length || body.get('response_length') !== null);
+    (prompt?.length === length || row.get('response_length') !== null);
   if (!fits && !isEcho && !isScored) {
-    choice.fail('token_ids', `to have ${length} elements, as many as log-probs`, sampled.values);
+    choice.fail('token_ids', `to be as long as the log-probs (${length})`, sampled.values);
   }
-  const start = isEcho ? (prompt?.length ?? 0) : isScored ? scoredRange(body, length).start : 0;
+  const start = isEcho ? prompt.length : isScored ? scoredRange(row, length).start : 0;
   const inTexts = idsInTexts(texts);
   const whole = (isScored ? prompt : null) ?? inTexts;
   return {

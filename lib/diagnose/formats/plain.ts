@@ -1,8 +1,9 @@
 /**
  * Our own format: one response a line (docs/diagnose.md).
  *
- * `id`, `tokens`, `logprobs`, `mask`, `text`, `step`, `batch`, `temperature`, `topP`, `topK`, `weightsVersion`, `promptTokens`, `topLogprobs`; or, of both
- * engines, `rolloutLogprobs` and `trainingLogprobs` with `rolloutTopLogprobs` and `trainingTopLogprobs`. Each in snake_case, too.
+ * `id`, `tokens`, `logprobs`, `mask`, `text`, `step`, `batch`, `temperature`, `topP`, `topK`, `weightsVersion`,
+ * `promptTokens`, `topLogprobs`; or, of both engines, `rolloutLogprobs` and `trainingLogprobs` with
+ * `rolloutTopLogprobs` and `trainingTopLogprobs`. Each in snake_case, too.
  */
 import type { Series } from '../record.js';
 import { type Column, Fields } from './fields.js';

@@ -1,11 +1,13 @@
 /**
  * prime-rl, four shapes:
  *
- * - `enable_token_export` of the trainer (src/prime_rl/trainer/rl/token_export.py, schema 1; prime-rl 0.8, August 2026): a sequence a line with prompt and response,
- *   `token_ids`, `loss_mask`, `inference_logprobs` and `trainer_logprobs`, null where not finite; `step`, `rank`, `micro_step`, `export_sequence_idx`;
- * - a TrainingSample of 0.8 (src/prime_rl/transports/rollouts/types.py): `token_ids`, `mask`, `logprobs`, `temperatures` [prompt + response];
- * - a TrainingSample up to 0.5, also the `tokens` of a step of verifiers: `prompt_ids`, `completion_ids`, `completion_mask` (false for tools' tokens),
- *   `completion_logprobs`, `completion_temperatures`;
+ * - `enable_token_export` of the trainer (src/prime_rl/trainer/rl/token_export.py, schema 1; prime-rl 0.8, August
+ *   2026): a sequence a line with prompt and response, `token_ids`, `loss_mask`, `inference_logprobs` and
+ *   `trainer_logprobs`, null where not finite; `step`, `rank`, `micro_step`, `export_sequence_idx`;
+ * - a TrainingSample of 0.8 (src/prime_rl/transports/rollouts/types.py): `token_ids`, `mask`, `logprobs`,
+ *   `temperatures` [prompt + response];
+ * - a TrainingSample up to 0.5, also the `tokens` of a step of verifiers: `prompt_ids`, `completion_ids`,
+ *   `completion_mask` (false for tools' tokens), `completion_logprobs`, `completion_temperatures`;
  * - traces of verifiers' v1 environments, which prime-rl writes by default (primeRlTrace.ts).
  */
 import type { DumpRecord } from '../record.js';

@@ -1,10 +1,11 @@
 /**
- * Traces of verifiers' v1 environments (verifiers/v1/trace.py, graph.py, episode.py; August 2026), which prime-rl's file monitor appends to
- * rollouts/step_N/.../traces.jsonl, an episode {traces: [...]} a line, or a trace a line.
+ * Traces of verifiers' v1 environments (verifiers/v1/trace.py, graph.py, episode.py; August 2026), which prime-rl's
+ * file monitor appends to rollouts/step_N/.../traces.jsonl, an episode {traces: [...]} a line, or a trace a line.
  *
- * A trace is a graph of messages: `nodes`, each with its `parent`, the `token_ids` that it adds, their `mask` (true: sampled), and `logprobs`, in newer ones
- * `trainer_logprobs`, one for each sampled token. A path from root to leaf is a sequence; a node that several paths share counts in the first alone, as in
- * prime-rl's trace_to_samples. Newer versions of verifiers write log-probs rounded to a few decimals.
+ * A trace is a graph of messages: `nodes`, each with its `parent`, the `token_ids` that it adds, their `mask` (true:
+ * sampled), and `logprobs`, in newer ones `trainer_logprobs`, one for each sampled token. A path from root to leaf is
+ * a sequence; a node that several paths share counts in the first alone, as in prime-rl's trace_to_samples. Newer
+ * versions of verifiers write log-probs rounded to a few decimals.
  */
 import type { DumpRecord, Place } from '../record.js';
 import { Fields } from './fields.js';
@@ -89,7 +90,7 @@ function spread(fields: Fields, name: string, mask: Uint8Array): Float64Array | 
   if (column === null || column.values.length === 0) return null;
   const sampled = mask.reduce((sum, one) => sum + one, 0);
   if (column.values.length !== sampled) {
-    fields.fail(name, `to have ${sampled} elements, one for each sampled token`, column.values);
+    fields.fail(name, `to have one element for each sampled token (${sampled})`, column.values);
   }
   const numbers = fields.numbers(column);
   let next = 0;

@@ -9,7 +9,10 @@ export interface SeriesColumns {
   readonly training: Column | null;
 }
 
-/** The part that isn't padding: from the first token that counts to the last. Where none does, the mask tells nothing of padding: all. */
+/**
+ * The part that isn't padding: from the first token that counts to the last. Where none does, the mask tells nothing
+ * of padding: all.
+ */
 export function keptRange(mask: Uint8Array): Range {
   const start = mask.indexOf(1);
   return start < 0 ? { start: 0, end: mask.length } : { start, end: mask.lastIndexOf(1) + 1 };
@@ -40,8 +43,8 @@ export function withTop(logprobs: Float64Array, top: readonly (TopLogprobs | nul
 }
 
 /**
- * Of a row whose arrays are of the whole sequence, prompt and response: the response is from the first token that counts to the last, what is before is the
- * prompt.
+ * Of a row whose arrays are of the whole sequence, prompt and response: the response is from the first token that
+ * counts to the last, what is before is the prompt.
  */
 export function maskedSequence(
   fields: Fields,

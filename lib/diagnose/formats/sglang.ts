@@ -1,11 +1,14 @@
 /**
- * Answers of SGLang's own /generate (python/sglang/srt/managers/tokenizer_manager.py, August 2026); those of its OpenAI endpoint are of the format vllm.
+ * Answers of SGLang's own /generate (python/sglang/srt/managers/tokenizer_manager.py, August 2026); those of its
+ * OpenAI endpoint are of the format vllm.
  *
- * `text`, `output_ids`, `prompt_token_ids`, and in `meta_info`: `id`, `output_token_logprobs` [tokens] of [logprob, id, text or null], `output_top_logprobs` [tokens]
- * of lists of the same or null, `input_token_logprobs` (from `logprob_start_len` on; the first has null), `input_top_logprobs`, `weight_version`, `weight_versions`.
- * Where nothing was sampled, a text was scored: its log-probs are the input's (scored.ts). Ids are those of the log-probs, `output_ids` repeats them. A row's own
- * `id`, `step`, `batch`, `temperature`, `top_p`, `top_k` are read beside.
+ * `text`, `output_ids`, `prompt_token_ids`, and in `meta_info`: `id`, `output_token_logprobs` [tokens] of [logprob,
+ * id, text or null], `output_top_logprobs` [tokens] of lists of the same or null, `input_token_logprobs` (from
+ * `logprob_start_len` on; the first has null), `input_top_logprobs`, `weight_version`, `weight_versions`. Where
+ * nothing was sampled, a text was scored: its log-probs are the input's (scored.ts). Ids are those of the log-probs,
+ * `output_ids` repeats them. A row's own `id`, `step`, `batch`, `temperature`, `top_p`, `top_k` are read beside.
  */
+import { isObject } from '../../io/jsonFile.js';
 import type { DumpRecord, TopLogprobs } from '../record.js';
 import { type Column, Fields, isTokenId, numberOf, type Range } from './fields.js';
 import { type Format, recordOf } from './format.js';
@@ -21,7 +24,11 @@ export const sglang: Format = {
   title: 'SGLang: answers of its own /generate',
 
   detects(row) {
-    return 'meta_info' in row && !('choices' in row);
+    // A DataProto of verl has a meta_info, too.
+    const meta = row.meta_info;
+    return (
+      isObject(meta) && ('finish_reason' in meta || 'output_token_logprobs' in meta) && !('choices' in row)
+    );
   },
 
   records(row, place) {

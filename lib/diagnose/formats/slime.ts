@@ -1,11 +1,13 @@
 /**
- * slime 0.3 (August 2026), two dumps that torch.save writes, read as JSON: of `--save-debug-rollout-data` (slime/observability/rollout_data_utils.py, each sample is
- * Sample.to_dict of slime/utils/types.py) and of `--save-debug-train-data` (train_data_utils.py). A row is a sample, the whole dump {rollout_id, samples}, or the
+ * slime 0.3 (August 2026), two dumps that torch.save writes, read as JSON: of `--save-debug-rollout-data`
+ * (slime/observability/rollout_data_utils.py, each sample is Sample.to_dict of slime/utils/types.py) and of
+ * `--save-debug-train-data` (train_data_utils.py). A row is a sample, the whole dump {rollout_id, samples}, or the
  * trainer's batch (slime/ray/rollout.py) with a column for each field.
  *
- * `tokens` of prompt and response, of which the last `response_length` are the response; `rollout_log_probs` [response], 0.0 for a tool's tokens, and the trainer's
- * `log_probs`; `loss_mask` [response]; `weight_versions`, one for each call of the engine; `remove_sample`, for which the trainer makes the mask 0. The trainer's
- * dump has plural names for some.
+ * `tokens` of prompt and response, of which the last `response_length` are the response; `rollout_log_probs`
+ * [response], 0.0 for a tool's tokens, and the trainer's `log_probs`; `loss_mask` [response]; `weight_versions`, one
+ * for each call of the engine; `remove_sample`, for which the trainer makes the mask 0. The trainer's dump has plural
+ * names for some.
  */
 import type { DumpRecord } from '../record.js';
 import { Fields } from './fields.js';

@@ -17,8 +17,8 @@ export function idInText(text: string): number | null {
 }
 
 /**
- * Of each position: null, an object {token: logprob}, or an array of [token, logprob]; a token is an id or, in dumps without, a text. Keys of objects that
- * are integers are ids, unless the dump's keys are `texts`.
+ * Of each position: null, an object {token: logprob}, or an array of [token, logprob]; a token is an id or, in dumps
+ * without, a text. Keys of objects that are integers are ids, unless the dump's keys are `texts`.
  */
 export function topLogprobsOf(
   fields: Fields,

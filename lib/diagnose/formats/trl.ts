@@ -1,13 +1,16 @@
 /**
  * TRL, as of 1.10.dev (July 2026), three shapes:
  *
- * - what `GRPOTrainer._generate_and_score_completions` returns (trl/trainer/grpo_trainer.py), a response or a whole batch a row: `completion_ids` [C],
- *   right-padded, with `completion_mask` (0 for padding); `tool_mask` (0 for a tool's tokens, where tools are used); `sampling_per_token_logps` of vLLM (padded
- *   with 0.0) and `old_per_token_logps` of the model trained, null without vLLM's correction; `prompt_ids` [P], left-padded, with `prompt_mask`;
- * - the answer of trl vllm-serve's /generate/ (trl/scripts/vllm_serve.py): `completion_ids`, and `logprobs` with `logprob_token_ids` [responses][C][k] by rank, in
- *   which the token drawn is one of the k; `prompt_ids` a prompt, not a response;
- * - a RolloutSample of AsyncGRPOTrainer (trl/experimental/async_grpo): `input_ids` of prompt and response, `completion_mask`, and `old_log_probs`, which are the
- *   generator's.
+ * - what `GRPOTrainer._generate_and_score_completions` returns (trl/trainer/grpo_trainer.py), a response or a whole
+ *   batch a row: `completion_ids` [C], right-padded, with `completion_mask` (0 for padding); `tool_mask` (0 for a
+ *   tool's tokens, where tools are used); `sampling_per_token_logps` of vLLM (padded with 0.0) and
+ *   `old_per_token_logps` of the model trained, null without vLLM's correction; `prompt_ids` [P], left-padded, with
+ *   `prompt_mask`;
+ * - the answer of trl vllm-serve's /generate/ (trl/scripts/vllm_serve.py): `completion_ids`, and `logprobs` with
+ *   `logprob_token_ids` [responses][C][k] by rank, in which the token drawn is one of the k; `prompt_ids` a prompt,
+ *   not a response;
+ * - a RolloutSample of AsyncGRPOTrainer (trl/experimental/async_grpo): `input_ids` of prompt and response,
+ *   `completion_mask`, and `old_log_probs`, which are the generator's.
  */
 import type { DumpRecord, Series, TopLogprobs } from '../record.js';
 import { type Column, Fields, numberOf } from './fields.js';
@@ -74,7 +77,7 @@ function fromCompletion(fields: Fields): Partial<DumpRecord> {
   return {
     tokens: ids,
     ...(ranked !== null && ids !== null
-      ? { own: rankedSeries(fields, ranked, ids) }
+      ? { own: rankedSeries(fields, ranked, ids, range.start) }
       : seriesOf(fields, { rollout, training }, range, ROLLOUT)),
     mask:
       isThere === null && tool === null
@@ -98,8 +101,8 @@ function fromWholeSequence(fields: Fields): Partial<DumpRecord> {
   return found;
 }
 
-/** Of each position the log-probs of k tokens, the one drawn among them. */
-function rankedSeries(fields: Fields, ranked: Column, ids: readonly number[]): Series {
+/** Of each position from `start` on the log-probs of k tokens, the one drawn among them. */
+function rankedSeries(fields: Fields, ranked: Column, ids: readonly number[], start: number): Series {
   const candidates = fields.array('logprob_token_ids');
   if (candidates === null) fields.fail('logprob_token_ids', 'to be an array beside logprobs', undefined);
   fields.sameLength(ranked, candidates);
@@ -107,9 +110,9 @@ function rankedSeries(fields: Fields, ranked: Column, ids: readonly number[]): S
   const top: TopLogprobs[] = [];
   for (const [t, id] of ids.entries()) {
     const row = (column: Column): Column => {
-      const values = column.values[t];
-      if (!Array.isArray(values)) fields.fail(column.name, 'to be an array', values, `[${t}]`);
-      return { name: `${column.name}[${t}]`, values };
+      const values = column.values[start + t];
+      if (!Array.isArray(values)) fields.fail(column.name, 'to be an array', values, `[${start + t}]`);
+      return { name: `${column.name}[${start + t}]`, values };
     };
     const [numbers, tokens] = [row(ranked), row(candidates)];
     fields.sameLength(numbers, tokens);

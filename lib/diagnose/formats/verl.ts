@@ -1,12 +1,16 @@
 /**
- * verl: `batch.batch` of a DataProto as JSON, a response or a whole padded batch a row, as verl/experimental/agent_loop/agent_loop.py (`_postprocess`, `as_dict`,
- * AgentLoopOutput) and verl/trainer/ppo/ray_trainer.py fill it; verl 0.8 to 0.10.dev (August 2026). verl's own JSONL (`trainer.rollout_data_dir`) has texts only:
- * the series come into it as `reward_extra_info`, or from a line of Python (docs/diagnose.md).
+ * verl: `batch.batch` of a DataProto as JSON, a response or a whole padded batch a row (or all of a DataProto:
+ * `batch`, `non_tensor_batch`, `meta_info`), as verl/experimental/agent_loop/agent_loop.py (`_postprocess`,
+ * `as_dict`, AgentLoopOutput) and verl/trainer/ppo/ray_trainer.py fill it; verl 0.8 to 0.10.dev (August 2026). verl's
+ * own JSONL (`trainer.rollout_data_dir`) has texts only: the series come into it as `reward_extra_info`, or from a
+ * line of Python (docs/diagnose.md).
  *
- * `responses` [R], right-padded; `response_mask` [R], 1 for tokens of the model, 0 for tools' and padding; `attention_mask` [P + R], 0 for padding alone;
- * `rollout_log_probs` (padded with 0.0) and `old_log_probs`, which the actor computes before the first update, [R] each; `prompts` [P], left-padded. Of a single
- * agent loop: `response_ids`, `response_logprobs`, `prompt_ids`; of one call: `token_ids`, `log_probs`.
+ * `responses` [R], right-padded; `response_mask` [R], 1 for tokens of the model, 0 for tools' and padding;
+ * `attention_mask` [P + R], 0 for padding alone; `rollout_log_probs` (padded with 0.0) and `old_log_probs`, which the
+ * actor computes before the first update, [R] each; `prompts` [P], left-padded. Of a single agent loop:
+ * `response_ids`, `response_logprobs`, `prompt_ids`; of one call: `token_ids`, `log_probs`.
  */
+import { isObject } from '../../io/jsonFile.js';
 import type { DumpRecord } from '../record.js';
 import { type Column, Fields, type Range } from './fields.js';
 import { type Format, recordOf } from './format.js';
@@ -32,23 +36,31 @@ const NAMES = [
 ];
 const NUMBERS = ['min_global_steps', 'max_global_steps', 'temperature', 'top_p', 'top_k', 'batch'];
 /** Fields of other projects beside the same names. */
-const OTHERS = ['tokens', 'completion_mask', 'choices', 'meta_info'];
+const OTHERS = ['tokens', 'completion_mask', 'choices'];
 
 export const verl: Format = {
   name: 'verl',
   title: 'verl: rows or batches of a DataProto',
 
   detects(row) {
-    const isCall = UNNAMED in row && 'token_ids' in row;
+    const flat = flattened(row);
+    const isCall = UNNAMED in flat && 'token_ids' in flat;
     return (
-      (isCall || [...ROLLOUT, TRAINING].some((name) => name in row)) && !OTHERS.some((name) => name in row)
+      (isCall || [...ROLLOUT, TRAINING].some((name) => name in flat)) && !OTHERS.some((name) => name in flat)
     );
   },
 
   records(row, place) {
-    return new Fields(row, place).rows(KEYS, [...NAMES, ...NUMBERS]).map(recordOfRow);
+    return new Fields(flattened(row), place).rows(KEYS, [...NAMES, ...NUMBERS]).map(recordOfRow);
   },
 };
+
+/** A whole DataProto has its columns in three objects. */
+function flattened(row: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+  const { batch, non_tensor_batch: others, meta_info: settings, ...rest } = row;
+  if (!isObject(batch)) return row;
+  return { ...rest, ...(isObject(settings) && settings), ...(isObject(others) && others), ...batch };
+}
 
 function recordOfRow(fields: Fields): DumpRecord {
   const tokens = fields.array(...TOKENS);
@@ -75,15 +87,14 @@ function recordOfRow(fields: Fields): DumpRecord {
   });
 }
 
-/** The response without its padding; `attention_mask` knows it best, as `response_mask` is 0 for a tool's last words, too. */
+/**
+ * The response without its padding; `attention_mask` knows it best, as `response_mask` is 0 for a tool's last words,
+ * too.
+ */
 function rangeOf(fields: Fields, length: number, attention: Column | null, mask: Column | null): Range {
   if (attention === null) return mask === null ? { start: 0, end: length } : keptRange(fields.mask(mask));
   if (attention.values.length < length) {
-    fields.fail(
-      attention.name,
-      `to have an element for each of ${length} tokens of the response`,
-      attention.values,
-    );
+    fields.fail(attention.name, `to be at least as long as the response (${length})`, attention.values);
   }
   return keptRange(fields.mask(tailOf(attention, length)));
 }
@@ -98,7 +109,10 @@ function promptRange(fields: Fields, prompts: Column, length: number, attention:
   return keptRange(fields.mask({ name: attention.name, values: attention.values.slice(0, all.end) }));
 }
 
-/** `uid` is of a prompt and shared by its samples, except where it is the key of one sample: `{uid}_{rollout}_{output}`. */
+/**
+ * `uid` is of a prompt and shared by its samples, except where it is the key of one sample:
+ * `{uid}_{rollout}_{output}`.
+ */
 function uniqueUid(fields: Fields): string | null {
   const uid = fields.id('uid');
   return uid !== null && /_\d+_\d+$/.test(uid) ? uid : null;

@@ -1,14 +1,19 @@
 /**
- * Answers of OpenAI's API as vLLM gives them (vllm/entrypoints/openai/chat_completion/protocol.py and completion/protocol.py, August 2026), and SGLang, too:
+ * Answers of OpenAI's API as vLLM gives them (vllm/entrypoints/openai/chat_completion/protocol.py and
+ * completion/protocol.py, August 2026), and SGLang, too:
  *
  * - chat: `choices[].logprobs.content[]` of {token, logprob, top_logprobs: [{token, logprob}]};
- * - completions: `choices[].logprobs` of {tokens, token_logprobs, top_logprobs: [{token: logprob}]}; with `echo`, the prompt first;
- * - `prompt_logprobs` [prompt] of {id: {logprob, rank, decoded_token}}, where the choice has no log-probs of its own: a text that was scored (scored.ts);
+ * - completions: `choices[].logprobs` of {tokens, token_logprobs, top_logprobs: [{token: logprob}]}; with `echo`, the
+ *   prompt first;
+ * - `prompt_logprobs` [prompt] of {id: {logprob, rank, decoded_token}}, where the choice has no log-probs of its own:
+ *   a text that was scored (scored.ts);
  * - a line of a batch's output: {custom_id, response: {body}};
- * - a choice alone; and RequestOutput of `LLM.generate` (vllm/outputs.py) as JSON: `outputs[].logprobs` [tokens] of {id: {logprob, ...}}.
+ * - a choice alone; and RequestOutput of `LLM.generate` (vllm/outputs.py) as JSON: `outputs[].logprobs` [tokens] of
+ *   {id: {logprob, ...}}.
  *
- * Ids are in `token_ids` and `prompt_token_ids` (`return_token_ids`) or in texts such as `token_id:123` (`return_tokens_as_token_ids`). The API has -9999.0 for
- * minus infinity. A row's own `id`, `step`, `batch`, `temperature`, `top_p`, `top_k` are read beside; of several choices each is `id#index`.
+ * Ids are in `token_ids` and `prompt_token_ids` (`return_token_ids`) or in texts such as `token_id:123`
+ * (`return_tokens_as_token_ids`). The API has -9999.0 for minus infinity. A row's own `id`, `step`, `batch`,
+ * `temperature`, `top_p`, `top_k` are read beside; of several choices each is `id#index`.
  */
 import { Fields } from './fields.js';
 import { type Format, recordOf } from './format.js';
@@ -43,7 +48,7 @@ export const vllm: Format = {
     return choices.map((choice, i) => {
       const answer =
         outputs === null
-          ? (answerOf(body, choice) ?? scoredPrompt(body, choice))
+          ? (answerOf(fields, body, choice) ?? scoredPrompt(fields, body, choice))
           : requestOutput(body, choice);
       return recordOf(place, {
         ...answer,

@@ -1,4 +1,7 @@
-/** vLLM's own shape of log-probs: of each position a dictionary {id: {logprob, rank, decoded_token}}, the token at that position among them. */
+/**
+ * vLLM's own shape of log-probs: of each position a dictionary {id: {logprob, rank, decoded_token}}, the token at
+ * that position among them.
+ */
 import { isObject } from '../../io/jsonFile.js';
 import type { TopLogprobs } from '../record.js';
 import { type Column, type Fields, numberOf, type Range } from './fields.js';
@@ -23,11 +26,11 @@ export function requestOutput(body: Fields, output: Fields): Answer {
 }
 
 /** A text that was scored: its log-probs are those of the prompt. */
-export function scoredPrompt(body: Fields, choice: Fields): Answer {
+export function scoredPrompt(row: Fields, body: Fields, choice: Fields): Answer {
   const holder = holderOf('prompt_logprobs', choice, body);
   const column = holder.array('prompt_logprobs');
   if (column === null) choice.fail('logprobs', 'to be an object', undefined);
-  const range = scoredRange(body, column.values.length);
+  const range = scoredRange(row, column.values.length);
   const idHolder = holderOf('prompt_token_ids', choice, body);
   const known = idHolder.array('prompt_token_ids');
   holder.sameLength(column, known);
@@ -68,7 +71,10 @@ function answerOf(fields: Fields, column: Column, ids: number[], range: Range) {
   };
 }
 
-/** Ids of positions that have one token each. JSON's objects have no order of their own, so that the first of several isn't known. */
+/**
+ * Ids of positions that have one token each. JSON's objects have no order of their own, so that the first of several
+ * isn't known.
+ */
 function onlyIds(fields: Fields, column: Column, { start, end }: Range): number[] {
   return column.values.slice(start, end).map((value, t) => {
     const keys = Object.keys(dictionaryAt(fields, column, start + t) ?? {});

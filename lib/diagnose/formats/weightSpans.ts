@@ -5,20 +5,21 @@ import type { Fields } from './fields.js';
 const UNNAMED = 'default';
 
 /**
- * `weight_version`, a text; or, where weights changed on the way and the spans are those of this response's tokens (`hasSpans`), `weight_versions` of {version,
- * start, end}: the version that sampled each of `length` tokens.
+ * `weight_version`, a text; or, where weights changed on the way and the spans are those of this response's tokens
+ * (`hasSpans`), `weight_versions` of {version, start, end}: the version that sampled each of `length` tokens.
  */
 export function weightsOf(fields: Fields, length: number, hasSpans: boolean): string | string[] | null {
   const spans = hasSpans ? (fields.objects('weight_versions') ?? []) : [];
   if (spans.length > 1) {
-    const versions = spans.flatMap((span) => {
-      const [start, end] = [span.integer('start'), span.integer('end')];
-      const version = span.id('version');
-      if (version === null || start === null || end === null || end < start) {
-        fields.fail('weight_versions', 'to be spans {version, start, end}', span.values);
+    const versions: string[] = [];
+    for (const span of spans) {
+      const [version, start, end] = [span.id('version'), span.integer('start'), span.integer('end')];
+      if (version === null || start !== versions.length || end === null || end < start || end > length) {
+        const expected = `to be spans {version, start, end} that follow each other up to ${length}`;
+        fields.fail('weight_versions', expected, span.values);
       }
-      return Array.from({ length: end - start }, () => version);
-    });
+      for (let t = start; t < end; t++) versions.push(version);
+    }
     if (versions.length !== length) {
       fields.fail('weight_versions', `to cover the ${length} tokens of the response`, versions);
     }

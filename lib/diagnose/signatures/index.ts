@@ -10,7 +10,6 @@ import { scaled } from './scaled.js';
 import { shift } from './shift.js';
 import type { Signature } from './signature.js';
 import { temperature } from './temperature.js';
-import { tokenBias } from './tokenBias.js';
 import { uncertainty } from './uncertainty.js';
 import { weightUpdate } from './weightUpdate.js';
 import { zeroFill } from './zeroFill.js';
@@ -28,7 +27,6 @@ export const signatures: readonly Signature[] = [
   boundaries,
   lattice,
   identity,
-  tokenBias,
   position,
   uncertainty,
   floor,

@@ -2,60 +2,67 @@ import { floatBits } from '../../tensor/dtype.js';
 import { topLists } from '../candidates.js';
 import type { CountedTokens } from '../countedTokens.js';
 import { type Side, sides } from '../record.js';
-import { type Finding, percent, type Signature, said } from './signature.js';
+import { type Finding, percent, type Signature } from './signature.js';
 
 /** What log-probs in fp32 are good for. */
 const TOLERANCE = 3e-6;
-/** The finest lattice that such log-probs show: beyond it a step is no more than a few tolerances. */
-const FINEST = 11;
-const COARSEST = -4;
-/** Share of the gaps on the lattice. */
-const ON_LATTICE = 0.9;
+/** Positions that are looked at, evenly spread. */
+const POSITIONS = 400;
+const LEAST_POSITIONS = 10;
+/** Candidates of a position: of fewer, some constant or other makes 16-bit numbers. */
+const CANDIDATES = 4;
+/** Share of the positions that must fit; numbers of a finer format fit a coarser one at some. */
+const FITS = 0.9;
+/** Octaves of the greatest logit. */
+const OCTAVES = { from: -2, to: 6 };
+
+const formats = [
+  { dtype: 'bf16', mantissa: 7 },
+  { dtype: 'fp16', mantissa: 10 },
+] as const;
 
 /** What is known of one side. */
 interface Lattice {
   readonly side: Side;
-  /** The step is 2^-k for half of the gaps. */
-  readonly k: number;
-  /** Mantissa bits that fit step and size of the gaps. */
+  readonly dtype: 'bf16' | 'fp16';
   readonly mantissa: number;
   readonly share: number;
-  readonly of: 'gaps' | 'values';
+  /** Distance of neighbouring numbers at the size that the greatest of them usually has. */
+  readonly step: number;
+  readonly of: 'logits' | 'values';
 }
 
 /**
- * Logits that were rounded to 16 bits. The gap between two candidates' log-probs is that of their logits, and these lie on
- * multiples of a power of two that a format with few mantissa bits leaves at their size. Also log-probs that were themselves stored
- * in 16 bits.
+ * Logits that were rounded to 16 bits: then some constant, the logarithm of the sum of exponentials, makes all of a
+ * position's log-probs numbers of that format. Also log-probs that were themselves stored in 16 bits.
  */
 export const lattice: Signature = {
   name: 'lattice',
-  title: 'values on a lattice of 2^-k: 16-bit logits or log-probs',
+  title: 'differences on a lattice of 2^-k: 16-bit logits or log-probs',
+  steady: true,
   test(tokens, { floor }): Finding {
-    const found = sides.map((side) => storedLattice(tokens, side) ?? gapLattice(tokens, side));
+    const found = sides.map((side) => storedLattice(tokens, side) ?? logitLattice(tokens, side));
     const [rollout, training] = found;
     const bits = floatBits(floor.dtype)!.mantissa;
     // Logits in the format of the engine are a habit of serving engines; in training, or coarser than that, they are not.
     const odd = [
       training,
-      rollout !== undefined && (rollout.of === 'values' || rollout.mantissa < bits - 1.5)
-        ? rollout
-        : undefined,
+      rollout !== undefined && (rollout.of === 'values' || rollout.mantissa < bits) ? rollout : undefined,
     ].filter((own) => own !== undefined);
-    const worst = odd.sort((a, b) => a.k - b.k)[0];
-    const noise = (own: Lattice) => (0.8 * 2 ** -own.k) / Math.sqrt(12);
-    const explained = worst === undefined ? 0 : Math.min(1, (noise(worst) / tokens.logitNoise) ** 2);
+    const worst = odd.sort((a, b) => b.step - a.step)[0];
+    // Errors spread evenly over a step, of which the log-prob sees the mean absolute one.
+    const noise = worst === undefined ? 0 : worst.step / 4;
     const texts = found.map((own, i) => (own === undefined ? `${sides[i]}: none` : textOf(own)));
     return {
       found: worst !== undefined,
-      explained,
+      explained: worst === undefined ? 0 : Math.min(1, (noise / tokens.logitNoise) ** 2),
       evidence: texts.join('; '),
       values: Object.fromEntries(
         found.flatMap((own) =>
           own === undefined
             ? []
             : [
-                [`${own.side}Step`, 2 ** -own.k],
+                [`${own.side}Step`, own.step],
                 [`${own.side}MantissaBits`, own.mantissa],
                 [`${own.side}Stored`, own.of === 'values' ? 1 : 0],
               ],
@@ -65,60 +72,71 @@ export const lattice: Signature = {
   },
 };
 
-function textOf({ side, k, mantissa, share, of }: Lattice): string {
-  const format = mantissa < 8.5 ? 'bf16' : 'fp16';
+function textOf({ side, dtype, step, share, of }: Lattice): string {
   return of === 'values'
-    ? `${side}: ${percent(share)} of the log-probs are ${format} numbers`
-    : `${side}: ${percent(share)} of the gaps between candidates are multiples of a power of two, half of them of 2^${-k} (${said(2 ** -k)}): logits in ${format}`;
+    ? `${side}: ${percent(share)} of the log-probs are ${dtype} numbers`
+    : `${side}: at ${percent(share)} of the positions all candidates are ${dtype} logits less a constant, in steps of 2^${Math.log2(step)}`;
 }
 
 /** Log-probs that are all numbers of a 16-bit format. */
 function storedLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | undefined {
   const values = side === 'rollout' ? mu : pi;
-  for (const mantissa of [7, 10]) {
-    let [fit, n] = [0, 0];
+  for (const { dtype, mantissa } of formats) {
+    let [fit, n, exponents] = [0, 0, 0];
     for (let i = 0; i < count; i++) {
       const x = values[i]!;
       if (!(x < 0) || !Number.isFinite(x)) continue;
+      const exponent = Math.floor(Math.log2(-x));
       n++;
-      const scale = 2 ** (mantissa - Math.floor(Math.log2(-x)));
-      if (Number.isInteger(x * scale)) fit++;
+      exponents += exponent;
+      if (Number.isInteger(x * 2 ** (mantissa - exponent))) fit++;
     }
     if (n >= 20 && fit / n >= 0.99) {
-      return { side, k: mantissa + 1, mantissa, share: fit / n, of: 'values' };
+      const step = 2 ** (Math.round(exponents / n) - mantissa);
+      return { side, dtype, mantissa, share: fit / n, step, of: 'values' };
     }
   }
   return undefined;
 }
 
-function gapLattice({ sample }: CountedTokens, side: Side): Lattice | undefined {
+function logitLattice({ sample }: CountedTokens, side: Side): Lattice | undefined {
   const top = sample.tops[side];
   if (top === null) return undefined;
-  const levels: number[] = [];
-  const sizes: number[] = [];
-  let gaps = 0;
-  for (const list of topLists(sample, top)) {
-    const largest = list[0]! - list.at(-1)!;
-    for (let i = 1; i < list.length; i++) {
-      const gap = list[0]! - list[i]!;
-      if (!(gap > 2 ** -FINEST) || !Number.isFinite(gap)) continue;
-      gaps++;
-      const level = levelOf(gap);
-      if (level === undefined) continue;
-      levels.push(level);
-      sizes.push(level + Math.floor(Math.log2(largest)));
-    }
-  }
-  if (gaps < 20 || levels.length < ON_LATTICE * gaps) return undefined;
-  const middle = (values: number[]) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
-  return { side, k: middle(levels), mantissa: middle(sizes), share: levels.length / gaps, of: 'gaps' };
-}
-
-/** The k of the coarsest lattice 2^-k that a gap lies on. */
-function levelOf(gap: number): number | undefined {
-  for (let k = COARSEST; k <= FINEST; k++) {
-    const steps = gap * 2 ** k;
-    if (Math.round(steps) > 0 && Math.abs(steps - Math.round(steps)) <= TOLERANCE * 2 ** k) return k;
+  const all = [...topLists(sample, top)].filter(
+    (list) => list.length >= CANDIDATES && Number.isFinite(list.at(-1)),
+  );
+  const stride = Math.ceil(all.length / POSITIONS);
+  const lists = all.filter((_, i) => i % stride === 0);
+  if (lists.length < LEAST_POSITIONS) return undefined;
+  for (const { dtype, mantissa } of formats) {
+    const sizes = lists.map((list) => octaveOf(list, mantissa)).filter((octave) => octave !== undefined);
+    const share = sizes.length / lists.length;
+    if (share < FITS) continue;
+    const middle = sizes.sort((a, b) => a - b)[Math.floor(sizes.length / 2)]!;
+    return { side, dtype, mantissa, share, step: 2 ** (middle - mantissa), of: 'logits' };
   }
   return undefined;
+}
+
+/** The octave of a greatest logit with which all logits are numbers of that many mantissa bits; undefined if there is none. */
+function octaveOf(list: Float64Array, mantissa: number): number | undefined {
+  for (let octave = OCTAVES.from; octave < OCTAVES.to; octave++) {
+    const step = 2 ** (octave - mantissa);
+    for (let greatest = 2 ** octave; greatest < 2 ** (octave + 1); greatest += step) {
+      let fits = true;
+      for (let i = 1; fits && i < list.length; i++) {
+        fits = isNumber(greatest - (list[0]! - list[i]!), mantissa);
+      }
+      if (fits) return octave;
+    }
+  }
+  return undefined;
+}
+
+function isNumber(logit: number, mantissa: number): boolean {
+  const size = Math.abs(logit);
+  // Small ones are multiples of anything within the tolerance.
+  if (size < 2 ** -6) return true;
+  const step = 2 ** (Math.floor(Math.log2(size)) - mantissa);
+  return Math.abs(logit - step * Math.round(logit / step)) <= TOLERANCE;
 }

@@ -10,7 +10,7 @@ const LEAST = 0.2;
 export const outliers: Signature = {
   name: 'outliers',
   title: 'a few huge outliers: routing flips, masking',
-  test({ count, d, openness, meanAbs }): Finding {
+  test({ count, d, openness, meanAbs, meanOpenness }, { floor }): Finding {
     const noise: number[] = [];
     for (let i = 0; i < count; i++) if (openness[i]! >= 0.01) noise.push(Math.abs(d[i]!) / openness[i]!);
     noise.sort((a, b) => a - b);
@@ -23,11 +23,13 @@ export const outliers: Signature = {
     }
     const share = far / count;
     const explained = meanAbs > 0 ? held / count / meanAbs : 0;
+    // What differs everywhere has outliers, too: here all else is as it should be.
+    const bulk = (meanAbs - held / count) / meanOpenness;
     return {
-      found: far > 0 && share <= FEW && explained >= LEAST,
+      found: far > 0 && share <= FEW && explained >= LEAST && bulk <= floor.high,
       explained,
       evidence: `${far} of ${count} tokens (${percent(share)}) are more than ${FAR} times as far apart as the middle one (${said(middle)} nats of logit noise); they hold ${percent(explained)} of the mismatch`,
-      values: { outliers: far, share, middleNoise: middle },
+      values: { outliers: far, share, middleNoise: middle, bulkNoise: bulk },
     };
   },
 };

@@ -13,6 +13,8 @@ export interface Signature {
   readonly name: SignatureName;
   /** What it looks for, in a few words. */
   readonly title: string;
+  /** Whether other responses of the same run hardly change the result, so that it need not be tested again on each draw. */
+  readonly steady?: boolean;
   test(tokens: CountedTokens, context: SignatureContext): Finding;
 }
 

@@ -23,7 +23,7 @@ export const uncertainty: Signature = {
       values[`noise${EDGES[b]}`] = absolute === 0 ? 0 : absolute / open;
       parts.push(`${said(absolute / n)} up to ${EDGES[b]}`);
     });
-    const [sure, unsure] = [values['noise0.1'], values['noise1'] ?? values['noise0.9']];
+    const [sure, unsure] = [values['noise0.1'], values.noise1 ?? values['noise0.9']];
     const ratio = sure !== undefined && unsure !== undefined && sure > 0 ? unsure / sure : Number.NaN;
     return {
       found: ratio >= 4,

@@ -1,4 +1,5 @@
-import { FROZEN_SHARE, type SimulatedStep, type SimulationSummary } from '../../instruments/simulate.js';
+import type { SimulatedStep, SimulationSummary } from '../../instruments/simulate.js';
+import { FROZEN_SHARE } from '../../rl/corrections/correct.js';
 import {
   type Figure,
   healthyText,

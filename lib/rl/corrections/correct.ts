@@ -24,6 +24,9 @@ export interface Correction {
   readonly metrics: Record<string, number>;
 }
 
+/** Below this share of the uncorrected signal that a correction leaves, a policy counts as frozen: it hardly moves. */
+export const FROZEN_SHARE = 0.05;
+
 /** Whether the options do anything. */
 export function corrects({ importance, rejections = [], vetoBelow }: CorrectionOptions): boolean {
   return importance != null || rejections.length > 0 || vetoBelow != null;

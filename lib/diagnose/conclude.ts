@@ -1,0 +1,86 @@
+import { CounterRandom } from '../random.js';
+import { type CauseName, causes } from './causes.js';
+import { type CountedTokens, countedTokens } from './countedTokens.js';
+import { type Decision, decide, testAll } from './decide.js';
+import type { Diagnosis, Precheck } from './diagnosis.js';
+import { type ModelSize, nearestFloor, noiseFloor } from './noiseFloor.js';
+import { drawResponses, type TokenSample } from './sample.js';
+
+/** Draws of responses that the confidence is a share of. */
+const DRAWS = 100;
+/** Tokens of a draw: of more, every second, fourth, ... response is drawn from. */
+const DRAWN_TOKENS = 40_000;
+const SEED = 1;
+const STREAM = 0x64696167;
+
+export interface ConcludeOptions {
+  /** Null: the nearest format. */
+  readonly declared: string | null;
+  readonly size: ModelSize;
+  readonly signal?: AbortSignal;
+}
+
+/** The part of a diagnosis that says what is wrong, and how sure that is. */
+export type Conclusion = Pick<
+  Diagnosis,
+  'verdict' | 'cause' | 'causeText' | 'confidence' | 'action' | 'alternatives' | 'dtype' | 'signatures'
+> & { readonly signatureTokens: number };
+
+/** Looks for signatures and decides between causes, then again on draws of whole responses. */
+export function conclude(
+  sample: TokenSample,
+  prechecks: readonly Precheck[],
+  { declared, size, signal }: ConcludeOptions,
+): Conclusion {
+  const tokens = countedTokens(sample);
+  const floor = declared === null ? nearestFloor(tokens.logitNoise, size) : noiseFloor(declared, size);
+  const signatures = tokens.count === 0 ? [] : testAll(tokens, floor);
+  const decision = decide(tokens, signatures, prechecks, floor);
+  const { cause, verdict } = decision;
+  const {
+    text,
+    action,
+    alternatives = [],
+  } = causes[cause] as (typeof causes)[CauseName] & {
+    alternatives?: readonly string[];
+  };
+  return {
+    verdict,
+    cause,
+    causeText: text,
+    confidence: confidenceOf(
+      tokens,
+      decision,
+      (drawn) => decide(drawn, testAll(drawn, floor, signatures), prechecks, floor),
+      signal,
+    ),
+    action,
+    alternatives,
+    dtype: { name: floor.dtype, declared: declared !== null },
+    signatures,
+    signatureTokens: tokens.count,
+  };
+}
+
+/** How often draws of responses lead to the same cause. */
+function confidenceOf(
+  { sample, count }: CountedTokens,
+  { cause }: Decision,
+  decideOn: (drawn: CountedTokens) => Decision,
+  signal: AbortSignal | undefined,
+): number {
+  const responses = sample.offsets.length - 1;
+  // With nothing to draw, what does not align is all there is: that is no matter of chance.
+  if (responses === 0) return 1;
+  const stride = Math.max(1, Math.ceil(count / DRAWN_TOKENS));
+  const from = Array.from({ length: Math.ceil(responses / stride) }, (_, i) => i * stride);
+  let same = 0;
+  for (let k = 0; k < DRAWS; k++) {
+    signal?.throwIfAborted();
+    const random = new CounterRandom(SEED, STREAM, k);
+    // In order: some signatures look for where a fault begins.
+    const drawn = Int32Array.from(from, () => from[random.integer(from.length)]!).sort();
+    if (decideOn(countedTokens(drawResponses(sample, drawn))).cause === cause) same++;
+  }
+  return same / DRAWS;
+}

@@ -1,0 +1,146 @@
+import type { CauseName } from './causes.js';
+import type { CountedTokens } from './countedTokens.js';
+import type { Precheck, PrecheckKind, SignatureName, SignatureResult, Verdict } from './diagnosis.js';
+import type { NoiseFloor } from './noiseFloor.js';
+import { signatures } from './signatures/index.js';
+
+export interface Decision {
+  readonly verdict: Verdict;
+  readonly cause: CauseName;
+}
+
+/**
+ * What a fault's signature stands for, the most specific first: of several that are found it is the first rank that counts,
+ * and within it what accounts for most. Bookkeeping is wrong however little it does.
+ */
+const faults: Partial<Record<SignatureName, { cause: CauseName; rank: number; bookkeeping: boolean }>> = {
+  // Gaps between candidates are scaled by both; that log-probs are scaled, too, only this one can do.
+  scaled: { cause: 'scaled', rank: 0, bookkeeping: true },
+  'zero-fill': { cause: 'zero-fill', rank: 1, bookkeeping: true },
+  'prompt-counted': { cause: 'prompt-counted', rank: 1, bookkeeping: true },
+  shift: { cause: 'shift', rank: 1, bookkeeping: true },
+  temperature: { cause: 'temperature', rank: 1, bookkeeping: true },
+  'kept-mass': { cause: 'kept-mass', rank: 1, bookkeeping: true },
+  'weight-update': { cause: 'stale-weights', rank: 2, bookkeeping: false },
+  boundaries: { cause: 'batch-variance', rank: 3, bookkeeping: false },
+  outliers: { cause: 'outliers', rank: 3, bookkeeping: false },
+  lattice: { cause: '16-bit-logits', rank: 4, bookkeeping: false },
+};
+
+/** Prechecks that end the comparison: what does not align has no numbers. */
+const misaligned: readonly PrecheckKind[] = [
+  'retokenised',
+  'prompt-counted',
+  'mask-shifted',
+  'mask',
+  'token-ids',
+  'length',
+  'nothing-counts',
+];
+
+/** Times the floor's upper end from which on noise is no longer only suspicious. */
+const FAR_BEYOND = 3;
+/** Share of unsure tokens equal to the bit from which on engines do the same roundings. */
+const EQUAL_SHARE = 0.008;
+
+/** Every signature's result; steady ones are taken from `before`, where they have been tested on more tokens. */
+export function testAll(
+  tokens: CountedTokens,
+  floor: NoiseFloor,
+  before: readonly SignatureResult[] = [],
+): SignatureResult[] {
+  return signatures.map(({ name, title, steady, test }) => {
+    const known = steady ? before.find((result) => result.name === name) : undefined;
+    return known ?? { name, title, ...test(tokens, { floor }) };
+  });
+}
+
+/**
+ * The cause: what does not align comes first, then the signature that accounts for most of the mismatch, then the size of
+ * the noise.
+ */
+export function decide(
+  tokens: CountedTokens,
+  results: readonly SignatureResult[],
+  prechecks: readonly Precheck[],
+  floor: NoiseFloor,
+): Decision {
+  const refused = ofPrechecks(prechecks);
+  if (refused !== undefined) return refused;
+  // Nothing on one side has a partner on the other.
+  if (tokens.count === 0) return { verdict: 'BROKEN', cause: 'missing' };
+  return (
+    ofSignatures(tokens, results, floor) ??
+    ofImpossible(prechecks) ??
+    ofNoise(tokens, results, floor, prechecks)
+  );
+}
+
+function ofPrechecks(prechecks: readonly Precheck[]): Decision | undefined {
+  const [worst] = prechecks
+    .filter(({ kind, count }) => count > 0 && misaligned.includes(kind))
+    .sort((a, b) => b.count - a.count);
+  return worst && { verdict: 'BROKEN', cause: worst.kind as CauseName };
+}
+
+/** Findings that cannot be, or that both sides admit. */
+function ofImpossible(prechecks: readonly Precheck[]): Decision | undefined {
+  const has = (kind: PrecheckKind) => prechecks.some((check) => check.kind === kind && check.count > 0);
+  if (has('not-finite')) return { verdict: 'BROKEN', cause: 'not-finite' };
+  if (has('above-zero')) return { verdict: 'BROKEN', cause: 'above-zero' };
+  if (has('weights-version')) return { verdict: 'SUSPICIOUS', cause: 'weights-version' };
+  if (has('settings')) return { verdict: 'SUSPICIOUS', cause: 'settings' };
+  return undefined;
+}
+
+function ofSignatures(
+  { logitNoise, meanAbs }: CountedTokens,
+  results: readonly SignatureResult[],
+  floor: NoiseFloor,
+): Decision | undefined {
+  const found = results
+    .filter(({ name, found }) => found && faults[name] !== undefined)
+    .sort((a, b) => faults[a.name]!.rank - faults[b.name]!.rank || (b.explained ?? 0) - (a.explained ?? 0));
+  const [first] = found;
+  if (first === undefined) {
+    const identity = results.find(({ name }) => name === 'identity');
+    return identity?.found && logitNoise > 0 ? { verdict: 'BROKEN', cause: 'not-the-sampler' } : undefined;
+  }
+  const { cause, bookkeeping } = faults[first.name]!;
+  // What this fault does alone, held against the floor.
+  const noise = logitNoise * (first.explained ?? 0);
+  const harmless =
+    first.name === 'lattice' && logitNoise <= floor.high && meanAbs > 0 && !coarse(first, floor);
+  if (harmless) return { verdict: 'NOISE FLOOR', cause };
+  const limit = bookkeeping ? floor.usual : floor.high;
+  return { verdict: noise > limit ? 'BROKEN' : 'SUSPICIOUS', cause };
+}
+
+/** Whether logits have fewer bits than the format that both engines are said to compute in. */
+function coarse({ values }: SignatureResult, { unit }: NoiseFloor): boolean {
+  const declared = -Math.log2(unit) - 1;
+  return [values.rolloutMantissaBits, values.trainingMantissaBits].some(
+    (bits) => bits !== undefined && bits < declared,
+  );
+}
+
+function ofNoise(
+  { logitNoise, meanAbs }: CountedTokens,
+  results: readonly SignatureResult[],
+  floor: NoiseFloor,
+  prechecks: readonly Precheck[],
+): Decision {
+  const result = (name: SignatureName) => results.find((own) => own.name === name)!;
+  if (logitNoise > floor.high) {
+    const verdict = logitNoise > FAR_BEYOND * floor.high ? 'BROKEN' : 'SUSPICIOUS';
+    return { verdict, cause: 'different-weights' };
+  }
+  if (prechecks.some(({ kind, count }) => kind === 'missing' && count > 0)) {
+    return { verdict: 'SUSPICIOUS', cause: 'missing' };
+  }
+  if (meanAbs === 0) return { verdict: 'NOISE FLOOR', cause: 'bit-identical' };
+  if (result('position').found) return { verdict: 'SUSPICIOUS', cause: 'position' };
+  const { equalShare } = result('floor').values;
+  const cause = (equalShare ?? 0) >= EQUAL_SHARE ? 'reduction-order' : 'rounding';
+  return { verdict: 'NOISE FLOOR', cause };
+}
