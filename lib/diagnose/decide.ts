@@ -40,8 +40,8 @@ const misaligned: readonly PrecheckKind[] = [
 
 /** Times the floor's upper end from which on noise is no longer only suspicious. */
 const FAR_BEYOND = 3;
-/** Share of unsure tokens equal to the bit from which on engines do the same roundings. */
-const EQUAL_SHARE = 0.008;
+/** Unsure tokens equal to the bit, and their share, from which on engines do the same roundings. */
+const EQUAL = { tokens: 4, share: 0.004 };
 
 /** Every signature's result; steady ones are taken from `before`, where they have been tested on more tokens. */
 export function testAll(
@@ -140,7 +140,8 @@ function ofNoise(
   }
   if (meanAbs === 0) return { verdict: 'NOISE FLOOR', cause: 'bit-identical' };
   if (result('position').found) return { verdict: 'SUSPICIOUS', cause: 'position' };
-  const { equalShare } = result('floor').values;
-  const cause = (equalShare ?? 0) >= EQUAL_SHARE ? 'reduction-order' : 'rounding';
+  const { equal = 0, equalShare = 0 } = result('floor').values;
+  const sameRoundings = equal >= EQUAL.tokens && equalShare >= EQUAL.share;
+  const cause = sameRoundings ? 'reduction-order' : 'rounding';
   return { verdict: 'NOISE FLOOR', cause };
 }

@@ -3,9 +3,7 @@ import { jumpOf, responseNoise } from '../responseNoise.js';
 import { type Finding, notTestable, percent, type Signature, said, shareGone } from './signature.js';
 
 const RATIO = 1.5;
-const ERRORS = 6;
-/** Share of responses that are equal to the bit, and of those that are not. */
-const LEAST_SHARE = 0.03;
+const ERRORS = 5;
 /** Of a batch, and of the others. */
 const LEAST_RESPONSES = 8;
 
@@ -25,29 +23,42 @@ export const boundaries: Signature = {
   },
 };
 
-/** Steps in which some responses are equal to the bit in every token and others are not. */
+/**
+ * Responses that are equal to the bit in every token beside others that are not. Where batches differ they stand together, in
+ * the order of batches or of the file: the runs test (Wald and Wolfowitz 1940) tells that from chance.
+ */
 function ofEqual(
   { sample, meanAbs, d, count, response }: CountedTokens,
   noise: Float64Array,
   has: readonly number[],
 ): Finding | undefined {
   const mixed = new Set<number>();
-  let equal = 0;
+  const totals = { equal: 0, runs: 0, expected: 0, variance: 0 };
   for (const step of new Set(has.map((s) => sample.steps[s]!))) {
-    const own = has.filter((s) => Object.is(sample.steps[s], step));
-    const same = own.filter((s) => noise[s] === 0).length;
-    if (same < LEAST_SHARE * own.length || same > (1 - LEAST_SHARE) * own.length) continue;
-    equal += same;
+    const own = has
+      .filter((s) => Object.is(sample.steps[s], step))
+      .sort((a, b) => sample.batches[a]! - sample.batches[b]! || sample.order[a]! - sample.order[b]!);
+    const n = own.length;
+    const equal = own.filter((s) => noise[s] === 0).length;
+    if (equal === 0 || equal === n) continue;
+    const pairs = 2 * equal * (n - equal);
+    totals.equal += equal;
+    totals.runs += 1 + own.slice(1).filter((s, i) => (noise[s] === 0) !== (noise[own[i]!] === 0)).length;
+    totals.expected += pairs / n + 1;
+    totals.variance += (pairs * (pairs - n)) / (n * n * (n - 1));
     for (const s of own) mixed.add(s);
   }
   if (mixed.size === 0) return undefined;
   let held = 0;
   for (let i = 0; i < count; i++) if (mixed.has(response[i]!)) held += Math.abs(d[i]!);
+  const { runs, expected, variance } = totals;
+  const errors = variance > 0 ? (runs - expected) / Math.sqrt(variance) : 0;
+  const equalShare = totals.equal / mixed.size;
   return {
-    found: true,
+    found: errors <= -ERRORS,
     explained: held / count / meanAbs,
-    evidence: `${percent(equal / mixed.size)} of the responses of a step are equal to the bit in every token, the others are not`,
-    values: { equalShare: equal / mixed.size },
+    evidence: `${percent(equalShare)} of the responses are equal to the bit in every token, the others are not; they stand in ${said(runs)} runs, where chance gives ${said(expected)} (${said(errors)} standard errors)`,
+    values: { equalShare, runs, expected, errors },
   };
 }
 

@@ -2,6 +2,8 @@ import { type Finding, percent, type Signature, said } from './signature.js';
 
 /** How many times the middle noise an outlier is. */
 const FAR = 50;
+/** And how many times the greatest noise that rounding makes on average. */
+const BEYOND = 2;
 /** Most tokens that can be a few. */
 const FEW = 0.05;
 const LEAST = 0.2;
@@ -15,9 +17,10 @@ export const outliers: Signature = {
     for (let i = 0; i < count; i++) if (openness[i]! >= 0.01) noise.push(Math.abs(d[i]!) / openness[i]!);
     noise.sort((a, b) => a - b);
     const middle = noise[Math.floor(noise.length / 2)] ?? 0;
+    const limit = Math.max(FAR * middle, BEYOND * floor.high);
     let [far, held] = [0, 0];
     for (let i = 0; i < count; i++) {
-      if (Math.abs(d[i]!) <= FAR * middle * Math.max(openness[i]!, 0.01)) continue;
+      if (Math.abs(d[i]!) <= limit * Math.max(openness[i]!, 0.01)) continue;
       far++;
       held += Math.abs(d[i]!);
     }
@@ -28,7 +31,7 @@ export const outliers: Signature = {
     return {
       found: far > 0 && share <= FEW && explained >= LEAST && bulk <= floor.high,
       explained,
-      evidence: `${far} of ${count} tokens (${percent(share)}) are more than ${FAR} times as far apart as the middle one (${said(middle)} nats of logit noise); they hold ${percent(explained)} of the mismatch`,
+      evidence: `${far} of ${count} tokens (${percent(share)}) are further apart than ${said(limit)} nats of logit noise (the middle token: ${said(middle)}); they hold ${percent(explained)} of the mismatch`,
       values: { outliers: far, share, middleNoise: middle, bulkNoise: bulk },
     };
   },
