@@ -101,7 +101,7 @@ function readPoints() {
 async function pointsOf({ base, seed, precision, numerics }) {
   const { name, ...options } = base;
   // A run moves the weights: each has its own copy.
-  await using subject = await prepareBase(resolveBaseOptions('proof', options), {
+  const subject = await prepareBase(resolveBaseOptions('proof', options), {
     directory: path.join(flags.work, 'bases', name),
   });
   const config = resolveRunOptions('proof', { precision, numerics, seed });
@@ -126,6 +126,7 @@ async function pointsOf({ base, seed, precision, numerics }) {
       job.training.push(...dump.training);
     }
   }
+  await subject[Symbol.asyncDispose]();
   const points = [];
   for (const { fault, level, strength, rollout, training } of jobs) {
     const { verdict, cause, confidence, signatures } = await diagnose(rollout, training, {

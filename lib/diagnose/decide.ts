@@ -106,7 +106,9 @@ function ofSignatures(
     const identity = results.find(({ name }) => name === 'identity');
     return identity?.found && logitNoise > 0 ? { verdict: 'BROKEN', cause: 'not-the-sampler' } : undefined;
   }
-  const { cause, bookkeeping } = faults[first.name]!;
+  const { bookkeeping } = faults[first.name]!;
+  const cause =
+    first.name === 'zero-fill' && atTheStart(first) ? 'prompt-counted' : faults[first.name]!.cause;
   // What this fault does alone, held against the floor.
   const noise = logitNoise * (first.explained ?? 0);
   const harmless =
@@ -114,6 +116,11 @@ function ofSignatures(
   if (harmless) return { verdict: 'NOISE FLOOR', cause };
   const limit = bookkeeping ? floor.usual : floor.high;
   return { verdict: noise > limit ? 'BROKEN' : 'SUSPICIOUS', cause };
+}
+
+/** Whether what was filled with zeros are the first tokens of responses: those of the prompt, which a rollout has no log-probs of. */
+function atTheStart({ values: { zeros = 0, leading = 0 } }: SignatureResult): boolean {
+  return leading >= 0.9 * zeros;
 }
 
 /** Whether logits have fewer bits than the format that both engines are said to compute in. */
