@@ -24,18 +24,20 @@ export interface CountedTokens {
    * depends on how sure the policy is, and can be held against a format's rounding.
    */
   readonly logitNoise: number;
+  /** (sum |d|)^2 / sum d^2: over how many tokens the mismatch is spread; of one that alone differs it is 1. */
+  readonly spread: number;
 }
 
 export function countedTokens(sample: TokenSample): CountedTokens {
   const { offsets, mask, mu, pi } = sample;
-  const count = mask.reduce((sum, counts) => sum + counts, 0);
+  let count = 0;
+  for (let t = 0; t < mask.length; t++) count += mask[t]!;
   const token = new Int32Array(count);
   const response = new Int32Array(count);
   const own = { mu: new Float64Array(count), pi: new Float64Array(count), d: new Float64Array(count) };
   const openness = new Float64Array(count);
   let i = 0;
-  let absolute = 0;
-  let open = 0;
+  let [absolute, squares, open] = [0, 0, 0];
   for (let s = 0; s + 1 < offsets.length; s++) {
     for (let t = offsets[s]!; t < offsets[s + 1]!; t++) {
       if (mask[t] === 0) continue;
@@ -46,6 +48,7 @@ export function countedTokens(sample: TokenSample): CountedTokens {
       own.d[i] = mu[t]! - pi[t]!;
       openness[i] = (unlikely(mu[t]!) + unlikely(pi[t]!)) / 2;
       absolute += Math.abs(own.d[i]!);
+      squares += own.d[i]! ** 2;
       open += openness[i]!;
       i++;
     }
@@ -61,6 +64,7 @@ export function countedTokens(sample: TokenSample): CountedTokens {
     meanAbs: absolute / count,
     meanOpenness: open / count,
     logitNoise: absolute === 0 ? 0 : absolute / open,
+    spread: spreadOf(absolute, squares),
   };
 }
 
@@ -69,19 +73,31 @@ function unlikely(logprob: number): number {
   return Math.max(0, -Math.expm1(logprob));
 }
 
-/** A mean and its standard error with whole responses as the independent units. */
+/** As `CountedTokens.spread`, from the sum of magnitudes and that of squares; 0 where all are 0. */
+export function spreadOf(absolute: number, squares: number): number {
+  return absolute === 0 ? 0 : (absolute / squares) * absolute;
+}
+
+/** Responses of fewer than this are too few units: errors of so few are often far too small by chance. */
+const LEAST_RESPONSES = 8;
+/** The same of tokens. */
+const LEAST_TOKENS = 30;
+
+/** A mean and its standard error. */
 export interface ClusteredMean {
   readonly mean: number;
   readonly error: number;
 }
 
-/** Of some value of each counted token, those with NaN left out. */
+/**
+ * Of some value of each counted token, those with NaN left out. The independent units are whole responses; of fewer than 8,
+ * whichever of responses and tokens gives the greater error; infinite where there are fewer than 30 tokens, too.
+ */
 export function clusteredMean(tokens: CountedTokens, value: (i: number) => number): ClusteredMean {
   const { count, response, responses } = tokens;
   const sums = new Float64Array(responses);
   const counts = new Float64Array(responses);
-  let sum = 0;
-  let n = 0;
+  let [sum, n] = [0, 0];
   for (let i = 0; i < count; i++) {
     const x = value(i);
     if (Number.isNaN(x)) continue;
@@ -91,22 +107,22 @@ export function clusteredMean(tokens: CountedTokens, value: (i: number) => numbe
     n++;
   }
   const mean = sum / n;
-  let squares = 0;
-  for (let s = 0; s < responses; s++) squares += (sums[s]! - mean * counts[s]!) ** 2;
-  return { mean, error: Math.sqrt(squares) / n };
+  let [between, units] = [0, 0];
+  for (let s = 0; s < responses; s++) {
+    between += (sums[s]! - mean * counts[s]!) ** 2;
+    if (counts[s]! > 0) units++;
+  }
+  if (units >= LEAST_RESPONSES) return { mean, error: Math.sqrt(between) / n };
+  if (n < LEAST_TOKENS) return { mean, error: Infinity };
+  let within = 0;
+  for (let i = 0; i < count; i++) {
+    const x = value(i);
+    if (!Number.isNaN(x)) within += (x - mean) ** 2;
+  }
+  return { mean, error: Math.sqrt(Math.max(between, within)) / n };
 }
 
-/** The value that halves the weights; NaN of none. */
-export function weightedMedian(values: ArrayLike<number>, weights: ArrayLike<number>): number {
-  const order = Int32Array.from({ length: values.length }, (_, i) => i).sort(
-    (a, b) => values[a]! - values[b]!,
-  );
-  let total = 0;
-  for (let i = 0; i < values.length; i++) total += weights[i]!;
-  let below = 0;
-  for (const i of order) {
-    below += weights[i]!;
-    if (2 * below >= total) return values[i]!;
-  }
-  return Number.NaN;
+/** How many standard errors a mean is above what is expected. */
+export function errorsAbove({ mean, error }: ClusteredMean, expected: number): number {
+  return mean === expected ? 0 : (mean - expected) / error;
 }

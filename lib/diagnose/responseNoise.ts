@@ -3,18 +3,74 @@ import type { CountedTokens } from './countedTokens.js';
 /** Responses with fewer unsure tokens say too little of their noise. */
 const LEAST_OPENNESS = 0.2;
 
-/** The logit noise of each response (see `CountedTokens.logitNoise`); NaN where no token was open. */
-export function responseNoise({ count, response, responses, d, openness }: CountedTokens): Float64Array {
+/** How noisy the responses are that say enough of it. */
+export interface ResponseNoise {
+  /** The responses. */
+  readonly responses: number[];
+  /** The logit noise of each (see `CountedTokens.logitNoise`); NaN of those that are left out. */
+  readonly noise: Float64Array;
+  /** Its logarithm, in which that of equal ones counts as a tenth of the least noise there is. */
+  readonly log: Float64Array;
+}
+
+export function responseNoise({ count, response, responses, d, openness }: CountedTokens): ResponseNoise {
   const absolute = new Float64Array(responses);
   const open = new Float64Array(responses);
   for (let i = 0; i < count; i++) {
     absolute[response[i]!]! += Math.abs(d[i]!);
     open[response[i]!]! += openness[i]!;
   }
-  return absolute.map((sum, s) => (open[s]! >= LEAST_OPENNESS ? sum / open[s]! : Number.NaN));
+  const noise = absolute.map((sum, s) => (open[s]! >= LEAST_OPENNESS ? sum / open[s]! : Number.NaN));
+  let least = Infinity;
+  for (const own of noise) if (own > 0 && own < least) least = own;
+  const equal = Math.log(Number.isFinite(least) ? least / 10 : 1);
+  return {
+    responses: Array.from(noise.keys()).filter((s) => !Number.isNaN(noise[s]!)),
+    noise,
+    log: noise.map((own) => (own === 0 ? equal : Math.log(own))),
+  };
 }
 
-/** Two groups of positive numbers: how many times the second's mean log is above the first's, and in standard errors. */
+/** Number, mean and sum of squared distances from it, of numbers that are added one by one (Welford). */
+export class Moments {
+  count = 0;
+  mean = 0;
+  squares = 0;
+
+  add(x: number): void {
+    const distance = x - this.mean;
+    this.mean += distance / ++this.count;
+    this.squares += distance * (x - this.mean);
+  }
+
+  /** Of all but those that are in `part`, too. */
+  without(part: Moments): Moments {
+    const rest = new Moments();
+    rest.count = this.count - part.count;
+    if (rest.count === 0) return rest;
+    rest.mean = this.mean + ((this.mean - part.mean) * part.count) / rest.count;
+    const between = ((rest.mean - part.mean) ** 2 * part.count * rest.count) / this.count;
+    rest.squares = Math.max(0, this.squares - part.squares - between);
+    return rest;
+  }
+
+  /** Together with others. */
+  merge(other: Moments): void {
+    const count = this.count + other.count;
+    if (count === 0) return;
+    const distance = other.mean - this.mean;
+    this.squares += other.squares + (distance ** 2 * this.count * other.count) / count;
+    this.mean += (distance * other.count) / count;
+    this.count = count;
+  }
+
+  /** Of the mean. */
+  get variance(): number {
+    return this.squares / Math.max(1, this.count - 1) / this.count;
+  }
+}
+
+/** Two groups of logs of noise: how many times the second's is above the first's, and in standard errors. */
 export interface Jump {
   readonly ratio: number;
   readonly errors: number;
@@ -22,23 +78,12 @@ export interface Jump {
   readonly after: number;
 }
 
-/** Values of 0 count as a tenth of the least that is not 0. */
-export function jumpOf(before: readonly number[], after: readonly number[]): Jump {
-  const least = Math.min(...[...before, ...after].filter((x) => x > 0));
-  const logs = (values: readonly number[]) => values.map((x) => Math.log(x > 0 ? x : least / 10));
-  const [a, b] = [moments(logs(before)), moments(logs(after))];
-  const error = Math.sqrt(a.variance / before.length + b.variance / after.length);
-  const rise = b.mean - a.mean;
+export function jumpOf(before: Moments, after: Moments): Jump {
+  const rise = after.mean - before.mean;
   return {
     ratio: Math.exp(rise),
-    errors: rise === 0 ? 0 : rise / error,
-    before: Math.exp(a.mean),
-    after: Math.exp(b.mean),
+    errors: rise === 0 ? 0 : rise / Math.sqrt(before.variance + after.variance),
+    before: Math.exp(before.mean),
+    after: Math.exp(after.mean),
   };
-}
-
-function moments(values: readonly number[]): { mean: number; variance: number } {
-  const mean = values.reduce((sum, x) => sum + x, 0) / values.length;
-  const squares = values.reduce((sum, x) => sum + (x - mean) ** 2, 0);
-  return { mean, variance: squares / Math.max(1, values.length - 1) };
 }

@@ -1,3 +1,4 @@
+import { candidateGaps, drawGaps, type Gaps } from './gaps.js';
 import { type Pair, type Side, sides, type TopLogprobs } from './record.js';
 
 /** The most likely tokens of positions, ragged: position t owns [offsets[t], offsets[t + 1]). */
@@ -21,8 +22,6 @@ export interface TokenSample {
   readonly pi: Float64Array;
   /** [tokens] 1 = counts. */
   readonly mask: Uint8Array;
-  /** [tokens] ids; -1 where the dump has none. */
-  readonly ids: Int32Array;
   /** [tokens] 1 where the rollout engine's weights are said to be others than the training engine's. */
   readonly older: Uint8Array;
   /** [responses] number in the order of the rollout file. */
@@ -31,8 +30,9 @@ export interface TokenSample {
   readonly steps: Float64Array;
   /** [responses] a number for each batch; -1 where the dump has none. */
   readonly batches: Int32Array;
-  /** Null where a side has none. */
+  /** Null where a side has none, and in samples that were drawn from others. */
   readonly tops: Readonly<Record<Side, TopSample | null>>;
+  readonly gaps: Gaps;
 }
 
 /** Tokens kept before responses are thinned out; 60 MB with all that belongs to them. */
@@ -87,7 +87,6 @@ export function sampleOf(pairs: readonly Pair[]): TokenSample {
     mu: new Float64Array(tokens),
     pi: new Float64Array(tokens),
     mask: new Uint8Array(tokens),
-    ids: new Int32Array(tokens).fill(-1),
     older: new Uint8Array(tokens),
     order: new Float64Array(pairs.length),
     steps: new Float64Array(pairs.length),
@@ -99,7 +98,6 @@ export function sampleOf(pairs: readonly Pair[]): TokenSample {
     sample.mu.set(pair.rollout, at);
     sample.pi.set(pair.training, at);
     sample.mask.set(pair.mask, at);
-    if (pair.tokens !== null) sample.ids.set(pair.tokens, at);
     const { rollout, training } = pair.weightsVersions;
     for (let t = 0; t < pair.rollout.length; t++) {
       const [mu, pi] = [versionAt(rollout, t), versionAt(training, t)];
@@ -120,7 +118,8 @@ export function sampleOf(pairs: readonly Pair[]): TokenSample {
       numbers,
     ),
   );
-  return { ...sample, tops: { rollout: rollout!, training: training! } };
+  const tops = { rollout: rollout!, training: training! };
+  return { ...sample, tops, gaps: candidateGaps(offsets, sample.mask, tops) };
 }
 
 function versionAt(versions: Pair['weightsVersions'][Side], t: number): string | null {
@@ -154,50 +153,34 @@ function topSampleOf(
   return { offsets: starts, ids: Int32Array.from(ids), logprobs: Float64Array.from(logprobs) };
 }
 
-/** The sample of responses drawn from another one, in the order of the indices; some may come more than once. */
-export function drawResponses(sample: TokenSample, indices: ArrayLike<number>): TokenSample {
-  const responses = Array.from(indices);
-  const spans = responses.map((s) => [sample.offsets[s]!, sample.offsets[s + 1]!] as const);
+/**
+ * The sample of responses drawn from another one, in the order of the indices; some may come more than once. The lists of
+ * the most likely tokens stay behind: what is tested on them is tested once.
+ */
+export function drawResponses(sample: TokenSample, responses: Int32Array): TokenSample {
   const offsets = new Int32Array(responses.length + 1);
-  spans.forEach(([begin, end], i) => {
-    offsets[i + 1] = offsets[i]! + end - begin;
-  });
-  const gather = <T extends Float64Array | Int32Array | Uint8Array>(from: T, make: (n: number) => T): T => {
-    const to = make(offsets.at(-1)!);
-    spans.forEach(([begin, end], i) => {
-      to.set(from.subarray(begin, end) as never, offsets[i]!);
-    });
+  for (let i = 0; i < responses.length; i++) {
+    const s = responses[i]!;
+    offsets[i + 1] = offsets[i]! + sample.offsets[s + 1]! - sample.offsets[s]!;
+  }
+  const tokens = offsets[responses.length]!;
+  const gather = <T extends Float64Array | Uint8Array>(from: T, to: T): T => {
+    for (let i = 0; i < responses.length; i++) {
+      const s = responses[i]!;
+      to.set(from.subarray(sample.offsets[s]!, sample.offsets[s + 1]!), offsets[i]!);
+    }
     return to;
-  };
-  const floats = (n: number) => new Float64Array(n);
-  const top = (from: TopSample | null): TopSample | null => {
-    if (from === null) return null;
-    const starts = new Int32Array(offsets.at(-1)! + 1);
-    let total = 0;
-    spans.forEach(([begin, end], i) => {
-      for (let t = begin; t < end; t++) {
-        total += from.offsets[t + 1]! - from.offsets[t]!;
-        starts[offsets[i]! + t - begin + 1] = total;
-      }
-    });
-    const ids = new Int32Array(total);
-    const logprobs = new Float64Array(total);
-    spans.forEach(([begin, end], i) => {
-      ids.set(from.ids.subarray(from.offsets[begin]!, from.offsets[end]!), starts[offsets[i]!]!);
-      logprobs.set(from.logprobs.subarray(from.offsets[begin]!, from.offsets[end]!), starts[offsets[i]!]!);
-    });
-    return { offsets: starts, ids, logprobs };
   };
   return {
     offsets,
-    mu: gather(sample.mu, floats),
-    pi: gather(sample.pi, floats),
-    mask: gather(sample.mask, (n) => new Uint8Array(n)),
-    ids: gather(sample.ids, (n) => new Int32Array(n)),
-    older: gather(sample.older, (n) => new Uint8Array(n)),
+    mu: gather(sample.mu, new Float64Array(tokens)),
+    pi: gather(sample.pi, new Float64Array(tokens)),
+    mask: gather(sample.mask, new Uint8Array(tokens)),
+    older: gather(sample.older, new Uint8Array(tokens)),
     order: Float64Array.from(responses, (s) => sample.order[s]!),
     steps: Float64Array.from(responses, (s) => sample.steps[s]!),
-    batches: Int32Array.from(responses, (s) => sample.batches[s]!),
-    tops: { rollout: top(sample.tops.rollout), training: top(sample.tops.training) },
+    batches: responses.map((s) => sample.batches[s]!),
+    tops: { rollout: null, training: null },
+    gaps: drawGaps(sample.gaps, responses),
   };
 }

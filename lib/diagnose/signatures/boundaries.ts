@@ -1,5 +1,5 @@
 import type { CountedTokens } from '../countedTokens.js';
-import { jumpOf, responseNoise } from '../responseNoise.js';
+import { jumpOf, Moments, type ResponseNoise, responseNoise } from '../responseNoise.js';
 import { type Finding, notTestable, percent, type Signature, said, shareGone } from './signature.js';
 
 const RATIO = 1.5;
@@ -13,11 +13,12 @@ export const boundaries: Signature = {
   title: 'steps at batch boundaries: batch variance',
   test(tokens): Finding {
     const noise = responseNoise(tokens);
-    const has = Array.from({ length: tokens.responses }, (_, s) => s).filter((s) => !Number.isNaN(noise[s]!));
-    if (has.length < 8) return notTestable('needs 8 responses with unsure tokens');
+    if (noise.responses.length < 8) return notTestable('needs 8 responses with unsure tokens');
+    const equal = ofEqual(tokens, noise);
+    if (equal?.found) return equal;
     return (
-      ofEqual(tokens, noise, has) ??
-      byBatch(tokens, noise, has) ??
+      byBatch(tokens, noise) ??
+      equal ??
       notTestable('no step has responses that are equal to the bit beside others, and no batches are named')
     );
   },
@@ -29,13 +30,12 @@ export const boundaries: Signature = {
  */
 function ofEqual(
   { sample, meanAbs, d, count, response }: CountedTokens,
-  noise: Float64Array,
-  has: readonly number[],
+  { responses, noise }: ResponseNoise,
 ): Finding | undefined {
   const mixed = new Set<number>();
   const totals = { equal: 0, runs: 0, expected: 0, variance: 0 };
-  for (const step of new Set(has.map((s) => sample.steps[s]!))) {
-    const own = has
+  for (const step of new Set(responses.map((s) => sample.steps[s]!))) {
+    const own = responses
       .filter((s) => Object.is(sample.steps[s], step))
       .sort((a, b) => sample.batches[a]! - sample.batches[b]! || sample.order[a]! - sample.order[b]!);
     const n = own.length;
@@ -62,23 +62,30 @@ function ofEqual(
   };
 }
 
-/** Each named batch against the others of its step. */
+/** Each named batch against the others of its steps. */
 function byBatch(
   { sample, meanAbs, meanOpenness }: CountedTokens,
-  noise: Float64Array,
-  has: readonly number[],
+  { responses, log }: ResponseNoise,
 ): Finding | undefined {
-  const batches = [...new Set(has.map((s) => sample.batches[s]!))].filter((batch) => batch >= 0);
+  const ofSteps = new Map<number, Moments>();
+  const ofBatches = new Map<number, Map<number, Moments>>();
+  for (const s of responses) {
+    const [step, batch] = [sample.steps[s]!, sample.batches[s]!];
+    momentsIn(ofSteps, step).add(log[s]!);
+    if (batch < 0) continue;
+    const parts = ofBatches.get(batch) ?? new Map<number, Moments>();
+    ofBatches.set(batch, parts);
+    momentsIn(parts, step).add(log[s]!);
+  }
   let best = { ratio: 1, errors: 0, before: 0, after: 0 };
-  for (const batch of batches) {
-    const own = has.filter((s) => sample.batches[s] === batch);
-    const steps = new Set(own.map((s) => sample.steps[s]!));
-    const others = has.filter((s) => sample.batches[s] !== batch && steps.has(sample.steps[s]!));
-    if (own.length < LEAST_RESPONSES || others.length < LEAST_RESPONSES) continue;
-    const jump = jumpOf(
-      others.map((s) => noise[s]!),
-      own.map((s) => noise[s]!),
-    );
+  for (const parts of ofBatches.values()) {
+    const [own, others] = [new Moments(), new Moments()];
+    for (const [step, part] of parts) {
+      own.merge(part);
+      others.merge(ofSteps.get(step)!.without(part));
+    }
+    if (own.count < LEAST_RESPONSES || others.count < LEAST_RESPONSES) continue;
+    const jump = jumpOf(others, own);
     if (Math.abs(jump.errors) > Math.abs(best.errors)) best = jump;
   }
   if (best.errors === 0) return undefined;
@@ -86,7 +93,13 @@ function byBatch(
   return {
     found: Math.abs(Math.log(ratio)) >= Math.log(RATIO) && Math.abs(errors) >= ERRORS,
     explained: shareGone(meanAbs, Math.min(before, after) * meanOpenness),
-    evidence: `of ${batches.length} batches the one that differs most has ${said(ratio)} times the noise of the others of its step (${said(Math.abs(errors))} standard errors)`,
+    evidence: `of ${ofBatches.size} batches the one that differs most has ${said(ratio)} times the noise of the others of its step (${said(Math.abs(errors))} standard errors)`,
     values: { ratio, errors },
   };
+}
+
+function momentsIn(groups: Map<number, Moments>, key: number): Moments {
+  const moments = groups.get(key) ?? new Moments();
+  groups.set(key, moments);
+  return moments;
 }

@@ -1,5 +1,5 @@
-import { clusteredMean } from '../countedTokens.js';
-import { type Finding, percent, type Signature, said } from './signature.js';
+import { clusteredMean, errorsAbove } from '../countedTokens.js';
+import { type Finding, OPEN, percent, type Signature, said } from './signature.js';
 
 /** Noise as two engines of one format have it: on both sides alike, and as large as the format's rounding makes it. */
 export const floor: Signature = {
@@ -10,10 +10,10 @@ export const floor: Signature = {
     const { dtype, unit, low, high } = predicted;
     // KL[mu || pi] is half the mean square where the two differ by noise alone: more than that is a bias.
     const bias = clusteredMean(tokens, (i) => d[i]! - d[i]! ** 2 / 2);
-    const biasErrors = bias.error === 0 ? 0 : bias.mean / bias.error;
+    const biasErrors = errorsAbove(bias, 0);
     let [equal, open] = [0, 0];
     for (let i = 0; i < count; i++) {
-      if (openness[i]! < 0.01) continue;
+      if (openness[i]! < OPEN) continue;
       open++;
       if (d[i] === 0) equal++;
     }

@@ -1,5 +1,5 @@
-import { clusteredMean } from '../countedTokens.js';
-import { type Finding, percent, type Signature, said } from './signature.js';
+import { clusteredMean, errorsAbove } from '../countedTokens.js';
+import { type Finding, MOST_RATIO, percent, type Signature, said } from './signature.js';
 
 const ERRORS = 6;
 const LEAST = 0.01;
@@ -14,9 +14,8 @@ export const identity: Signature = {
   title: 'mean of pi / mu over tokens is 1',
   test(tokens): Finding {
     const { d, meanAbs } = tokens;
-    // One ratio must not be the mean.
-    const ratio = clusteredMean(tokens, (i) => Math.min(Math.exp(-d[i]!), 1e3));
-    const off = ratio.error === 0 ? 0 : (ratio.mean - 1) / ratio.error;
+    const ratio = clusteredMean(tokens, (i) => Math.min(Math.exp(-d[i]!), MOST_RATIO));
+    const off = errorsAbove(ratio, 1);
     const found = Math.abs(off) >= ERRORS && Math.abs(ratio.mean - 1) >= LEAST;
     return {
       found,

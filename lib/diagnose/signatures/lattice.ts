@@ -1,7 +1,7 @@
 import { floatBits } from '../../tensor/dtype.js';
-import { topLists } from '../candidates.js';
 import type { CountedTokens } from '../countedTokens.js';
 import { type Side, sides } from '../record.js';
+import type { TopSample } from '../sample.js';
 import { type Finding, percent, type Signature } from './signature.js';
 
 /** What log-probs in fp32 are good for. */
@@ -13,6 +13,8 @@ const LEAST_POSITIONS = 10;
 const CANDIDATES = 4;
 /** Share of the positions that must fit; numbers of a finer format fit a coarser one at some. */
 const FITS = 0.9;
+/** Logits below this are not looked at. */
+const SMALL = 2 ** -6;
 /** Octaves of the greatest logit. */
 const OCTAVES = { from: -2, to: 6 };
 
@@ -102,11 +104,17 @@ function storedLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | 
 function logitLattice({ sample }: CountedTokens, side: Side): Lattice | undefined {
   const top = sample.tops[side];
   if (top === null) return undefined;
-  const all = [...topLists(sample, top)].filter(
-    (list) => list.length >= CANDIDATES && Number.isFinite(list.at(-1)),
-  );
+  const all: number[] = [];
+  for (let t = 0; t < sample.mask.length; t++) if (sample.mask[t] === 1 && isLong(top, t)) all.push(t);
   const stride = Math.ceil(all.length / POSITIONS);
-  const lists = all.filter((_, i) => i % stride === 0);
+  const lists = all
+    .filter((_, i) => i % stride === 0)
+    .map((t) =>
+      top.logprobs
+        .slice(top.offsets[t], top.offsets[t + 1])
+        .sort()
+        .reverse(),
+    );
   if (lists.length < LEAST_POSITIONS) return undefined;
   for (const { dtype, mantissa } of formats) {
     const sizes = lists.map((list) => octaveOf(list, mantissa)).filter((octave) => octave !== undefined);
@@ -118,25 +126,49 @@ function logitLattice({ sample }: CountedTokens, side: Side): Lattice | undefine
   return undefined;
 }
 
-/** The octave of a greatest logit with which all logits are numbers of that many mantissa bits; undefined if there is none. */
+function isLong({ offsets, logprobs }: TopSample, t: number): boolean {
+  if (offsets[t + 1]! - offsets[t]! < CANDIDATES) return false;
+  for (let i = offsets[t]!; i < offsets[t + 1]!; i++) if (!Number.isFinite(logprobs[i])) return false;
+  return true;
+}
+
+/**
+ * The octave of a greatest logit with which all logits are numbers of that many mantissa bits; undefined if there is none.
+ *
+ * @param list from the greatest on
+ */
 function octaveOf(list: Float64Array, mantissa: number): number | undefined {
+  const gaps = list.map((log) => list[0]! - log).subarray(1);
   for (let octave = OCTAVES.from; octave < OCTAVES.to; octave++) {
+    const [from, to] = [2 ** octave, 2 ** (octave + 1)];
+    if (!gaps.every((gap) => canBeGap(gap, from, to, mantissa))) continue;
     const step = 2 ** (octave - mantissa);
-    for (let greatest = 2 ** octave; greatest < 2 ** (octave + 1); greatest += step) {
+    for (let greatest = from; greatest < to; greatest += step) {
       let fits = true;
-      for (let i = 1; fits && i < list.length; i++) {
-        fits = isNumber(greatest - (list[0]! - list[i]!), mantissa);
-      }
+      for (let i = 0; fits && i < gaps.length; i++) fits = isNumber(greatest - gaps[i]!, mantissa);
       if (fits) return octave;
     }
   }
   return undefined;
 }
 
+/**
+ * Whether a number of a format may be so far below one between two others: both, and the gap, are then multiples of the step
+ * at the lower one, unless that can be so near 0 that its step says nothing.
+ */
+function canBeGap(gap: number, from: number, to: number, mantissa: number): boolean {
+  const [low, high] = [from - gap, to - gap];
+  const size = low > 0 ? Math.min(low, from) : high < 0 ? -high : 0;
+  if (size < SMALL) return true;
+  const step = Math.min(2 ** (Math.floor(Math.log2(size)) - mantissa), from * 2 ** -mantissa);
+  return Math.abs(gap - step * Math.round(gap / step)) <= TOLERANCE;
+}
+
+/** Whether a logit is a number with that many mantissa bits. */
 function isNumber(logit: number, mantissa: number): boolean {
-  const size = Math.abs(logit);
   // Small ones are multiples of anything within the tolerance.
-  if (size < 2 ** -6) return true;
-  const step = 2 ** (Math.floor(Math.log2(size)) - mantissa);
-  return Math.abs(logit - step * Math.round(logit / step)) <= TOLERANCE;
+  if (Math.abs(logit) < SMALL) return true;
+  // Veltkamp's splitting: the nearest number with so many bits.
+  const split = logit * (2 ** (52 - mantissa) + 1);
+  return Math.abs(logit - (split - (split - logit))) <= TOLERANCE;
 }

@@ -1,4 +1,5 @@
-import { type Finding, percent, type Signature, said } from './signature.js';
+import { nth } from '../select.js';
+import { type Finding, OPEN, percent, type Signature, said } from './signature.js';
 
 /** How many times the middle noise an outlier is. */
 const FAR = 50;
@@ -13,14 +14,15 @@ export const outliers: Signature = {
   name: 'outliers',
   title: 'a few huge outliers: routing flips, masking',
   test({ count, d, openness, meanAbs, meanOpenness }, { floor }): Finding {
-    const noise: number[] = [];
-    for (let i = 0; i < count; i++) if (openness[i]! >= 0.01) noise.push(Math.abs(d[i]!) / openness[i]!);
-    noise.sort((a, b) => a - b);
-    const middle = noise[Math.floor(noise.length / 2)] ?? 0;
-    const limit = Math.max(FAR * middle, BEYOND * floor.high);
+    const noise = new Float64Array(count);
+    let n = 0;
+    for (let i = 0; i < count; i++) if (openness[i]! >= OPEN) noise[n++] = Math.abs(d[i]!) / openness[i]!;
+    const middle = n === 0 ? 0 : nth(noise.subarray(0, n), Math.floor(n / 2));
+    // Where most tokens are equal to the bit, what the others have is no more than rounding, still.
+    const least = Math.max(FAR * middle, BEYOND * floor.high);
     let [far, held] = [0, 0];
     for (let i = 0; i < count; i++) {
-      if (Math.abs(d[i]!) <= limit * Math.max(openness[i]!, 0.01)) continue;
+      if (Math.abs(d[i]!) <= least * Math.max(openness[i]!, OPEN)) continue;
       far++;
       held += Math.abs(d[i]!);
     }
@@ -31,7 +33,7 @@ export const outliers: Signature = {
     return {
       found: far > 0 && share <= FEW && explained >= LEAST && bulk <= floor.high,
       explained,
-      evidence: `${far} of ${count} tokens (${percent(share)}) are further apart than ${said(limit)} nats of logit noise (the middle token: ${said(middle)}); they hold ${percent(explained)} of the mismatch`,
+      evidence: `${far} of ${count} tokens (${percent(share)}) are further apart than ${said(least)} nats of logit noise (the middle token: ${said(middle)}); they hold ${percent(explained)} of the mismatch`,
       values: { outliers: far, share, middleNoise: middle, bulkNoise: bulk },
     };
   },

@@ -1,5 +1,6 @@
 import { clusteredMean } from '../countedTokens.js';
-import { type Finding, notTestable, type Signature, said } from './signature.js';
+import { nth } from '../select.js';
+import { type Finding, notTestable, OPEN, type Signature, said } from './signature.js';
 
 const RATIO = 3;
 const ERRORS = 6;
@@ -10,19 +11,17 @@ export const position: Signature = {
   title: 'growth with position',
   test(tokens): Finding {
     const { count, token, response, sample, d, openness } = tokens;
-    const places: number[] = [];
+    const places = new Float64Array(count);
+    let n = 0;
     for (let i = 0; i < count; i++)
-      if (openness[i]! >= 0.01) places.push(token[i]! - sample.offsets[response[i]!]!);
-    places.sort((a, b) => a - b);
-    if (places.length < 60) return notTestable('needs 60 unsure tokens');
-    const [early, late] = [
-      places[Math.floor(places.length / 3)]!,
-      places[Math.floor((2 * places.length) / 3)]!,
-    ];
+      if (openness[i]! >= OPEN) places[n++] = token[i]! - sample.offsets[response[i]!]!;
+    if (n < 60) return notTestable('needs 60 unsure tokens');
+    const early = nth(places.subarray(0, n), Math.floor(n / 3));
+    const late = nth(places.subarray(0, n), Math.floor((2 * n) / 3));
     const part = (from: number, to: number) =>
       clusteredMean(tokens, (i) => {
         const place = token[i]! - sample.offsets[response[i]!]!;
-        return openness[i]! >= 0.01 && place >= from && place <= to
+        return openness[i]! >= OPEN && place >= from && place <= to
           ? Math.abs(d[i]!) / openness[i]!
           : Number.NaN;
       });

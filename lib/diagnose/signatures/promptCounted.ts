@@ -1,36 +1,47 @@
-import { type Finding, percent, type Signature, said } from './signature.js';
+import { spreadOf } from '../countedTokens.js';
+import { type Finding, notTestable, percent, type Signature, said } from './signature.js';
 
 const LEAST = 0.5;
 /** How much worse than the others the first tokens are. */
 const WORSE = 8;
-/** Share of the responses of which that holds. */
-const MOST = 0.5;
+/** Responses, and their share, whose first tokens must share what the first tokens hold: a few may be outliers. */
+const LEAST_RESPONSES = 8;
+const LEAST_SHARE = 0.25;
 
-/** Tokens of the prompt within what counts: the first counted tokens of responses are far apart, the others are not. */
+/**
+ * Tokens of the prompt within what counts: the first counted tokens of responses are far apart, the others are not. That they
+ * are further apart than the others is not enough: where only the first token is a choice, all rounding shows there.
+ */
 export const promptCounted: Signature = {
   name: 'prompt-counted',
   title: 'prompt tokens counted: the first tokens are far apart',
-  test({ count, response, d, meanAbs }): Finding {
-    const leading: number[] = [];
-    let [held, others] = [0, 0];
+  test({ count, response, responses, d, openness, meanAbs }, { floor }): Finding {
+    if (responses < LEAST_RESPONSES) return notTestable(`needs ${LEAST_RESPONSES} responses`);
+    let [leading, held, squares, open, others] = [0, 0, 0, 0, 0];
     for (let i = 0; i < count; i++) {
       const distance = Math.abs(d[i]!);
-      if (i === 0 || response[i] !== response[i - 1]) {
-        leading.push(distance);
-        held += distance;
-      } else {
+      if (i > 0 && response[i] === response[i - 1]) {
         others += distance;
+        continue;
       }
+      leading++;
+      held += distance;
+      squares += distance ** 2;
+      open += openness[i]!;
     }
-    const first = held / leading.length;
-    const rest = others / Math.max(1, count - leading.length);
-    const worse = leading.filter((distance) => distance >= WORSE * rest).length / leading.length;
+    const first = held / leading;
+    const rest = others / Math.max(1, count - leading);
     const explained = meanAbs > 0 ? held / (held + others) : 0;
     return {
-      found: count > 2 * leading.length && explained >= LEAST && first >= WORSE * rest && worse >= MOST,
+      found:
+        count > 2 * leading &&
+        explained >= LEAST &&
+        first >= WORSE * rest &&
+        held > floor.high * open &&
+        spreadOf(held, squares) >= Math.max(LEAST_RESPONSES, LEAST_SHARE * leading),
       explained,
       evidence: `mean |log mu - log pi| is ${said(first)} at the first counted token of responses and ${said(rest)} at the others; the first hold ${percent(explained)} of the mismatch`,
-      values: { first, rest, worse },
+      values: { first, rest },
     };
   },
 };

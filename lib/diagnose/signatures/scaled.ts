@@ -1,5 +1,14 @@
-import { weightedMedian } from '../countedTokens.js';
-import { type Finding, percent, type Signature, said, shareGone } from './signature.js';
+import { weightedMedian } from '../select.js';
+import {
+  type Finding,
+  LEAST_SPREAD,
+  notTestable,
+  percent,
+  type Signature,
+  said,
+  shareGone,
+  TOO_FEW,
+} from './signature.js';
 
 /** Share of the mismatch that must be gone. */
 const GONE = 0.5;
@@ -10,18 +19,20 @@ const LEAST = 0.01;
 export const scaled: Signature = {
   name: 'scaled',
   title: 'log-probs that are multiples of each other',
-  test({ count, mu, pi, meanAbs }): Finding {
-    const ratios: number[] = [];
-    const weights: number[] = [];
+  test({ count, mu, pi, meanAbs, spread }): Finding {
+    const ratios = new Float64Array(count);
+    const weights = new Float64Array(count);
+    let n = 0;
     for (let i = 0; i < count; i++) {
       if (!(mu[i]! < 0) || !(pi[i]! < 0)) continue;
-      ratios.push(pi[i]! / mu[i]!);
-      weights.push(Math.abs(mu[i]!));
+      ratios[n] = pi[i]! / mu[i]!;
+      weights[n++] = Math.abs(mu[i]!);
     }
-    const s = weightedMedian(ratios, weights);
+    if (n === 0 || !(spread >= LEAST_SPREAD)) return notTestable(TOO_FEW);
+    const s = weightedMedian(ratios.subarray(0, n), weights.subarray(0, n));
     let left = 0;
     for (let i = 0; i < count; i++) left += Math.abs(pi[i]! - s * mu[i]!);
-    const explained = ratios.length === 0 ? 0 : shareGone(meanAbs, left / count);
+    const explained = shareGone(meanAbs, left / count);
     const found = explained >= GONE && Math.abs(s - 1) >= LEAST;
     return {
       found,

@@ -1,4 +1,14 @@
-import { type Finding, percent, type Signature, said, shareGone } from './signature.js';
+import { spreadOf } from '../countedTokens.js';
+import {
+  type Finding,
+  LEAST_SPREAD,
+  notTestable,
+  percent,
+  type Signature,
+  said,
+  shareGone,
+  TOO_FEW,
+} from './signature.js';
 
 const SHIFTS = [-2, -1, 1, 2];
 /** Share of the mismatch that must be gone. */
@@ -10,19 +20,24 @@ export const shift: Signature = {
   title: 'series shifted against each other',
   test({ count, mu, sample, token, response, d }): Finding {
     let best = { by: 0, explained: 0, apart: 0, left: 0 };
+    let testable = false;
     for (const by of SHIFTS) {
-      let [apart, left, n] = [0, 0, 0];
+      let [apart, squares, left, n] = [0, 0, 0, 0];
       for (let i = 0; i < count; i++) {
         const t = token[i]! + by;
         const s = response[i]!;
         if (t < sample.offsets[s]! || t >= sample.offsets[s + 1]! || sample.mask[t] === 0) continue;
         apart += Math.abs(d[i]!);
+        squares += d[i]! ** 2;
         left += Math.abs(mu[i]! - sample.pi[t]!);
         n++;
       }
+      if (!(spreadOf(apart, squares) >= LEAST_SPREAD)) continue;
+      testable = true;
       const explained = shareGone(apart, left);
       if (explained > best.explained) best = { by, explained, apart: apart / n, left: left / n };
     }
+    if (!testable) return notTestable(TOO_FEW);
     const { by, explained, apart, left } = best;
     return {
       found: explained >= GONE,

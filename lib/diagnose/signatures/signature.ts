@@ -40,5 +40,16 @@ export function percent(share: number): string {
 
 /** The share of `before` that is gone once `after` is left, between 0 and 1. */
 export function shareGone(before: number, after: number): number {
-  return before > 0 ? Math.min(1, Math.max(0, 1 - after / before)) : 0;
+  return before > 0 && after < before ? Math.min(1, 1 - after / before) : 0;
 }
+
+/** Tokens that a mismatch must be spread over before a law is read into it: any single number fits one. */
+export const LEAST_SPREAD = 12;
+/** Says so, where it is not. */
+export const TOO_FEW = `needs a mismatch that at least ${LEAST_SPREAD} tokens share`;
+
+/** Means of pi / mu are of ratios up to this: one of them must not be the mean. */
+export const MOST_RATIO = 1e3;
+
+/** 1 - p from which on a token is unsure. */
+export const OPEN = 0.01;

@@ -1,6 +1,15 @@
-import { commonCandidates } from '../candidates.js';
-import { type CountedTokens, weightedMedian } from '../countedTokens.js';
-import { type Finding, percent, type Signature, said, shareGone } from './signature.js';
+import { type CountedTokens, spreadOf } from '../countedTokens.js';
+import { weightedMedian } from '../select.js';
+import {
+  type Finding,
+  LEAST_SPREAD,
+  notTestable,
+  percent,
+  type Signature,
+  said,
+  shareGone,
+  TOO_FEW,
+} from './signature.js';
 
 /** Share of the mismatch that must be gone. */
 const GONE = 0.5;
@@ -18,23 +27,27 @@ export const temperature: Signature = {
   name: 'temperature',
   title: 'another temperature of the same logits',
   test(tokens): Finding {
-    const ofCandidates = candidatePairs(tokens);
-    const exact = ofCandidates.x.length >= 20;
-    const { x, y, w } = exact ? ofCandidates : oddsOfChosen(tokens);
-    const ratios: number[] = [];
-    const weights: number[] = [];
-    x.forEach((value, i) => {
-      if (value === 0) return;
-      ratios.push(y[i]! / value);
-      weights.push(w[i]! * Math.abs(value));
-    });
-    const s = weightedMedian(ratios, weights);
-    let [apart, left] = [0, 0];
-    x.forEach((value, i) => {
-      apart += w[i]! * Math.abs(y[i]! - value);
-      left += w[i]! * Math.abs(y[i]! - s * value);
-    });
-    const explained = ratios.length === 0 ? 0 : shareGone(apart, left);
+    const { mu, pi } = tokens.sample.gaps;
+    const exact = mu.length >= 20;
+    const { x, y, w } = exact
+      ? { x: mu, y: pi, w: new Float64Array(mu.length).fill(1) }
+      : oddsOfChosen(tokens);
+    const ratios = new Float64Array(x.length);
+    const weights = new Float64Array(x.length);
+    let [apart, squares, n] = [0, 0, 0];
+    for (let i = 0; i < x.length; i++) {
+      const distance = w[i]! * Math.abs(y[i]! - x[i]!);
+      apart += distance;
+      squares += distance ** 2;
+      if (x[i] === 0) continue;
+      ratios[n] = y[i]! / x[i]!;
+      weights[n++] = w[i]! * Math.abs(x[i]!);
+    }
+    if (n === 0 || !(spreadOf(apart, squares) >= LEAST_SPREAD)) return notTestable(TOO_FEW);
+    const s = weightedMedian(ratios.subarray(0, n), weights.subarray(0, n));
+    let left = 0;
+    for (let i = 0; i < x.length; i++) left += w[i]! * Math.abs(y[i]! - s * x[i]!);
+    const explained = shareGone(apart, left);
     const found = explained >= (exact ? GONE : GONE_OF_CHOSEN) && Math.abs(s - 1) >= LEAST;
     const of = exact ? `gaps between ${x.length} candidates` : 'odds of chosen tokens';
     return {
@@ -47,36 +60,21 @@ export const temperature: Signature = {
 };
 
 interface Points {
-  readonly x: number[];
-  readonly y: number[];
-  readonly w: number[];
-}
-
-/** Gaps between the most likely candidate and each other one. */
-function candidatePairs({ sample }: CountedTokens): Points {
-  const points: Points = { x: [], y: [], w: [] };
-  for (const { mu, pi } of commonCandidates(sample)) {
-    const first = mu.indexOf(Math.max(...mu));
-    for (let c = 0; c < mu.length; c++) {
-      if (c === first) continue;
-      points.x.push(mu[first]! - mu[c]!);
-      points.y.push(pi[first]! - pi[c]!);
-      points.w.push(1);
-    }
-  }
-  return points;
+  readonly x: Float64Array;
+  readonly y: Float64Array;
+  readonly w: Float64Array;
 }
 
 function oddsOfChosen({ count, mu, pi }: CountedTokens): Points {
-  const points: Points = { x: [], y: [], w: [] };
+  const [x, y, w] = [new Float64Array(count), new Float64Array(count), new Float64Array(count)];
   const logit = (log: number) => log - Math.log(-Math.expm1(log));
+  let n = 0;
   for (let i = 0; i < count; i++) {
     if (!(mu[i]! < -1e-3) || !(pi[i]! < -1e-3)) continue;
-    const p = Math.exp((mu[i]! + pi[i]!) / 2);
-    points.x.push(logit(mu[i]!));
-    points.y.push(logit(pi[i]!));
+    x[n] = logit(mu[i]!);
+    y[n] = logit(pi[i]!);
     // What an error of the odds does to the log-prob.
-    points.w.push(1 - p);
+    w[n++] = 1 - Math.exp((mu[i]! + pi[i]!) / 2);
   }
-  return points;
+  return { x: x.subarray(0, n), y: y.subarray(0, n), w: w.subarray(0, n) };
 }

@@ -1,5 +1,5 @@
 import type { CountedTokens } from '../countedTokens.js';
-import { jumpOf, responseNoise } from '../responseNoise.js';
+import { type Jump, jumpOf, Moments, responseNoise } from '../responseNoise.js';
 import { type Finding, notTestable, percent, type Signature, said, shareGone } from './signature.js';
 
 const RATIO = 1.5;
@@ -28,8 +28,10 @@ function olderTokens({ count, token, sample, d, openness, meanAbs }: CountedToke
   const [same, older] = [groups.same, groups.older] as const;
   if (older[2] === 0) return undefined;
   const share = older[2]! / count;
-  const ratio = older[0]! / older[1]! / (same[0]! / same[1]!);
-  const left = (same[0]! / same[1]!) * ((same[1]! + older[1]!) / count);
+  // Where all of the same are certain, they have no noise to hold the others against.
+  const calm = same[0] === 0 ? 0 : same[0]! / same[1]!;
+  const ratio = older[0] === 0 ? 0 : older[0]! / older[1]! / calm;
+  const left = calm === 0 ? 0 : calm * ((same[1]! + older[1]!) / count);
   return {
     found: true,
     explained: same[2] === 0 ? 1 : shareGone(meanAbs, left),
@@ -41,34 +43,43 @@ function olderTokens({ count, token, sample, d, openness, meanAbs }: CountedToke
 }
 
 function jumpOverSteps(tokens: CountedTokens): Finding {
-  const { sample, responses, meanAbs, count, meanOpenness } = tokens;
-  const noise = responseNoise(tokens);
-  const has = Array.from({ length: responses }, (_, s) => s).filter((s) => !Number.isNaN(noise[s]!));
-  const stepped = has.every((s) => !Number.isNaN(sample.steps[s]!));
+  const { sample, meanAbs, meanOpenness } = tokens;
+  const { responses, log } = responseNoise(tokens);
+  const stepped = responses.every((s) => !Number.isNaN(sample.steps[s]!));
   const time = (s: number) => (stepped ? sample.steps[s]! : sample.order[s]!);
-  has.sort((a, b) => time(a) - time(b));
-  const steps = [...new Set(has.map(time))];
-  // Without steps, a jump may be anywhere in the file: some places are looked at.
-  const borders = stepped
-    ? steps.slice(1)
-    : Array.from({ length: 15 }, (_, i) => steps[Math.round(((i + 1) * steps.length) / 16)]!);
-  let best = { border: Number.NaN, ratio: 1, errors: 0, before: 0, after: 0 };
-  for (const border of borders) {
-    const cut = has.findIndex((s) => time(s) >= border);
-    if (cut < LEAST_RESPONSES || has.length - cut < LEAST_RESPONSES) continue;
-    const jump = jumpOf(
-      has.slice(0, cut).map((s) => noise[s]!),
-      has.slice(cut).map((s) => noise[s]!),
-    );
-    if (Math.abs(jump.errors) > Math.abs(best.errors)) best = { border, ...jump };
+  responses.sort((a, b) => time(a) - time(b));
+  const starts = startsOf(responses.map(time));
+  const cuts = stepped ? starts.slice(1) : placesWithin(starts);
+  const all = new Moments();
+  for (const s of responses) all.add(log[s]!);
+  const before = new Moments();
+  let best: (Jump & { readonly border: number }) | undefined;
+  for (const cut of cuts) {
+    while (before.count < cut) before.add(log[responses[before.count]!]!);
+    if (cut < LEAST_RESPONSES || responses.length - cut < LEAST_RESPONSES) continue;
+    const jump = jumpOf(before, all.without(before));
+    if (best === undefined || Math.abs(jump.errors) > Math.abs(best.errors)) {
+      best = { border: time(responses[cut]!), ...jump };
+    }
   }
-  if (Number.isNaN(best.border)) return notTestable('needs 12 responses on either side of a step');
-  const { border, ratio, errors, before, after } = best;
-  const calm = Math.min(before, after);
+  if (best === undefined) return notTestable('needs 12 responses on either side of a step');
+  const { border, ratio, errors } = best;
+  const calm = Math.min(best.before, best.after);
   return {
     found: Math.abs(Math.log(ratio)) >= Math.log(RATIO) && Math.abs(errors) >= ERRORS,
-    explained: shareGone(meanAbs * count, calm * meanOpenness * count),
+    explained: shareGone(meanAbs, calm * meanOpenness),
     evidence: `from ${stepped ? 'step' : 'response'} ${border} on the noise is ${said(ratio)} times that of before (${said(Math.abs(errors))} standard errors)`,
     values: { border, ratio, errors },
   };
+}
+
+/** Where each number begins, of ascending ones. */
+function startsOf(times: readonly number[]): number[] {
+  return times.flatMap((time, i) => (i === 0 || time !== times[i - 1] ? [i] : []));
+}
+
+/** Without steps a jump may be anywhere: some places are looked at. */
+function placesWithin(starts: readonly number[]): number[] {
+  const places = Array.from({ length: 15 }, (_, i) => starts[Math.round(((i + 1) * starts.length) / 16)]);
+  return places.filter((place) => place !== undefined);
 }

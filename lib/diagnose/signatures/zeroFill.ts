@@ -1,3 +1,4 @@
+import { sides } from '../record.js';
 import { type Finding, percent, type Signature, said, shareGone } from './signature.js';
 
 /** A log-prob of exactly 0 says that a token was certain; held against this of the other engine it is a missing value. */
@@ -7,27 +8,29 @@ const CERTAIN = -0.1;
 export const zeroFill: Signature = {
   name: 'zero-fill',
   title: 'exact zeros where the other engine is unsure',
-  test({ count, mu, pi, d, meanAbs, response, token, sample }): Finding {
+  test({ count, mu, pi, d, meanAbs, response }): Finding {
     const filled = { rollout: 0, training: 0 };
     let absolute = 0;
     let [leading, trailing] = [0, 0];
-    for (let i = 0; i < count; i++) {
-      const side =
-        mu[i] === 0 && pi[i]! < CERTAIN
-          ? 'rollout'
-          : pi[i] === 0 && mu[i]! < CERTAIN
-            ? 'training'
-            : undefined;
-      if (side === undefined) continue;
-      filled[side]++;
-      absolute += Math.abs(d[i]!);
-      const series = side === 'rollout' ? sample.mu : sample.pi;
-      const [begin, end] = [sample.offsets[response[i]!]!, sample.offsets[response[i]! + 1]!];
-      if (allZero(series, begin, token[i]!)) leading++;
-      else if (allZero(series, token[i]! + 1, end)) trailing++;
+    for (let begin = 0, end = 0; begin < count; begin = end) {
+      while (end < count && response[end] === response[begin]) end++;
+      for (const side of sides) {
+        const [own, other] = side === 'rollout' ? [mu, pi] : [pi, mu];
+        // Zeros up to the first and from behind the last log-prob that is none.
+        let [first, last] = [begin, end - 1];
+        while (first < end && own[first] === 0) first++;
+        while (last > first && own[last] === 0) last--;
+        for (let i = begin; i < end; i++) {
+          if (own[i] !== 0 || !(other[i]! < CERTAIN)) continue;
+          filled[side]++;
+          absolute += Math.abs(d[i]!);
+          if (i < first) leading++;
+          else if (i > last) trailing++;
+        }
+      }
     }
     const zeros = filled.rollout + filled.training;
-    const side = filled.rollout >= filled.training ? 'rollout' : 'training';
+    const named = sides.filter((side) => filled[side] > 0);
     const where =
       2 * leading > zeros
         ? ', most of them at the start'
@@ -40,7 +43,7 @@ export const zeroFill: Signature = {
       evidence:
         zeros === 0
           ? 'no log-prob of exactly 0 where the other engine gives the token less than 90 %'
-          : `${zeros} of ${count} tokens (${percent(zeros / count)}) are exactly 0 in ${side}${where}, where the other engine says ${said(-absolute / zeros)} on average`,
+          : `${zeros} of ${count} tokens (${percent(zeros / count)}) are exactly 0 in ${named.join(' or ')}${where}, where the other engine says ${said(-absolute / zeros)} on average`,
       values: {
         zeros,
         share: zeros / count,
@@ -52,8 +55,3 @@ export const zeroFill: Signature = {
     };
   },
 };
-
-function allZero(series: Float64Array, begin: number, end: number): boolean {
-  for (let t = begin; t < end; t++) if (series[t] !== 0) return false;
-  return true;
-}
