@@ -133,13 +133,14 @@ function isLong({ offsets, logprobs }: TopSample, t: number): boolean {
 }
 
 /**
- * The octave of a greatest logit with which all logits are numbers of that many mantissa bits; undefined if there is none.
+ * The highest octave of a greatest logit with which all logits are numbers of that many mantissa bits; undefined if there is none.
  *
  * @param list from the greatest on
  */
 function octaveOf(list: Float64Array, mantissa: number): number | undefined {
   const gaps = list.map((log) => list[0]! - log).subarray(1);
-  for (let octave = OCTAVES.from; octave < OCTAVES.to; octave++) {
+  // From the top: numbers of a coarse step fit finer ones, too.
+  for (let octave = OCTAVES.to - 1; octave >= OCTAVES.from; octave--) {
     const [from, to] = [2 ** octave, 2 ** (octave + 1)];
     if (!gaps.every((gap) => canBeGap(gap, from, to, mantissa))) continue;
     const step = 2 ** (octave - mantissa);
