@@ -3,6 +3,10 @@
  * distribution, and log-probs of both sides. Faults are put in by hand, so that what a signature should find follows
  * from a formula.
  */
+import { countedTokens } from '../../lib/diagnose/countedTokens.js';
+import { testAll } from '../../lib/diagnose/decide.js';
+import { type SignatureName, type SignatureResult, signatureNames } from '../../lib/diagnose/diagnosis.js';
+import { noiseFloor } from '../../lib/diagnose/noiseFloor.js';
 import type { Pair, Side, TopLogprobs } from '../../lib/diagnose/record.js';
 import { sampleOf, type TokenSample } from '../../lib/diagnose/sample.js';
 import { CounterRandom } from '../../lib/random.js';
@@ -145,4 +149,31 @@ export function withSeries(
   series: (own: Float64Array, pair: Pair) => ArrayLike<number>,
 ): Pair[] {
   return pairs.map((pair) => ({ ...pair, [side]: Float64Array.from(series(pair[side], pair)) }));
+}
+
+const unknown = { numLayers: null, hiddenSize: null };
+
+/** What every signature finds, by name. */
+export function findings(
+  sample: TokenSample | readonly Pair[],
+  dtype = 'bf16',
+): Readonly<Record<SignatureName, SignatureResult>> {
+  const tokens = countedTokens('offsets' in sample ? sample : sampleOf(sample));
+  const results = testAll(tokens, noiseFloor(dtype, unknown));
+  return Object.fromEntries(results.map((result) => [result.name, result])) as Record<
+    SignatureName,
+    SignatureResult
+  >;
+}
+
+/** Names of what is found, apart from those that describe every mismatch. */
+export function foundIn(results: Readonly<Record<SignatureName, SignatureResult>>): SignatureName[] {
+  return signatureNames.filter(
+    (name) => results[name].found && !(['floor', 'uncertainty'] as SignatureName[]).includes(name),
+  );
+}
+
+/** A dtype's usual noise of the logits as the standard deviation of each logit's error. */
+export function usualNoise(dtype: string): number {
+  return noiseFloor(dtype, unknown).usual;
 }

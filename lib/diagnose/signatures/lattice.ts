@@ -37,6 +37,9 @@ interface Lattice {
 /**
  * Logits that were rounded to 16 bits: then some constant, the logarithm of the sum of exponentials, makes all of a
  * position's log-probs numbers of that format. Also log-probs that were themselves stored in 16 bits.
+ *
+ * It is the step that is certain: where candidates are near each other, fp16 logits of 16 to 32 can't be told from bf16 logits
+ * of 2 to 4, and are called bf16.
  */
 export const lattice: Signature = {
   name: 'lattice',
@@ -133,13 +136,14 @@ function isLong({ offsets, logprobs }: TopSample, t: number): boolean {
 }
 
 /**
- * The octave of a greatest logit with which all logits are numbers of that many mantissa bits; undefined if there is none.
+ * The highest octave of a greatest logit with which all logits are numbers of that many mantissa bits; undefined if there is none.
  *
  * @param list from the greatest on
  */
 function octaveOf(list: Float64Array, mantissa: number): number | undefined {
   const gaps = list.map((log) => list[0]! - log).subarray(1);
-  for (let octave = OCTAVES.from; octave < OCTAVES.to; octave++) {
+  // From the top: numbers of a coarse step fit finer ones, too.
+  for (let octave = OCTAVES.to - 1; octave >= OCTAVES.from; octave--) {
     const [from, to] = [2 ** octave, 2 ** (octave + 1)];
     if (!gaps.every((gap) => canBeGap(gap, from, to, mantissa))) continue;
     const step = 2 ** (octave - mantissa);
