@@ -17,6 +17,20 @@ export {
   promptTemplate,
   promptTemplates,
 } from './data/promptTemplates.js';
+export { type CauseName, causes } from './diagnose/causes.js';
+export { type DiagnoseOptions, type DumpSource, diagnose } from './diagnose/diagnose.js';
+export {
+  type CorrectionEffect,
+  type Diagnosis,
+  type LearningEffect,
+  type Precheck,
+  type SignatureResult,
+  type Verdict as DiagnosisVerdict,
+  verdicts,
+  type WorstToken,
+} from './diagnose/diagnosis.js';
+export { type FormatName, formatNames } from './diagnose/formats/format.js';
+export { type NoiseFloor, noiseFloor } from './diagnose/noiseFloor.js';
 export {
   DeviceError,
   type ErrorCode,

@@ -51,7 +51,8 @@ function table(headings: readonly string[], rows: readonly (readonly string[])[]
 function verdictParts(diagnosis: Diagnosis): string[] {
   const { verdict, causeText, confidence, action, alternatives } = diagnosis;
   return [
-    `## ${verdict}: ${plain(causeText)} (confidence ${percent(confidence)})`,
+    `## ${verdict}`,
+    `**Most likely cause:** ${plain(causeText)} (confidence ${percent(confidence)})`,
     `**Do:** ${plain(action)}`,
     ...(alternatives.length === 0
       ? []

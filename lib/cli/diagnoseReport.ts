@@ -63,7 +63,10 @@ function paragraph(text: string, width: number, lead = ''): string[] {
 
 function verdictLines(diagnosis: Diagnosis, color: boolean, width: number): string[] {
   const { verdict, causeText, confidence, action, alternatives } = diagnosis;
-  const lines = paragraph(`${verdict}  ${causeText} (confidence ${percent(confidence)})`, width);
+  const lines = paragraph(
+    `${verdict}  most likely cause: ${causeText} (confidence ${percent(confidence)})`,
+    width,
+  );
   return [
     lines[0]!.replace(verdict, colored(verdict, colorOf[verdict], color)),
     ...lines.slice(1),
@@ -88,17 +91,21 @@ function precheckLines({ prechecks }: Diagnosis, width: number): string[] {
 
 function signatureLines({ signatures }: Diagnosis, width: number): string[] {
   const found = signatures.filter((signature) => signature.found);
-  const missing = signatures.filter((signature) => !signature.found).map(({ name }) => name);
+  // How large the mismatch is beside the floor is of interest in any case.
+  const told = signatures.filter((signature) => signature.found || signature.name === 'floor');
+  const others = signatures.filter((signature) => !told.includes(signature)).map(({ name }) => name);
   return [
     found.length === 0 ? 'Signatures: none found.' : 'Signatures found:',
-    ...found.flatMap(({ name, title, explained, evidence }) => {
-      const share = explainedText(explained);
+    ...told.flatMap((signature) => {
+      const { name, title, evidence } = signature;
+      const remarks = [signature.found ? '' : 'not found', explainedText(signature.explained)];
+      const remark = remarks.filter((text) => text !== '').join(', ');
       return [
-        ...paragraph(`${name}: ${title}${share === '' ? '' : ` (${share})`}`, width, '- '),
+        ...paragraph(`${name}: ${title}${remark === '' ? '' : ` (${remark})`}`, width, '- '),
         ...paragraph(evidence, width, '    '),
       ];
     }),
-    ...(missing.length === 0 ? [] : paragraph(`not found: ${missing.join(', ')}`, width, '- ')),
+    ...(others.length === 0 ? [] : paragraph(`not found: ${others.join(', ')}`, width, '- ')),
   ];
 }
 

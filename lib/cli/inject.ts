@@ -7,7 +7,7 @@ import { type NumericsMode, numericsModes } from '../rl/numericsMode.js';
 import { type FloatDType, precisionLabel } from '../tensor/dtype.js';
 import { exitCodes } from './exitCodes.js';
 import { type ExperimentFlags, experimentOptions, runExperiment } from './experiment.js';
-import { count, formatNumber, quoted, wrap } from './format.js';
+import { count, quoted, wrap } from './format.js';
 import { choiceOption, integerOption, precisionOption } from './options.js';
 import {
   resolveSubject,
@@ -147,18 +147,17 @@ async function inject(fault: string | undefined, flags: Flags, command: Command)
 
 /** What was done, and how to look at it. */
 export function injectReport(summary: InjectSummary, directory: string): string {
-  const { fault, title, strength, strengthOf, level, tokens, touched, samples, steps } = summary;
+  const { fault, title, strength, strengthOf, level, tokens, touched, samples, steps, precision } = summary;
   if (summary.interrupted) {
     return `INTERRUPTED  start over with: isopolicy inject --resume ${quoted(directory)}`;
   }
-  const of = `${precisionLabel(summary.precision as FloatDType)}, numerics ${summary.numerics}, ${summary.task}`;
-  const how =
-    fault === 'none' ? [] : [`strength: ${level ?? 'own'}, ${formatNumber(strength)} (${strengthOf})`];
+  const named = level === null ? '' : `${level}, `;
+  const how = fault === 'none' ? [] : wrap(`strength: ${named}${strength} (${strengthOf})`);
   return [
     ...wrap(`${fault}: ${title}`),
-    ...how.flatMap((line) => wrap(line)),
+    ...how,
     `${count(samples, 'response')} in ${count(steps, 'step')}, ${count(tokens, 'token')}, touched: ${touched}`,
-    of,
+    ...wrap(`${precisionLabel(precision)}, numerics ${summary.numerics}, ${summary.task}`),
     '',
     `isopolicy diagnose ${summary.files.map((file) => quoted(`${directory}/${file}`)).join(' ')}`,
     `run directory: ${directory}`,

@@ -31,6 +31,10 @@ const program = new Command('isopolicy')
   .version(version, '-V, --version', 'print the version')
   .helpOption('-h, --help', 'print help; also after a command')
   .helpCommand('help [command]', 'print help of a command')
+  // All commands have options: without the word the column of descriptions is wide enough.
+  .configureHelp({
+    subcommandTerm: (command) => `${command.name()} ${command.usage()}`.replace(' [options]', ''),
+  })
   .addHelpText(
     'after',
     `

@@ -14,6 +14,7 @@ export const causes = {
   'bit-identical': {
     text: 'none: both engines agree to the bit',
     action: 'Nothing to do: no correction is needed, and any later difference is a fault.',
+    alternatives: ['one series that is a copy of the other (as verl makes in bypass mode)'],
   },
   'reduction-order': {
     text: 'the same roundings with sums in another order (split-K, kernels chosen by size)',

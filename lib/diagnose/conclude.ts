@@ -6,8 +6,6 @@ import type { Diagnosis, Precheck } from './diagnosis.js';
 import { type ModelSize, nearestFloor, noiseFloor } from './noiseFloor.js';
 import { drawResponses, type TokenSample } from './sample.js';
 
-/** Draws of responses that the confidence is a share of. */
-const DRAWS = 100;
 /** Tokens of a draw: of more, every second, fourth, ... response is drawn from. */
 const DRAWN_TOKENS = 40_000;
 const SEED = 1;
@@ -17,6 +15,8 @@ export interface ConcludeOptions {
   /** Null: the nearest format. */
   readonly declared: string | null;
   readonly size: ModelSize;
+  /** Draws of responses that the confidence is a share of. */
+  readonly draws: number;
   readonly signal?: AbortSignal;
 }
 
@@ -30,7 +30,7 @@ export type Conclusion = Pick<
 export function conclude(
   sample: TokenSample,
   prechecks: readonly Precheck[],
-  { declared, size, signal }: ConcludeOptions,
+  { declared, size, draws, signal }: ConcludeOptions,
 ): Conclusion {
   const tokens = countedTokens(sample);
   const floor = declared === null ? nearestFloor(tokens.logitNoise, size) : noiseFloor(declared, size);
@@ -52,6 +52,7 @@ export function conclude(
       tokens,
       decision,
       (drawn) => decide(drawn, testAll(drawn, floor, signatures), prechecks, floor),
+      draws,
       signal,
     ),
     action,
@@ -67,6 +68,7 @@ function confidenceOf(
   { sample, count }: CountedTokens,
   { cause }: Decision,
   decideOn: (drawn: CountedTokens) => Decision,
+  draws: number,
   signal: AbortSignal | undefined,
 ): number {
   const responses = sample.offsets.length - 1;
@@ -75,12 +77,12 @@ function confidenceOf(
   const stride = Math.max(1, Math.ceil(count / DRAWN_TOKENS));
   const from = Array.from({ length: Math.ceil(responses / stride) }, (_, i) => i * stride);
   let same = 0;
-  for (let k = 0; k < DRAWS; k++) {
+  for (let k = 0; k < draws; k++) {
     signal?.throwIfAborted();
     const random = new CounterRandom(SEED, STREAM, k);
     // In order: some signatures look for where a fault begins.
     const drawn = Int32Array.from(from, () => from[random.integer(from.length)]!).sort();
     if (decideOn(countedTokens(drawResponses(sample, drawn))).cause === cause) same++;
   }
-  return same / DRAWS;
+  return same / draws;
 }

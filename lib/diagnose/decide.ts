@@ -40,8 +40,8 @@ const misaligned: readonly PrecheckKind[] = [
 
 /** Times the floor's upper end from which on noise is no longer only suspicious. */
 const FAR_BEYOND = 3;
-/** Share of unsure tokens equal to the bit from which on engines do the same roundings. */
-const EQUAL_SHARE = 0.008;
+/** Unsure tokens equal to the bit, and their share, from which on engines do the same roundings. */
+const EQUAL = { tokens: 4, share: 0.004 };
 
 /** Every signature's result; steady ones are taken from `before`, where they have been tested on more tokens. */
 export function testAll(
@@ -106,7 +106,9 @@ function ofSignatures(
     const identity = results.find(({ name }) => name === 'identity');
     return identity?.found && logitNoise > 0 ? { verdict: 'BROKEN', cause: 'not-the-sampler' } : undefined;
   }
-  const { cause, bookkeeping } = faults[first.name]!;
+  const { bookkeeping } = faults[first.name]!;
+  const cause =
+    first.name === 'zero-fill' && atTheStart(first) ? 'prompt-counted' : faults[first.name]!.cause;
   // What this fault does alone, held against the floor.
   const noise = logitNoise * (first.explained ?? 0);
   const harmless =
@@ -114,6 +116,11 @@ function ofSignatures(
   if (harmless) return { verdict: 'NOISE FLOOR', cause };
   const limit = bookkeeping ? floor.usual : floor.high;
   return { verdict: noise > limit ? 'BROKEN' : 'SUSPICIOUS', cause };
+}
+
+/** Whether what was filled with zeros are the first tokens of responses: those of the prompt, which a rollout has no log-probs of. */
+function atTheStart({ values: { zeros = 0, leading = 0 } }: SignatureResult): boolean {
+  return leading >= 0.9 * zeros;
 }
 
 /** Whether logits have fewer bits than the format that both engines are said to compute in. */
@@ -140,7 +147,8 @@ function ofNoise(
   }
   if (meanAbs === 0) return { verdict: 'NOISE FLOOR', cause: 'bit-identical' };
   if (result('position').found) return { verdict: 'SUSPICIOUS', cause: 'position' };
-  const { equalShare } = result('floor').values;
-  const cause = (equalShare ?? 0) >= EQUAL_SHARE ? 'reduction-order' : 'rounding';
+  const { equal = 0, equalShare = 0 } = result('floor').values;
+  const sameRoundings = equal >= EQUAL.tokens && equalShare >= EQUAL.share;
+  const cause = sameRoundings ? 'reduction-order' : 'rounding';
   return { verdict: 'NOISE FLOOR', cause };
 }

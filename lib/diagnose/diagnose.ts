@@ -31,6 +31,8 @@ export interface DiagnoseOptions {
   readonly hiddenSize?: number;
   /** What the dumps are written in; default: found out from the first row of each. */
   readonly format?: FormatName;
+  /** How often responses are drawn again to see whether the same cause comes first; default 100. */
+  readonly draws?: number;
   /** The text of a token of which the dumps have the id alone. */
   readonly tokenText?: (id: number) => string;
   /** Noted in the provenance; default `diagnose()`. */
@@ -63,6 +65,7 @@ export async function diagnose(
     numLayers: numLayers === undefined ? null : checkInteger(DIAGNOSE, 'numLayers', numLayers, 1),
     hiddenSize: hiddenSize === undefined ? null : checkInteger(DIAGNOSE, 'hiddenSize', hiddenSize, 1),
   };
+  const draws = checkInteger(DIAGNOSE, 'draws', options.draws ?? 100, 1, 10_000);
   const declared = dtype === undefined ? null : checkFloatDtype(DIAGNOSE, 'dtype', dtype);
   const a = await dumpOf('rollout', rollout, format);
   const b = training === null ? null : await dumpOf('training', training, format);
@@ -91,7 +94,12 @@ export async function diagnose(
   const { compared } = prechecks;
   const provenance = provenanceOf(a, b, version, options.command ?? 'diagnose()');
   const checks = prechecks.results();
-  const conclusion = conclude(parts.sample.result(), checks, { declared, size, ...(signal && { signal }) });
+  const conclusion = conclude(parts.sample.result(), checks, {
+    declared,
+    size,
+    draws,
+    ...(signal && { signal }),
+  });
   const found = compared.responses > 0;
   const worst = parts.worst.result();
   return {

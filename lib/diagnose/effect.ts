@@ -2,12 +2,11 @@ import { bootstrap, type Interval } from '../mismatch/bootstrap.js';
 import { Quantiles } from '../mismatch/quantiles.js';
 import { type CorrectionOptions, correct, FROZEN_SHARE } from '../rl/corrections/correct.js';
 import { presets } from '../rl/presets.js';
-import { clampLog, k3 } from '../rl/ratios.js';
+import { clampLog, EffectiveSampleSize, k3 } from '../rl/ratios.js';
 import { eachCounted } from './counted.js';
 import type { CorrectionEffect, LearningEffect } from './diagnosis.js';
 import { GroupedHistogram } from './groupedHistogram.js';
 import type { Pair } from './record.js';
-import { WeightSums } from './weightSums.js';
 
 /** Groups of responses that bootstrap draws are made of. */
 const MOST_GROUPS = 256;
@@ -63,8 +62,8 @@ class GroupSums {
   k3 = 0;
   chi2Token = 0;
   chi2Sequence = 0;
-  readonly tokenWeights = new WeightSums();
-  readonly sequenceWeights = new WeightSums();
+  readonly tokenWeights = new EffectiveSampleSize();
+  readonly sequenceWeights = new EffectiveSampleSize();
 }
 
 /**
@@ -169,9 +168,9 @@ export class EffectAccumulator {
       });
     const ess = (of: 'tokenWeights' | 'sequenceWeights') =>
       interval((indices) => {
-        const all = new WeightSums();
+        const all = new EffectiveSampleSize();
         for (const g of indices) all.merge(this.#groups[g]![of]);
-        return all.ess;
+        return all.share;
       });
     const essToken = ess('tokenWeights');
     const essSequence = ess('sequenceWeights');

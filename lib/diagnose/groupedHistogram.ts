@@ -25,8 +25,8 @@ export class GroupedHistogram {
   }
 
   /**
-   * The quantile `q` of groups put together, some of them more than once: a function of their indices, each of which must
-   * have been added to. Later additions don't change it.
+   * The quantile `q` of groups put together, some of them more than once, between two neighbours by their distance: a
+   * function of the groups' indices, each of which must have been added to. Later additions don't change it.
    */
   quantiles(): (indices: ArrayLike<number>, q: number) => number {
     const upTo = this.#counts.map((counts) => {
@@ -43,17 +43,24 @@ export class GroupedHistogram {
         if (bin >= 0) for (let i = 0; i < indices.length; i++) sum += upTo[indices[i]!]![bin]!;
         return sum;
       };
+      // The number with as many smaller ones, as if those of a bin were evenly spread in it.
+      const ranked = (rank: number): number => {
+        let [first, last] = [0, BINS - 1];
+        while (first < last) {
+          const middle = (first + last) >> 1;
+          if (below(middle) > rank) last = middle;
+          else first = middle + 1;
+        }
+        if (first === PER_SIGN) return 0;
+        const before = below(first - 1);
+        const within = (rank - before + 0.5) / (below(first) - before);
+        return edges[first]! + (edges[first + 1]! - edges[first]!) * within;
+      };
       const place = q * (below(BINS - 1) - 1);
-      let [first, last] = [0, BINS - 1];
-      while (first < last) {
-        const middle = (first + last) >> 1;
-        if (below(middle) > place) last = middle;
-        else first = middle + 1;
-      }
-      if (first === PER_SIGN) return 0;
-      const before = below(first - 1);
-      const within = (place - before + 0.5) / (below(first) - before);
-      return edges[first]! + (edges[first + 1]! - edges[first]!) * Math.min(1, within);
+      const lower = ranked(Math.floor(place));
+      return place === Math.floor(place)
+        ? lower
+        : lower + (ranked(Math.ceil(place)) - lower) * (place - Math.floor(place));
     };
   }
 }

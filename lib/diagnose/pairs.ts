@@ -35,7 +35,7 @@ export interface PairsOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Of so many responses that rollout lacks the ids are told. */
+/** Examples that are told of one thing; of so many responses that rollout lacks the ids are read. */
 export const NAMED = 3;
 
 /**
@@ -221,13 +221,16 @@ class KnownIds {
 
 /** Two files have one engine's log-probs each. */
 function ownOf(record: DumpRecord): OwnRecord {
-  const { own, place } = record;
-  if (own !== null) return { ...record, own };
+  if (isOwn(record)) return record;
   return invalid(
     DIAGNOSE,
-    `one engine's log-probs on ${placeText(place)}, beside a second file`,
+    `one engine's log-probs on ${placeText(record.place)}, beside a second file`,
     "both engines' (give that file alone)",
   );
+}
+
+function isOwn(record: DumpRecord): record is OwnRecord {
+  return record.own !== null;
 }
 
 function refuseTwice(id: string, path: string, first: number, second: number): never {

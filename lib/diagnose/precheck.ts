@@ -4,11 +4,10 @@ import { compareTokens } from './compareTokens.js';
 import type { Precheck, PrecheckKind } from './diagnosis.js';
 import { precheckKinds } from './diagnosis.js';
 import { maskShift } from './maskShift.js';
-import type { Match, Matched, OwnRecord } from './pairs.js';
+import { type Match, type Matched, NAMED, type OwnRecord } from './pairs.js';
 import { placeText } from './place.js';
 import type { Pair, Side } from './record.js';
 
-const EXAMPLES = 3;
 /** Above this a log-prob is more than 0 with rounding. */
 const MAX_LOGPROB = 1e-6;
 /** A token that one side is sure of: exactly 0, where the other is below this. */
@@ -201,7 +200,7 @@ export class Prechecks {
     const tally = this.#tallies.get(kind) ?? { count: 0, examples: [] };
     this.#tallies.set(kind, tally);
     tally.count++;
-    if (tally.examples.length < EXAMPLES) tally.examples.push(example());
+    if (tally.examples.length < NAMED) tally.examples.push(example());
   }
 }
 
@@ -212,7 +211,9 @@ function nameOf(rollout: OwnRecord, training: OwnRecord): string {
 }
 
 function sum(mask: Uint8Array): number {
-  return mask.reduce((total, value) => total + value, 0);
+  let total = 0;
+  for (const value of mask) total += value;
+  return total;
 }
 
 function firstDifference(a: Uint8Array, b: Uint8Array): number {

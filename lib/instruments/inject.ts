@@ -4,9 +4,11 @@ import { invalid } from '../errors.js';
 import { atomicWrite } from '../io/atomicWrite.js';
 import type { RunDirectory } from '../io/runDirectory.js';
 import { resolveDecoderConfig } from '../models/config.js';
+import type { NumericsMode } from '../rl/numericsMode.js';
 import { decoderConfig } from '../sanity/baseConfig.js';
 import { openSubject, type SubjectSource } from '../sanity/openSubject.js';
 import { startText } from '../sanity/subject.js';
+import type { FloatDType } from '../tensor/dtype.js';
 import { type Fault, type Level, levels, type PlainRecord } from './faults/fault.js';
 import { faultOf } from './faults/index.js';
 import { runSteps } from './faults/run.js';
@@ -33,8 +35,8 @@ export interface InjectSummary {
   readonly strengthOf: string;
   /** What the strength is called, where it has a name. */
   readonly level: Level | null;
-  readonly precision: string;
-  readonly numerics: string;
+  readonly precision: FloatDType;
+  readonly numerics: NumericsMode;
   /** A task's spec, or a model and its data set. */
   readonly task: string;
   readonly steps: number;

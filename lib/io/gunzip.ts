@@ -31,11 +31,12 @@ export async function* gunzipped(
     const rest = file.size - gunzip.bytesWritten;
     if (rest > 0) invalid(where, `${file.path} to end with its gzip data`, `${rest} bytes more`);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
+    // A reason to abort can be anything.
+    const code = (error as { code?: unknown } | null)?.code;
     if (code === 'Z_BUF_ERROR') {
       invalid(where, `${file.path} to be whole`, 'gzip that ends too early (is it cut short?)');
     }
-    if (code?.startsWith('Z_')) {
+    if (typeof code === 'string' && code.startsWith('Z_')) {
       invalid(where, `${file.path} to be gzip`, `damaged data (${(error as Error).message})`);
     }
     throw error;

@@ -25,7 +25,7 @@ export function effectiveSampleSize(logWeights: ArrayLike<number>): number {
   return size.share;
 }
 
-/** The same of any number of weights, one by one: sums of w and w^2, in units of the greatest so far. */
+/** The same of any number of weights, one by one or put together from parts: sums of w and w^2, in units of the greatest so far. */
 export class EffectiveSampleSize {
   #count = 0;
   #top = -Infinity;
@@ -34,19 +34,32 @@ export class EffectiveSampleSize {
 
   add(logWeight: number): void {
     this.#count++;
-    if (logWeight > this.#top) {
-      const scale = Math.exp(this.#top - logWeight);
-      this.#top = logWeight;
-      this.#sum *= scale;
-      this.#squares *= scale * scale;
-    }
+    this.#raise(logWeight);
     const weight = logWeight === -Infinity ? 0 : Math.exp(logWeight - this.#top);
     this.#sum += weight;
     this.#squares += weight * weight;
   }
 
+  /** Adds all the weights of another. */
+  merge(other: EffectiveSampleSize): void {
+    this.#count += other.#count;
+    this.#raise(other.#top);
+    const scale = other.#top === -Infinity ? 0 : Math.exp(other.#top - this.#top);
+    this.#sum += other.#sum * scale;
+    this.#squares += other.#squares * scale * scale;
+  }
+
   get share(): number {
     return ((this.#sum / this.#count) * this.#sum) / this.#squares;
+  }
+
+  /** Brings the sums to the units of a greater weight. */
+  #raise(top: number): void {
+    if (!(top > this.#top)) return;
+    const scale = Math.exp(this.#top - top);
+    this.#top = top;
+    this.#sum *= scale;
+    this.#squares *= scale * scale;
   }
 }
 

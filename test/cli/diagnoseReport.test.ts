@@ -65,7 +65,7 @@ describe('a diagnosis as text', () => {
   it('has everything, in the order in which it is read', () => {
     const text = diagnosisText(usual);
     const places = [
-      /^SUSPICIOUS {2}rollout and training log-probs are at different temperatures/,
+      /^SUSPICIOUS {2}most likely cause: the engines use different temperatures/,
       /\(confidence 97 %\)/,
       /^Do: Divide the training logits/m,
       /can't tell it from: scaled\./,
@@ -74,7 +74,9 @@ describe('a diagnosis as text', () => {
       /^ {4}rollout\.jsonl:65: sample-64$/m,
       /^Signatures found:$/m,
       /^- temperature: log-probs of one side are at another temperature \(explains 94 %\)$/m,
-      /^- not found: zero-fill, .*floor$/ms,
+      /^- uncertainty: what uncertainty leaves behind$/m,
+      /^- floor: symmetric noise no larger than rounding predicts \(not found\)$/m,
+      /^- not found: zero-fill, .*position$/ms,
       /^Effect on learning:$/m,
       /^KL\[mu\|\|pi\], k3 /m,
       /^r, 0\.1 % /m,
@@ -160,8 +162,9 @@ describe('a diagnosis as Markdown', () => {
     for (const diagnosis of [usual, ...nasty.map((text) => diagnosisWith(text))]) {
       const markdown = diagnosisMarkdown(diagnosis);
       const titles = [...markdown.matchAll(/^#+ (.*)$/gm)].map(([, title]) => title!);
-      assert.match(titles[0]!, /^SUSPICIOUS: .*\(confidence 97 %\)$/);
-      assert.deepEqual(titles.slice(1), [
+      assert.match(markdown, /^\*\*Most likely cause:\*\* .*\(confidence 97 %\)$/m);
+      assert.deepEqual(titles, [
+        'SUSPICIOUS',
         'Prechecks',
         'Signatures',
         'Effect on learning',

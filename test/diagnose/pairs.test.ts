@@ -87,6 +87,31 @@ describe('pairs', () => {
     );
   });
 
+  it('may lie several in a row of the file, in other rows on the other side', async () => {
+    const trl = (ids: readonly string[], logprob: number) => ({
+      id: ids,
+      completion_ids: ids.map(() => [5, 6]),
+      completion_mask: ids.map(() => [1, 1]),
+      sampling_per_token_logps: ids.map((id) => [logprob, -Number(id)]),
+    });
+    const rollout = lines([trl(['1', '2', '3'], -1), trl(['4', '5', '6'], -1)]);
+    const same = lines([trl(['1', '2', '3'], -2), trl(['4', '5', '6'], -2)]);
+    const other = lines([trl(['6', '2'], -2), trl(['5', '1', '4'], -2), trl(['3'], -2)]);
+    const ordered = await matchesOf(rollout, same);
+    assert.deepEqual(
+      ordered.map((match) => !('missing' in match) && [match.rollout.id, ...match.training.own.logprobs]),
+      ['1', '2', '3', '4', '5', '6'].map((id) => [id, -2, -Number(id)]),
+    );
+    for (const packed of ['', 'both'] as const) {
+      assert.deepEqual((await matchesOf(rollout, other, packed)).map(seen), ordered.map(seen));
+    }
+    const twice = lines([trl(['1', '2'], -2), trl(['3', '1'], -2)]);
+    await assert.rejects(
+      matchesOf(rollout, twice),
+      refuses(/got "id 1 on .*training\.jsonl:1 and .*training\.jsonl:2"$/),
+    );
+  });
+
   it('go by place where no response has an id, and say what is left over', async () => {
     const rows = [-1, -2, -3].map((logprob) => response(undefined, [logprob]));
     const two = lines(rows.slice(0, 2));

@@ -97,6 +97,7 @@ describe('a dump', () => {
       for await (const { id } of dump) if (id === '3') break;
       const stop = AbortSignal.abort(new Error('stopped'));
       await assert.rejects(collectAll(dump.entries(stop)), /^Error: stopped$/);
+      await assert.rejects(collectAll(dump.entries(AbortSignal.abort())), { name: 'AbortError' });
     }
   });
 });
@@ -172,6 +173,11 @@ describe('a dump that cannot be read', () => {
       'of no known format later on',
       `${good}\n{"a": 1}\n`,
       /dump\.jsonl:2 to be in the format plain, as .*dump\.jsonl:1 is, got "an object with a"$/,
+    ],
+    [
+      'of two formats',
+      `${good}\n\n${good}\n{"id": "v", "choices": []}\n`,
+      /dump\.jsonl:4 to be in the format plain, as .*dump\.jsonl:1 is, got "the format vllm"$/,
     ],
     [
       'a pointer',

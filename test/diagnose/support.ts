@@ -87,7 +87,7 @@ export function diagnosisOf(pairs: readonly Pair[], more: Partial<Diagnosis> = {
   return {
     verdict: 'SUSPICIOUS',
     cause: 'temperature',
-    causeText: 'rollout and training log-probs are at different temperatures',
+    causeText: 'the engines use different temperatures',
     confidence: 0.97,
     action:
       'Divide the training logits by the sampling temperature 0.7 before log-softmax, or have the rollout return raw log-probs.',
@@ -124,9 +124,12 @@ export function diagnosisOf(pairs: readonly Pair[], more: Partial<Diagnosis> = {
       name,
       title: titles[name] ?? `what ${name} leaves behind`,
       found: name === 'temperature' || name === 'uncertainty',
-      explained: name === 'temperature' ? 0.94 : name === 'floor' ? null : 0.02,
+      explained: name === 'temperature' ? 0.94 : ['floor', 'uncertainty'].includes(name) ? null : 0.02,
       evidence: `with T = 0.7002 (95 %: 0.6998 to 0.7007) the standard deviation of d falls from 0.31 to 0.004 nats, of ${tokens} tokens`,
-      values: { estimate: 0.7 },
+      values:
+        name === 'floor'
+          ? { logitNoise: 0.31, units: 158.7, low: 2.22, high: 45 }
+          : { temperatureRatio: 0.7 },
     })),
     effect: effect.result(1),
     metrics: metrics.result(),

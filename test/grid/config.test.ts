@@ -64,6 +64,7 @@ describe('resolveGridOptions', () => {
       { baseSeed: 8 },
       { hiddenSize: 96 },
       { numLayers: 2 },
+      { numExperts: 8 },
       { baseAccuracy: 0.2 },
       { teachSteps: 9 },
       { candidates: 9 },

@@ -27,13 +27,14 @@ describe('figuresOfDiagnosis', () => {
     const all = figures(usual);
     assert.deepEqual(
       all.map(({ id }) => id),
-      ['logprobs', 'by-position', 'by-surprise', 'drift', 'explained', 'left'],
+      ['logprobs', 'by-position', 'by-surprise', 'drift', 'explained', 'floor', 'left'],
     );
     const svgs = new Map<string, string>();
     for (const { id, spec } of all) svgs.set(id, await renderSvg(spec));
     assert.equal(bars(svgs.get('left')!), 15);
-    // One signature says nothing of a share.
-    assert.equal(bars(svgs.get('explained')!), usual.signatures.length - 1);
+    // Two signatures say nothing of a share.
+    assert.equal(bars(svgs.get('explained')!), usual.signatures.length - 2);
+    assert.ok(svgs.get('floor')!.includes('>159 roundings</text>'));
     for (const word of ['Token-TIS', 'Seq-MIS', 'signal left'])
       assert.ok(svgs.get('left')!.includes(`>${word}</text>`), word);
     const points = svgs.get('logprobs')!.match(/aria-roledescription="point"/g)?.length;
@@ -45,10 +46,14 @@ describe('figuresOfDiagnosis', () => {
     const same = diagnosisOf(normalPairs(3, () => 4, 0));
     assert.deepEqual(
       figures(same).map(({ id }) => id),
-      ['logprobs', 'explained', 'left'],
+      ['logprobs', 'explained', 'floor', 'left'],
     );
     const nothing = diagnosisOf([]);
-    const none = nothing.signatures.map((signature) => ({ ...signature, explained: null }));
+    const none = nothing.signatures.map((signature) => ({
+      ...signature,
+      explained: null,
+      values: {},
+    }));
     assert.deepEqual(figures({ ...nothing, signatures: none }), []);
     assert.deepEqual(figuresOfDiagnosis({ summary: null } as ReportRun), []);
   });
@@ -91,7 +96,7 @@ describe('the page of a diagnosis', () => {
     assert.equal(fs.readFileSync(path.join(folder, 'report.html'), 'utf8'), page);
     assert.match(page, /\nNaN .*&quot;Infinity&quot;/);
     assert.match(page, /<pre>SUSPICIOUS {2}/);
-    assert.equal(page.match(/<figure /g)?.length, 6);
+    assert.equal(page.match(/<figure /g)?.length, 7);
     // ESS is NaN where a correction has no weights.
     assert.match(textOf(await loadRun(folder))!, /^none .* - {2}every token as it is$/m);
   });

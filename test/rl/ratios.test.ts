@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { effectiveSampleSize, k3 } from '../../lib/rl/ratios.js';
+import { CounterRandom } from '../../lib/random.js';
+import { EffectiveSampleSize, effectiveSampleSize, k3 } from '../../lib/rl/ratios.js';
 import { near } from './batches.js';
 
 describe('k3', () => {
@@ -58,5 +59,30 @@ describe('effectiveSampleSize', () => {
     }
     assert.ok(Number.isNaN(effectiveSampleSize([Number.NEGATIVE_INFINITY])));
     assert.ok(Number.isNaN(effectiveSampleSize([1, Number.NaN, 2])));
+  });
+
+  it('is the same of parts that are put together', () => {
+    const random = new CounterRandom(1);
+    for (const [count, spread] of [
+      [1, 1],
+      [7, 0.01],
+      [500, 3],
+      [500, 2000],
+    ] as const) {
+      const logs = Array.from({ length: count }, () => spread * (random.uniform() - 0.5));
+      const whole = new EffectiveSampleSize();
+      for (let i = 0; i < count; i += 3) {
+        const part = new EffectiveSampleSize();
+        for (const log of logs.slice(i, i + 3)) part.add(log);
+        whole.merge(part);
+      }
+      whole.merge(new EffectiveSampleSize());
+      assert.ok(Math.abs(whole.share / effectiveSampleSize(logs) - 1) < 1e-12, `${count}, ${spread}`);
+      const impossible = new EffectiveSampleSize();
+      impossible.add(Number.NEGATIVE_INFINITY);
+      const before = whole.share;
+      whole.merge(impossible);
+      assert.ok(Math.abs(whole.share / before - count / (count + 1)) < 1e-12);
+    }
   });
 });

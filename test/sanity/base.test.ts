@@ -63,6 +63,25 @@ describe('prepareBase', () => {
     await assert.rejects(loadBase(path.join(root, 'missing')), /the folder of a base, with a base\.json/);
   });
 
+  it('keeps a mixture of experts apart from a dense base, whose configuration is what it was before there were any', async () => {
+    assert.ok(!('numExperts' in config));
+    const mixture = baseConfigOf({ ...config, numExperts: 4 });
+    const directory = path.join(root, 'mixture');
+    const made = (await prepareBase(mixture, { directory }))!;
+    const { numExperts, numExpertsPerToken, intermediateSize, moeIntermediateSize } = made.model.config;
+    assert.deepEqual([numExperts, numExpertsPerToken], [4, 2]);
+    assert.deepEqual([intermediateSize, moeIntermediateSize], [48, 48], 'half of a dense block');
+    const kept = await contents(made);
+    assert.deepEqual(await contents((await prepareBase(mixture, { directory }))!), kept);
+    await assert.rejects(prepareBase(config, { directory }), /numExperts = undefined, got one with 4/);
+    const dense = path.join(root, 'dense');
+    await contents((await prepareBase(config, { directory: dense }))!);
+    await assert.rejects(
+      prepareBase(mixture, { directory: dense }),
+      /numExperts = 4, got one with undefined/,
+    );
+  });
+
   it('leaves nothing behind when it is interrupted', async () => {
     const directory = path.join(root, 'interrupted');
     const controller = new AbortController();

@@ -1,13 +1,9 @@
 import type { CountedTokens } from '../countedTokens.js';
 import { jumpOf, Moments, type ResponseNoise, responseNoise } from '../responseNoise.js';
-import { type Finding, notTestable, OPEN, percent, type Signature, said, shareGone } from './signature.js';
+import { type Finding, notTestable, percent, type Signature, said, shareGone } from './signature.js';
 
 const RATIO = 1.5;
-const ERRORS = 6;
-/** Share of responses that are equal to the bit, and of those that are not. */
-const LEAST_SHARE = 0.03;
-/** Times as many as would be equal by chance. */
-const BEYOND_CHANCE = 4;
+const ERRORS = 5;
 /** Of a batch, and of the others. */
 const LEAST_RESPONSES = 8;
 
@@ -18,59 +14,51 @@ export const boundaries: Signature = {
   test(tokens): Finding {
     const noise = responseNoise(tokens);
     if (noise.responses.length < 8) return notTestable('needs 8 responses with unsure tokens');
+    const equal = ofEqual(tokens, noise);
+    if (equal?.found) return equal;
     return (
-      ofEqual(tokens, noise) ??
       byBatch(tokens, noise) ??
-      notTestable(
-        'no step has more responses that are equal to the bit than chance makes, and no batches are named',
-      )
+      equal ??
+      notTestable('no step has responses that are equal to the bit beside others, and no batches are named')
     );
   },
 };
 
 /**
- * Steps in which some responses are equal to the bit in every token and others are not, more often than short responses of
- * tokens that are each equal now and then would be.
+ * Responses that are equal to the bit in every token beside others that are not. Where batches differ they stand together, in
+ * the order of batches or of the file: the runs test (Wald and Wolfowitz 1940) tells that from chance.
  */
 function ofEqual(
-  { sample, meanAbs, d, openness, count, response, responses }: CountedTokens,
-  { responses: own, noise }: ResponseNoise,
+  { sample, meanAbs, d, count, response }: CountedTokens,
+  { responses, noise }: ResponseNoise,
 ): Finding | undefined {
-  const open = new Float64Array(responses);
-  const equalOpen = new Float64Array(responses);
-  for (let i = 0; i < count; i++) {
-    if (openness[i]! < OPEN) continue;
-    open[response[i]!]!++;
-    if (d[i] === 0) equalOpen[response[i]!]!++;
+  const mixed = new Set<number>();
+  const totals = { equal: 0, runs: 0, expected: 0, variance: 0 };
+  for (const step of new Set(responses.map((s) => sample.steps[s]!))) {
+    const own = responses
+      .filter((s) => Object.is(sample.steps[s], step))
+      .sort((a, b) => sample.batches[a]! - sample.batches[b]! || sample.order[a]! - sample.order[b]!);
+    const n = own.length;
+    const equal = own.filter((s) => noise[s] === 0).length;
+    if (equal === 0 || equal === n) continue;
+    const pairs = 2 * equal * (n - equal);
+    totals.equal += equal;
+    totals.runs += 1 + own.slice(1).filter((s, i) => (noise[s] === 0) !== (noise[own[i]!] === 0)).length;
+    totals.expected += pairs / n + 1;
+    totals.variance += (pairs * (pairs - n)) / (n * n * (n - 1));
+    for (const s of own) mixed.add(s);
   }
-  const steps = new Map<number, { all: number; equal: number }>();
-  for (const s of own) {
-    const step = steps.get(sample.steps[s]!) ?? { all: 0, equal: 0 };
-    steps.set(sample.steps[s]!, step);
-    step.all++;
-    if (noise[s] === 0) step.equal++;
-  }
-  const isMixed = (s: number) => {
-    const { all, equal } = steps.get(sample.steps[s]!)!;
-    return equal >= LEAST_SHARE * all && equal <= (1 - LEAST_SHARE) * all;
-  };
-  const mixed = own.filter(isMixed);
-  if (mixed.length === 0) return undefined;
-  const others = mixed.filter((s) => noise[s]! > 0);
-  // Of a response that is known not to be equal, one token that differs says nothing of the others.
-  const tried = others.reduce((sum, s) => sum + Math.max(0, open[s]! - 1), 0);
-  const share = tried === 0 ? 1 : Math.min(1, others.reduce((sum, s) => sum + equalOpen[s]!, 0) / tried);
-  const byChance = mixed.reduce((sum, s) => sum + share ** open[s]!, 0);
-  const equal = mixed.length - others.length;
-  if (equal < BEYOND_CHANCE * byChance) return undefined;
-  const inMixed = new Set(mixed);
+  if (mixed.size === 0) return undefined;
   let held = 0;
-  for (let i = 0; i < count; i++) if (inMixed.has(response[i]!)) held += Math.abs(d[i]!);
+  for (let i = 0; i < count; i++) if (mixed.has(response[i]!)) held += Math.abs(d[i]!);
+  const { runs, expected, variance } = totals;
+  const errors = variance > 0 ? (runs - expected) / Math.sqrt(variance) : 0;
+  const equalShare = totals.equal / mixed.size;
   return {
-    found: true,
+    found: errors <= -ERRORS,
     explained: held / count / meanAbs,
-    evidence: `${percent(equal / mixed.length)} of the responses of a step are equal to the bit in every token, the others are not (by chance: ${percent(byChance / mixed.length)})`,
-    values: { equalShare: equal / mixed.length, byChance: byChance / mixed.length },
+    evidence: `${percent(equalShare)} of the responses are equal to the bit in every token, the others are not; they stand in ${said(runs)} runs, where chance gives ${said(expected)} (${said(errors)} standard errors)`,
+    values: { equalShare, runs, expected, errors },
   };
 }
 

@@ -36,6 +36,7 @@ export const floor: Signature = {
         units: logitNoise / unit,
         bias: bias.mean,
         biasErrors,
+        equal,
         equalShare,
         low: low / unit,
         high: high / unit,

@@ -3,6 +3,8 @@ import { type Finding, OPEN, percent, type Signature, said } from './signature.j
 
 /** How many times the middle noise an outlier is. */
 const FAR = 50;
+/** And how many times the greatest noise that rounding makes on average. */
+const BEYOND = 2;
 /** Most tokens that can be a few. */
 const FEW = 0.05;
 const LEAST = 0.2;
@@ -17,7 +19,7 @@ export const outliers: Signature = {
     for (let i = 0; i < count; i++) if (openness[i]! >= OPEN) noise[n++] = Math.abs(d[i]!) / openness[i]!;
     const middle = n === 0 ? 0 : nth(noise.subarray(0, n), Math.floor(n / 2));
     // Where most tokens are equal to the bit, what the others have is no more than rounding, still.
-    const least = Math.max(FAR * middle, floor.high);
+    const least = Math.max(FAR * middle, BEYOND * floor.high);
     let [far, held] = [0, 0];
     for (let i = 0; i < count; i++) {
       if (Math.abs(d[i]!) <= least * Math.max(openness[i]!, OPEN)) continue;
@@ -31,7 +33,7 @@ export const outliers: Signature = {
     return {
       found: far > 0 && share <= FEW && explained >= LEAST && bulk <= floor.high,
       explained,
-      evidence: `${far} of ${count} tokens (${percent(share)}) are more than ${FAR} times as far apart as the middle one (${said(middle)} nats of logit noise); they hold ${percent(explained)} of the mismatch`,
+      evidence: `${far} of ${count} tokens (${percent(share)}) are further apart than ${said(least)} nats of logit noise (the middle token: ${said(middle)}); they hold ${percent(explained)} of the mismatch`,
       values: { outliers: far, share, middleNoise: middle, bulkNoise: bulk },
     };
   },

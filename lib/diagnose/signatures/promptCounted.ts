@@ -4,8 +4,9 @@ import { type Finding, notTestable, percent, type Signature, said } from './sign
 const LEAST = 0.5;
 /** How much worse than the others the first tokens are. */
 const WORSE = 8;
-/** Responses whose first tokens must share what the first tokens hold: one response may be an outlier. */
+/** Responses, and their share, whose first tokens must share what the first tokens hold: a few may be outliers. */
 const LEAST_RESPONSES = 8;
+const LEAST_SHARE = 0.25;
 
 /**
  * Tokens of the prompt within what counts: the first counted tokens of responses are far apart, the others are not. That they
@@ -37,7 +38,7 @@ export const promptCounted: Signature = {
         explained >= LEAST &&
         first >= WORSE * rest &&
         held > floor.high * open &&
-        spreadOf(held, squares) >= LEAST_RESPONSES,
+        spreadOf(held, squares) >= Math.max(LEAST_RESPONSES, LEAST_SHARE * leading),
       explained,
       evidence: `mean |log mu - log pi| is ${said(first)} at the first counted token of responses and ${said(rest)} at the others; the first hold ${percent(explained)} of the mismatch`,
       values: { first, rest },

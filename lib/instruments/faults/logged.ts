@@ -22,6 +22,14 @@ export interface Piece {
 /** Numbers of whole distributions that are read at a time: 128 MB. */
 const AT_ONCE = 2 ** 25;
 
+export interface LogOptions {
+  readonly vocabSize: number;
+  /** Most likely tokens a position. */
+  readonly top: number;
+  /** Most numbers that are read at a time. */
+  readonly numbers?: number;
+}
+
 /**
  * Log-probs and the `top` most likely tokens (of equals the lower ids), from whole distributions: a token has the same
  * bits in both.
@@ -30,10 +38,10 @@ const AT_ONCE = 2 ** 25;
  */
 export async function logDistributions(
   sequences: readonly TokenSequence[],
-  { vocabSize, top }: { readonly vocabSize: number; readonly top: number },
+  { vocabSize, top, numbers = AT_ONCE }: LogOptions,
   distributions: (pieces: readonly Piece[]) => Promise<readonly Float32Array[]>,
 ): Promise<Logged[]> {
-  const atOnce = Math.max(1, Math.floor(AT_ONCE / vocabSize));
+  const atOnce = Math.max(1, Math.floor(numbers / vocabSize));
   const logprobs: number[][] = sequences.map(() => []);
   const tops: PlainTop[][] = sequences.map(() => []);
   for (const pieces of inParts(piecesOf(sequences, atOnce), atOnce)) {
@@ -51,9 +59,9 @@ export async function logDistributions(
 
 function piecesOf(sequences: readonly TokenSequence[], atOnce: number): Piece[] {
   return sequences.flatMap(({ prompt, response }, index) => {
+    const own = Array.from(response);
     const pieces: Piece[] = [];
     for (let begin = 0; begin < response.length; begin += atOnce) {
-      const own = Array.from(response);
       const sequence = {
         prompt: [...Array.from(prompt), ...own.slice(0, begin)],
         response: own.slice(begin, begin + atOnce),

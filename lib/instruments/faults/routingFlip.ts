@@ -11,7 +11,7 @@ export const routingFlip: Fault = {
   name: 'routing-flip',
   title: 'some tokens go to another expert in the training engine',
   strength: 'share of the tokens',
-  strengths: { weak: 0.001, ordinary: 0.005, strong: 0.02 },
+  strengths: { weak: 0.005, ordinary: 0.02, strong: 0.05 },
   allows: (share) => share > 0 && share <= 1,
   allowed: 'above 0 and at most 1',
   runs: 'mixtures of experts in which a token leaves some out',

@@ -20,8 +20,6 @@ export type Snapshot = ReadonlyMap<Parameter, Float32Array>;
 export interface Response {
   readonly sequence: TokenSequence;
   readonly logged: Logged;
-  /** Of a mixture. */
-  readonly routes?: Routes;
 }
 
 export interface Settings {
@@ -130,22 +128,21 @@ export class RunStep {
     draws: readonly Draw[] = this.draws,
   ): Promise<Response[]> {
     const { environment } = this.subject;
-    const recordRoutes = engine.routesShape !== null;
-    const options = { temperature, topP, recordRoutes };
-    const completions = await sampleDraws(engine, environment, draws, this.config.seed, options);
+    const { seed, top: count } = this.config;
+    const completions = await sampleDraws(engine, environment, draws, seed, { temperature, topP });
     const sequences = completions.map(({ tokens }, i) => ({
       prompt: environment.prompts[draws[i]!.prompt]!,
       response: tokens,
     }));
     const logged =
-      this.config.top === 0
+      count === 0
         ? null
         : await this.#log(sequences, (pieces) => engine.distributions(ofPieces(pieces), { temperature }));
-    return completions.map(({ logprobs, routes }, i) => {
+    return completions.map(({ logprobs }, i) => {
       const own = Array.from(logprobs);
       const whole = logged?.[i];
       const top = whole?.top?.map((all, t) => keptOf(all, topP, own[t]! - whole.logprobs[t]!));
-      return { sequence: sequences[i]!, logged: { logprobs: own, top }, ...(routes && { routes }) };
+      return { sequence: sequences[i]!, logged: { logprobs: own, top } };
     });
   }
 

@@ -15,8 +15,10 @@ export const zeroFill: Fault = {
     let touched = 0;
     const rollout = step.rollout.map((record) => {
       const { length } = record.tokens;
-      // A run takes up to half of a response, a quarter in the mean: twice the share of responses has one.
-      const run = random.uniform() < 2 * share ? 1 + random.integer(Math.ceil(length / 2)) : 0;
+      // Runs of up to half of a response make up half of the share.
+      const longest = Math.ceil(length / 2);
+      const breaksOff = random.uniform() < (share * length) / (longest + 1);
+      const run = breaksOff ? 1 + random.integer(longest) : 0;
       const logs = record.tokens.map((_, i) => {
         const filled = random.uniform() < share / 2 || i >= length - run;
         if (filled) touched++;

@@ -15,7 +15,7 @@ const MOST_DISTANCES = 1000;
 /** Charts of a diagnosis: where the two sides differ, what would explain it, and what is left to learn from. */
 export function figuresOfDiagnosis(run: ReportRun): Figure[] {
   if (run.summary === null) return [];
-  const { points, signatures, effect } = restoredDiagnosis(run.summary);
+  const { points, signatures, effect, dtype } = restoredDiagnosis(run.summary);
   return [
     ...logprobs(points),
     ...distances(points, {
@@ -40,6 +40,7 @@ export function figuresOfDiagnosis(run: ReportRun): Figure[] {
     }),
     ...drift(points),
     ...explained(signatures),
+    ...floor(signatures, dtype.name),
     ...(effect === null ? [] : [left(effect)]),
   ];
 }
@@ -253,6 +254,50 @@ function explained(signatures: Diagnosis['signatures']): Figure[] {
             scale: { domain: ['found', 'not found'], range: [palette[1], palette[7]] },
           },
         },
+      },
+    },
+  ];
+}
+
+/** The noise of the logits beside what is usual for the format; none where it was not measured, or is exactly 0. */
+function floor(signatures: Diagnosis['signatures'], dtype: string): Figure[] {
+  const { units = 0, low = 0, high = 0 } = signatures.find(({ name }) => name === 'floor')?.values ?? {};
+  if (!(units > 0 && units < Infinity && low > 0)) return [];
+  const x = {
+    type: 'quantitative',
+    title: `noise of the logits in roundings of ${dtype}`,
+    axis: { values: decades([units, low, high], [1, 3]), labelExpr: "format(datum.value, '~g')" },
+    scale: { type: 'log', nice: false, padding: 60 },
+  };
+  const label = { baseline: 'bottom', dy: -12 };
+  return [
+    {
+      id: 'floor',
+      title: 'Noise against the floor',
+      caption:
+        'Mean |log mu - log pi| over the mean of 1 - p, in units of the largest relative error of a rounding: the point. The band is where two ' +
+        `engines lie that compute in ${dtype} and differ by rounding alone.`,
+      spec: {
+        $schema: SCHEMA,
+        width: 'container',
+        height: 70,
+        layer: [
+          {
+            data: inline([{ low, high }]),
+            mark: { type: 'bar', height: 26, color: palette[2], opacity: 0.5, tooltip: false },
+            encoding: { x: { ...x, field: 'low' }, x2: { field: 'high' } },
+          },
+          {
+            data: inline([{ units }]),
+            mark: { type: 'point', filled: true, size: 90, color: palette[1], opacity: 1 },
+            encoding: { x: { ...x, field: 'units' }, tooltip: [told('units', 'roundings', '.3~g')] },
+          },
+          {
+            data: inline([{ units, what: `${Number(units.toPrecision(3))} roundings` }]),
+            mark: { type: 'text', ...label, color: '#888888' },
+            encoding: { x: { ...x, field: 'units' }, text: { field: 'what', type: 'nominal' } },
+          },
+        ],
       },
     },
   ];
