@@ -2,7 +2,7 @@ import { floatBits } from '../../tensor/dtype.js';
 import type { CountedTokens } from '../countedTokens.js';
 import { type Side, sides } from '../record.js';
 import type { TopSample } from '../sample.js';
-import { type Finding, percent, type Signature } from './signature.js';
+import { type Finding, percent, type Signature, said } from './signature.js';
 
 /** What log-probs in fp32 are good for. */
 const TOLERANCE = 3e-6;
@@ -18,6 +18,15 @@ const SMALL = 2 ** -6;
 /** Octaves of the greatest logit. */
 const OCTAVES = { from: -2, to: 6 };
 
+/** Share of even steps among gaps, half of them by chance. */
+const EVEN = 0.62;
+/** The step of fp16 numbers of 32 to 64; few logits are larger. */
+const MOST_FP16_STEP = 2 ** -5;
+/** Log-probs whose odds say something of a gap of logits. */
+const ODDS = { least: -4, most: -0.02 };
+/** n times the squared mean resultant: chance exceeds it with probability e^-30. */
+const RAYLEIGH = 30;
+
 const formats = [
   { dtype: 'bf16', mantissa: 7 },
   { dtype: 'fp16', mantissa: 10 },
@@ -31,22 +40,26 @@ interface Lattice {
   readonly share: number;
   /** Distance of neighbouring numbers at the size that the greatest of them usually has. */
   readonly step: number;
-  readonly of: 'logits' | 'values';
+  readonly of: 'logits' | 'values' | 'odds';
 }
 
 /**
  * Logits that were rounded to 16 bits: then some constant, the logarithm of the sum of exponentials, makes all of a
  * position's log-probs numbers of that format. Also log-probs that were themselves stored in 16 bits.
  *
- * It is the step that is certain: where candidates are near each other, fp16 logits of 16 to 32 can't be told from bf16 logits
- * of 2 to 4, and are called bf16.
+ * It is the step that is certain: fp16 logits of 16 to 32 are as far apart as bf16 logits of 2 to 4. Where the step is the same at all
+ * candidates, and logits below 64 would have it in fp16, it is called that.
+ *
+ * Without candidates the odds of the chosen token show the lattice wherever two tokens compete.
  */
 export const lattice: Signature = {
   name: 'lattice',
   title: 'differences on a lattice of 2^-k: 16-bit logits or log-probs',
   steady: true,
   test(tokens, { floor }): Finding {
-    const found = sides.map((side) => storedLattice(tokens, side) ?? logitLattice(tokens, side));
+    const found = sides.map(
+      (side) => storedLattice(tokens, side) ?? logitLattice(tokens, side) ?? oddsLattice(tokens, side),
+    );
     const [rollout, training] = found;
     const bits = floatBits(floor.dtype)!.mantissa;
     // Logits in the format of the engine are a habit of serving engines; in training, or coarser than that, they are not.
@@ -78,8 +91,9 @@ export const lattice: Signature = {
 };
 
 function textOf({ side, dtype, step, share, of }: Lattice): string {
-  return of === 'values'
-    ? `${side}: ${percent(share)} of the log-probs are ${dtype} numbers`
+  if (of === 'values') return `${side}: ${percent(share)} of the log-probs are ${dtype} numbers`;
+  return of === 'odds'
+    ? `${side}: the odds of chosen tokens gather at multiples of 2^${Math.log2(step)} (mean resultant ${said(share)}): ${dtype} logits`
     : `${side}: at ${percent(share)} of the positions all candidates are ${dtype} logits less a constant, in steps of 2^${Math.log2(step)}`;
 }
 
@@ -123,10 +137,57 @@ function logitLattice({ sample }: CountedTokens, side: Side): Lattice | undefine
     const sizes = lists.map((list) => octaveOf(list, mantissa)).filter((octave) => octave !== undefined);
     const share = sizes.length / lists.length;
     if (share < FITS) continue;
+    const even = dtype === 'bf16' ? evenStep(lists) : undefined;
+    if (even !== undefined && even <= MOST_FP16_STEP) {
+      return { side, dtype: 'fp16', mantissa: 10, share, step: even, of: 'logits' };
+    }
     const middle = sizes.sort((a, b) => a - b)[Math.floor(sizes.length / 2)]!;
     return { side, dtype, mantissa, share, step: 2 ** (middle - mantissa), of: 'logits' };
   }
   return undefined;
+}
+
+/** The step that gaps are multiples of, if it is the same everywhere: then every other gap is a multiple of twice the step. */
+function evenStep(lists: readonly Float64Array[]): number | undefined {
+  const gaps = lists
+    .flatMap((list) => Array.from(list.subarray(1), (log) => list[0]! - log))
+    .filter((gap) => gap > TOLERANCE);
+  const share = (step: number) =>
+    gaps.filter((gap) => Math.abs(gap - step * Math.round(gap / step)) <= TOLERANCE).length / gaps.length;
+  for (let step = 1; step >= 2 ** -10; step /= 2) {
+    if (share(step) >= FITS) return share(2 * step) <= EVEN ? step : undefined;
+  }
+  return undefined;
+}
+
+/**
+ * Odds of chosen tokens that gather at multiples of a step, by Rayleigh's test of their phases: where two tokens compete, the odds
+ * are the gap of their logits.
+ */
+function oddsLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | undefined {
+  const values = side === 'rollout' ? mu : pi;
+  const odds: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const x = values[i]!;
+    if (x < ODDS.most && x > ODDS.least) odds.push(x - Math.log(-Math.expm1(x)));
+  }
+  let best: { step: number; resultant: number } | undefined;
+  for (let k = 1; k <= 9; k++) {
+    let [cos, sin] = [0, 0];
+    for (const x of odds) {
+      const phase = 2 * Math.PI * x * 2 ** k;
+      cos += Math.cos(phase);
+      sin += Math.sin(phase);
+    }
+    const resultant = Math.hypot(cos, sin) / odds.length;
+    if (odds.length * resultant ** 2 >= RAYLEIGH && resultant > (best?.resultant ?? 0)) {
+      best = { step: 2 ** -k, resultant };
+    }
+  }
+  if (best === undefined) return undefined;
+  const { step, resultant } = best;
+  const [dtype, mantissa] = step >= MOST_FP16_STEP ? (['bf16', 7] as const) : (['fp16', 10] as const);
+  return { side, dtype, mantissa, share: resultant, step, of: 'odds' };
 }
 
 function isLong({ offsets, logprobs }: TopSample, t: number): boolean {

@@ -7,7 +7,7 @@ export const corruptedLayer: Fault = {
   name: 'corrupted-layer',
   title: 'one layer of the rollout engine has weights with noise',
   strength: 'standard deviation of the noise, relative to each weight',
-  strengths: { weak: 0.02, ordinary: 0.08, strong: 0.3 },
+  strengths: { weak: 0.08, ordinary: 0.3, strong: 1 },
   allows: (noise) => noise > 0 && noise <= 1,
   allowed: 'above 0 and at most 1',
   runs: 'any run',
