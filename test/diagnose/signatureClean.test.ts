@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { conclude } from '../../lib/diagnose/conclude.js';
 import { countedTokens } from '../../lib/diagnose/countedTokens.js';
 import { decide, testAll } from '../../lib/diagnose/decide.js';
 import type { SignatureName } from '../../lib/diagnose/diagnosis.js';
@@ -77,12 +78,12 @@ describe('clean noise', () => {
     }
   });
 
-  it('is that of noise that is now and then 0, in short responses', () => {
+  it('is that of noise that is now and then 0, in short responses, and in draws of them', () => {
     for (let seed = 1; seed <= 10; seed++) {
       const random = new CounterRandom(seed, 9);
       const { pairs } = synthetic({
         seed,
-        responses: 200,
+        responses: 400,
         length: 1 + (seed % 4),
         noise: usualNoise('bf16'),
       });
@@ -90,7 +91,13 @@ describe('clean noise', () => {
         ...pair,
         training: pair.training.map((x, t) => (random.uniform() < 0.6 ? pair.rollout[t]! : x)),
       }));
-      assert.equal(verdictOf(often), 'NOISE FLOOR: reduction-order', `seed ${seed}`);
+      const { verdict, cause, confidence } = conclude(sampleOf(often), [], {
+        declared: 'bf16',
+        size: { numLayers: null, hiddenSize: null },
+        draws: 20,
+      });
+      assert.deepEqual([verdict, cause], ['NOISE FLOOR', 'reduction-order'], `seed ${seed}`);
+      assert.ok(confidence >= 0.9, `seed ${seed}: ${confidence}`);
     }
   });
 

@@ -130,14 +130,32 @@ describe('weight update', () => {
 });
 
 describe('boundaries', () => {
-  it('finds responses that are equal to the bit beside others', () => {
-    const { pairs } = synthetic({ responses: 96, length: 12, noise: NOISE, more: (r) => ({ step: r >> 4 }) });
-    const equal = pairs.map((pair) => (pair.index % 4 === 0 ? { ...pair, training: pair.rollout } : pair));
-    const { boundaries } = findings(equal);
-    assert.ok(boundaries.found, boundaries.evidence);
-    assert.equal(boundaries.values.equalShare, 0.25);
-    assert.ok(Math.abs(boundaries.explained! - 1) < 1e-12);
-    assert.match(boundaries.evidence, /^25 % of the responses of a step are equal to the bit/);
+  it('finds responses that are equal to the bit beside others, where they stand together', () => {
+    const { pairs } = synthetic({ responses: 96, length: 12, noise: NOISE, more: (r) => ({ step: r >> 5 }) });
+    const some = (isEqual: (index: number) => boolean, more: (index: number) => Partial<Pair> = () => ({})) =>
+      findings(
+        pairs.map((pair) => ({
+          ...pair,
+          ...(isEqual(pair.index) && { training: pair.rollout }),
+          ...more(pair.index),
+        })),
+      ).boundaries;
+    // Eight in a row, in the order of the file.
+    const inRows = some((r) => r % 32 < 8);
+    assert.ok(inRows.found, inRows.evidence);
+    assert.equal(inRows.values.equalShare, 0.25);
+    assert.equal(inRows.values.runs, 6);
+    // Of 8 and 24 in any order: 2 * 8 * 24 / 32 + 1 runs.
+    assert.equal(inRows.values.expected, 3 * 13);
+    assert.ok(Math.abs(inRows.explained! - 1) < 1e-12);
+    assert.match(inRows.evidence, /^25 % of the responses are equal to the bit in every token.* in 6 runs/);
+    // Every fourth: no chance, but no batch, either; unless it is said to be one.
+    assert.equal(some((r) => r % 4 === 0).found, false);
+    const named = some(
+      (r) => r % 4 === 0,
+      (r) => ({ batch: `b${r % 4}` }),
+    );
+    assert.deepEqual(named.values, inRows.values);
   });
 
   it('does not take whole steps for it: that is what a weight update looks like', () => {
@@ -198,7 +216,7 @@ describe('outliers', () => {
     const total = all.reduce((a, b) => a + b, 0);
     const held = all.filter((x) => x > 5).reduce((a, b) => a + b, 0);
     assert.ok(Math.abs(outliers.explained! - held / total) < 1e-12);
-    assert.ok(outliers.evidence.startsWith('21 of 2000 tokens (1.05 %) are more than 50 times'));
+    assert.ok(outliers.evidence.startsWith('21 of 2000 tokens (1.05 %) are further apart than '));
   });
 
   it('does not find many, or a little', () => {

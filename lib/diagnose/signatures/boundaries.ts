@@ -32,12 +32,18 @@ function ofEqual(
   { sample, meanAbs, d, count, response }: CountedTokens,
   { responses, noise }: ResponseNoise,
 ): Finding | undefined {
+  const ofSteps = new Map<number, number[]>();
+  for (const s of responses) {
+    const own = ofSteps.get(sample.steps[s]!) ?? [];
+    ofSteps.set(sample.steps[s]!, own);
+    own.push(s);
+  }
   const mixed = new Set<number>();
   const totals = { equal: 0, runs: 0, expected: 0, variance: 0 };
-  for (const step of new Set(responses.map((s) => sample.steps[s]!))) {
-    const own = responses
-      .filter((s) => Object.is(sample.steps[s], step))
-      .sort((a, b) => sample.batches[a]! - sample.batches[b]! || sample.order[a]! - sample.order[b]!);
+  for (const all of ofSteps.values()) {
+    all.sort((a, b) => sample.batches[a]! - sample.batches[b]! || sample.order[a]! - sample.order[b]!);
+    // A response that was drawn twice is no neighbour of itself.
+    const own = all.filter((s, i) => i === 0 || sample.order[s] !== sample.order[all[i - 1]!]);
     const n = own.length;
     const equal = own.filter((s) => noise[s] === 0).length;
     if (equal === 0 || equal === n) continue;
