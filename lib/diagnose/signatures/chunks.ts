@@ -5,6 +5,8 @@ const RATIO = 2;
 const ERRORS = 6;
 /** Tokens at borders. */
 const LEAST = 20;
+/** Borders that these are spread over: of one or two, it may be their place that is special. */
+const BORDERS = 3;
 const CHUNKS = [16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
 /** A token is predicted from the one before it: a border may show on either side. */
 const BESIDE = [0, 1, -1];
@@ -27,7 +29,8 @@ export const chunks: Signature = {
         }
       }
     }
-    if (best.chunk === 0) return notTestable(`needs ${LEAST} unsure tokens at multiples of ${CHUNKS[0]}`);
+    if (best.chunk === 0)
+      return notTestable(`needs ${LEAST} unsure tokens at ${BORDERS} multiples of ${CHUNKS[0]} or more`);
     const { chunk, from, ratio, errors, share } = best;
     return {
       found: ratio >= RATIO && errors >= ERRORS,
@@ -38,12 +41,13 @@ export const chunks: Signature = {
   },
 };
 
-/** log of each token's noise; NaN where the choice was not open. Equal tokens count as a tenth of the least that is not. */
-function logNoise({ count, d, openness }: CountedTokens): Float64Array | undefined {
+/** log of each token's noise; NaN where the choice was not open, and at the end of responses. Equal tokens count as a tenth of the least that is not. */
+function logNoise({ count, d, openness, response }: CountedTokens): Float64Array | undefined {
   const logs = new Float64Array(count).fill(Number.NaN);
   let least = Infinity;
   for (let i = 0; i < count; i++) {
-    if (openness[i]! < OPEN) continue;
+    // The last token of a response is like no other.
+    if (openness[i]! < OPEN || response[i + 1] !== response[i]) continue;
     const noise = Math.abs(d[i]!) / openness[i]!;
     if (noise > 0) least = Math.min(least, noise);
     logs[i] = Math.log(noise);
@@ -77,6 +81,7 @@ function atBorders(
   beside: number,
 ): { ratio: number; errors: number; share: number } | undefined {
   const border = { n: 0, sum: 0, squares: 0, absolute: 0 };
+  const borders = new Set<number>();
   const within = { n: 0, sum: 0, squares: 0, absolute: 0 };
   for (let i = 0; i < count; i++) {
     const place = places[i]! - beside;
@@ -85,11 +90,12 @@ function atBorders(
     group.absolute += Math.abs(d[i]!);
     const log = logs[i]!;
     if (Number.isNaN(log)) continue;
+    if (group === border) borders.add(place);
     group.n++;
     group.sum += log;
     group.squares += log * log;
   }
-  if (border.n < LEAST || within.n < LEAST) return undefined;
+  if (border.n < LEAST || within.n < LEAST || borders.size < BORDERS) return undefined;
   const [a, b] = [border, within].map(({ n, sum, squares }) => ({
     mean: sum / n,
     error: (squares / n - (sum / n) ** 2) / n,
