@@ -1,9 +1,10 @@
 import { rm, rmdir } from 'node:fs/promises';
-import { join } from 'node:path';
-import { Argument, Command } from 'commander';
+import { dirname, join } from 'node:path';
+import { Argument, Command, Option } from 'commander';
 import { type Diagnosis, type Verdict, verdicts } from '../diagnose/diagnosis.js';
 import { type FormatName, formatNames } from '../diagnose/formats/format.js';
 import { atomicWriteFile } from '../io/atomicWrite.js';
+import { exists } from '../io/folder.js';
 import { RunDirectory } from '../io/runDirectory.js';
 import { version } from '../version.js';
 import { diagnosisMarkdown } from './diagnoseMarkdown.js';
@@ -55,7 +56,7 @@ export function diagnoseCommand(): Command {
     )
     .addOption(pathOption('--out <dir>', 'also write JSON, Markdown and an HTML page into this folder'))
     .option('--json', 'print the diagnosis as one JSON object')
-    .option('--markdown', 'print it as Markdown')
+    .addOption(new Option('--markdown', 'print it as Markdown').conflicts('json'))
     .addHelpText(
       'after',
       `
@@ -95,7 +96,9 @@ async function run(rollout: string, training: string | undefined, flags: Flags):
     config: { rollout, training: training ?? null, ...settings },
   };
   // Before gigabytes are read: the folder may be taken, or not to be written to.
+  const made = out === undefined ? [] : await missingFolders(out);
   const directory = out === undefined ? undefined : await RunDirectory.create(out, config);
+  const written = ['config.json'];
   try {
     const diagnosis = await diagnose(rollout, training ?? null, {
       ...settings,
@@ -109,12 +112,12 @@ async function run(rollout: string, training: string | undefined, flags: Flags):
         }),
     });
     writer.end();
-    if (directory) await writeAll(directory, diagnosis);
+    if (directory) await writeAll(directory, diagnosis, written);
     process.exitCode = exitCodeOf(diagnosis.verdict, flags.failOn ?? 'suspicious');
     process.stdout.write(`${printed(diagnosis, flags)}\n`);
     if (directory) process.stderr.write(`isopolicy: written to ${quoted(directory.path)}\n`);
   } catch (error) {
-    if (directory) await abandon(directory);
+    if (directory) await abandon(directory, written, made);
     if (!signal.aborted) throw error;
     process.exitCode = exitCodes.interrupted;
   } finally {
@@ -136,19 +139,34 @@ function exitCodeOf(verdict: Verdict, least: keyof typeof failOn): number {
   return limit !== null && place >= verdicts.indexOf(limit) ? place : exitCodes.success;
 }
 
-async function writeAll(directory: RunDirectory, diagnosis: Diagnosis): Promise<void> {
+/** @param written gets the names of files that are about to be written */
+async function writeAll(directory: RunDirectory, diagnosis: Diagnosis, written: string[]): Promise<void> {
   const { path } = directory;
-  await atomicWriteFile(join(path, 'diagnosis.md'), diagnosisMarkdown(diagnosis));
-  await atomicWriteFile(join(path, 'report.html'), await diagnosisPage(diagnosis, path));
+  const write = (name: string, text: string) => {
+    written.push(name);
+    return atomicWriteFile(join(path, name), text);
+  };
+  await write('diagnosis.md', diagnosisMarkdown(diagnosis));
+  await write('report.html', await diagnosisPage(diagnosis, path));
   await directory.writeSummary(diagnosis);
 }
 
-/** Leaves nothing of a diagnosis that came to no end. */
-async function abandon({ path }: RunDirectory): Promise<void> {
-  for (const name of ['config.json', 'diagnosis.md', 'report.html'])
-    await rm(join(path, name), { force: true });
-  // Whatever else is in it is not ours.
-  await rmdir(path).catch(() => {});
+/** Leaves nothing of a diagnosis that came to no end: neither its files nor the folders that were made for them. */
+async function abandon(
+  { path }: RunDirectory,
+  written: readonly string[],
+  made: readonly string[],
+): Promise<void> {
+  for (const name of written) await rm(join(path, name), { force: true });
+  // One that holds something by now stays.
+  for (const folder of made) await rmdir(folder).catch(() => {});
+}
+
+/** A folder and those above it, as far as they are not there; from the inside out. */
+async function missingFolders(path: string): Promise<string[]> {
+  const missing: string[] = [];
+  for (let folder = path; !(await exists(folder)); folder = dirname(folder)) missing.push(folder);
+  return missing;
 }
 
 async function tokenTextOf(folder: string): Promise<(id: number) => string> {

@@ -73,9 +73,9 @@ function unlikely(logprob: number): number {
   return Math.max(0, -Math.expm1(logprob));
 }
 
-/** As `CountedTokens.spread`, from the sum of magnitudes and that of squares; 0 where all are 0. */
+/** As `CountedTokens.spread`, from the sum of magnitudes and that of squares; 0 where all are 0, or next to it. */
 export function spreadOf(absolute: number, squares: number): number {
-  return absolute === 0 ? 0 : (absolute / squares) * absolute;
+  return squares > 0 ? (absolute / squares) * absolute : 0;
 }
 
 /** Responses of fewer than this are too few units: errors of so few are often far too small by chance. */

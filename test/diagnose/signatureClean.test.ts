@@ -111,6 +111,27 @@ describe('clean noise', () => {
   });
 });
 
+describe('series that have nothing to do with each other', () => {
+  it('fit no law: not a factor or a temperature near 0, either', () => {
+    for (const sure of [0, 0.5, 0.8, 0.95]) {
+      for (const top of [0, 5]) {
+        const a = synthetic({ seed: 1, responses: 100, sure, top }).pairs;
+        const b = synthetic({ seed: 2, responses: 100, sure, top }).pairs;
+        const unrelated = a.map((pair, r) => ({
+          ...pair,
+          training: b[r]!.training,
+          topLogprobs: { rollout: pair.topLogprobs.rollout, training: b[r]!.topLogprobs.training },
+        }));
+        const results = findings(unrelated);
+        for (const name of ['scaled', 'temperature', 'shift', 'kept-mass', 'prompt-counted'] as const) {
+          assert.equal(results[name].found, false, `${sure}, ${top}: ${name}: ${results[name].evidence}`);
+        }
+        assert.match(verdictOf(unrelated), /^BROKEN: (not-the-sampler|different-weights)$/);
+      }
+    }
+  });
+});
+
 describe('degenerate input', () => {
   const of = (logMu: readonly number[], logPi: readonly number[], count = 20) =>
     Array.from({ length: count }, (_, i) => pairOf(i, logMu, logPi));

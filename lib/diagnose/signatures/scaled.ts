@@ -1,6 +1,7 @@
 import { weightedMedian } from '../select.js';
 import {
   type Finding,
+  isTemperature,
   LEAST_SPREAD,
   notTestable,
   percent,
@@ -33,7 +34,7 @@ export const scaled: Signature = {
     let left = 0;
     for (let i = 0; i < count; i++) left += Math.abs(pi[i]! - s * mu[i]!);
     const explained = shareGone(meanAbs, left / count);
-    const found = explained >= GONE && Math.abs(s - 1) >= LEAST;
+    const found = explained >= GONE && Math.abs(s - 1) >= LEAST && isTemperature(s);
     return {
       found,
       explained,

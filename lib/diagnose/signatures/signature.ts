@@ -48,6 +48,14 @@ export const LEAST_SPREAD = 12;
 /** Says so, where it is not. */
 export const TOO_FEW = `needs a mismatch that at least ${LEAST_SPREAD} tokens share`;
 
+/** Temperatures differ by up to this factor; of series that have nothing to do with each other, the best fit is a factor near 0. */
+const MOST_FACTOR = 5;
+
+/** Whether one side's temperature can be that many times the other's. */
+export function isTemperature(factor: number): boolean {
+  return factor >= 1 / MOST_FACTOR && factor <= MOST_FACTOR;
+}
+
 /** Means of pi / mu are of ratios up to this: one of them must not be the mean. */
 export const MOST_RATIO = 1e3;
 

@@ -2,6 +2,7 @@ import { type CountedTokens, spreadOf } from '../countedTokens.js';
 import { weightedMedian } from '../select.js';
 import {
   type Finding,
+  isTemperature,
   LEAST_SPREAD,
   notTestable,
   percent,
@@ -48,7 +49,8 @@ export const temperature: Signature = {
     let left = 0;
     for (let i = 0; i < x.length; i++) left += w[i]! * Math.abs(y[i]! - s * x[i]!);
     const explained = shareGone(apart, left);
-    const found = explained >= (exact ? GONE : GONE_OF_CHOSEN) && Math.abs(s - 1) >= LEAST;
+    const found =
+      explained >= (exact ? GONE : GONE_OF_CHOSEN) && Math.abs(s - 1) >= LEAST && isTemperature(s);
     const of = exact ? `gaps between ${x.length} candidates` : 'odds of chosen tokens';
     return {
       found,
