@@ -26,6 +26,14 @@ const MOST_FP16_STEP = 2 ** -5;
 const ODDS = { least: -4, most: -0.02 };
 /** n times the squared mean resultant: chance exceeds it with probability e^-30. */
 const RAYLEIGH = 30;
+/** Tokens that are looked at, evenly spread. */
+const MOST_ODDS = 20_000;
+/** Steps that the standard deviation of odds must span: near each other they are near multiples of any step. */
+const SPAN = 2;
+/** Parts of the frequency of a step at which the odds of a lattice don't gather, but those of a few values do. */
+const PARTS = [0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65];
+/** Squared resultants of a lattice are at least so many times those there. */
+const PEAK = 4;
 
 const formats = [
   { dtype: 'bf16', mantissa: 7 },
@@ -162,32 +170,42 @@ function evenStep(lists: readonly Float64Array[]): number | undefined {
 
 /**
  * Odds of chosen tokens that gather at multiples of a step, by Rayleigh's test of their phases: where two tokens compete, the odds
- * are the gap of their logits.
+ * are the gap of their logits. Odds of few values, or that are all near each other, gather at multiples of other steps as well.
  */
 function oddsLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | undefined {
   const values = side === 'rollout' ? mu : pi;
+  const stride = Math.ceil(count / MOST_ODDS);
   const odds: number[] = [];
-  for (let i = 0; i < count; i++) {
+  for (let i = 0; i < count; i += stride) {
     const x = values[i]!;
     if (x < ODDS.most && x > ODDS.least) odds.push(x - Math.log(-Math.expm1(x)));
   }
+  const mean = odds.reduce((sum, x) => sum + x, 0) / odds.length;
+  const deviation = Math.sqrt(odds.reduce((sum, x) => sum + (x - mean) ** 2, 0) / odds.length);
   let best: { step: number; resultant: number } | undefined;
   for (let k = 1; k <= 9; k++) {
-    let [cos, sin] = [0, 0];
-    for (const x of odds) {
-      const phase = 2 * Math.PI * x * 2 ** k;
-      cos += Math.cos(phase);
-      sin += Math.sin(phase);
-    }
-    const resultant = Math.hypot(cos, sin) / odds.length;
-    if (odds.length * resultant ** 2 >= RAYLEIGH && resultant > (best?.resultant ?? 0)) {
-      best = { step: 2 ** -k, resultant };
-    }
+    const frequency = 2 ** k;
+    if (deviation * frequency < SPAN) continue;
+    const resultant = resultantOf(odds, frequency);
+    if (!(odds.length * resultant ** 2 >= RAYLEIGH) || resultant <= (best?.resultant ?? 0)) continue;
+    const isPeak = PARTS.every((part) => PEAK * resultantOf(odds, part * frequency) ** 2 <= resultant ** 2);
+    if (isPeak) best = { step: 1 / frequency, resultant };
   }
   if (best === undefined) return undefined;
   const { step, resultant } = best;
   const [dtype, mantissa] = step >= MOST_FP16_STEP ? (['bf16', 7] as const) : (['fp16', 10] as const);
   return { side, dtype, mantissa, share: resultant, step, of: 'odds' };
+}
+
+/** Length of the mean of unit vectors whose angles are numbers at a frequency in turns per nat: 1 where all point the same way. */
+function resultantOf(numbers: readonly number[], frequency: number): number {
+  let [cos, sin] = [0, 0];
+  for (const x of numbers) {
+    const phase = 2 * Math.PI * x * frequency;
+    cos += Math.cos(phase);
+    sin += Math.sin(phase);
+  }
+  return Math.hypot(cos, sin) / numbers.length;
 }
 
 function isLong({ offsets, logprobs }: TopSample, t: number): boolean {
