@@ -20,11 +20,11 @@ export const chunks: Signature = {
     if (logs === undefined) return notTestable('needs unsure tokens that differ');
     let best = { chunk: 0, from: '', ratio: 1, errors: 0, share: 0 };
     for (const from of ['response', 'prompt'] as const) {
-      const places = placesOf(tokens, from);
+      const places = byPlace(tokens, logs, from);
       if (places === undefined) continue;
       for (const chunk of CHUNKS) {
         for (const beside of BESIDE) {
-          const found = atBorders(tokens, logs, places, chunk, beside);
+          const found = atBorders(places, chunk, beside);
           if (found !== undefined && found.errors > best.errors) best = { chunk, from, ...found };
         }
       }
@@ -57,53 +57,76 @@ function logNoise({ count, d, openness, response }: CountedTokens): Float64Array
   return logs.map((log) => (log === -Infinity ? equal : log));
 }
 
-/** [count] how far each token is from the start; undefined where prompts are not known. */
-function placesOf(
-  { count, token, response, sample }: CountedTokens,
+/** Sums over some tokens: of the logs that there are, and of |d|. */
+interface Sums {
+  readonly n: number;
+  readonly sum: number;
+  readonly squares: number;
+  readonly absolute: number;
+}
+
+/** Sums over all tokens, and over those at each distance from the start. */
+interface Places {
+  readonly all: Sums;
+  readonly at: readonly Sums[];
+}
+
+/** Undefined where prompts are not known. */
+function byPlace(
+  { count, d, token, response, sample }: CountedTokens,
+  logs: Float64Array,
   from: 'response' | 'prompt',
-): Int32Array | undefined {
+): Places | undefined {
   const { offsets, promptLengths } = sample;
   if (from === 'prompt' && promptLengths.some((length) => length < 0)) return undefined;
-  const places = new Int32Array(count);
+  const zero = () => ({ n: 0, sum: 0, squares: 0, absolute: 0 });
+  const all = zero();
+  const at: ReturnType<typeof zero>[] = [];
   for (let i = 0; i < count; i++) {
     const s = response[i]!;
-    places[i] = token[i]! - offsets[s]! + (from === 'prompt' ? promptLengths[s]! : 0);
+    const place = token[i]! - offsets[s]! + (from === 'prompt' ? promptLengths[s]! : 0);
+    while (at.length <= place) at.push(zero());
+    const log = logs[i]!;
+    for (const sums of [all, at[place]!]) {
+      sums.absolute += Math.abs(d[i]!);
+      if (Number.isNaN(log)) continue;
+      sums.n++;
+      sums.sum += log;
+      sums.squares += log * log;
+    }
   }
-  return places;
+  return { all, at };
 }
 
 /** Tokens at borders against the others: times the noise, in standard errors, and their share of the mismatch. */
 function atBorders(
-  { count, d }: CountedTokens,
-  logs: Float64Array,
-  places: Int32Array,
+  { all, at }: Places,
   chunk: number,
   beside: number,
 ): { ratio: number; errors: number; share: number } | undefined {
-  const border = { n: 0, sum: 0, squares: 0, absolute: 0 };
-  const borders = new Set<number>();
-  const within = { n: 0, sum: 0, squares: 0, absolute: 0 };
-  for (let i = 0; i < count; i++) {
-    const place = places[i]! - beside;
-    // The very first is no border between two chunks.
-    const group = place > 0 && place % chunk === 0 ? border : within;
-    group.absolute += Math.abs(d[i]!);
-    const log = logs[i]!;
-    if (Number.isNaN(log)) continue;
-    if (group === border) borders.add(place);
-    group.n++;
-    group.sum += log;
-    group.squares += log * log;
+  let [n, sum, squares, absolute, borders] = [0, 0, 0, 0, 0];
+  // The very first is no border between two chunks.
+  for (let place = chunk + beside; place < at.length; place += chunk) {
+    const own = at[place]!;
+    n += own.n;
+    sum += own.sum;
+    squares += own.squares;
+    absolute += own.absolute;
+    if (own.n > 0) borders++;
   }
-  if (border.n < LEAST || within.n < LEAST || borders.size < BORDERS) return undefined;
-  const [a, b] = [border, within].map(({ n, sum, squares }) => ({
-    mean: sum / n,
-    error: (squares / n - (sum / n) ** 2) / n,
-  }));
-  const rise = a!.mean - b!.mean;
+  if (n < LEAST || all.n - n < LEAST || borders < BORDERS) return undefined;
+  const a = meanOf(n, sum, squares);
+  const b = meanOf(all.n - n, all.sum - sum, all.squares - squares);
+  const rise = a.mean - b.mean;
   return {
     ratio: Math.exp(rise),
-    errors: rise === 0 ? 0 : rise / Math.sqrt(a!.error + b!.error),
-    share: border.absolute / (border.absolute + within.absolute),
+    errors: rise === 0 ? 0 : rise / Math.sqrt(a.error + b.error),
+    share: absolute / all.absolute,
   };
+}
+
+/** A mean and the square of its standard error. */
+function meanOf(n: number, sum: number, squares: number): { mean: number; error: number } {
+  const mean = sum / n;
+  return { mean, error: Math.max(0, squares / n - mean ** 2) / n };
 }
