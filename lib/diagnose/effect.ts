@@ -1,4 +1,5 @@
-import { bootstrap, type Interval } from '../mismatch/bootstrap.js';
+import { Breaks } from '../breaks.js';
+import { bootstrap } from '../mismatch/bootstrap.js';
 import { Quantiles } from '../mismatch/quantiles.js';
 import { type CorrectionOptions, correct, FROZEN_SHARE } from '../rl/corrections/correct.js';
 import { presets } from '../rl/presets.js';
@@ -151,11 +152,18 @@ export class EffectAccumulator {
     }
   }
 
-  /** Of everything added so far; the same seed gives the same intervals. Null where no token counts. */
-  result(seed: number): LearningEffect | null {
+  /**
+   * Of everything added so far; the same seed gives the same intervals. Null where no token counts.
+   *
+   * @throws the signal's reason, once it is aborted
+   */
+  async result(seed: number, signal?: AbortSignal): Promise<LearningEffect | null> {
     if (this.#responses === 0) return null;
-    const interval = (statistic: (indices: Int32Array) => number) =>
-      bootstrap(this.#groups.length, statistic, seed);
+    const breaks = new Breaks(signal);
+    const interval = async (statistic: (indices: Int32Array) => number) => {
+      await breaks.take();
+      return bootstrap(this.#groups.length, statistic, seed);
+    };
     const mean = (of: 'd' | 'k3' | 'chi2Token' | 'chi2Sequence', over: 'tokens' | 'responses') =>
       interval((indices) => {
         let sum = 0;
@@ -172,24 +180,26 @@ export class EffectAccumulator {
         for (const g of indices) all.merge(this.#groups[g]![of]);
         return all.share;
       });
-    const essToken = ess('tokenWeights');
-    const essSequence = ess('sequenceWeights');
-    const quantiles = (qs: readonly number[], exact: Quantiles, bins: GroupedHistogram) => {
+    const essToken = await ess('tokenWeights');
+    const essSequence = await ess('sequenceWeights');
+    const quantiles = async (qs: readonly number[], exact: Quantiles, bins: GroupedHistogram) => {
       const ofDraw = bins.quantiles();
       const all = this.#groups.map((_, g) => g);
-      return qs.map((q) => {
+      const found: Quantile[] = [];
+      for (const q of qs) {
         const value = exact.exact ? exact.at(q) : ofDraw(all, q);
         const shift = value - ofDraw(all, q);
-        return { q, ...interval((indices) => ofDraw(indices, q) + shift), value };
-      });
+        found.push({ q, ...(await interval((indices) => ofDraw(indices, q) + shift)), value });
+      }
+      return found;
     };
     return {
-      ratioQuantiles: quantiles(ratioQuantiles, this.#logRatios, this.#logRatioBins).map(exponential),
-      seqLogRatioQuantiles: quantiles(seqLogRatioQuantiles, this.#seqLogRatios, this.#seqLogRatioBins),
-      klMuPiK1: mean('d', 'tokens'),
-      klMuPiK3: mean('k3', 'tokens'),
-      chi2Token: mean('chi2Token', 'tokens'),
-      chi2Sequence: mean('chi2Sequence', 'responses'),
+      ratioQuantiles: (await quantiles(ratioQuantiles, this.#logRatios, this.#logRatioBins)).map(exponential),
+      seqLogRatioQuantiles: await quantiles(seqLogRatioQuantiles, this.#seqLogRatios, this.#seqLogRatioBins),
+      klMuPiK1: await mean('d', 'tokens'),
+      klMuPiK3: await mean('k3', 'tokens'),
+      chi2Token: await mean('chi2Token', 'tokens'),
+      chi2Sequence: await mean('chi2Sequence', 'responses'),
       essToken,
       essSequence,
       lengths: { min: this.#minLength, median: this.#lengths.at(0.5), max: this.#maxLength },
@@ -212,6 +222,8 @@ export class EffectAccumulator {
   }
 }
 
-function exponential({ q, value, low, high }: { readonly q: number } & Interval): { q: number } & Interval {
+type Quantile = LearningEffect['ratioQuantiles'][number];
+
+function exponential({ q, value, low, high }: Quantile): Quantile {
   return { q, value: Math.exp(value), low: Math.exp(low), high: Math.exp(high) };
 }
