@@ -1,3 +1,4 @@
+import { Breaks } from '../breaks.js';
 import { bootstrapEach, type Interval } from '../mismatch/bootstrap.js';
 import { Quantiles } from '../mismatch/quantiles.js';
 import { type CorrectionOptions, correct, FROZEN_SHARE } from '../rl/corrections/correct.js';
@@ -178,9 +179,14 @@ export class EffectAccumulator {
     ];
   }
 
-  /** Of everything added so far; the same seed gives the same intervals. Null where no token counts. */
-  result(seed: number): LearningEffect | null {
+  /**
+   * Of everything added so far; the same seed gives the same intervals. Null where no token counts.
+   *
+   * @throws the signal's reason, once it is aborted
+   */
+  async result(seed: number, signal?: AbortSignal): Promise<LearningEffect | null> {
     if (this.#responses === 0) return null;
+    const breaks = new Breaks(signal);
     const quantiles = (qs: readonly number[], exact: Quantiles, bins: GroupedHistogram) => {
       const ofDraw = bins.quantiles(qs);
       // Bins tell how far a quantile moves; where it is, the numbers themselves, as long as all are kept.
@@ -190,10 +196,11 @@ export class EffectAccumulator {
     };
     const ofRatios = quantiles(ratioQuantiles, this.#logRatios, this.#logRatioBins);
     const ofSeqLogRatios = quantiles(seqLogRatioQuantiles, this.#seqLogRatios, this.#seqLogRatioBins);
-    const intervals = bootstrapEach(
+    const intervals = await bootstrapEach(
       this.#groups.length,
       (indices) => [...this.#means(indices), ...ofRatios(indices), ...ofSeqLogRatios(indices)],
       seed,
+      () => breaks.take(),
     );
     const [klMuPiK1, klMuPiK3, chi2Token, chi2Sequence, essToken, essSequence] = intervals as [
       Interval,
@@ -236,6 +243,8 @@ export class EffectAccumulator {
   }
 }
 
-function exponential({ q, value, low, high }: { readonly q: number } & Interval): { q: number } & Interval {
+type Quantile = LearningEffect['ratioQuantiles'][number];
+
+function exponential({ q, value, low, high }: Quantile): Quantile {
   return { q, value: Math.exp(value), low: Math.exp(low), high: Math.exp(high) };
 }

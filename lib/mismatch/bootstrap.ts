@@ -16,29 +16,46 @@ const RESAMPLES = 1000;
  * 1,000 draws of as many items with replacement. `statistic` gets the indices of the items, some of them more than once.
  */
 export function bootstrap(count: number, statistic: (indices: Int32Array) => number, seed: number): Interval {
-  return bootstrapEach(count, (indices) => [statistic(indices)], seed)[0]!;
+  checkInteger('bootstrap', 'count', count, 1);
+  const value = statistic(allOf(count));
+  const drawn = new Float64Array(RESAMPLES);
+  const indices = new Int32Array(count);
+  for (let k = 0; k < RESAMPLES; k++) drawn[k] = statistic(draw(indices, seed, k));
+  return intervalOf(value, drawn);
 }
 
-/** The same of several statistics, which are computed together of each draw. */
-export function bootstrapEach(
+/** The same of several statistics, which are computed together of each draw; `pause` is awaited between draws. */
+export async function bootstrapEach(
   count: number,
   statistics: (indices: Int32Array) => readonly number[],
   seed: number,
-): Interval[] {
-  checkInteger('bootstrap', 'count', count, 1);
-  const values = statistics(Int32Array.from({ length: count }, (_, i) => i));
+  pause: () => Promise<void>,
+): Promise<Interval[]> {
+  checkInteger('bootstrapEach', 'count', count, 1);
+  const values = statistics(allOf(count));
   const drawn = values.map(() => new Float64Array(RESAMPLES));
   const indices = new Int32Array(count);
   for (let k = 0; k < RESAMPLES; k++) {
-    const random = new CounterRandom(seed, STREAM, k);
-    for (let i = 0; i < count; i++) indices[i] = random.integer(count);
-    for (const [j, value] of statistics(indices).entries()) drawn[j]![k] = value;
+    await pause();
+    for (const [j, value] of statistics(draw(indices, seed, k)).entries()) drawn[j]![k] = value;
   }
-  return values.map((value, j) => {
-    // A draw that leaves the statistic undefined says nothing.
-    const defined = drawn[j]!.filter((other) => !Number.isNaN(other)).sort();
-    const at = (q: number) =>
-      defined.length === 0 ? Number.NaN : defined[Math.round(q * (defined.length - 1))]!;
-    return { value, low: at(0.025), high: at(0.975) };
-  });
+  return values.map((value, j) => intervalOf(value, drawn[j]!));
+}
+
+function allOf(count: number): Int32Array {
+  return Int32Array.from({ length: count }, (_, i) => i);
+}
+
+function draw(indices: Int32Array, seed: number, k: number): Int32Array {
+  const random = new CounterRandom(seed, STREAM, k);
+  for (let i = 0; i < indices.length; i++) indices[i] = random.integer(indices.length);
+  return indices;
+}
+
+function intervalOf(value: number, drawn: Float64Array): Interval {
+  // A draw that leaves the statistic undefined says nothing.
+  const defined = drawn.filter((other) => !Number.isNaN(other)).sort();
+  const at = (q: number) =>
+    defined.length === 0 ? Number.NaN : defined[Math.round(q * (defined.length - 1))]!;
+  return { value, low: at(0.025), high: at(0.975) };
 }
