@@ -16,7 +16,7 @@ import {
   precheckText,
 } from './diagnoseRows.js';
 import { colored, formatTable, PAGE_WIDTH, wrap } from './format.js';
-import { clip, clipQuoted, displayWidth, printable } from './terminalText.js';
+import { clip, clipMiddle, clipQuoted, displayWidth, printable } from './terminalText.js';
 
 const colorOf = { 'NOISE FLOOR': 'green', SUSPICIOUS: 'yellow', BROKEN: 'red' } as const satisfies Record<
   Verdict,
@@ -50,12 +50,12 @@ export function diagnosisText(diagnosis: Diagnosis, options: DiagnosisTextOption
     .join('\n\n');
 }
 
-/** Wrapped text behind a lead, the other lines under its beginning; words too long for a line are cut. */
+/** Wrapped text behind a lead, the other lines under its beginning; of words too long for a line the middle is cut. */
 function paragraph(text: string, width: number, lead = ''): string[] {
   const room = width - displayWidth(lead);
   const words = printable(text)
     .split(' ')
-    .map((word) => clip(word, room));
+    .map((word) => clipMiddle(word, room));
   return wrap(words.join(' '), room).map((line, i) =>
     `${i === 0 ? lead : ' '.repeat(displayWidth(lead))}${line}`.trimEnd(),
   );
@@ -78,13 +78,18 @@ function verdictLines(diagnosis: Diagnosis, color: boolean, width: number): stri
   ];
 }
 
+/** Lines that an example takes at most, or one more: ids may be texts. */
+const EXAMPLE_LINES = 4;
+
 function precheckLines({ prechecks }: Diagnosis, width: number): string[] {
   if (prechecks.length === 0) return ['Prechecks: both sides align.'];
   return [
     'Prechecks:',
     ...prechecks.flatMap((precheck) => [
       ...paragraph(`${precheck.kind}: ${precheckText(precheck)}`, width, '- '),
-      ...precheck.examples.map((example) => `    ${clip(example, width - 4)}`.trimEnd()),
+      ...precheck.examples.flatMap((example) =>
+        paragraph(clipMiddle(example, EXAMPLE_LINES * width), width, '  - '),
+      ),
     ]),
   ];
 }
@@ -171,7 +176,7 @@ function provenanceLines(diagnosis: Diagnosis, width: number): string[] {
   return [
     'Provenance:',
     ...files.flatMap((file) => [
-      `- ${clip(`${file.side}: ${file.path}`, width - 2)}`.trimEnd(),
+      `- ${clipMiddle(`${file.side}: ${file.path}`, width - 2)}`.trimEnd(),
       ...paragraph(fileText(file), width, '    '),
       `    sha256 ${file.sha256}`,
     ]),

@@ -15,9 +15,15 @@ function grouped(value: number): string {
   return value.toLocaleString('en-US');
 }
 
-/** What was compared with what. */
+/** Below either, most signatures have too little to go by. */
+const LITTLE = { responses: 8, tokens: 200 };
+const littleNote = 'So little can clear nothing: faults may go unseen, give more responses.';
+
+/** What was compared with what, and whether that is much. */
 export function comparedText({ counts, dtype }: Diagnosis): string {
   const { responses, comparedResponses, comparedTokens, maskedTokens, signatureTokens } = counts;
+  const isLittle =
+    comparedTokens > 0 && (comparedResponses < LITTLE.responses || comparedTokens < LITTLE.tokens);
   const of =
     responses.rollout === responses.training
       ? grouped(responses.rollout)
@@ -26,7 +32,7 @@ export function comparedText({ counts, dtype }: Diagnosis): string {
     signatureTokens < comparedTokens ? `, ${grouped(signatureTokens)} of them for the signatures` : '';
   return (
     `Compared: ${grouped(comparedResponses)} of ${of} responses, ${grouped(comparedTokens)} tokens${looked}; ` +
-    `${grouped(maskedTokens)} masked. Floor: ${dtype.name}${dtype.declared ? '' : ' (not declared: told by the numbers)'}.`
+    `${grouped(maskedTokens)} masked.${isLittle ? ` ${littleNote}` : ''} Floor: ${dtype.name}${dtype.declared ? '' : ' (not declared: told by the numbers)'}.`
   );
 }
 

@@ -31,6 +31,16 @@ export function clip(text: string, width: number): string {
   return displayWidth(shown) <= width ? shown : `${firstColumns(shown, width - 1)}…`;
 }
 
+/** The same with the ellipsis in the middle: what matters of a path with a line, or of a long message, is at its end, too. */
+export function clipMiddle(text: string, width: number): string {
+  const shown = printable(text);
+  if (displayWidth(shown) <= width) return shown;
+  const units = unitsOf(shown);
+  const head = firstUnits(units, Math.floor((width - 1) / 2));
+  const tail = firstUnits(units.reverse(), width - 1 - displayWidth(head.join('')));
+  return `${head.join('')}…${tail.reverse().join('')}`;
+}
+
 /** The same in the quotes of JSON, `"like \"this\""`; of cut text the ellipsis is behind them. */
 export function clipQuoted(text: string, width: number): string {
   const shown = printable(JSON.stringify(text));
@@ -38,12 +48,19 @@ export function clipQuoted(text: string, width: number): string {
 }
 
 function firstColumns(text: string, width: number): string {
-  let cut = '';
+  return firstUnits(unitsOf(text), width).join('');
+}
+
+/** Characters, and escapes in one piece. */
+function unitsOf(text: string): string[] {
+  return Array.from(text.matchAll(/\\u\{[0-9a-f]+\}|\\u[0-9a-f]{4}|\\.|./gsu), ([unit]) => unit);
+}
+
+function firstUnits(units: readonly string[], width: number): string[] {
   let columns = 0;
-  for (const [unit] of text.matchAll(/\\u\{[0-9a-f]+\}|\\u[0-9a-f]{4}|\\.|./gsu)) {
+  const beyond = units.findIndex((unit) => {
     columns += displayWidth(unit);
-    if (columns > width) break;
-    cut += unit;
-  }
-  return cut;
+    return columns > width;
+  });
+  return beyond < 0 ? [...units] : units.slice(0, beyond);
 }

@@ -83,11 +83,11 @@ export const causes = {
     action: `Find where tokens are cut off or added (end-of-sequence, padding, truncation): ${rescore}`,
   },
   'nothing-counts': {
-    text: 'masks that count no token',
-    action: 'Check how the mask is made.',
+    text: 'no token counts: masks of zeros, or responses without tokens',
+    action: 'Check how masks and responses are made.',
   },
   'not-finite': {
-    text: 'log-probs that are NaN or infinite',
+    text: 'log-probs that are null, NaN or infinite',
     action: 'Find the tokens below: logits that overflow, or a token that a filter or mask had ruled out.',
   },
   'above-zero': {
@@ -96,7 +96,7 @@ export const causes = {
   },
   missing: {
     text: 'samples that only one side has',
-    action: 'Find out why samples are lost: what is left may not be representative.',
+    action: 'Find out why samples are lost, or why their ids differ: what is left may not be representative.',
   },
   settings: {
     text: 'the sides say that they used different sampling settings',

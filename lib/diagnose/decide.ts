@@ -3,6 +3,7 @@ import type { CountedTokens } from './countedTokens.js';
 import type { Precheck, PrecheckKind, SignatureName, SignatureResult, Verdict } from './diagnosis.js';
 import type { NoiseFloor } from './noiseFloor.js';
 import { signatures } from './signatures/index.js';
+import type { Signature } from './signatures/signature.js';
 
 export interface Decision {
   readonly verdict: Verdict;
@@ -36,7 +37,6 @@ const misaligned: readonly PrecheckKind[] = [
   'mask',
   'token-ids',
   'length',
-  'nothing-counts',
 ];
 
 /** Times the floor's upper end from which on noise is no longer only suspicious. */
@@ -50,10 +50,17 @@ export function testAll(
   floor: NoiseFloor,
   before: readonly SignatureResult[] = [],
 ): SignatureResult[] {
-  return signatures.map(({ name, title, steady, test }) => {
-    const known = steady ? before.find((result) => result.name === name) : undefined;
-    return known ?? { name, title, ...test(tokens, { floor }) };
-  });
+  return signatures.map((signature) => testOne(signature, tokens, floor, before));
+}
+
+export function testOne(
+  { name, title, steady, test }: Signature,
+  tokens: CountedTokens,
+  floor: NoiseFloor,
+  before: readonly SignatureResult[] = [],
+): SignatureResult {
+  const known = steady ? before.find((result) => result.name === name) : undefined;
+  return known ?? { name, title, ...test(tokens, { floor }) };
 }
 
 /**
@@ -68,8 +75,7 @@ export function decide(
 ): Decision {
   const refused = ofPrechecks(prechecks);
   if (refused !== undefined) return refused;
-  // Nothing on one side has a partner on the other.
-  if (tokens.count === 0) return { verdict: 'BROKEN', cause: 'missing' };
+  if (tokens.count === 0) return { verdict: 'BROKEN', cause: ofNothing(prechecks) };
   return (
     ofSignatures(tokens, results, floor) ??
     ofImpossible(prechecks) ??
@@ -82,6 +88,17 @@ function ofPrechecks(prechecks: readonly Precheck[]): Decision | undefined {
     .filter(({ kind, count }) => count > 0 && misaligned.includes(kind))
     .sort((a, b) => b.count - a.count);
   return worst && { verdict: 'BROKEN', cause: worst.kind as CauseName };
+}
+
+/** Whether it is what does not align, whatever the numbers say. */
+export function isMisaligned(cause: CauseName): boolean {
+  return misaligned.some((kind) => kind === cause);
+}
+
+/** Why there is no token to compare. */
+function ofNothing(prechecks: readonly Precheck[]): CauseName {
+  const kinds = ['not-finite', 'nothing-counts'] as const;
+  return kinds.find((kind) => prechecks.some((check) => check.kind === kind)) ?? 'missing';
 }
 
 /** Findings that cannot be, or that both sides admit. */

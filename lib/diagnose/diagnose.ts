@@ -1,4 +1,6 @@
+import { Breaks } from '../breaks.js';
 import { checkInteger, invalid } from '../errors.js';
+import { isObject } from '../io/jsonFile.js';
 import { MismatchAccumulator } from '../mismatch/metrics.js';
 import { checkFloatDtype } from '../tensor/dtype.js';
 import { version } from '../version.js';
@@ -17,7 +19,7 @@ import { RowsDump } from './rowsDump.js';
 import { SampleCollector } from './sample.js';
 import { WorstTokens } from './worst.js';
 
-/** A file of log-probs, or its rows: objects in the shape of one of {@link formatNames}. */
+/** A file of log-probs, or its rows: objects in the shape of one of {@link formatNames}, with arrays or typed arrays. */
 export type DumpSource = string | readonly object[];
 
 export interface DiagnoseOptions {
@@ -60,7 +62,7 @@ export async function diagnose(
   training: DumpSource | null = null,
   options: DiagnoseOptions = {},
 ): Promise<Diagnosis> {
-  const { dtype, numLayers, hiddenSize, format, tokenText, signal, report } = options;
+  const { dtype, numLayers, hiddenSize, format, tokenText, signal, report } = checkOptions(options);
   const size = {
     numLayers: numLayers === undefined ? null : checkInteger(DIAGNOSE, 'numLayers', numLayers, 1),
     hiddenSize: hiddenSize === undefined ? null : checkInteger(DIAGNOSE, 'hiddenSize', hiddenSize, 1),
@@ -78,6 +80,7 @@ export async function diagnose(
     worst: new WorstTokens(),
     points: new PointCollector(),
   };
+  const breaks = new Breaks(signal);
   let responses = 0;
   for await (const match of pairs(a, b, signal ? { signal } : {})) {
     const pair = prechecks.align(match);
@@ -88,13 +91,13 @@ export async function diagnose(
     parts.metrics.add(batchOf(pair));
     parts.worst.add(pair);
     parts.points.add(pair);
+    await breaks.take();
   }
-  signal?.throwIfAborted();
 
   const { compared } = prechecks;
   const provenance = provenanceOf(a, b, version, options.command ?? 'diagnose()');
   const checks = prechecks.results();
-  const conclusion = conclude(parts.sample.result(), checks, {
+  const conclusion = await conclude(parts.sample.result(), checks, {
     declared,
     size,
     draws,
@@ -115,7 +118,7 @@ export async function diagnose(
       signatureTokens: conclusion.signatureTokens,
     },
     prechecks: checks,
-    effect: found ? parts.effect.result(SEED) : null,
+    effect: found ? await parts.effect.result(SEED, signal) : null,
     metrics: found ? parts.metrics.result() : null,
     worst: worst.map((own) =>
       own.text === null && own.token !== null && tokenText ? { ...own, text: tokenText(own.token) } : own,
@@ -127,6 +130,24 @@ export async function diagnose(
 
 /** Of the draws that intervals are made of. */
 const SEED = 1;
+
+/** Those whose type nothing else checks, or not before work begins. */
+function checkOptions(options: DiagnoseOptions): DiagnoseOptions {
+  if (!isObject(options)) invalid(DIAGNOSE, 'options to be an object', options);
+  const { tokenText, command, signal, report } = options;
+  for (const [name, value] of Object.entries({ tokenText, report })) {
+    if (value !== undefined && typeof value !== 'function') {
+      invalid(DIAGNOSE, `${name} to be a function`, value);
+    }
+  }
+  if (command !== undefined && typeof command !== 'string') {
+    invalid(DIAGNOSE, 'command to be a text', command);
+  }
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    invalid(DIAGNOSE, 'signal to be an AbortSignal', signal);
+  }
+  return options;
+}
 
 async function dumpOf(name: string, source: unknown, format: FormatName | undefined): Promise<AnyDump> {
   if (typeof source === 'string') return openDump(source, format === undefined ? {} : { format });

@@ -164,7 +164,7 @@ export interface Diagnosis {
   readonly cause: string;
   /** The cause in a few words. */
   readonly causeText: string;
-  /** How often the same cause came first when whole responses were drawn again, 0 to 1. */
+  /** How often the same cause came first when whole responses were drawn again, 0 to 1; of n responses at most n / (n + 1). */
   readonly confidence: number;
   /** What to do next, one sentence. */
   readonly action: string;

@@ -233,6 +233,10 @@ function isOwn(record: DumpRecord): record is OwnRecord {
   return record.own !== null;
 }
 
+/** Characters of an id in a message. */
+const LONGEST_ID = 80;
+
 function refuseTwice(id: string, path: string, first: number, second: number): never {
-  invalid(DIAGNOSE, `each id once in ${path}`, `id ${id} on ${path}:${first} and ${path}:${second}`);
+  const shown = id.length <= LONGEST_ID ? id : `${id.slice(0, LONGEST_ID)}...`;
+  invalid(DIAGNOSE, `each id once in ${path}`, `id ${shown} on ${path}:${first} and ${path}:${second}`);
 }

@@ -66,7 +66,7 @@ export class Prechecks {
       const { missing, place, id } = match;
       this.#missing[missing]++;
       const name = id === null ? placeText(place) : `${placeText(place)}, id ${id}`;
-      this.#note('missing', () => `${name}: not in ${missing}`);
+      this.#note('missing', () => `${name}: not in ${missing}`, this.#missing[missing] <= NAMED);
       return undefined;
     }
     this.#matched++;
@@ -150,8 +150,8 @@ export class Prechecks {
     const mask = counts.slice();
     const note = (kind: PrecheckKind, t: number) =>
       this.#note(kind, () => {
-        const values = `${rollout.own.logprobs[t]!} and ${training.own.logprobs[t]!}`;
-        return `${nameOf(rollout, training)}: position ${t}, ${values}`;
+        const [mu, pi] = [rollout, training].map(({ own }) => Number(own.logprobs[t]!.toPrecision(6)));
+        return `${nameOf(rollout, training)}: position ${t}, ${mu} and ${pi}`;
       });
     for (let t = 0; t < mask.length; t++) {
       if (mask[t] === 0) continue;
@@ -197,11 +197,12 @@ export class Prechecks {
     }
   }
 
-  #note(kind: PrecheckKind, example: () => string): void {
+  /** @param named whether it is among the first of its kind; of `missing`, among those of its side */
+  #note(kind: PrecheckKind, example: () => string, named?: boolean): void {
     const tally = this.#tallies.get(kind) ?? { count: 0, examples: [] };
     this.#tallies.set(kind, tally);
     tally.count++;
-    if (tally.examples.length < NAMED) tally.examples.push(example());
+    if (named ?? tally.examples.length < NAMED) tally.examples.push(example());
   }
 }
 

@@ -53,7 +53,7 @@ export interface DumpEntry {
  */
 export async function openDump(path: string, { format }: DumpOptions = {}): Promise<Dump> {
   if (format !== undefined) formatOf(format);
-  await refuseFolder(path);
+  await refuseFolderOrPipe(path);
   const opened = await openRegularFile(DIAGNOSE, path);
   try {
     const start = new Uint8Array(Math.min(LONGEST_START, opened.size));
@@ -155,8 +155,10 @@ async function* watched(
   }
 }
 
-async function refuseFolder(path: string): Promise<void> {
+async function refuseFolderOrPipe(path: string): Promise<void> {
   const entry = await stat(path).catch(() => undefined);
+  if (entry?.isFIFO())
+    invalid(DIAGNOSE, `${path} to be a file`, 'a pipe, which can be read only once: write it to a file');
   if (!entry?.isDirectory()) return;
   const names = (await readdir(path)).sort();
   const some = names.slice(0, 5).join(', ');

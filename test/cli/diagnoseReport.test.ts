@@ -8,7 +8,7 @@ import { displayWidth } from '../../lib/cli/terminalText.js';
 import type { Diagnosis, WorstToken } from '../../lib/diagnose/diagnosis.js';
 import { diagnosisOf, normalPairs, pairOf } from '../diagnose/support.js';
 
-const usual = diagnosisOf(normalPairs(40, (i) => 5 + (i % 30), 0.1));
+const usual = await diagnosisOf(normalPairs(40, (i) => 5 + (i % 30), 0.1));
 
 const nasty = [
   '',
@@ -71,7 +71,7 @@ describe('a diagnosis as text', () => {
       /can't tell it from: scaled\./,
       /^Prechecks:$/m,
       /^- missing: 2 of 42 responses, left out: in the rollout file/m,
-      /^ {4}rollout\.jsonl:65: sample-64$/m,
+      /^ {2}- rollout\.jsonl:65: sample-64$/m,
       /^Signatures found:$/m,
       /^- temperature: log-probs of one side are at another temperature \(explains 94 %\)$/m,
       /^- uncertainty: what uncertainty leaves behind$/m,
@@ -107,8 +107,8 @@ describe('a diagnosis as text', () => {
     );
   });
 
-  it('says what there is nothing of', () => {
-    const same = diagnosisOf([pairOf(0, [-1], [-1])], { prechecks: [] });
+  it('says what there is nothing of', async () => {
+    const same = await diagnosisOf([pairOf(0, [-1], [-1])], { prechecks: [] });
     const nothing: Diagnosis = {
       ...same,
       verdict: 'BROKEN',
@@ -130,8 +130,8 @@ describe('a diagnosis as text', () => {
     assert.match(diagnosisText(same), /No correction would freeze the policy, at responses of 1 token\./);
   });
 
-  it('has colour in the verdict and the warning where it is asked for, and the same words', () => {
-    const frozen = diagnosisOf(
+  it('has colour in the verdict and the warning where it is asked for, and the same words', async () => {
+    const frozen = await diagnosisOf(
       normalPairs(30, () => 400, 0.8),
       { verdict: 'BROKEN' },
     );

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { clip, clipQuoted, displayWidth, printable } from '../../lib/cli/terminalText.js';
+import { clip, clipMiddle, clipQuoted, displayWidth, printable } from '../../lib/cli/terminalText.js';
 
 const anyText = fc.string({ unit: 'binary', maxLength: 60 });
 
@@ -39,12 +39,16 @@ describe('text of others on a terminal', () => {
     assert.equal(clip('abcdefg', 6), 'abcde…');
     assert.equal(clip('漢字漢字', 6), '漢字…');
     assert.equal(clip('ab\u202ecd', 6), 'ab…');
+    assert.equal(clipMiddle('abcdef', 6), 'abcdef');
+    assert.equal(clipMiddle('abcdefghi', 6), 'ab…ghi');
+    assert.equal(clipMiddle('漢字漢字', 6), '漢…字');
+    assert.equal(clipMiddle('a\nb\u202ecd', 6), 'a…cd');
     assert.equal(clipQuoted('ab"c', 7), '"ab\\"c"');
     assert.equal(clipQuoted('ab"cdef', 7), '"ab\\""…');
     assert.equal(clipQuoted('\n\n\n\n', 7), '"\\n\\n"…');
     fc.assert(
       fc.property(anyText, fc.integer({ min: 3, max: 40 }), (text, width) => {
-        for (const shown of [clip(text, width), clipQuoted(text, width)]) {
+        for (const shown of [clip(text, width), clipMiddle(text, width), clipQuoted(text, width)]) {
           assert.ok(displayWidth(shown) <= width, shown);
           assert.doesNotMatch(shown, /\p{C}/u);
         }

@@ -61,6 +61,7 @@ describe('decide', () => {
   it('puts what does not align before everything else', () => {
     const aligned: PrecheckKind[] = [
       'missing',
+      'nothing-counts',
       'not-finite',
       'exact-zero',
       'above-zero',
@@ -189,8 +190,19 @@ describe('decide', () => {
     assert.equal(of(7, 3 * floor.high), 'BROKEN: 16-bit-logits');
   });
 
-  it('has nothing to say of no tokens but that they are missing', () => {
+  it('has nothing to say of no tokens but why there are none', () => {
     const none = countedTokens(sampleOf([]));
+    const of = (...kinds: PrecheckKind[]) =>
+      says(
+        decide(
+          none,
+          [],
+          kinds.map((kind) => check(kind)),
+          floor,
+        ),
+      );
+    assert.equal(of('missing', 'nothing-counts'), 'BROKEN: nothing-counts');
+    assert.equal(of('nothing-counts', 'not-finite'), 'BROKEN: not-finite');
     assert.equal(says(decide(none, [], [check('missing')], floor)), 'BROKEN: missing');
     assert.equal(says(decide(none, [], [check('mask')], floor)), 'BROKEN: mask');
   });
@@ -222,45 +234,48 @@ describe('testAll', () => {
 describe('conclude', () => {
   const options = { declared: null, size, draws: 20 };
 
-  it('holds noise against the nearest format where none is declared', () => {
+  it('holds noise against the nearest format where none is declared', async () => {
     for (const dtype of ['e5m2', 'e4m3', 'bf16', 'fp16', 'fp32']) {
       assert.equal(nearestFloor(noiseFloor(dtype, size).usual * 1.2, size).dtype, dtype);
       const { sample } = synthetic({ responses: 40, noise: usualNoise(dtype) });
-      const found = conclude(sample, [], options);
+      const found = await conclude(sample, [], options);
       assert.deepEqual(found.dtype, { name: dtype, declared: false });
       assert.equal(found.verdict, 'NOISE FLOOR');
     }
     const { sample } = synthetic({ responses: 40, noise: usualNoise('bf16') });
-    const declared = conclude(sample, [], { ...options, declared: 'fp32' });
+    const declared = await conclude(sample, [], { ...options, declared: 'fp32' });
     assert.deepEqual(declared.dtype, { name: 'fp32', declared: true });
     assert.equal(says(declared as Decision), 'BROKEN: different-weights');
   });
 
-  it('is sure of a fault that all responses have, and less of one that few have', () => {
+  it('is sure of a fault that all responses have, and less of one that few have', async () => {
     const { pairs } = synthetic({ responses: 60, noise: 0.01 });
     const all = withSeries(pairs, 'training', (own) => own.map((_, t) => own[t - 1] ?? -0.5));
-    const sure = conclude(sampleOf(all), [], options);
-    assert.deepEqual([sure.cause, sure.confidence], ['shift', 1]);
+    const sure = await conclude(sampleOf(all), [], options);
+    // Of n responses no more than n / (n + 1).
+    assert.deepEqual([sure.cause, sure.confidence], ['shift', 60 / 61]);
+    const single = await conclude(sampleOf(all.slice(0, 1)), [], options);
+    assert.equal(single.confidence, 0.5);
     // One response with a zero: of 60 drawn ones, with a probability of 1 - 1/e it is among them.
     let zeros = 0;
     const one = withSeries(pairs, 'training', (own, { index }) =>
       own.map((x) => (index === 30 && x < -0.3 && zeros++ === 0 ? 0 : x)),
     );
     assert.ok(zeros > 0);
-    const unsure = conclude(sampleOf(one), [], { ...options, draws: 400 });
+    const unsure = await conclude(sampleOf(one), [], { ...options, draws: 400 });
     assert.ok(Math.abs(unsure.confidence - (1 - 1 / Math.E)) < 0.12, `${unsure.confidence}`);
   });
 
-  it('is sure of what does not align, with nothing to draw', () => {
-    const nothing = conclude(sampleOf([]), [check('length')], options);
+  it('is sure of what does not align, with nothing to draw', async () => {
+    const nothing = await conclude(sampleOf([]), [check('length')], options);
     assert.deepEqual([nothing.cause, nothing.confidence, nothing.signatures], ['length', 1, []]);
     assert.equal(nothing.signatureTokens, 0);
   });
 
-  it('gives the same for the same sample, and ends when asked to', () => {
+  it('gives the same for the same sample, and ends when asked to', async () => {
     const { sample } = synthetic({ responses: 60, noise: 0.01, top: 3 });
-    assert.deepEqual(conclude(sample, [], options), conclude(sample, [], options));
+    assert.deepEqual(await conclude(sample, [], options), await conclude(sample, [], options));
     const reason = new Error('enough');
-    assert.throws(() => conclude(sample, [], { ...options, signal: AbortSignal.abort(reason) }), reason);
+    await assert.rejects(conclude(sample, [], { ...options, signal: AbortSignal.abort(reason) }), reason);
   });
 });

@@ -121,7 +121,10 @@ describe('diagnose', () => {
         cause === 'mask-shifted' ? { mask: [...mask].map((_, t) => Number(t > 0)) } : {},
       );
       const diagnosis = await diagnose(rollout, training, { dtype: 'bf16' });
-      assert.deepEqual([diagnosis.verdict, diagnosis.cause, diagnosis.confidence], ['BROKEN', cause, 1]);
+      assert.deepEqual([diagnosis.verdict, diagnosis.cause], ['BROKEN', cause]);
+      // What does not align is no matter of chance.
+      const isOfNumbers = cause === 'shift' || cause === 'scaled';
+      assert.equal(diagnosis.confidence, isOfNumbers ? 40 / 41 : 1);
       assert.deepEqual(diagnosis.dtype, { name: 'bf16', declared: true });
     }
   });
@@ -166,6 +169,84 @@ describe('diagnose', () => {
     assert.ok(own.worst.every(({ text, token }) => text === `own ${token}`));
   });
 
+  it('takes typed arrays, hashes them as what they hold, and leaves rows as they were', async () => {
+    const typed = (all: readonly object[]) =>
+      all.map((row) => {
+        const { tokens, logprobs } = row as { tokens: number[]; logprobs: number[] };
+        const mask = new Uint8Array(tokens.length).fill(1);
+        return Object.freeze({
+          ...row,
+          mask,
+          tokens: Int32Array.from(tokens),
+          logprobs: Float64Array.from(logprobs),
+        });
+      });
+    const arrays = (all: readonly object[]) =>
+      all.map((row) => ({ ...row, mask: (row as { tokens: number[] }).tokens.map(() => 1) }));
+    const [a, b] = await Promise.all(
+      [typed, arrays].map((of) => diagnose(of(rows.rollout), of(rows.training), fast)),
+    );
+    assert.deepEqual(a, b);
+  });
+
+  it('lets timers have their turn, and ends at the time of a signal, though rows are in memory', async () => {
+    const { pairs: many } = synthetic({ responses: 400, length: 100, noise: usualNoise('bf16') });
+    const [rollout, training] = (['rollout', 'training'] as const).map((side) =>
+      many.map(({ id, tokens, [side]: logprobs }) => ({ id, tokens, logprobs: [...logprobs] })),
+    );
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 1);
+    const start = performance.now();
+    await diagnose(rollout!, training!);
+    const took = performance.now() - start;
+    clearInterval(timer);
+    // A machine that is busy with other things makes all of it longer.
+    assert.ok(ticks >= took / 400, `${ticks} turns in ${took} ms`);
+    const signal = AbortSignal.timeout(1);
+    await assert.rejects(diagnose(rollout!, training!, { signal, draws: 10_000 }), { name: 'TimeoutError' });
+  });
+
+  it('is not sure of a few tokens, and not alarmed', async () => {
+    for (const [responses, length] of [
+      [1, 1],
+      [2, 3],
+      [4, 5],
+    ] as const) {
+      const { pairs: few } = synthetic({ responses, length, noise: usualNoise('bf16'), seed: 7 });
+      const plain = (side: Side) => few.map(({ id, [side]: logprobs }) => ({ id, logprobs: [...logprobs] }));
+      const { verdict, confidence } = await diagnose(plain('rollout'), plain('training'));
+      assert.equal(verdict, 'NOISE FLOOR');
+      assert.ok(confidence <= responses / (responses + 1), `${confidence}`);
+    }
+  });
+
+  it('does not call responses broken that both sides leave out', async () => {
+    const masked = (side: Side) =>
+      rowsOf(pairs, side, ({ index, tokens }) => (index === 5 ? { mask: tokens!.map(() => 0) } : {}));
+    const one = await diagnose(masked('rollout'), masked('training'), fast);
+    assert.deepEqual([one.verdict, one.cause], ['NOISE FLOOR', 'rounding']);
+    assert.deepEqual(
+      one.prechecks.map(({ kind, count, leftOut }) => [kind, count, leftOut]),
+      [['nothing-counts', 1, true]],
+    );
+    const none = (side: Side) => rowsOf(pairs, side, ({ tokens }) => ({ mask: tokens!.map(() => 0) }));
+    const all = await diagnose(none('rollout'), none('training'), fast);
+    assert.deepEqual([all.verdict, all.cause], ['BROKEN', 'nothing-counts']);
+    const nulls = rowsOf(pairs, 'training', ({ tokens }) => ({ logprobs: tokens!.map(() => null) }));
+    const { verdict, cause } = await diagnose(rows.rollout, nulls, fast);
+    assert.deepEqual([verdict, cause], ['BROKEN', 'not-finite']);
+  });
+
+  it('names ids of both sides where none is on both', async () => {
+    const others = rowsOf(pairs, 'training', ({ index }) => ({ id: `prompt ${index}` }));
+    const { verdict, cause, prechecks } = await diagnose(rows.rollout, others, fast);
+    assert.deepEqual([verdict, cause], ['BROKEN', 'missing']);
+    const { count, of, examples } = prechecks[0]!;
+    assert.deepEqual([count, of, examples.length], [80, 80, 6]);
+    assert.equal(examples[0], `rollout:1, id ${pairs[0]!.id}: not in training`);
+    assert.equal(examples[3], 'training:1, id prompt 0: not in rollout');
+  });
+
   it('reports every thousand responses', async () => {
     const told: number[] = [];
     const one = { tokens: [1], logprobs: [-1] };
@@ -208,6 +289,10 @@ describe('diagnose', () => {
       [{ hiddenSize: 1.5 }, /expected hiddenSize to be an integer of at least 1, got 1.5/],
       [{ format: 'verll' }, /expected format to be .*verl.*"verll" \(did you mean verl\?\)/],
       [{ draws: 0 }, /expected draws to be an integer/],
+      [{ tokenText: 'x' }, /expected tokenText to be a function, got "x"/],
+      [{ report: null }, /expected report to be a function, got null/],
+      [{ command: 5 }, /expected command to be a text, got 5/],
+      [{ signal: {} }, /expected signal to be an AbortSignal, got Object/],
     ];
     for (const [options, message] of bad) {
       await assert.rejects(
@@ -220,10 +305,15 @@ describe('diagnose', () => {
       [rows.rollout, 7, /expected training to be the path/],
       [[], null, /rollout to hold responses, got "none"/],
       [rows.rollout, [1], /training:1 to be an object, got/],
+      [rows.rollout, [{ ...rows.training[0], id: 1n }], /training:1 to hold what JSON can, got ".*BigInt"/],
       [rows.rollout, null, /both engines' log-probs on rollout:1, or a second file/],
       ['/nonexistent/rollout.jsonl', null, /\/nonexistent\/rollout\.jsonl/],
     ] as const) {
       await assert.rejects(diagnose(rollout as never, training as never), refuses(message));
     }
+    await assert.rejects(
+      diagnose(rows.rollout, rows.training, null as never),
+      refuses(/expected options to be an object, got null/),
+    );
   });
 });

@@ -78,7 +78,7 @@ describe('clean noise', () => {
     }
   });
 
-  it('is that of noise that is now and then 0, in short responses, and in draws of them', () => {
+  it('is that of noise that is now and then 0, in short responses, and in draws of them', async () => {
     for (let seed = 1; seed <= 10; seed++) {
       const random = new CounterRandom(seed, 9);
       const { pairs } = synthetic({
@@ -91,7 +91,7 @@ describe('clean noise', () => {
         ...pair,
         training: pair.training.map((x, t) => (random.uniform() < 0.6 ? pair.rollout[t]! : x)),
       }));
-      const { verdict, cause, confidence } = conclude(sampleOf(often), [], {
+      const { verdict, cause, confidence } = await conclude(sampleOf(often), [], {
         declared: 'bf16',
         size: { numLayers: null, hiddenSize: null },
         draws: 20,

@@ -72,7 +72,7 @@ const titles: Partial<Record<SignatureName, string>> = {
 };
 
 /** What might be said of responses: numbers are theirs, the verdict is made up. */
-export function diagnosisOf(pairs: readonly Pair[], more: Partial<Diagnosis> = {}): Diagnosis {
+export async function diagnosisOf(pairs: readonly Pair[], more: Partial<Diagnosis> = {}): Promise<Diagnosis> {
   const effect = new EffectAccumulator();
   const worst = new WorstTokens();
   const points = new PointCollector();
@@ -132,7 +132,7 @@ export function diagnosisOf(pairs: readonly Pair[], more: Partial<Diagnosis> = {
           ? { logitNoise: 0.31, units: 158.7, low: 2.22, high: 45 }
           : { temperatureRatio: 0.7 },
     })),
-    effect: effect.result(1),
+    effect: await effect.result(1),
     metrics: metrics.result(),
     worst: worst.result(),
     points: points.result(),

@@ -13,7 +13,7 @@ import { isopolicy, temporaryFolder } from '../cli/command.js';
 import { diagnosisOf, normalPairs, pairOf } from '../diagnose/support.js';
 
 const root = temporaryFolder();
-const usual = diagnosisOf(normalPairs(40, (i) => 5 + (i % 30), 0.1));
+const usual = await diagnosisOf(normalPairs(40, (i) => 5 + (i % 30), 0.1));
 
 function figures(diagnosis: Diagnosis): Figure[] {
   const summary = JSON.parse(JSON.stringify(diagnosis)) as ReportRun['summary'];
@@ -42,13 +42,13 @@ describe('figuresOfDiagnosis', () => {
     for (const svg of svgs.values()) assert.doesNotMatch(svg, /NaN|…/);
   });
 
-  it('leaves out what there is nothing of', () => {
-    const same = diagnosisOf(normalPairs(3, () => 4, 0));
+  it('leaves out what there is nothing of', async () => {
+    const same = await diagnosisOf(normalPairs(3, () => 4, 0));
     assert.deepEqual(
       figures(same).map(({ id }) => id),
       ['logprobs', 'explained', 'floor', 'left'],
     );
-    const nothing = diagnosisOf([]);
+    const nothing = await diagnosisOf([]);
     const none = nothing.signatures.map((signature) => ({
       ...signature,
       explained: null,
@@ -59,7 +59,7 @@ describe('figuresOfDiagnosis', () => {
   });
 
   it('draws log-probs that none can be, and far too small ones at the edge', async () => {
-    const wild = diagnosisOf([
+    const wild = await diagnosisOf([
       pairOf(0, [0, 2, -1e30, -3], [-1e30, 0, 0, -3]),
       pairOf(1, [-1, -2], [-1.5, -2.5]),
     ]);

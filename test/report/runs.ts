@@ -52,7 +52,7 @@ export async function makeRuns(root: string): Promise<void> {
   await measureHeadroom(headroom, { directory: await open('headroom', headroom) });
 
   const diagnose = await open('diagnose', {});
-  await diagnose.writeSummary(diagnosisOf(normalPairs(40, (i) => 5 + (i % 30), 0.1)));
+  await diagnose.writeSummary(await diagnosisOf(normalPairs(40, (i) => 5 + (i % 30), 0.1)));
 
   const simulate = await resolveSimulateOptions({ run });
   await simulateCorrections(simulate, { directory: await open('simulate', simulate) });
