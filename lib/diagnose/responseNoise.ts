@@ -78,11 +78,17 @@ export interface Jump {
   readonly after: number;
 }
 
+/**
+ * The standard error is the greater one of Welch's and Student's: a small group that happens to have but one of two sizes of noise
+ * has no error of its own.
+ */
 export function jumpOf(before: Moments, after: Moments): Jump {
   const rise = after.mean - before.mean;
+  const [n, m] = [before.count, after.count];
+  const pooled = ((before.squares + after.squares) / Math.max(1, n + m - 2)) * (1 / n + 1 / m);
   return {
     ratio: Math.exp(rise),
-    errors: rise === 0 ? 0 : rise / Math.sqrt(before.variance + after.variance),
+    errors: rise === 0 ? 0 : rise / Math.sqrt(Math.max(pooled, before.variance + after.variance)),
     before: Math.exp(before.mean),
     after: Math.exp(after.mean),
   };

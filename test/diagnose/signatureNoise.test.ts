@@ -63,6 +63,22 @@ describe('weight update', () => {
     }
   });
 
+  it('does not take a step that is by chance all equal, or all not, for a jump', () => {
+    // Half of the responses are equal to the bit; those of the last step all are, or none.
+    for (const equal of [true, false]) {
+      const { pairs } = synthetic({
+        responses: 212,
+        noise: NOISE,
+        more: (r) => ({ step: Number(r >= 200) }),
+      });
+      const mixed = pairs.map((pair, r) =>
+        (r < 200 ? r % 2 === 0 : equal) ? { ...pair, training: pair.rollout } : pair,
+      );
+      const result = findings(mixed)['weight-update'];
+      assert.equal(result.found, false, result.evidence);
+    }
+  });
+
   it('goes by the versions that tokens have on both sides', () => {
     // The second half of every other response is of the weights before.
     const isOld = (response: number, t: number) => response % 2 === 1 && t >= 8;
