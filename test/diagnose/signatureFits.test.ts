@@ -126,7 +126,7 @@ describe('temperature', () => {
       assert.ok(temperature.found, `${rollout} and ${training}`);
       near(temperature.values.temperatureRatio, training / rollout, 0.01);
       assert.equal(temperature.values.exact, 0);
-      assert.ok(temperature.evidence.includes('from odds of chosen tokens'));
+      assert.ok(temperature.evidence.includes('from the odds of chosen tokens'));
     }
   });
 

@@ -1,5 +1,6 @@
 import { type CountedTokens, spreadOf } from '../countedTokens.js';
 import { weightedMedian } from '../select.js';
+import { keptMass } from './keptMass.js';
 import {
   type Finding,
   isTemperature,
@@ -14,9 +15,11 @@ import {
 
 /** Share of the mismatch that must be gone. */
 const GONE = 0.5;
-/** Of chosen tokens alone, which a temperature fits only where two tokens compete. */
+/** Of chosen tokens alone, which a temperature fits exactly only where two tokens compete. */
 const GONE_OF_CHOSEN = 0.35;
 const LEAST = 0.01;
+/** Log-probs above it have too few digits for odds, if they are rounded to some decimals. */
+const SURE = -1e-3;
 
 /**
  * Distributions of the same logits at different temperatures. Where the most likely tokens are known of both engines, the
@@ -27,31 +30,33 @@ const LEAST = 0.01;
 export const temperature: Signature = {
   name: 'temperature',
   title: 'another temperature of the same logits',
-  test(tokens): Finding {
+  test(tokens, context): Finding {
     const { mu, pi } = tokens.sample.gaps;
     const exact = mu.length >= 20;
-    const { x, y, w } = exact
-      ? { x: mu, y: pi, w: new Float64Array(mu.length).fill(1) }
-      : oddsOfChosen(tokens);
+    const { x, y } = exact ? { x: mu, y: pi } : oddsOfChosen(tokens);
     const ratios = new Float64Array(x.length);
     const weights = new Float64Array(x.length);
     let [apart, squares, n] = [0, 0, 0];
     for (let i = 0; i < x.length; i++) {
-      const distance = w[i]! * Math.abs(y[i]! - x[i]!);
+      const distance = Math.abs(y[i]! - x[i]!);
       apart += distance;
       squares += distance ** 2;
       if (x[i] === 0) continue;
       ratios[n] = y[i]! / x[i]!;
-      weights[n++] = w[i]! * Math.abs(x[i]!);
+      weights[n++] = Math.abs(x[i]!);
     }
     if (n === 0 || !(spreadOf(apart, squares) >= LEAST_SPREAD)) return notTestable(TOO_FEW);
     const s = weightedMedian(ratios.subarray(0, n), weights.subarray(0, n));
     let left = 0;
-    for (let i = 0; i < x.length; i++) left += w[i]! * Math.abs(y[i]! - s * x[i]!);
+    for (let i = 0; i < x.length; i++) left += Math.abs(y[i]! - s * x[i]!);
     const explained = shareGone(apart, left);
     const found =
-      explained >= (exact ? GONE : GONE_OF_CHOSEN) && Math.abs(s - 1) >= LEAST && isTemperature(s);
-    const of = exact ? `gaps between ${x.length} candidates` : 'odds of chosen tokens';
+      explained >= (exact ? GONE : GONE_OF_CHOSEN) &&
+      Math.abs(s - 1) >= LEAST &&
+      isTemperature(s) &&
+      // Kept mass makes likely tokens more likely, too, but so it does the others.
+      (exact || !keptMass.test(tokens, context).found);
+    const of = exact ? `gaps between ${x.length} candidates` : 'the odds of chosen tokens that are likely';
     return {
       found,
       explained,
@@ -64,19 +69,20 @@ export const temperature: Signature = {
 interface Points {
   readonly x: Float64Array;
   readonly y: Float64Array;
-  readonly w: Float64Array;
 }
 
+/**
+ * Of chosen tokens that are likelier than all others together and yet not certain: temperature moves these all one way, by more the
+ * surer they are, however many others compete. Of less likely ones it depends on what the others are.
+ */
 function oddsOfChosen({ count, mu, pi }: CountedTokens): Points {
-  const [x, y, w] = [new Float64Array(count), new Float64Array(count), new Float64Array(count)];
+  const [x, y] = [new Float64Array(count), new Float64Array(count)];
   const logit = (log: number) => log - Math.log(-Math.expm1(log));
   let n = 0;
   for (let i = 0; i < count; i++) {
-    if (!(mu[i]! < -1e-3) || !(pi[i]! < -1e-3)) continue;
+    if (!(mu[i]! < SURE && pi[i]! < SURE) || mu[i]! + pi[i]! < 2 * Math.log(0.5)) continue;
     x[n] = logit(mu[i]!);
-    y[n] = logit(pi[i]!);
-    // What an error of the odds does to the log-prob.
-    w[n++] = 1 - Math.exp((mu[i]! + pi[i]!) / 2);
+    y[n++] = logit(pi[i]!);
   }
-  return { x: x.subarray(0, n), y: y.subarray(0, n), w: w.subarray(0, n) };
+  return { x: x.subarray(0, n), y: y.subarray(0, n) };
 }

@@ -3,9 +3,15 @@ import { type Jump, jumpOf, Moments, responseNoise } from '../responseNoise.js';
 import { type Finding, notTestable, percent, type Signature, said, shareGone } from './signature.js';
 
 const RATIO = 1.5;
+/** The same where no steps are known: batches and prompts differ along a file, too. */
+const RATIO_OF_PLACES = 2;
 const ERRORS = 6;
 /** Responses on either side of a jump. */
 const LEAST_RESPONSES = 12;
+/** How much better than a line a jump must fit, in variances of the noise around it: a mismatch that grows step by step is no jump. */
+const BETTER = 9;
+/** Other weights touch every response: among those that are said to have them hardly any is equal to the bit. */
+const MOST_EQUAL = 0.05;
 
 /** A mismatch that jumps where the weights were updated: from there on one engine has those of before. */
 export const weightUpdate: Signature = {
@@ -44,7 +50,7 @@ function olderTokens({ count, token, sample, d, openness, meanAbs }: CountedToke
 
 function jumpOverSteps(tokens: CountedTokens): Finding {
   const { sample, meanAbs, meanOpenness } = tokens;
-  const { responses, log } = responseNoise(tokens);
+  const { responses, log, noise } = responseNoise(tokens);
   const stepped = responses.every((s) => !Number.isNaN(sample.steps[s]!));
   const time = (s: number) => (stepped ? sample.steps[s]! : sample.order[s]!);
   responses.sort((a, b) => time(a) - time(b));
@@ -65,12 +71,47 @@ function jumpOverSteps(tokens: CountedTokens): Finding {
   if (best === undefined) return notTestable('needs 12 responses on either side of a step');
   const { border, ratio, errors } = best;
   const calm = Math.min(best.before, best.after);
+  const louder = responses.filter((s) => time(s) >= border === ratio > 1);
+  const equal = louder.filter((s) => noise[s] === 0).length / louder.length;
+  // Of two steps a line is a jump.
+  const better =
+    starts.length > 2
+      ? betterThanLine(
+          responses.map(time),
+          responses.map((s) => log[s]!),
+          border,
+        )
+      : Infinity;
   return {
-    found: Math.abs(Math.log(ratio)) >= Math.log(RATIO) && Math.abs(errors) >= ERRORS,
+    found:
+      Math.abs(Math.log(ratio)) >= Math.log(stepped ? RATIO : RATIO_OF_PLACES) &&
+      Math.abs(errors) >= ERRORS &&
+      better >= BETTER &&
+      equal <= MOST_EQUAL,
     explained: shareGone(meanAbs, calm * meanOpenness),
-    evidence: `from ${stepped ? 'step' : 'response'} ${border} on the noise is ${said(ratio)} times that of before (${said(Math.abs(errors))} standard errors)`,
+    evidence:
+      `from ${stepped ? 'step' : 'response'} ${border} on the noise is ${said(ratio)} times that of before (${said(Math.abs(errors))} standard errors)` +
+      (better < BETTER ? '; it grows or shrinks steadily rather than at once' : ''),
     values: { border, ratio, errors },
   };
+}
+
+/** How much more squared distance a line leaves than a jump does, in variances of what the jump leaves. */
+function betterThanLine(x: readonly number[], y: readonly number[], border: number): number {
+  const [all, before] = [new Moments(), new Moments()];
+  const times = new Moments();
+  let products = 0;
+  x.forEach((time, i) => {
+    all.add(y[i]!);
+    times.add(time);
+    if (time < border) before.add(y[i]!);
+  });
+  x.forEach((time, i) => {
+    products += (time - times.mean) * (y[i]! - all.mean);
+  });
+  const ofJump = before.squares + all.without(before).squares;
+  const ofLine = all.squares - products ** 2 / times.squares;
+  return ofJump === 0 ? Infinity : ((ofLine - ofJump) / ofJump) * (x.length - 2);
 }
 
 /** Where each number begins, of ascending ones. */

@@ -4,6 +4,11 @@ import { type Finding, percent, type Signature, said, shareGone } from './signat
 /** A log-prob of exactly 0 says that a token was certain; held against this of the other engine it is a missing value. */
 const CERTAIN = -0.1;
 
+/** Nearly certain: the first is enough where log-probs have digits for it, the second where they are rounded to a few decimals. */
+const NEAR = { fine: -1e-3, coarse: -0.02 };
+/** How many times more often than nearly certain tokens exact zeros must be unsure on the other side. */
+const MORE_OFTEN = 3;
+
 /** Values that one side lacks and that something filled with 0.0: exact zeros where the other engine was far from sure. */
 export const zeroFill: Signature = {
   name: 'zero-fill',
@@ -29,8 +34,12 @@ export const zeroFill: Signature = {
         }
       }
     }
+    // Large noise and other experts make the other engine unsure of certain tokens, too, and zeros may be rounded numbers.
+    const named = sides.filter((side) => {
+      const [own, other] = side === 'rollout' ? [mu, pi] : [pi, mu];
+      return filled[side] > MORE_OFTEN * byChance(own, other);
+    });
     const zeros = filled.rollout + filled.training;
-    const named = sides.filter((side) => filled[side] > 0);
     const where =
       2 * leading > zeros
         ? ', most of them at the start'
@@ -38,12 +47,12 @@ export const zeroFill: Signature = {
           ? ', most of them at the end'
           : '';
     return {
-      found: zeros > 0,
+      found: named.length > 0,
       explained: shareGone(meanAbs, meanAbs - absolute / count),
       evidence:
         zeros === 0
           ? 'no log-prob of exactly 0 where the other engine gives the token less than 90 %'
-          : `${zeros} of ${count} tokens (${percent(zeros / count)}) are exactly 0 in ${named.join(' or ')}${where}, where the other engine says ${said(-absolute / zeros)} on average`,
+          : `${zeros} of ${count} tokens (${percent(zeros / count)}) are exactly 0${named.length > 0 ? ` in ${named.join(' or ')}` : ''}${where}, where the other engine says ${said(-absolute / zeros)} on average${named.length > 0 ? '' : ', which happens to nearly certain tokens as often'}`,
       values: {
         zeros,
         share: zeros / count,
@@ -55,3 +64,21 @@ export const zeroFill: Signature = {
     };
   },
 };
+
+/** How many exact zeros should be unsure on the other side, if that is as likely as of nearly certain tokens. */
+function byChance(own: Float64Array, other: Float64Array): number {
+  let [zeros, nearest] = [0, -Infinity];
+  for (const x of own) {
+    if (x === 0) zeros++;
+    else if (x > nearest) nearest = x;
+  }
+  const limit = Math.max(NEAR.coarse, Math.min(NEAR.fine, 2 * nearest));
+  let [near, unsure] = [0, 0];
+  for (let i = 0; i < own.length; i++) {
+    if (own[i]! === 0 || own[i]! < limit) continue;
+    near++;
+    if (other[i]! < CERTAIN) unsure++;
+  }
+  // Of none that was seen a quarter, lest few tokens say that it is impossible.
+  return (zeros * (unsure + 0.25)) / (near + 1);
+}
