@@ -78,6 +78,8 @@ Examples:
 }
 
 async function run(rollout: string, training: string | undefined, flags: Flags): Promise<void> {
+  // Until there is a verdict: 1 would be one, whatever went wrong.
+  process.exitCode = exitCodes.usage;
   const { diagnose } = await import('../diagnose/diagnose.js');
   const { dtype, layers, hiddenSize, format, out } = flags;
   const tokenText = flags.tokenizer === undefined ? undefined : await tokenTextOf(flags.tokenizer);

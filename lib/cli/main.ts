@@ -110,7 +110,9 @@ function report(error: unknown): number {
   } else {
     print(describe(error));
   }
-  return error instanceof InvalidArgumentError ? exitCodes.usage : exitCodes.failure;
+  if (error instanceof InvalidArgumentError) return exitCodes.usage;
+  // A command can have said before what a failure is to end with.
+  return Number(process.exitCode ?? exitCodes.failure);
 }
 
 function describe(error: unknown): string {

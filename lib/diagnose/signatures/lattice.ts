@@ -97,6 +97,9 @@ function textOf({ side, dtype, step, share, of }: Lattice): string {
     : `${side}: at ${percent(share)} of the positions all candidates are ${dtype} logits less a constant, in steps of 2^${Math.log2(step)}`;
 }
 
+/** Share of log-probs that are numbers of a format, from which on they are called so. */
+const STORED_FITS = 0.99;
+
 /** Log-probs that are all numbers of a 16-bit format. */
 function storedLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | undefined {
   const values = side === 'rollout' ? mu : pi;
@@ -109,8 +112,10 @@ function storedLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | 
       n++;
       exponents += exponent;
       if (Number.isInteger(x * 2 ** (mantissa - exponent))) fit++;
+      // Others can't make up for these.
+      else if (n - fit > (1 - STORED_FITS) * count) break;
     }
-    if (n >= 20 && fit / n >= 0.99) {
+    if (n >= 20 && fit / n >= STORED_FITS) {
       const step = 2 ** (Math.round(exponents / n) - mantissa);
       return { side, dtype, mantissa, share: fit / n, step, of: 'values' };
     }
@@ -160,6 +165,9 @@ function evenStep(lists: readonly Float64Array[]): number | undefined {
   return undefined;
 }
 
+/** The finest step that is looked for is 2^-9. */
+const FINEST = 9;
+
 /**
  * Odds of chosen tokens that gather at multiples of a step, by Rayleigh's test of their phases: where two tokens compete, the odds
  * are the gap of their logits.
@@ -172,14 +180,19 @@ function oddsLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | un
     if (x < ODDS.most && x > ODDS.least) odds.push(x - Math.log(-Math.expm1(x)));
   }
   let best: { step: number; resultant: number } | undefined;
-  for (let k = 1; k <= 9; k++) {
-    let [cos, sin] = [0, 0];
-    for (const x of odds) {
-      const phase = 2 * Math.PI * x * 2 ** k;
-      cos += Math.cos(phase);
-      sin += Math.sin(phase);
+  const [cosines, sines] = [new Float64Array(FINEST), new Float64Array(FINEST)];
+  for (const x of odds) {
+    const phase = 4 * Math.PI * x;
+    let [cos, sin] = [Math.cos(phase), Math.sin(phase)];
+    for (let k = 0; k < FINEST; k++) {
+      cosines[k]! += cos;
+      sines[k]! += sin;
+      // Of twice the phase.
+      [cos, sin] = [cos * cos - sin * sin, 2 * cos * sin];
     }
-    const resultant = Math.hypot(cos, sin) / odds.length;
+  }
+  for (let k = 1; k <= FINEST; k++) {
+    const resultant = Math.hypot(cosines[k - 1]!, sines[k - 1]!) / odds.length;
     if (odds.length * resultant ** 2 >= RAYLEIGH && resultant > (best?.resultant ?? 0)) {
       best = { step: 2 ** -k, resultant };
     }
