@@ -30,11 +30,11 @@ const BASES = [
 const SETTINGS = ['fp16', 'bf16'].flatMap((precision) =>
   ['default', 'matched'].map((numerics) => ({ precision, numerics })),
 );
-const FAULT_SEEDS = [1001, 1002, 1003];
+const FAULT_SEEDS = [1001, 1002];
 /** Seeds of runs without a fault alone, on dense bases. */
-const CLEAN_SEEDS = Array.from({ length: 10 }, (_, i) => 1004 + i);
+const CLEAN_SEEDS = Array.from({ length: 11 }, (_, i) => 1003 + i);
 /** Of the confidence: fewer than by default, which changes nothing else. */
-const DRAWS = 20;
+const DRAWS = 10;
 
 const { values: flags } = parseArgs({
   options: { work: { type: 'string' }, part: { type: 'string', default: '1/1' } },

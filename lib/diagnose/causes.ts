@@ -116,6 +116,11 @@ export const causes = {
     text: 'the numbers depend on what else was in the batch',
     action: 'Use batch-invariant kernels, or score in batches of one size.',
   },
+  'chunk-borders': {
+    text: 'tokens at the borders of chunks are further apart than the others',
+    action:
+      'Compare the chunk sizes of both engines (prefill, attention splits, cache pages), and what they carry over from one to the next.',
+  },
   outliers: {
     text: 'a few tokens are far apart: experts chosen otherwise, or damaged values',
     action:

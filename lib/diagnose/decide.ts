@@ -24,6 +24,7 @@ const faults: Partial<Record<SignatureName, { cause: CauseName; rank: number; bo
   'kept-mass': { cause: 'kept-mass', rank: 1, bookkeeping: true },
   'weight-update': { cause: 'stale-weights', rank: 2, bookkeeping: false },
   boundaries: { cause: 'batch-variance', rank: 3, bookkeeping: false },
+  chunks: { cause: 'chunk-borders', rank: 3, bookkeeping: false },
   outliers: { cause: 'outliers', rank: 3, bookkeeping: false },
   lattice: { cause: '16-bit-logits', rank: 4, bookkeeping: false },
 };

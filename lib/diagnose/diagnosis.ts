@@ -49,6 +49,7 @@ export const signatureNames = [
   'weight-update',
   'outliers',
   'boundaries',
+  'chunks',
   'lattice',
   'identity',
   'position',

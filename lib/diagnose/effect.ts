@@ -1,5 +1,5 @@
 import { Breaks } from '../breaks.js';
-import { bootstrap } from '../mismatch/bootstrap.js';
+import { bootstrapEach, type Interval } from '../mismatch/bootstrap.js';
 import { Quantiles } from '../mismatch/quantiles.js';
 import { type CorrectionOptions, correct, FROZEN_SHARE } from '../rl/corrections/correct.js';
 import { presets } from '../rl/presets.js';
@@ -152,6 +152,33 @@ export class EffectAccumulator {
     }
   }
 
+  /** k1, k3, chi-squared and effective sample size of tokens and of responses, of groups put together. */
+  #means(indices: Int32Array): number[] {
+    const sums = { responses: 0, tokens: 0, d: 0, k3: 0, chi2Token: 0, chi2Sequence: 0 };
+    const tokenWeights = new EffectiveSampleSize();
+    const sequenceWeights = new EffectiveSampleSize();
+    for (const g of indices) {
+      const group = this.#groups[g]!;
+      sums.responses += group.responses;
+      sums.tokens += group.tokens;
+      sums.d += group.d;
+      sums.k3 += group.k3;
+      sums.chi2Token += group.chi2Token;
+      sums.chi2Sequence += group.chi2Sequence;
+      tokenWeights.merge(group.tokenWeights);
+      sequenceWeights.merge(group.sequenceWeights);
+    }
+    const { responses, tokens, d, k3, chi2Token, chi2Sequence } = sums;
+    return [
+      d / tokens,
+      k3 / tokens,
+      chi2Token / tokens,
+      chi2Sequence / responses,
+      tokenWeights.share,
+      sequenceWeights.share,
+    ];
+  }
+
   /**
    * Of everything added so far; the same seed gives the same intervals. Null where no token counts.
    *
@@ -160,46 +187,40 @@ export class EffectAccumulator {
   async result(seed: number, signal?: AbortSignal): Promise<LearningEffect | null> {
     if (this.#responses === 0) return null;
     const breaks = new Breaks(signal);
-    const interval = async (statistic: (indices: Int32Array) => number) => {
-      await breaks.take();
-      return bootstrap(this.#groups.length, statistic, seed);
+    const quantiles = (qs: readonly number[], exact: Quantiles, bins: GroupedHistogram) => {
+      const ofDraw = bins.quantiles(qs);
+      // Bins tell how far a quantile moves; where it is, the numbers themselves, as long as all are kept.
+      const binned = ofDraw(this.#groups.map((_, g) => g));
+      const shifts = qs.map((q, i) => (exact.exact ? exact.at(q) - binned[i]! : 0));
+      return (indices: Int32Array) => ofDraw(indices).map((value, i) => value + shifts[i]!);
     };
-    const mean = (of: 'd' | 'k3' | 'chi2Token' | 'chi2Sequence', over: 'tokens' | 'responses') =>
-      interval((indices) => {
-        let sum = 0;
-        let count = 0;
-        for (const g of indices) {
-          sum += this.#groups[g]![of];
-          count += this.#groups[g]![over];
-        }
-        return sum / count;
-      });
-    const ess = (of: 'tokenWeights' | 'sequenceWeights') =>
-      interval((indices) => {
-        const all = new EffectiveSampleSize();
-        for (const g of indices) all.merge(this.#groups[g]![of]);
-        return all.share;
-      });
-    const essToken = await ess('tokenWeights');
-    const essSequence = await ess('sequenceWeights');
-    const quantiles = async (qs: readonly number[], exact: Quantiles, bins: GroupedHistogram) => {
-      const ofDraw = bins.quantiles();
-      const all = this.#groups.map((_, g) => g);
-      const found: Quantile[] = [];
-      for (const q of qs) {
-        const value = exact.exact ? exact.at(q) : ofDraw(all, q);
-        const shift = value - ofDraw(all, q);
-        found.push({ q, ...(await interval((indices) => ofDraw(indices, q) + shift)), value });
-      }
-      return found;
-    };
+    const ofRatios = quantiles(ratioQuantiles, this.#logRatios, this.#logRatioBins);
+    const ofSeqLogRatios = quantiles(seqLogRatioQuantiles, this.#seqLogRatios, this.#seqLogRatioBins);
+    const intervals = await bootstrapEach(
+      this.#groups.length,
+      (indices) => [...this.#means(indices), ...ofRatios(indices), ...ofSeqLogRatios(indices)],
+      seed,
+      () => breaks.take(),
+    );
+    const [klMuPiK1, klMuPiK3, chi2Token, chi2Sequence, essToken, essSequence] = intervals as [
+      Interval,
+      Interval,
+      Interval,
+      Interval,
+      Interval,
+      Interval,
+    ];
+    const ofQuantiles = intervals.slice(6);
     return {
-      ratioQuantiles: (await quantiles(ratioQuantiles, this.#logRatios, this.#logRatioBins)).map(exponential),
-      seqLogRatioQuantiles: await quantiles(seqLogRatioQuantiles, this.#seqLogRatios, this.#seqLogRatioBins),
-      klMuPiK1: await mean('d', 'tokens'),
-      klMuPiK3: await mean('k3', 'tokens'),
-      chi2Token: await mean('chi2Token', 'tokens'),
-      chi2Sequence: await mean('chi2Sequence', 'responses'),
+      ratioQuantiles: ratioQuantiles.map((q, i) => exponential({ q, ...ofQuantiles[i]! })),
+      seqLogRatioQuantiles: seqLogRatioQuantiles.map((q, i) => ({
+        q,
+        ...ofQuantiles[ratioQuantiles.length + i]!,
+      })),
+      klMuPiK1,
+      klMuPiK3,
+      chi2Token,
+      chi2Sequence,
       essToken,
       essSequence,
       lengths: { min: this.#minLength, median: this.#lengths.at(0.5), max: this.#maxLength },

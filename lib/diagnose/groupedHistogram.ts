@@ -25,42 +25,51 @@ export class GroupedHistogram {
   }
 
   /**
-   * The quantile `q` of groups put together, some of them more than once, between two neighbours by their distance: a
-   * function of the groups' indices, each of which must have been added to. Later additions don't change it.
+   * Quantiles of groups put together, some of them more than once, each between two neighbours by their distance: a function of
+   * the groups' indices, each of which must have been added to. Later additions don't change it.
    */
-  quantiles(): (indices: ArrayLike<number>, q: number) => number {
-    const upTo = this.#counts.map((counts) => {
-      let sum = 0;
-      return counts.map((count) => {
-        sum += count;
-        return sum;
-      });
+  quantiles(qs: readonly number[]): (indices: ArrayLike<number>) => number[] {
+    const used: number[] = [];
+    for (let bin = 0; bin < BINS; bin++) if (this.#counts.some((counts) => counts[bin]! > 0)) used.push(bin);
+    // Of most groups few bins are used.
+    const groups = this.#counts.map((counts) => {
+      const own = Int32Array.from(used.keys()).filter((b) => counts[used[b]!]! > 0);
+      return { bins: own, counts: Float64Array.from(own, (b) => counts[used[b]!]!) };
     });
-    return (indices, q) => {
-      // How many numbers lie in bins up to this one.
-      const below = (bin: number): number => {
-        let sum = 0;
-        if (bin >= 0) for (let i = 0; i < indices.length; i++) sum += upTo[indices[i]!]![bin]!;
-        return sum;
-      };
-      // The number with as many smaller ones, as if those of a bin were evenly spread in it.
-      const ranked = (rank: number): number => {
-        let [first, last] = [0, BINS - 1];
-        while (first < last) {
-          const middle = (first + last) >> 1;
-          if (below(middle) > rank) last = middle;
-          else first = middle + 1;
-        }
-        if (first === PER_SIGN) return 0;
-        const before = below(first - 1);
-        const within = (rank - before + 0.5) / (below(first) - before);
-        return edges[first]! + (edges[first + 1]! - edges[first]!) * within;
-      };
-      const place = q * (below(BINS - 1) - 1);
-      const lower = ranked(Math.floor(place));
-      return place === Math.floor(place)
-        ? lower
-        : lower + (ranked(Math.ceil(place)) - lower) * (place - Math.floor(place));
+    const times = new Float64Array(groups.length);
+    /** How many numbers of the groups together lie in used bins up to each. */
+    const upTo = new Float64Array(used.length);
+    // The number with as many smaller ones, as if those of a bin were evenly spread in it.
+    const ranked = (rank: number): number => {
+      let [first, last] = [0, used.length - 1];
+      while (first < last) {
+        const middle = (first + last) >> 1;
+        if (upTo[middle]! > rank) last = middle;
+        else first = middle + 1;
+      }
+      const bin = used[first]!;
+      if (bin === PER_SIGN) return 0;
+      const before = first === 0 ? 0 : upTo[first - 1]!;
+      const within = (rank - before + 0.5) / (upTo[first]! - before);
+      return edges[bin]! + (edges[bin + 1]! - edges[bin]!) * within;
+    };
+    return (indices) => {
+      times.fill(0);
+      for (let i = 0; i < indices.length; i++) times[indices[i]!]!++;
+      upTo.fill(0);
+      for (const [g, { bins, counts }] of groups.entries()) {
+        const weight = times[g]!;
+        if (weight === 0) continue;
+        for (let i = 0; i < bins.length; i++) upTo[bins[i]!]! += weight * counts[i]!;
+      }
+      for (let b = 1; b < upTo.length; b++) upTo[b]! += upTo[b - 1]!;
+      return qs.map((q) => {
+        const place = q * (upTo.at(-1)! - 1);
+        const lower = ranked(Math.floor(place));
+        return place === Math.floor(place)
+          ? lower
+          : lower + (ranked(Math.ceil(place)) - lower) * (place - Math.floor(place));
+      });
     };
   }
 }

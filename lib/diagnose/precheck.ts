@@ -139,6 +139,7 @@ export class Prechecks {
       },
       step: rollout.step ?? training.step,
       batch: rollout.batch ?? training.batch,
+      promptLength: (rollout.promptTokens ?? training.promptTokens)?.length ?? null,
       settings: { rollout: rollout.settings, training: training.settings },
       weightsVersions: { rollout: rollout.weightsVersion, training: training.weightsVersion },
     };

@@ -77,6 +77,8 @@ export interface Pair {
   readonly topLogprobs: Readonly<Record<Side, readonly (TopLogprobs | null)[] | null>>;
   readonly step: number | null;
   readonly batch: string | null;
+  /** Tokens before the response; null where neither dump says. */
+  readonly promptLength: number | null;
   readonly settings: Readonly<Record<Side, SamplingSettings>>;
   readonly weightsVersions: Readonly<Record<Side, string | readonly string[] | null>>;
 }

@@ -30,6 +30,8 @@ export interface TokenSample {
   readonly steps: Float64Array;
   /** [responses] a number for each batch; -1 where the dump has none. */
   readonly batches: Int32Array;
+  /** [responses] tokens of the prompt; -1 where the dump does not say. */
+  readonly promptLengths: Int32Array;
   /** Null where a side has none, and in samples that were drawn from others. */
   readonly tops: Readonly<Record<Side, TopSample | null>>;
   readonly gaps: Gaps;
@@ -91,6 +93,7 @@ export function sampleOf(pairs: readonly Pair[]): TokenSample {
     order: new Float64Array(pairs.length),
     steps: new Float64Array(pairs.length),
     batches: new Int32Array(pairs.length),
+    promptLengths: new Int32Array(pairs.length),
   };
   const batchNumbers = new Map<string, number>();
   pairs.forEach((pair, s) => {
@@ -105,6 +108,7 @@ export function sampleOf(pairs: readonly Pair[]): TokenSample {
     }
     sample.order[s] = pair.index;
     sample.steps[s] = pair.step ?? Number.NaN;
+    sample.promptLengths[s] = pair.promptLength ?? -1;
     sample.batches[s] =
       pair.batch === null
         ? -1
@@ -180,6 +184,7 @@ export function drawResponses(sample: TokenSample, responses: Int32Array): Token
     order: Float64Array.from(responses, (s) => sample.order[s]!),
     steps: Float64Array.from(responses, (s) => sample.steps[s]!),
     batches: responses.map((s) => sample.batches[s]!),
+    promptLengths: responses.map((s) => sample.promptLengths[s]!),
     tops: { rollout: null, training: null },
     gaps: drawGaps(sample.gaps, responses),
   };

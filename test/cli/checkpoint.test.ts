@@ -46,7 +46,7 @@ test('sanity tells of the model and its data, in 80 columns', () => {
 
 test('killed in the filter and resumed, it ends as the run that was not', async () => {
   const killed = await start([...sanity, '--precision', 'bf16', '--out', out('killed')], (line, child) => {
-    if (/^selecting problems {2}16\/40/.test(line)) child.kill('SIGKILL');
+    if (/^selecting problems {2}8\/40/.test(line)) child.kill('SIGKILL');
   });
   assert.equal(killed.signal, 'SIGKILL');
   assert.ok(!fs.existsSync(out('killed/set.json')));

@@ -111,7 +111,33 @@ describe('clean noise', () => {
   });
 });
 
+describe('a mismatch that few tokens share', () => {
+  it('is not held against a law, however well it fits', () => {
+    // One token of each of nine responses, off by the same.
+    const pairs = Array.from({ length: 9 }, (_, r) =>
+      pairOf(r, [-0.5, -2, -0.1, -1], [-0.5, -2.2, -0.1, -1]),
+    );
+    const results = findings(pairs);
+    for (const name of ['scaled', 'temperature', 'shift', 'kept-mass'] as const) {
+      assert.equal(results[name].found, false, name);
+      assert.equal(results[name].explained, null, name);
+      assert.equal(results[name].evidence, 'needs a mismatch that at least 12 tokens share');
+    }
+    const more = findings([...pairs, ...pairs]);
+    assert.notEqual(more['kept-mass'].explained, null);
+  });
+});
+
 describe('series that have nothing to do with each other', () => {
+  it('are no multiples of each other where one is certain and the other is not', () => {
+    const pairs = Array.from({ length: 30 }, (_, r) =>
+      pairOf(r, [-3, -1e-4, -3, -1e-4], [-1e-4, -2, -1e-4, -2]),
+    );
+    const { scaled } = findings(pairs);
+    assert.ok(scaled.explained! > 0.5, 'a factor of about 0 leaves less than half');
+    assert.equal(scaled.found, false);
+  });
+
   it('fit no law: not a factor or a temperature near 0, either', () => {
     for (const sure of [0, 0.5, 0.8, 0.95]) {
       for (const top of [0, 5]) {

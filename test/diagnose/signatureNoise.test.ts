@@ -384,6 +384,18 @@ describe('position', () => {
       assert.equal(findings(sample).position.found, false);
     }
   });
+
+  it('does not find noise that grows by half, however certain that is', () => {
+    const { sample } = synthetic({
+      responses: 400,
+      length: 30,
+      sure: 0.3,
+      noise: ({ position }) => NOISE * (1 + position / 30),
+    });
+    const { position } = findings(sample);
+    assert.ok(position.values.errors! > 8, position.evidence);
+    assert.equal(position.found, false);
+  });
 });
 
 describe('floor and uncertainty', () => {

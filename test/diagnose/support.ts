@@ -32,6 +32,7 @@ export function pairOf(
     topLogprobs: { rollout: null, training: null },
     step: null,
     batch: null,
+    promptLength: null,
     settings: { rollout: settings, training: settings },
     weightsVersions: { rollout: null, training: null },
     ...more,

@@ -145,7 +145,7 @@ describe('injectFault', () => {
       assert.throws(() => resolveInjectOptions({ ...options, subject: { base: baseConfig } }), message);
     }
     const subject = { base: resolveBaseOptions('test', { numExperts: 3 }) };
-    assert.equal(resolveInjectOptions({ fault: 'routing-flip', subject }).strength, 0.005);
+    assert.equal(resolveInjectOptions({ fault: 'routing-flip', subject }).strength, 0.02);
     assert.throws(
       () => resolveBaseOptions('test', { numExperts: 2 }),
       /numExperts to be 0 or above 2, got 2/,

@@ -1,4 +1,5 @@
 import { boundaries } from './boundaries.js';
+import { chunks } from './chunks.js';
 import { floor } from './floor.js';
 import { identity } from './identity.js';
 import { keptMass } from './keptMass.js';
@@ -25,6 +26,7 @@ export const signatures: readonly Signature[] = [
   weightUpdate,
   outliers,
   boundaries,
+  chunks,
   lattice,
   identity,
   position,
