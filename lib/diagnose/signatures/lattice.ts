@@ -165,9 +165,6 @@ function evenStep(lists: readonly Float64Array[]): number | undefined {
   return undefined;
 }
 
-/** The finest step that is looked for is 2^-9. */
-const FINEST = 9;
-
 /**
  * Odds of chosen tokens that gather at multiples of a step, by Rayleigh's test of their phases: where two tokens compete, the odds
  * are the gap of their logits.
@@ -180,19 +177,14 @@ function oddsLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | un
     if (x < ODDS.most && x > ODDS.least) odds.push(x - Math.log(-Math.expm1(x)));
   }
   let best: { step: number; resultant: number } | undefined;
-  const [cosines, sines] = [new Float64Array(FINEST), new Float64Array(FINEST)];
-  for (const x of odds) {
-    const phase = 4 * Math.PI * x;
-    let [cos, sin] = [Math.cos(phase), Math.sin(phase)];
-    for (let k = 0; k < FINEST; k++) {
-      cosines[k]! += cos;
-      sines[k]! += sin;
-      // Of twice the phase.
-      [cos, sin] = [cos * cos - sin * sin, 2 * cos * sin];
+  for (let k = 1; k <= 9; k++) {
+    let [cos, sin] = [0, 0];
+    for (const x of odds) {
+      const phase = 2 * Math.PI * x * 2 ** k;
+      cos += Math.cos(phase);
+      sin += Math.sin(phase);
     }
-  }
-  for (let k = 1; k <= FINEST; k++) {
-    const resultant = Math.hypot(cosines[k - 1]!, sines[k - 1]!) / odds.length;
+    const resultant = Math.hypot(cos, sin) / odds.length;
     if (odds.length * resultant ** 2 >= RAYLEIGH && resultant > (best?.resultant ?? 0)) {
       best = { step: 2 ** -k, resultant };
     }
