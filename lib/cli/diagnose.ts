@@ -159,7 +159,8 @@ async function abandon(
   written: readonly string[],
   made: readonly string[],
 ): Promise<void> {
-  for (const name of written) await rm(join(path, name), { force: true });
+  // What ended it is what is told, not that something is in the way here, too.
+  for (const name of written) await rm(join(path, name), { force: true }).catch(() => {});
   // One that holds something by now stays.
   for (const folder of made) await rmdir(folder).catch(() => {});
 }

@@ -81,7 +81,7 @@ for (const command of [program, ...program.commands]) {
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit();
   print(describe(error));
-  process.exit(exitCodes.failure);
+  process.exit(process.exitCode || exitCodes.failure);
 });
 // Progress that nobody reads doesn't end the work.
 process.stderr.on('error', () => {});
