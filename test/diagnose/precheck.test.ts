@@ -199,7 +199,7 @@ describe('a response that does not align', () => {
     });
   }
 
-  it('since one side lacks it is counted, with the first three', async () => {
+  it('since one side lacks it is counted, with the first three of each side', async () => {
     const rows = (ids: number[]) => ids.map((id) => ({ ...BASE, id }));
     const { pairs, results } = await checkAll(rows([1, 2, 3, 4, 5, 6]), rows([6, 7, 1]));
     assert.deepEqual(
@@ -207,7 +207,7 @@ describe('a response that does not align', () => {
       ['1', '6'],
     );
     const { kind, count, of, text, examples } = results[0]!;
-    assert.deepEqual([kind, count, of, examples.length], ['missing', 5, 7, 3]);
+    assert.deepEqual([kind, count, of, examples.length], ['missing', 5, 7, 4]);
     assert.match(text, /got 1 that rollout lacks and 4 that training lacks$/);
     assert.match(examples[0]!, /rollout\.jsonl:2, id 2: not in training$/);
   });

@@ -97,7 +97,7 @@ describe('clean noise', () => {
         draws: 20,
       });
       assert.deepEqual([verdict, cause], ['NOISE FLOOR', 'reduction-order'], `seed ${seed}`);
-      assert.ok(confidence >= 0.9, `seed ${seed}: ${confidence}`);
+      assert.ok(confidence >= 0.85, `seed ${seed}: ${confidence}`);
     }
   });
 
