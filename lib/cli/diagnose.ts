@@ -78,6 +78,8 @@ Examples:
 }
 
 async function run(rollout: string, training: string | undefined, flags: Flags): Promise<void> {
+  // Until there is a verdict: 1 would be one, whatever went wrong.
+  process.exitCode = exitCodes.usage;
   const { diagnose } = await import('../diagnose/diagnose.js');
   const { dtype, layers, hiddenSize, format, out } = flags;
   const tokenText = flags.tokenizer === undefined ? undefined : await tokenTextOf(flags.tokenizer);
@@ -157,7 +159,8 @@ async function abandon(
   written: readonly string[],
   made: readonly string[],
 ): Promise<void> {
-  for (const name of written) await rm(join(path, name), { force: true });
+  // What ended it is what is told, not that something is in the way here, too.
+  for (const name of written) await rm(join(path, name), { force: true }).catch(() => {});
   // One that holds something by now stays.
   for (const folder of made) await rmdir(folder).catch(() => {});
 }

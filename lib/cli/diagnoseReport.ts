@@ -53,12 +53,17 @@ export function diagnosisText(diagnosis: Diagnosis, options: DiagnosisTextOption
 /** Wrapped text behind a lead, the other lines under its beginning; of words too long for a line the middle is cut. */
 function paragraph(text: string, width: number, lead = ''): string[] {
   const room = width - displayWidth(lead);
-  const words = printable(text)
-    .split(' ')
-    .map((word) => clipMiddle(word, room));
-  return wrap(words.join(' '), room).map((line, i) =>
+  return wrap(shortWords(text, room), room).map((line, i) =>
     `${i === 0 ? lead : ' '.repeat(displayWidth(lead))}${line}`.trimEnd(),
   );
+}
+
+/** Printable text, of whose words longer than `room` the middle is cut. */
+function shortWords(text: string, room: number): string {
+  return printable(text)
+    .split(' ')
+    .map((word) => clipMiddle(word, room))
+    .join(' ');
 }
 
 function verdictLines(diagnosis: Diagnosis, color: boolean, width: number): string[] {
@@ -88,7 +93,7 @@ function precheckLines({ prechecks }: Diagnosis, width: number): string[] {
     ...prechecks.flatMap((precheck) => [
       ...paragraph(`${precheck.kind}: ${precheckText(precheck)}`, width, '- '),
       ...precheck.examples.flatMap((example) =>
-        paragraph(clipMiddle(example, EXAMPLE_LINES * width), width, '  - '),
+        paragraph(clipMiddle(shortWords(example, width - 4), EXAMPLE_LINES * width), width, '  - '),
       ),
     ]),
   ];

@@ -81,7 +81,7 @@ for (const command of [program, ...program.commands]) {
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit();
   print(describe(error));
-  process.exit(exitCodes.failure);
+  process.exit(process.exitCode || exitCodes.failure);
 });
 // Progress that nobody reads doesn't end the work.
 process.stderr.on('error', () => {});
@@ -110,7 +110,9 @@ function report(error: unknown): number {
   } else {
     print(describe(error));
   }
-  return error instanceof InvalidArgumentError ? exitCodes.usage : exitCodes.failure;
+  if (error instanceof InvalidArgumentError) return exitCodes.usage;
+  // A command can have said before what a failure is to end with.
+  return Number(process.exitCode ?? exitCodes.failure);
 }
 
 function describe(error: unknown): string {

@@ -76,7 +76,10 @@ export function decide(
   const refused = ofPrechecks(prechecks);
   if (refused !== undefined) return refused;
   if (tokens.count === 0) return { verdict: 'BROKEN', cause: ofNothing(prechecks) };
+  // Of these no signature can be read.
+  const most = prechecks.filter(({ count, of }) => 2 * count > of);
   return (
+    ofImpossible(most.filter(({ kind }) => kind === 'not-finite' || kind === 'above-zero')) ??
     ofSignatures(tokens, results, floor) ??
     ofImpossible(prechecks) ??
     ofNoise(tokens, results, floor, prechecks)

@@ -43,8 +43,11 @@ export function noiseFloor(dtype: string, { numLayers, hiddenSize }: ModelSize =
   return { dtype, unit, low: usual / LAW.spread, usual, high: usual * LAW.spread, numLayers, hiddenSize };
 }
 
-/** Formats that are tried where none is declared. */
-const TRIED = ['e5m2', 'e4m3', 'bf16', 'fp16', 'fp32'];
+/**
+ * Formats that are tried where none is declared. An engine in 8 bits has to be declared: to its noise even series that have
+ * nothing to do with each other come near.
+ */
+const TRIED = ['bf16', 'fp16', 'fp32'];
 
 /** The format whose usual noise is nearest to what was found. */
 export function nearestFloor(logitNoise: number, size: ModelSize = UNKNOWN): NoiseFloor {

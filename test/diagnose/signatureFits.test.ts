@@ -46,20 +46,36 @@ describe('shift', () => {
     }
   });
 
+  it('is not found where the ends of one series are odd: shifted by so many tokens, they are out of sight', () => {
+    const { pairs } = synthetic({ noise: NOISE, responses: 40, length: 20 });
+    for (const [from, to] of [
+      [0, 2],
+      [18, 20],
+    ] as const) {
+      for (const side of ['rollout', 'training'] as const) {
+        const odd = withSeries(pairs, side, (own) => own.map((x, t) => (t >= from && t < to ? -100 : x)));
+        assert.equal(findings(odd).shift.found, false, `${side} ${from}`);
+      }
+    }
+  });
+
   it('has the two means of plain arithmetic', () => {
     const pairs = shifted(1);
     const apart: number[] = [];
+    const beside: number[] = [];
     const left: number[] = [];
     for (const { rollout, training } of pairs) {
       for (let t = 0; t + 1 < rollout.length; t++) {
         apart.push(Math.abs(rollout[t]! - training[t]!));
+        beside.push(Math.abs(rollout[t + 1]! - training[t + 1]!));
         left.push(Math.abs(rollout[t]! - training[t + 1]!));
       }
     }
     const { values, explained } = findings(pairs).shift;
-    near(values.meanAbs, mean(apart), 1e-12);
+    const before = Math.min(mean(apart), mean(beside));
+    near(values.meanAbs, before, 1e-12);
     near(values.meanAbsShifted, mean(left), 1e-12);
-    near(explained!, 1 - mean(left) / mean(apart), 1e-12);
+    near(explained!, 1 - mean(left) / before, 1e-12);
   });
 
   it('does not look across the edges of responses, nor at masked tokens', () => {
@@ -275,6 +291,13 @@ describe('zero fill', () => {
     );
     return { all, zeros };
   };
+
+  it('does not take a series of nothing but zeros for a beginning', () => {
+    const { all, zeros } = filled('training', () => true);
+    const { found, values } = findings(all)['zero-fill'];
+    assert.ok(found);
+    assert.deepEqual([values.zeros, values.leading, values.trailing], [zeros.length, 0, 0]);
+  });
 
   it('counts exact zeros where the other engine is unsure, and says where they are', () => {
     for (const side of ['rollout', 'training'] as const) {

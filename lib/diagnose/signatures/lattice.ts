@@ -105,6 +105,9 @@ function textOf({ side, dtype, step, share, of }: Lattice): string {
     : `${side}: at ${percent(share)} of the positions all candidates are ${dtype} logits less a constant, in steps of 2^${Math.log2(step)}`;
 }
 
+/** Share of log-probs that are numbers of a format, from which on they are called so. */
+const STORED_FITS = 0.99;
+
 /** Log-probs that are all numbers of a 16-bit format. */
 function storedLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | undefined {
   const values = side === 'rollout' ? mu : pi;
@@ -117,8 +120,10 @@ function storedLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | 
       n++;
       exponents += exponent;
       if (Number.isInteger(x * 2 ** (mantissa - exponent))) fit++;
+      // Others can't make up for these.
+      else if (n - fit > (1 - STORED_FITS) * count) break;
     }
-    if (n >= 20 && fit / n >= 0.99) {
+    if (n >= 20 && fit / n >= STORED_FITS) {
       const step = 2 ** (Math.round(exponents / n) - mantissa);
       return { side, dtype, mantissa, share: fit / n, step, of: 'values' };
     }

@@ -22,18 +22,21 @@ export const shift: Signature = {
     let best = { by: 0, explained: 0, apart: 0, left: 0 };
     let testable = false;
     for (const by of SHIFTS) {
-      let [apart, squares, left, n] = [0, 0, 0, 0];
+      let [apart, squares, beside, left, n] = [0, 0, 0, 0, 0];
       for (let i = 0; i < count; i++) {
         const t = token[i]! + by;
         const s = response[i]!;
         if (t < sample.offsets[s]! || t >= sample.offsets[s + 1]! || sample.mask[t] === 0) continue;
         apart += Math.abs(d[i]!);
         squares += d[i]! ** 2;
+        beside += Math.abs(sample.mu[t]! - sample.pi[t]!);
         left += Math.abs(mu[i]! - sample.pi[t]!);
         n++;
       }
       if (!(spreadOf(apart, squares) >= LEAST_SPREAD)) continue;
       testable = true;
+      // What is odd at the ends of one series alone is gone with them: that is no shift.
+      apart = Math.min(apart, beside);
       const explained = shareGone(apart, left);
       if (explained > best.explained) best = { by, explained, apart: apart / n, left: left / n };
     }

@@ -29,7 +29,8 @@ export const zeroFill: Signature = {
           if (own[i] !== 0 || !(other[i]! < CERTAIN)) continue;
           filled[side]++;
           absolute += Math.abs(d[i]!);
-          if (i < first) leading++;
+          // Where all of a response is 0, that is not its start.
+          if (i < first && first < end) leading++;
           else if (i > last) trailing++;
         }
       }
