@@ -74,12 +74,15 @@ function byChance(own: Float64Array, other: Float64Array): number {
     else if (x > nearest) nearest = x;
   }
   const limit = Math.max(NEAR.coarse, Math.min(NEAR.fine, 2 * nearest));
-  let [near, unsure] = [0, 0];
+  let [near, unsure, unsureOfAll] = [0, 0, 0];
   for (let i = 0; i < own.length; i++) {
-    if (own[i]! === 0 || own[i]! < limit) continue;
+    if (own[i]! === 0 || own[i]! < NEAR.coarse) continue;
+    const is = other[i]! < CERTAIN ? 1 : 0;
+    unsureOfAll += is;
+    if (own[i]! < limit) continue;
     near++;
-    if (other[i]! < CERTAIN) unsure++;
+    unsure += is;
   }
-  // Of none that was seen a quarter, lest few tokens say that it is impossible.
-  return (zeros * (unsure + 0.25)) / (near + 1);
+  // Where certain tokens never are unsure on the other side, no zero is one of them.
+  return unsureOfAll === 0 ? 0 : (zeros * (unsure + 1)) / (near + 1);
 }
