@@ -1,9 +1,11 @@
 import { spreadOf } from '../countedTokens.js';
 import { type Finding, notTestable, percent, type Signature, said } from './signature.js';
 
-const LEAST = 0.5;
-/** How much worse than the others the first tokens are. */
+/** Of long responses the first tokens hold little of the whole mismatch. */
+const LEAST = 0.05;
+/** How much worse than the others the first tokens are, and how many times their noise they have: to be less sure is not enough. */
 const WORSE = 8;
+const NOISIER = 4;
 /** Responses, and their share, whose first tokens must share what the first tokens hold: a few may be outliers. */
 const LEAST_RESPONSES = 8;
 const LEAST_SHARE = 0.25;
@@ -17,11 +19,12 @@ export const promptCounted: Signature = {
   title: 'prompt tokens counted: the first tokens are far apart',
   test({ count, response, responses, d, openness, meanAbs }, { floor }): Finding {
     if (responses < LEAST_RESPONSES) return notTestable(`needs ${LEAST_RESPONSES} responses`);
-    let [leading, held, squares, open, others] = [0, 0, 0, 0, 0];
+    let [leading, held, squares, open, others, openOthers] = [0, 0, 0, 0, 0, 0];
     for (let i = 0; i < count; i++) {
       const distance = Math.abs(d[i]!);
       if (i > 0 && response[i] === response[i - 1]) {
         others += distance;
+        openOthers += openness[i]!;
         continue;
       }
       leading++;
@@ -38,6 +41,7 @@ export const promptCounted: Signature = {
         explained >= LEAST &&
         first >= WORSE * rest &&
         held > floor.high * open &&
+        held * openOthers >= NOISIER * others * open &&
         spreadOf(held, squares) >= Math.max(LEAST_RESPONSES, LEAST_SHARE * leading),
       explained,
       evidence: `mean |log mu - log pi| is ${said(first)} at the first counted token of responses and ${said(rest)} at the others; the first hold ${percent(explained)} of the mismatch`,

@@ -9,7 +9,7 @@ const ERRORS = 6;
 /** Responses on either side of a jump. */
 const LEAST_RESPONSES = 12;
 /** How much better than a line a jump must fit, in variances of the noise around it: a mismatch that grows step by step is no jump. */
-const BETTER = 9;
+const BETTER = 4;
 /** Other weights touch every response: among those that are said to have them hardly any is equal to the bit. */
 const MOST_EQUAL = 0.05;
 

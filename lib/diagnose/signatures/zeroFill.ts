@@ -7,7 +7,7 @@ const CERTAIN = -0.1;
 /** Nearly certain: the first is enough where log-probs have digits for it, the second where they are rounded to a few decimals. */
 const NEAR = { fine: -1e-3, coarse: -0.02 };
 /** How many times more often than nearly certain tokens exact zeros must be unsure on the other side. */
-const MORE_OFTEN = 3;
+const MORE_OFTEN = 5;
 
 /** Values that one side lacks and that something filled with 0.0: exact zeros where the other engine was far from sure. */
 export const zeroFill: Signature = {
@@ -73,12 +73,15 @@ function byChance(own: Float64Array, other: Float64Array): number {
     else if (x > nearest) nearest = x;
   }
   const limit = Math.max(NEAR.coarse, Math.min(NEAR.fine, 2 * nearest));
-  let [near, unsure] = [0, 0];
+  let [near, unsure, unsureOfAll] = [0, 0, 0];
   for (let i = 0; i < own.length; i++) {
-    if (own[i]! === 0 || own[i]! < limit) continue;
+    if (own[i]! === 0 || own[i]! < NEAR.coarse) continue;
+    const is = other[i]! < CERTAIN ? 1 : 0;
+    unsureOfAll += is;
+    if (own[i]! < limit) continue;
     near++;
-    if (other[i]! < CERTAIN) unsure++;
+    unsure += is;
   }
-  // Of none that was seen a quarter, lest few tokens say that it is impossible.
-  return (zeros * (unsure + 0.25)) / (near + 1);
+  // Where certain tokens never are unsure on the other side, no zero is one of them.
+  return unsureOfAll === 0 ? 0 : (zeros * (unsure + 1)) / (near + 1);
 }
