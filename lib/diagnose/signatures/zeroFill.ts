@@ -7,7 +7,7 @@ const CERTAIN = -0.1;
 /** Nearly certain: the first is enough where log-probs have digits for it, the second where they are rounded to a few decimals. */
 const NEAR = { fine: -1e-3, coarse: -0.02 };
 /** How many times more often than nearly certain tokens exact zeros must be unsure on the other side. */
-const MORE_OFTEN = 3;
+const MORE_OFTEN = 5;
 
 /** Values that one side lacks and that something filled with 0.0: exact zeros where the other engine was far from sure. */
 export const zeroFill: Signature = {
