@@ -4,7 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { conclude } from '../../lib/diagnose/conclude.js';
+import { countedTokens } from '../../lib/diagnose/countedTokens.js';
+import { type Decision, decide, testAll } from '../../lib/diagnose/decide.js';
+import { noiseFloor } from '../../lib/diagnose/noiseFloor.js';
 import type { Pair } from '../../lib/diagnose/record.js';
 import { sampleOf } from '../../lib/diagnose/sample.js';
 import { CounterRandom } from '../../lib/random.js';
@@ -80,9 +82,10 @@ function large(options: LargeOptions): Pair[] {
   });
 }
 
-function conclusionOf(pairs: readonly Pair[]) {
-  const size = { numLayers: null, hiddenSize: null };
-  return conclude(sampleOf(pairs), [], { declared: 'bf16', size, draws: 0 });
+function conclusionOf(pairs: readonly Pair[]): Decision {
+  const tokens = countedTokens(sampleOf(pairs));
+  const floor = noiseFloor('bf16', { numLayers: null, hiddenSize: null });
+  return decide(tokens, testAll(tokens, floor), [], floor);
 }
 
 /** What is said of two seeds. */
