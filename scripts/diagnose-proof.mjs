@@ -8,6 +8,7 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { diagnose } from '../dist/lib/diagnose/diagnose.js';
 import { levels } from '../dist/lib/instruments/faults/fault.js';
@@ -97,13 +98,32 @@ function readPoints() {
     .map((line) => JSON.parse(line));
 }
 
+/** Runs `body` while no other part makes or opens that base. */
+async function alone(name, body) {
+  const lock = path.join(flags.work, `${name}.lock`);
+  for (;;) {
+    try {
+      fs.mkdirSync(lock);
+      break;
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error;
+      await setTimeout(500);
+    }
+  }
+  try {
+    return await body();
+  } finally {
+    fs.rmdirSync(lock);
+  }
+}
+
 /** One run with every fault that is defined on it, each diagnosed. */
 async function pointsOf({ base, seed, precision, numerics }) {
   const { name, ...options } = base;
   // A run moves the weights: each has its own copy.
-  const subject = await prepareBase(resolveBaseOptions('proof', options), {
-    directory: path.join(flags.work, 'bases', name),
-  });
+  const subject = await alone(name, () =>
+    prepareBase(resolveBaseOptions('proof', options), { directory: path.join(flags.work, 'bases', name) }),
+  );
   const config = resolveRunOptions('proof', { precision, numerics, seed });
   const jobs = [];
   for (const fault of faults) {
