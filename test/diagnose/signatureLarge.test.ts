@@ -92,11 +92,13 @@ function conclusionOf(pairs: readonly Pair[]): Decision {
 function causeOf(
   options: LargeOptions,
   change: (pairs: Pair[], seed: number) => Pair[] = (p) => p,
-): string[] {
-  return [1, 2].map((seed) => {
-    const { verdict, cause } = conclusionOf(change(large({ ...options, seed }), seed));
-    return `${verdict}: ${cause}`;
-  });
+): Promise<string[]> {
+  return Promise.all(
+    [1, 2].map(async (seed) => {
+      const { verdict, cause } = await conclusionOf(change(large({ ...options, seed }), seed));
+      return `${verdict}: ${cause}`;
+    }),
+  );
 }
 
 const always = (text: string) => [text, text];
@@ -112,67 +114,67 @@ describe('clean data of large models', () => {
     'with a few tokens of large noise': { heavy: 0.001 },
     'rounded to six decimals': { decimals: 6 },
   })) {
-    it(`is noise ${name}`, () => {
-      assert.deepEqual(causeOf(options), always('NOISE FLOOR: rounding'));
+    it(`is noise ${name}`, async () => {
+      assert.deepEqual(await causeOf(options), always('NOISE FLOOR: rounding'));
     });
   }
 
-  it('is noise where a mismatch grows or shrinks by a tenth a step: that is no jump', () => {
+  it('is noise where a mismatch grows or shrinks by a tenth a step: that is no jump', async () => {
     for (const factor of [1.1, 1 / 1.1]) {
       const options = { responses: 160, length: 40, noise: (r: number) => factor ** Math.floor(r / 16) };
-      assert.deepEqual(causeOf({ ...options, more: every(16) }), always('NOISE FLOOR: rounding'));
-      assert.deepEqual(causeOf(options), always('NOISE FLOOR: rounding'));
+      assert.deepEqual(await causeOf({ ...options, more: every(16) }), always('NOISE FLOOR: rounding'));
+      assert.deepEqual(await causeOf(options), always('NOISE FLOOR: rounding'));
     }
   });
 
-  it('has no zeros filled in where certain tokens become unsure by large noise', () => {
+  it('has no zeros filled in where certain tokens become unsure by large noise', async () => {
     for (const options of [
       { noise: 20, decimals: 4 },
       { heavy: 0.02, noise: 3, decimals: 3 },
     ]) {
-      for (const cause of causeOf(options)) assert.doesNotMatch(cause, /zero-fill/);
+      for (const cause of await causeOf(options)) assert.doesNotMatch(cause, /zero-fill/);
     }
   });
 });
 
 describe('faults in data of large models', () => {
-  it('finds a temperature without candidates, of many competing tokens, and experts chosen otherwise', () => {
+  it('finds a temperature without candidates, of many competing tokens, and experts chosen otherwise', async () => {
     for (const [rollout, training] of [
       [1.2, 1],
       [0.6, 1],
       [1, 0.8],
     ] as const) {
       for (const heavy of [0, 0.005]) {
-        assert.deepEqual(causeOf({ rollout, training, heavy }), always('BROKEN: temperature'));
+        assert.deepEqual(await causeOf({ rollout, training, heavy }), always('BROKEN: temperature'));
       }
     }
   });
 
-  it('calls kept mass by its name, though it makes likely tokens likelier', () => {
+  it('calls kept mass by its name, though it makes likely tokens likelier', async () => {
     for (const topP of [0.8, 0.9]) {
-      for (const cause of causeOf({ topP, noise: 0.5 })) assert.match(cause, /: kept-mass$/);
+      for (const cause of await causeOf({ topP, noise: 0.5 })) assert.match(cause, /: kept-mass$/);
     }
   });
 
-  it('finds weights that are stale from a step on', () => {
+  it('finds weights that are stale from a step on', async () => {
     const stale = (r: number) => (r >= 80 ? 3 : 1);
-    for (const cause of causeOf({ responses: 160, length: 60, noise: stale, more: every(16) })) {
+    for (const cause of await causeOf({ responses: 160, length: 60, noise: stale, more: every(16) })) {
       assert.match(cause, /: stale-weights$/);
     }
-    for (const cause of causeOf({ responses: 64, length: 60, noise: stale, more: every(80) })) {
+    for (const cause of await causeOf({ responses: 64, length: 60, noise: stale, more: every(80) })) {
       assert.doesNotMatch(cause, /stale-weights/);
     }
   });
 
-  it('calls responses that differ batch by batch, beside others that are equal to the bit, no stale weights', () => {
+  it('calls responses that differ batch by batch, beside others that are equal to the bit, no stale weights', async () => {
     const byBatch = (pairs: Pair[]) =>
       pairs.map((pair, r) => (r % 32 < 24 ? { ...pair, training: pair.rollout } : pair));
-    for (const cause of causeOf({ responses: 128, length: 60 }, byBatch)) {
+    for (const cause of await causeOf({ responses: 128, length: 60 }, byBatch)) {
       assert.match(cause, /: batch-variance$/);
     }
   });
 
-  it('finds zeros among log-probs that are rounded to 0 themselves', () => {
+  it('finds zeros among log-probs that are rounded to 0 themselves', async () => {
     const filled = (pairs: Pair[], seed: number) => {
       const random = new CounterRandom(seed, 77);
       return pairs.map((pair) => ({
@@ -180,17 +182,17 @@ describe('faults in data of large models', () => {
         rollout: pair.rollout.map((x) => (random.uniform() < 0.01 ? 0 : x)),
       }));
     };
-    for (const cause of causeOf({ decimals: 4 }, filled)) assert.match(cause, /: zero-fill$/);
+    for (const cause of await causeOf({ decimals: 4 }, filled)) assert.match(cause, /: zero-fill$/);
   });
 
-  it('finds a token of the prompt at the start of long responses', () => {
+  it('finds a token of the prompt at the start of long responses', async () => {
     const prompted = (pairs: Pair[]) =>
       pairs.map((pair, r) => ({
         ...pair,
         rollout: pair.rollout.map((x, t) => (t === 0 ? -2 : x)),
         training: pair.training.map((x, t) => (t === 0 ? -0.5 - (r % 7) : x)),
       }));
-    for (const cause of causeOf({ length: 200, responses: 40 }, prompted)) {
+    for (const cause of await causeOf({ length: 200, responses: 40 }, prompted)) {
       assert.match(cause, /: prompt-counted$/);
     }
   });
