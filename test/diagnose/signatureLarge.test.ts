@@ -11,7 +11,7 @@ import type { Pair } from '../../lib/diagnose/record.js';
 import { sampleOf } from '../../lib/diagnose/sample.js';
 import { CounterRandom } from '../../lib/random.js';
 import { normal, pairOf } from './support.js';
-import { logSoftmax, topPFiltered, usualNoise } from './synthetic.js';
+import { logSoftmax, rounded, topPFiltered, usualNoise } from './synthetic.js';
 
 interface LargeOptions {
   readonly seed?: number;
@@ -28,6 +28,8 @@ interface LargeOptions {
   readonly topP?: number;
   readonly decimals?: number;
   readonly greedy?: boolean;
+  /** Training's logits as bf16 numbers, after what is added to all of a context's. */
+  readonly rounded?: (random: CounterRandom) => number;
   readonly more?: (response: number) => Partial<Pair>;
 }
 
@@ -64,6 +66,12 @@ function large(options: LargeOptions): Pair[] {
       const [a, b] = [rollout, training].map((T) =>
         logits.map((z) => (z + size * Math.SQRT1_2 * normal(random)) / T),
       ) as [Float64Array, Float64Array];
+      if (options.rounded !== undefined) {
+        const more = options.rounded(random);
+        b.forEach((z, v) => {
+          b[v] = rounded(z + more, 7);
+        });
+      }
       const logMu = topP < 1 ? topPFiltered(a, topP) : logSoftmax(a);
       const logPi = logSoftmax(b);
       let left = random.uniform();
@@ -147,6 +155,15 @@ describe('faults in data of large models', () => {
       for (const heavy of [0, 0.005]) {
         assert.deepEqual(await causeOf({ rollout, training, heavy }), always('BROKEN: temperature'));
       }
+    }
+  });
+
+  it('finds logits of several octaves that were rounded to bf16, without candidates', async () => {
+    // The greatest of a context are 20 and less: from 12 to 36.
+    const spread = (random: CounterRandom) => 24 * random.uniform() - 8;
+    for (const noise of [0.2, 1]) {
+      // Engines in bf16 whose noise is no more than usual may have such logits.
+      assert.deepEqual(await causeOf({ noise, rounded: spread }), always('NOISE FLOOR: 16-bit-logits'));
     }
   });
 

@@ -103,6 +103,33 @@ describe('lattice', () => {
     }
   });
 
+  it('has the step of most where logits lie in several octaves', () => {
+    for (const [least, octaves, step] of [
+      [4, 4, 4],
+      [8, 3, 3],
+      [16, 2, 3],
+      [4, 2, 5],
+    ] as const) {
+      const { pairs } = synthetic({
+        responses: 400,
+        vocabulary: 2,
+        noise: 0.001,
+        sure: 0.3,
+        engines: {
+          training: (z, { response, position }) => {
+            const size = least * 2 ** ((octaves * ((7 * response + 3 * position) % 40)) / 40);
+            return z.map((x) => rounded(size + x, 7));
+          },
+        },
+      });
+      const { lattice } = findings(pairs);
+      assert.ok(lattice.found);
+      assert.equal(lattice.values.trainingMantissaBits, 7);
+      assert.equal(lattice.values.trainingStep, 2 ** -step, lattice.evidence);
+      assert.equal(lattice.values.rolloutMantissaBits, undefined);
+    }
+  });
+
   it('is not what a policy of few probabilities has: all alike, or one of several', () => {
     for (const scale of [0, 0.001, 0.01, 0.03, 0.1]) {
       for (const vocabulary of [2, 7, 40]) {

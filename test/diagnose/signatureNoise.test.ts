@@ -26,7 +26,7 @@ describe('weight update', () => {
     synthetic({
       responses: 160,
       length: 15,
-      noise: ({ response }: Spot) => (response < at ? NOISE : times * NOISE),
+      noise: ({ response }: Spot) => NOISE * Math.max(1, response < at ? 1 / times : times),
       more,
     });
 
@@ -60,6 +60,28 @@ describe('weight update', () => {
       assert.ok(result.found, result.evidence);
       assert.ok(Math.abs(result.values.border! - at) <= 10, String(result.values.border));
       assert.ok(result.evidence.startsWith(`from response ${result.values.border} on`));
+    }
+  });
+
+  it('takes no jump of noise that stays below what rounding makes', () => {
+    for (const [times, found] of [
+      [0.1, false],
+      [0.5, false],
+      [4, true],
+    ] as const) {
+      // From the middle on the noise is three times as large, and so many times the usual one.
+      const { pairs } = synthetic({
+        responses: 160,
+        length: 15,
+        noise: ({ response }) => (usualNoise('bf16') * times) / (response < 80 ? 3 : 1),
+        more: (r) => ({ step: Math.floor(r / 16) }),
+      });
+      const result = findings(pairs)['weight-update'];
+      assert.equal(result.found, found, result.evidence);
+      assert.equal(result.values.border, 5);
+      assert.ok(Math.abs(Math.log(result.values.loud! / times)) < Math.log(1.5), String(result.values.loud));
+      const below = `; even the louder side has but ${said(100 * result.values.loud!)} % of the usual noise`;
+      assert.equal(result.evidence.endsWith(below), !found, result.evidence);
     }
   });
 

@@ -30,10 +30,15 @@ const RAYLEIGH = 30;
 const MOST_ODDS = 20_000;
 /** Steps that the standard deviation of odds must span: near each other they are near multiples of any step. */
 const SPAN = 2;
-/** Parts of the frequency of a step at which the odds of a lattice don't gather, but those of a few values do. */
-const PARTS = [0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65];
+/**
+ * Parts of the frequency of a step at which the odds of a lattice don't gather, but those of a few values do. Not half of it: larger
+ * logits, an octave up, gather there.
+ */
+const PARTS = [0.35, 0.4, 0.45, 0.55, 0.6, 0.65];
 /** Squared resultants of a lattice are at least so many times those there. */
 const PEAK = 4;
+/** Multiples of a step are multiples of its parts, too: the step of most is the largest one with so much of the best resultant. */
+const OF_MOST = 0.5;
 
 const formats = [
   { dtype: 'bf16', mantissa: 7 },
@@ -187,17 +192,19 @@ function oddsLattice({ count, mu, pi }: CountedTokens, side: Side): Lattice | un
   }
   const mean = odds.reduce((sum, x) => sum + x, 0) / odds.length;
   const deviation = Math.sqrt(odds.reduce((sum, x) => sum + (x - mean) ** 2, 0) / odds.length);
-  let best: { step: number; resultant: number } | undefined;
+  const peaks: { step: number; resultant: number }[] = [];
   for (let k = 1; k <= 9; k++) {
     const frequency = 2 ** k;
     if (deviation * frequency < SPAN) continue;
     const resultant = resultantOf(odds, frequency);
-    if (!(odds.length * resultant ** 2 >= RAYLEIGH) || resultant <= (best?.resultant ?? 0)) continue;
+    if (!(odds.length * resultant ** 2 >= RAYLEIGH)) continue;
     const isPeak = PARTS.every((part) => PEAK * resultantOf(odds, part * frequency) ** 2 <= resultant ** 2);
-    if (isPeak) best = { step: 1 / frequency, resultant };
+    if (isPeak) peaks.push({ step: 1 / frequency, resultant });
   }
-  if (best === undefined) return undefined;
-  const { step, resultant } = best;
+  const most = peaks.reduce((best, { resultant }) => Math.max(best, resultant), 0);
+  const ofMost = peaks.find(({ resultant }) => resultant >= OF_MOST * most);
+  if (ofMost === undefined) return undefined;
+  const { step, resultant } = ofMost;
   const [dtype, mantissa] = step >= MOST_FP16_STEP ? (['bf16', 7] as const) : (['fp16', 10] as const);
   return { side, dtype, mantissa, share: resultant, step, of: 'odds' };
 }

@@ -1,4 +1,5 @@
 import type { CountedTokens } from '../countedTokens.js';
+import type { NoiseFloor } from '../noiseFloor.js';
 import { type Jump, jumpOf, Moments, responseNoise } from '../responseNoise.js';
 import { type Finding, notTestable, percent, type Signature, said, shareGone } from './signature.js';
 
@@ -8,6 +9,8 @@ const RATIO_OF_PLACES = 2;
 const ERRORS = 6;
 /** Responses on either side of a jump. */
 const LEAST_RESPONSES = 12;
+/** Noise of the louder side in the floor's usual one: what rounding alone makes needs no other weights. */
+const LEAST_NOISE = 0.75;
 /** How much better than a line a jump must fit, in variances of the noise around it: a mismatch that grows step by step is no jump. */
 const BETTER = 4;
 /** Other weights touch every response: among those that are said to have them hardly any is equal to the bit. */
@@ -17,8 +20,8 @@ const MOST_EQUAL = 0.05;
 export const weightUpdate: Signature = {
   name: 'weight-update',
   title: 'jump at a weight update: stale weights',
-  test(tokens): Finding {
-    return olderTokens(tokens) ?? jumpOverSteps(tokens);
+  test(tokens, { floor }): Finding {
+    return olderTokens(tokens) ?? jumpOverSteps(tokens, floor);
   },
 };
 
@@ -48,7 +51,7 @@ function olderTokens({ count, token, sample, d, openness, meanAbs }: CountedToke
   };
 }
 
-function jumpOverSteps(tokens: CountedTokens): Finding {
+function jumpOverSteps(tokens: CountedTokens, floor: NoiseFloor): Finding {
   const { sample, meanAbs, meanOpenness } = tokens;
   const { responses, log, noise } = responseNoise(tokens);
   const stepped = responses.every((s) => !Number.isNaN(sample.steps[s]!));
@@ -71,6 +74,7 @@ function jumpOverSteps(tokens: CountedTokens): Finding {
   if (best === undefined) return notTestable('needs 12 responses on either side of a step');
   const { border, ratio, errors } = best;
   const calm = Math.min(best.before, best.after);
+  const loud = Math.max(best.before, best.after) / floor.usual;
   const louder = responses.filter((s) => time(s) >= border === ratio > 1);
   const equal = louder.filter((s) => noise[s] === 0).length / louder.length;
   // Of two steps a line is a jump.
@@ -86,13 +90,15 @@ function jumpOverSteps(tokens: CountedTokens): Finding {
     found:
       Math.abs(Math.log(ratio)) >= Math.log(stepped ? RATIO : RATIO_OF_PLACES) &&
       Math.abs(errors) >= ERRORS &&
+      loud >= LEAST_NOISE &&
       better >= BETTER &&
       equal <= MOST_EQUAL,
     explained: shareGone(meanAbs, calm * meanOpenness),
     evidence:
       `from ${stepped ? 'step' : 'response'} ${border} on the noise is ${said(ratio)} times that of before (${said(Math.abs(errors))} standard errors)` +
-      (better < BETTER ? '; it grows or shrinks steadily rather than at once' : ''),
-    values: { border, ratio, errors },
+      (better < BETTER ? '; it grows or shrinks steadily rather than at once' : '') +
+      (loud < LEAST_NOISE ? `; even the louder side has but ${percent(loud)} of the usual noise` : ''),
+    values: { border, ratio, errors, loud },
   };
 }
 

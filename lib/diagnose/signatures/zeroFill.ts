@@ -8,6 +8,8 @@ const CERTAIN = -0.1;
 const NEAR = { fine: -1e-3, coarse: -0.02 };
 /** How many times more often than nearly certain tokens exact zeros must be unsure on the other side. */
 const MORE_OFTEN = 5;
+/** Share of nearly certain tokens that are unsure on the other side, at most, where too few are known to tell. */
+const SELDOM = 0.02;
 
 /** Values that one side lacks and that something filled with 0.0: exact zeros where the other engine was far from sure. */
 export const zeroFill: Signature = {
@@ -74,15 +76,17 @@ function byChance(own: Float64Array, other: Float64Array): number {
     else if (x > nearest) nearest = x;
   }
   const limit = Math.max(NEAR.coarse, Math.min(NEAR.fine, 2 * nearest));
-  let [near, unsure, unsureOfAll] = [0, 0, 0];
+  let [near, unsure, all, unsureOfAll] = [0, 0, 0, 0];
   for (let i = 0; i < own.length; i++) {
     if (own[i]! === 0 || own[i]! < NEAR.coarse) continue;
     const is = other[i]! < CERTAIN ? 1 : 0;
+    all++;
     unsureOfAll += is;
     if (own[i]! < limit) continue;
     near++;
     unsure += is;
   }
-  // Where certain tokens never are unsure on the other side, no zero is one of them.
-  return unsureOfAll === 0 ? 0 : (zeros * (unsure + 1)) / (near + 1);
+  // Where none is, that it is rare is all that is known.
+  const share = unsureOfAll === 0 ? Math.min(SELDOM, 1 / (all + 1)) : (unsure + 1) / (near + 1);
+  return zeros * share;
 }
