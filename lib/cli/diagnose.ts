@@ -83,7 +83,7 @@ async function run(rollout: string, training: string | undefined, flags: Flags):
   const { diagnose } = await import('../diagnose/diagnose.js');
   const { dtype, layers, hiddenSize, format, out } = flags;
   const tokenText = flags.tokenizer === undefined ? undefined : await tokenTextOf(flags.tokenizer);
-  const writer = new ProgressWriter();
+  const writer = new ProgressWriter(process.stderr, { logEveryMs: 5000 });
   const interruption = interruptible(writer, 'stopping');
   const { signal } = interruption;
   const settings = {

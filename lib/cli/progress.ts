@@ -48,18 +48,24 @@ export interface ProgressStream {
 export class ProgressWriter {
   readonly #stream: ProgressStream;
   readonly #live: boolean;
+  readonly #logEveryMs: number;
   #current: ProgressLine | undefined;
   #drawn = '';
   #drawnAt = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(stream: ProgressStream = process.stderr) {
+  /** @param logEveryMs least time between lines where they all stay, as in a file: of work whose steps are not told apart */
+  constructor(stream: ProgressStream = process.stderr, { logEveryMs = 0 } = {}) {
     this.#stream = stream;
+    this.#logEveryMs = logEveryMs;
     this.#live = stream.isTTY === true && process.env.TERM !== 'dumb';
   }
 
   update(line: ProgressLine): void {
     if (!this.#live) {
+      const now = performance.now();
+      if (now - this.#drawnAt < this.#logEveryMs) return;
+      this.#drawnAt = now;
       this.#stream.write(`${fitLine(line.parts)}\n`);
       return;
     }

@@ -228,3 +228,17 @@ test('elsewhere every event is a plain line', () => {
   const expected = [...events.map((event) => fitLine(again.line(event).parts)), 'a note'];
   assert.equal(pipe.text, `${expected.join('\n')}\n`);
 });
+
+test('elsewhere lines of what is asked about too often come now and then', async () => {
+  const pipe = new Pipe();
+  const writer = new ProgressWriter(pipe, { logEveryMs: 50 });
+  const line = (i: number) => ({ phase: 'count', parts: [{ text: String(i), importance: 1 }] });
+  for (let i = 0; i < 1000; i++) writer.update(line(i));
+  await sleep(60);
+  writer.update(line(1000));
+  writer.end();
+  const lines = pipe.text.trimEnd().split('\n');
+  assert.equal(lines[0], '0');
+  assert.equal(lines.at(-1), '1000');
+  assert.ok(lines.length < 20, `${lines.length} lines`);
+});
