@@ -1,7 +1,10 @@
 #!/usr/bin/env node
 /**
  * Packs the package, checks what is in it, installs it in an empty folder as a user would (a real compile), and uses it
- * there: node scripts/package-check.mjs [--script FILE] [--cli] [--sanity] [--keep]
+ * there: node scripts/package-check.mjs [--script FILE] [--cli] [--sanity] [--prebuilt] [--keep]
+ *
+ * With --prebuilt the addon of this checkout stands in for the compile, if the package has every file that went into it: the
+ * same bytes make the same addon.
  */
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -15,6 +18,7 @@ const { values: options } = parseArgs({
     script: { type: 'string' }, // an ES module to run in the folder instead of the one below
     cli: { type: 'boolean' }, // also `isopolicy --version`
     sanity: { type: 'boolean' }, // also two steps of `isopolicy sanity`, a grid and a report; implies --cli
+    prebuilt: { type: 'boolean' }, // do not compile: see above
     keep: { type: 'boolean' }, // leave the folder behind
   },
 });
@@ -53,6 +57,7 @@ const unwanted = [
   /^runs\//,
 ];
 
+const addon = 'build/Release/isopolicy.node';
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'isopolicy-package-'));
 
 function finish(code) {
@@ -97,6 +102,46 @@ function checkContents(tarball) {
   console.log(`package-check: contents: ok, ${files.length} files, ${kib} KiB`);
 }
 
+/** Gives an installed package this checkout's addon, if it has what that was compiled from. */
+function takeAddon(installed) {
+  const sources = compiledSources();
+  for (const file of [
+    ...sources,
+    'binding.gyp',
+    'scripts/install.mjs',
+    'scripts/sources.cjs',
+    'native/sources.json',
+  ]) {
+    const packed = path.join(installed, file);
+    if (!fs.existsSync(packed)) fail(`the tarball lacks ${file}, which the addon is compiled from`);
+    if (!fs.readFileSync(packed).equals(fs.readFileSync(path.join(root, file))))
+      fail(`the tarball has another ${file}`);
+  }
+  fs.mkdirSync(path.dirname(path.join(installed, addon)), { recursive: true });
+  fs.copyFileSync(path.join(root, addon), path.join(installed, addon));
+  console.log(`package-check: addon: taken from this checkout, ${sources.length} sources are the same`);
+}
+
+/** Every file of the project that the compiler read for this checkout's addon, by what it told make. */
+function compiledSources() {
+  const build = path.join(root, 'build');
+  if (!fs.existsSync(path.join(root, addon)))
+    fail(`--prebuilt needs ${addon}; run "npm run build:native" first`);
+  const rules = fs
+    .readdirSync(path.join(build, 'Release/.deps'), { recursive: true })
+    .filter((file) => file.endsWith('.o.d'))
+    .flatMap((file) => [
+      ...fs.readFileSync(path.join(build, 'Release/.deps', file), 'utf8').matchAll(/^(\S+):$/gm),
+    ]);
+  const files = new Set(rules.map(([, file]) => path.relative(root, path.resolve(build, file))));
+  const sources = [...files].filter((file) => file.startsWith(`native${path.sep}`)).sort();
+  const lists = JSON.parse(fs.readFileSync(path.join(root, 'native/sources.json'), 'utf8'));
+  const unread = lists.core.filter((file) => !files.has(file));
+  if (unread.length > 0)
+    fail(`${addon} was not made with node-gyp from ${unread.join(', ')}; run "npm run build:cpu" first`);
+  return sources;
+}
+
 function isJson(text) {
   try {
     JSON.parse(text);
@@ -126,8 +171,11 @@ fs.writeFileSync(
   path.join(app, 'package.json'),
   JSON.stringify({ name: 'app', private: true, type: 'module' }),
 );
-run('npm install', 'npm', ['install', `../${name}`, '--prefer-offline', '--no-audit', '--no-fund'], app);
-if (!fs.existsSync(path.join(app, 'node_modules/isopolicy/build/Release/isopolicy.node')))
+const install = ['install', `../${name}`, '--prefer-offline', '--no-audit', '--no-fund'];
+run('npm install', 'npm', options.prebuilt ? [...install, '--ignore-scripts'] : install, app);
+const installed = path.join(app, 'node_modules/isopolicy');
+if (options.prebuilt) takeAddon(installed);
+if (!fs.existsSync(path.join(installed, addon)))
   fail('npm install built no addon; were install scripts blocked?');
 
 const script = options.script ? fs.readFileSync(options.script, 'utf8') : defaultScript;
