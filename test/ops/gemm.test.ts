@@ -39,6 +39,8 @@ const shapes: readonly [number, number, number, number][] = [
 
 function orderOf(family: KernelFamily, dtype: NativeFloatDType, level: string): Order {
   const chains = family === 'rollout' ? 2 : 1;
+  // What the processor can do says nothing of a GPU.
+  if (currentDevice() === 'cuda') return { step: 'single', chains };
   if (level === 'amx' && dtype === 'fp16') return { step: 'splitTiles', chains };
   if (level === 'amx' && dtype === 'bf16') return { step: 'tiles', chains };
   return { step: level === 'avx512bf16' && dtype === 'bf16' ? 'pairs' : 'single', chains };
