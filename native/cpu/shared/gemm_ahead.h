@@ -4,14 +4,18 @@
 
 namespace isopolicy::ISA_PASS {
 
-// Memory that will be read soon, asked for on the way: so many rows of so many lines a step.
+// Memory that will be read soon, asked for on the way: so many rows of so many lines, every so many steps.
 struct Soon {
   const char* at = nullptr;
   int64_t stride = 64;
-  int rows = 0, lines = 1;
+  int rows = 0, lines = 1, every = 1, wait = 1;
 
-  ISA_INLINE Soon after(int64_t steps) const { return {at + steps * rows * stride, stride, rows, lines}; }
+  ISA_INLINE Soon after(int64_t steps) const {
+    return {at + steps / every * rows * stride, stride, rows, lines, every, every};
+  }
   ISA_INLINE void fetch() {
+    if (--wait > 0) return;
+    wait = every;
     for (int i = 0; i < rows; i++, at += stride)
       for (int line = 0; line < lines; line++) __builtin_prefetch(at + line * 64, 0, 2);
   }
@@ -39,9 +43,13 @@ struct Ahead {
   int64_t stride = 64, rows = 0, lines = 1, steps = 1, gap = 0;
 
   Soon share(int64_t step) const {
-    const int64_t perStep = quotientUp(rows, steps > 0 ? steps : 1), first = step * perStep;
+    const int64_t perStep = quotientUp(rows, steps > 0 ? steps : 1);
+    // Long rows far apart are asked for one by one: all at once they would hold each other up.
+    const int64_t every = lines > 1 && rows > 0 && steps > rows ? steps / rows : 1;
+    const int64_t first = step / every * perStep;
     if (first >= rows) return {};
-    return {at + first * stride + (2 * first >= rows ? gap : 0), stride, int(perStep), int(lines)};
+    return {at + first * stride + (2 * first >= rows ? gap : 0), stride, int(perStep), int(lines), int(every),
+            int(every)};
   }
 };
 // Lines that follow one another, or do so in two halves of which the second begins `half` behind the first.

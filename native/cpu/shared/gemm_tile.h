@@ -95,15 +95,16 @@ static void vectorTile(const TileJob& job) {
   // Portable code is short of instructions, so that two steps share those of the loop.
   constexpr int kTogether = ISA_LEVEL == 0 ? 2 : Chains;
   int64_t s = 0;
-  for (; s + kTogether <= job.steps; s += kTogether) {
-    if (ISA_LEVEL > 0) {
-      nextA.fetch();
-      nextB.fetch();
-      nextC.fetch();
-    }
+  for (; s + kTogether <= job.steps; s += kTogether)
 #pragma GCC unroll 2
-    for (int c = 0; c < kTogether; c++) step(sum[c % Chains]);
-  }
+    for (int c = 0; c < kTogether; c++) {
+      if (ISA_LEVEL > 0) {
+        nextA.fetch();
+        nextB.fetch();
+        nextC.fetch();
+      }
+      step(sum[c % Chains]);
+    }
   if (s < job.steps) step(sum[0]);
 
 #pragma GCC unroll 2
