@@ -68,7 +68,7 @@ ISA_PUSH("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 #undef ISA_LEVEL
 ISA_POP
 
-#if defined(ISA_TILES)
+#if defined(ISA_TILES) && !defined(ISOPOLICY_NO_AMX)
 ISA_PUSH("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")
 #define ISA_PASS amx
 #define ISA_LEVEL 4

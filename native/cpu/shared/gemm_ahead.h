@@ -48,7 +48,11 @@ struct Ahead {
     const int64_t every = lines > 1 && rows > 0 && steps > rows ? steps / rows : 1;
     const int64_t first = step / every * perStep;
     if (first >= rows) return {};
-    return {at + first * stride + (2 * first >= rows ? gap : 0), stride, int(perStep), int(lines), int(every),
+    return {at + first * stride + (2 * first >= rows ? gap : 0),
+            stride,
+            int(perStep),
+            int(lines),
+            int(every),
             int(every)};
   }
 };
