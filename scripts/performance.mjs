@@ -15,6 +15,8 @@ import { root } from './stale.mjs';
 const page = path.join(root, 'docs/performance.md');
 const rowsPage = path.join(root, 'docs/performance-rows.md');
 const results = path.join(root, 'docs/results/performance.json');
+/** The same of a machine without tile registers, quick shapes alone. */
+const pairsResults = path.join(root, 'docs/results/performance-zen5.json');
 const scaling = path.join(root, 'docs/results/scaling.json');
 
 function run(script, ...args) {
@@ -179,5 +181,12 @@ if (fs.existsSync(results)) {
   const machine = ['machine', machineText(document)];
   fillPage(page, [machine, ['targets', targetsTable(document)]]);
   fillPage(rowsPage, [machine, ['rows', rowsTable(document)]]);
+}
+if (fs.existsSync(pairsResults)) {
+  const document = read(pairsResults);
+  fillPage(page, [
+    ['machine without tiles', machineText(document)],
+    ['targets without tiles', targetsTable(document)],
+  ]);
 }
 if (fs.existsSync(scaling)) fillPage(page, [['memory', memoryTable(read(scaling))]]);
