@@ -103,8 +103,7 @@ function checkContents(tarball) {
 }
 
 /** Gives an installed package this checkout's addon, if it has what that was compiled from. */
-function takeAddon(installed) {
-  const sources = compiledSources();
+function takeAddon(installed, sources) {
   for (const file of [
     ...sources,
     'binding.gyp',
@@ -122,11 +121,15 @@ function takeAddon(installed) {
   console.log(`package-check: addon: taken from this checkout, ${sources.length} sources are the same`);
 }
 
-/** Every file of the project that the compiler read for this checkout's addon, by what it told make. */
+/** Every file of the project that the compiler read for this checkout's addon, by what it told make; undefined if make was not asked. */
 function compiledSources() {
   const build = path.join(root, 'build');
   if (!fs.existsSync(path.join(root, addon)))
     fail(`--prebuilt needs ${addon}; run "npm run build:native" first`);
+  if (!fs.existsSync(path.join(build, 'Release/.deps'))) {
+    console.log(`package-check: ${addon} was not made with node-gyp, the package is compiled`);
+    return undefined;
+  }
   const rules = fs
     .readdirSync(path.join(build, 'Release/.deps'), { recursive: true })
     .filter((file) => file.endsWith('.o.d'))
@@ -172,9 +175,10 @@ fs.writeFileSync(
   JSON.stringify({ name: 'app', private: true, type: 'module' }),
 );
 const install = ['install', `../${name}`, '--prefer-offline', '--no-audit', '--no-fund'];
-run('npm install', 'npm', options.prebuilt ? [...install, '--ignore-scripts'] : install, app);
+const sources = options.prebuilt ? compiledSources() : undefined;
+run('npm install', 'npm', sources ? [...install, '--ignore-scripts'] : install, app);
 const installed = path.join(app, 'node_modules/isopolicy');
-if (options.prebuilt) takeAddon(installed);
+if (sources) takeAddon(installed, sources);
 if (!fs.existsSync(path.join(installed, addon)))
   fail('npm install built no addon; were install scripts blocked?');
 
