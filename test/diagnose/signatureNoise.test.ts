@@ -263,6 +263,24 @@ describe('outliers', () => {
     assert.equal(findings(odd(0.02)).outliers.found, false);
   });
 
+  it('asks for a quarter of the mismatch', () => {
+    const calm = pairs.flatMap(({ rollout, training }) => [
+      ...rollout.map((x, t) => Math.abs(x - training[t]!)),
+    ]);
+    const rest = calm.reduce((a, b) => a + b, 0);
+    for (const share of [0.22, 0.28]) {
+      // Three tokens hold just less of it, or just more.
+      const by = (share * rest) / (1 - share) / 3;
+      const few = withSeries(pairs, 'training', (own, { index }) =>
+        own.map((x, t) => (t === 3 && index < 3 ? x - by : x)),
+      );
+      const { outliers } = findings(few);
+      assert.equal(outliers.values.outliers, 3);
+      assert.ok(Math.abs(outliers.explained! - share) < 0.02, outliers.evidence);
+      assert.equal(outliers.found, share > 0.25, outliers.evidence);
+    }
+  });
+
   it('does not take the rounding of a few tokens, where all others are equal to the bit, for it', () => {
     const few = withSeries(pairs, 'training', (own, { rollout, index }) =>
       own.map((x, t) => ((20 * index + t) % 40 === 7 ? x : rollout[t]!)),
