@@ -349,6 +349,27 @@ describe('zero fill', () => {
     const rounded = withSeries(pairs, 'training', (own) => own.map((x) => (x > -0.05 ? 0 : x)));
     assert.equal(findings(rounded)['zero-fill'].found, false);
   });
+
+  it('takes few of many zeros for chance, though no nearly certain token is unsure', () => {
+    const { pairs } = synthetic({ noise: 1e-4, responses: 60, length: 10, sure: 0.8 });
+    // What is likely enough is certain in the rollout.
+    const certain = withSeries(pairs, 'rollout', (own) => own.map((x) => (x > -1e-4 ? 0 : x)));
+    const all = certain.flatMap((pair) => [...pair.rollout]);
+    const zeros = all.filter((x) => x === 0).length;
+    const near = all.filter((x) => x !== 0 && x > -0.02).length;
+    // At most one of the nearly certain ones is likely to be unsure, and five times that share of the zeros is no surprise.
+    const chance = 5 * zeros * Math.min(0.02, 1 / (near + 1));
+    assert.ok(zeros > 100 && near > 50 && chance > 3, `${zeros}, ${near}, ${chance}`);
+    for (const count of [1, Math.floor(chance), Math.ceil(2 * chance)]) {
+      let left = count;
+      const few = withSeries(certain, 'rollout', (own, pair) =>
+        own.map((x, t) => (pair.training[t]! < -1 && left-- > 0 ? 0 : x)),
+      );
+      const result = findings(few)['zero-fill'];
+      assert.equal(result.values.zeros, count);
+      assert.equal(result.found, count > chance, result.evidence);
+    }
+  });
 });
 
 describe('prompt counted', () => {
@@ -388,27 +409,6 @@ describe('prompt counted', () => {
       }));
       const result = findings(certain)['prompt-counted'];
       assert.equal(result.found, false, result.evidence);
-    }
-  });
-
-  it('takes few of many zeros for chance, though no nearly certain token is unsure', () => {
-    const { pairs } = synthetic({ noise: 1e-4, responses: 60, length: 10, sure: 0.8 });
-    // What is likely enough is certain in the rollout.
-    const certain = withSeries(pairs, 'rollout', (own) => own.map((x) => (x > -1e-4 ? 0 : x)));
-    const all = certain.flatMap((pair) => [...pair.rollout]);
-    const zeros = all.filter((x) => x === 0).length;
-    const near = all.filter((x) => x !== 0 && x > -0.02).length;
-    // At most one of the nearly certain ones is likely to be unsure, and five times that share of the zeros is no surprise.
-    const chance = 5 * zeros * Math.min(0.02, 1 / (near + 1));
-    assert.ok(zeros > 100 && near > 50 && chance > 3, `${zeros}, ${near}, ${chance}`);
-    for (const count of [1, Math.floor(chance), Math.ceil(2 * chance)]) {
-      let left = count;
-      const few = withSeries(certain, 'rollout', (own, pair) =>
-        own.map((x, t) => (pair.training[t]! < -1 && left-- > 0 ? 0 : x)),
-      );
-      const result = findings(few)['zero-fill'];
-      assert.equal(result.values.zeros, count);
-      assert.equal(result.found, count > chance, result.evidence);
     }
   });
 });

@@ -4,14 +4,16 @@
 
 namespace isopolicy::ISA_PASS {
 
-// Memory that will be read soon, asked for on the way: so many rows of so many lines, every so many steps.
+// Memory that will be read soon, asked for on the way: so many rows of so many lines every so many steps, of
+// which `wait` are left until the next ones.
 struct Soon {
   const char* at = nullptr;
   int64_t stride = 64;
   int rows = 0, lines = 1, every = 1, wait = 1;
 
   ISA_INLINE Soon after(int64_t steps) const {
-    return {at + steps / every * rows * stride, stride, rows, lines, every, every};
+    const int64_t times = steps < wait ? 0 : 1 + (steps - wait) / every;
+    return {at + times * rows * stride, stride, rows, lines, every, int(wait + times * every - steps)};
   }
   ISA_INLINE void fetch() {
     if (--wait > 0) return;
@@ -46,14 +48,10 @@ struct Ahead {
     const int64_t perStep = quotientUp(rows, steps > 0 ? steps : 1);
     // Long rows far apart are asked for one by one: all at once they would hold each other up.
     const int64_t every = lines > 1 && rows > 0 && steps > rows ? steps / rows : 1;
-    const int64_t first = step / every * perStep;
+    const int64_t turn = quotientUp(step, every), first = turn * perStep;
     if (first >= rows) return {};
-    return {at + first * stride + (2 * first >= rows ? gap : 0),
-            stride,
-            int(perStep),
-            int(lines),
-            int(every),
-            int(every)};
+    const char* from = at + first * stride + (2 * first >= rows ? gap : 0);
+    return {from, stride, int(perStep), int(lines), int(every), int(turn * every - step + 1)};
   }
 };
 // Lines that follow one another, or do so in two halves of which the second begins `half` behind the first.
