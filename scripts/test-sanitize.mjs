@@ -1,7 +1,9 @@
 #!/usr/bin/env node
 /**
  * Builds the addon with AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer into build/sanitize and runs the
- * tests that reach native code with it: node scripts/test-sanitize.mjs [filter...]
+ * tests that reach native code with it: node scripts/test-sanitize.mjs [--all-levels] [filter...]
+ *
+ * Kernels are compiled and tested at two vector levels, portable and this processor's best, or at all that it has.
  *
  * A finding ends the test process with an error, so it fails its test file. Nothing is suppressed: an entry for node
  * or V8 would hide the addon's own leaks, whose stacks go through both.
@@ -54,8 +56,23 @@ if (process.platform !== 'linux') fail('only Linux is supported');
 if (spawnSync('cmake', ['--version']).error) fail('cmake was not found; "apt-get install cmake"');
 const preload = [runtimeLibrary('libasan.so'), runtimeLibrary('libubsan.so')].join(' ');
 
+const filters = process.argv.slice(2).filter((arg) => !arg.startsWith('--'));
+const unknown = process.argv.slice(2).find((arg) => arg.startsWith('--') && arg !== '--all-levels');
+if (unknown) fail(`unknown option ${unknown}; the only one is --all-levels`);
+const allLevels = process.argv.includes('--all-levels');
+
+/** Bits of ISOPOLICY_LEVELS in native/core/registry.h. */
+function levels() {
+  const flags = fs.readFileSync('/proc/cpuinfo', 'utf8');
+  let mask = 1;
+  if (flags.includes(' avx2')) mask |= 2;
+  if (flags.includes(' avx512dq')) mask |= 4;
+  if (flags.includes(' avx512_bf16')) mask |= 8;
+  if (flags.includes(' amx_bf16')) mask |= 16;
+  return !allLevels && mask & 4 ? mask & ~2 : mask;
+}
+
 const start = Date.now();
-const hasAmx = fs.readFileSync('/proc/cpuinfo', 'utf8').includes(' amx_bf16');
 build(
   [
     '-S',
@@ -64,14 +81,13 @@ build(
     folder,
     '-DISOPOLICY_SANITIZE=ON',
     '-DISOPOLICY_CUDA=OFF',
-    `-DISOPOLICY_NO_AMX=${hasAmx ? 'OFF' : 'ON'}`,
+    `-DISOPOLICY_LEVELS=${levels()}`,
   ],
   'configuring the sanitized build',
 );
 build(['--build', folder, '--parallel', String(os.availableParallelism())], 'the sanitized build');
 console.log(`sanitized build: ${((Date.now() - start) / 1000).toFixed(0)} s`);
 
-const filters = process.argv.slice(2);
 const chosen =
   filters.length > 0 ? filters : areas.filter((area) => fs.existsSync(path.join(root, 'dist', area)));
 if (chosen.length === 0) fail('no compiled tests in dist/test; run "npm run build:ts" first');
@@ -79,8 +95,7 @@ const status = run(process.execPath, ['scripts/test.mjs', ...chosen], {
   env: {
     ...process.env,
     ISOPOLICY_ADDON: path.join(folder, 'isopolicy.node'),
-    // Its kernels are those of avx512bf16 but for products and conversions of bf16.
-    ISOPOLICY_TEST_WITHOUT: 'avx512',
+    ISOPOLICY_TEST_WITHOUT: allLevels ? '' : 'avx2,avx512,avx512bf16',
     LD_PRELOAD: preload,
     // A request beyond all memory has to fail as it does without the sanitizer, not to end the process.
     ASAN_OPTIONS: 'detect_leaks=1:detect_stack_use_after_return=1:allocator_may_return_null=1',

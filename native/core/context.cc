@@ -55,7 +55,8 @@ static bool requestTiles() {
 }
 #endif
 
-VectorLevel supportedVectorLevel() {
+// Of the processor, whatever this build has.
+static VectorLevel vectorLevelOfProcessor() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 =
@@ -72,6 +73,12 @@ VectorLevel supportedVectorLevel() {
   return VectorLevel::portable;
 }
 
+VectorLevel supportedVectorLevel() {
+  VectorLevel level = vectorLevelOfProcessor();
+  while (!isCompiled(level)) level = VectorLevel(int(level) - 1);
+  return level;
+}
+
 VectorLevel parseVectorLevel(const std::string& name) {
   const VectorLevel supported = supportedVectorLevel();
   for (int i = 0; i < kVectorLevels; i++) {
@@ -80,6 +87,7 @@ VectorLevel parseVectorLevel(const std::string& name) {
     if (level > supported)
       expected("vectorLevel", std::string("a level this processor has (up to ") + nameOf(supported) + ")",
                name);
+    if (!isCompiled(level)) expected("vectorLevel", "a level that the addon was compiled for", name);
     return level;
   }
   expected("vectorLevel", "one of portable, avx2, avx512, avx512bf16, amx", "\"" + name + "\"");

@@ -28,6 +28,16 @@ inline const char* nameOf(Family f) {
 enum class VectorLevel : uint8_t { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3, amx = 4 };
 inline constexpr int kVectorLevels = 5;
 
+// The levels that kernels are compiled for, a bit each: all of the processor family's, or fewer where a build
+// is to be quick. Each needs those before it but avx2.
+#if !defined(__x86_64__)
+#undef ISOPOLICY_LEVELS
+#define ISOPOLICY_LEVELS 1
+#elif !defined(ISOPOLICY_LEVELS)
+#define ISOPOLICY_LEVELS 31
+#endif
+inline constexpr bool isCompiled(VectorLevel level) { return (ISOPOLICY_LEVELS >> int(level) & 1) != 0; }
+
 // Runs the op among the workers and returns when it is done.
 template <class Args>
 using Kernel = void (*)(const Args&, Workers&);

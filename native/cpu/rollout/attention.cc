@@ -3,7 +3,7 @@
 // strip.
 #include "cpu/shared/attention_work.h"
 #include "cpu/shared/kernel.h"
-#define ISA_TILES
+#define ISA_PRODUCTS
 #define ISA_KERNELS "cpu/rollout/attention.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
@@ -237,6 +237,7 @@ static int64_t findRuns(const PagedAttentionArgs& args, RunPlan& plan, double& p
 // A piece for each key head; of pages that are read as they are one for all heads. Where that leaves threads
 // without work, single tokens are cut by chunks, and then by heads.
 void rolloutPagedAttention(const PagedAttentionArgs& args, Workers& workers) {
+  ISA_BELOW_UNLESS_OWN(args.shape.dtype, rolloutPagedAttention(args, workers));
   const AttentionShape& shape = args.shape;
   const int kvHeads = shape.numKvHeads, threads = workers.threads();
   Scratch scratch;
@@ -279,10 +280,9 @@ void rolloutPagedAttention(const PagedAttentionArgs& args, Workers& workers) {
   // A single token has to wait for its keys and values: that takes as long as twice the products.
   const int64_t grain = attentionGrain(shape, pieces, pairs, double(shape.tokens), plan.longest > 1 ? 2 : 4);
   workers.parallelFor(pieces, grain, [&](int64_t begin, int64_t end) {
-    dispatchFloat(shape.dtype, [&](auto t) { attendPieces<decltype(t)>(args, plan, begin, end); });
+    dispatchOwn(shape.dtype, [&](auto t) { attendPieces<decltype(t)>(args, plan, begin, end); });
   });
-  if (rowsOfParts > 0)
-    dispatchFloat(shape.dtype, [&](auto t) { joinParts<decltype(t)>(args, plan, pieces); });
+  if (rowsOfParts > 0) dispatchOwn(shape.dtype, [&](auto t) { joinParts<decltype(t)>(args, plan, pieces); });
 }
 
 }  // namespace isopolicy::ISA_PASS

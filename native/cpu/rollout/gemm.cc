@@ -5,7 +5,7 @@
 #include "cpu/shared/kernel.h"
 #include "ops/gemm.h"
 #define ISA_KERNELS "cpu/rollout/gemm.cc"
-#define ISA_TILES
+#define ISA_PRODUCTS
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
 // In this order: each uses what is before it.
@@ -21,9 +21,13 @@
 
 namespace isopolicy::ISA_PASS {
 
-void rolloutGemm(const GemmArgs& args, Workers& workers) { multiply<2>(args, workers); }
+void rolloutGemm(const GemmArgs& args, Workers& workers) {
+  ISA_BELOW_UNLESS_OWN(args.in, rolloutGemm(args, workers));
+  multiply<2>(args, workers);
+}
 
 void rolloutGemms(DType in, int64_t count, FunctionRef<GemmArgs(int64_t)> productAt, Workers& workers) {
+  ISA_BELOW_UNLESS_OWN(in, rolloutGemms(in, count, productAt, workers));
   multiplyGroup<2>(in, count, productAt, workers);
 }
 

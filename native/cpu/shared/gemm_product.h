@@ -529,28 +529,19 @@ class Product {
   bool past_ = false;            // C goes past the caches
 };
 
-// The format of a dtype at this level.
+// The format of a dtype that this level multiplies in a way of its own.
 template <int Chains, class F>
 ISA_INLINE void withFormat(DType dtype, F&& body) {
-  switch (dtype) {
 #if ISA_LEVEL >= 4
-    case DType::float16:
-      return body(Tiles<2, Chains>{});
-    case DType::bfloat16:
-      return body(Tiles<1, Chains>{});
+  if (dtype == DType::float16) return body(Tiles<2, Chains>{});
+  return body(Tiles<1, Chains>{});
+#elif ISA_LEVEL == 3
+  return body(Pairs<Chains>{});
 #else
-    case DType::float16:
-      return body(Fused<Half, Chains>{});
-    case DType::bfloat16:
-#if ISA_LEVEL == 3
-      return body(Pairs<Chains>{});
-#else
-      return body(Fused<BFloat16, Chains>{});
+  if (dtype == DType::float16) return body(Fused<Half, Chains>{});
+  if (dtype == DType::bfloat16) return body(Fused<BFloat16, Chains>{});
+  return body(Fused<float, Chains>{});
 #endif
-#endif
-    default:
-      return body(Fused<float, Chains>{});
-  }
 }
 
 template <int Chains>

@@ -4,7 +4,7 @@
 #include "ops/gemm.h"
 #include "ops/grouped_linear.h"
 #define ISA_KERNELS "cpu/shared/grouped_linear.cc"
-#define ISA_TILES
+#define ISA_PRODUCTS
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
 #include "cpu/rollout/gemm.h"

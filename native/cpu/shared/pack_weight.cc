@@ -4,7 +4,7 @@
 #include "cpu/shared/kernel.h"
 #include "ops/gemm.h"
 #define ISA_KERNELS "cpu/shared/pack_weight.cc"
-#define ISA_TILES
+#define ISA_PRODUCTS
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
 // In this order: each uses what is before it.
@@ -19,6 +19,7 @@
 namespace isopolicy::ISA_PASS {
 
 void packWeight(const PackWeightArgs& args, Workers& workers) {
+  ISA_BELOW_UNLESS_OWN(args.dtype, packWeight(args, workers));
   withFormat<1>(args.dtype, [&](auto format) {
     using Format = decltype(format);
     using T = typename Format::Element;

@@ -3,7 +3,7 @@
 #include "cpu/shared/kernel.h"
 #include "ops/peak.h"
 #define ISA_KERNELS "cpu/shared/peak.cc"
-#define ISA_TILES
+#define ISA_PRODUCTS
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
 #include "cpu/shared/tiles.h"

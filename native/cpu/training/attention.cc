@@ -3,7 +3,7 @@
 // block and every query head of the group. Strips above the diagonal are never touched.
 #include "cpu/shared/attention_work.h"
 #include "cpu/shared/kernel.h"
-#define ISA_TILES
+#define ISA_PRODUCTS
 #define ISA_KERNELS "cpu/training/attention.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
@@ -86,6 +86,7 @@ static void attendSequenceBlocks(const AttentionArgs& args, const SequenceBlock*
 }
 
 void trainingAttention(const AttentionArgs& args, Workers& workers) {
+  ISA_BELOW_UNLESS_OWN(args.shape.dtype, trainingAttention(args, workers));
   checkSequences(args.cuSeqlens, args.sequences, args.shape.tokens);
   const int perBlock = tokensPerBlock(args.shape);
   Scratch scratch;
@@ -107,8 +108,8 @@ void trainingAttention(const AttentionArgs& args, Workers& workers) {
   const int64_t pieces = count * args.shape.numKvHeads;
   const int64_t grain = attentionGrain(args.shape, pieces, pairs, double(args.shape.tokens), 2);
   workers.parallelFor(pieces, grain, [&](int64_t begin, int64_t end) {
-    dispatchFloat(args.shape.dtype,
-                  [&](auto t) { attendSequenceBlocks<decltype(t)>(args, blocks, longest, begin, end); });
+    dispatchOwn(args.shape.dtype,
+                [&](auto t) { attendSequenceBlocks<decltype(t)>(args, blocks, longest, begin, end); });
   });
 }
 

@@ -2,7 +2,7 @@
 // shared/attention_gradient.h has the arithmetic.
 #include "cpu/shared/attention_work.h"
 #include "cpu/shared/kernel.h"
-#define ISA_TILES
+#define ISA_PRODUCTS
 #define ISA_KERNELS "cpu/training/attention_backward.cc"
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
@@ -229,6 +229,7 @@ class SequenceGradient {
 };
 
 void trainingAttentionBackward(const AttentionBackwardArgs& args, Workers& workers) {
+  ISA_BELOW_UNLESS_OWN(args.shape.dtype, trainingAttentionBackward(args, workers));
   const AttentionShape& shape = args.shape;
   checkSequences(args.cuSeqlens, args.sequences, shape.tokens);
   int longest = 0;
@@ -241,7 +242,7 @@ void trainingAttentionBackward(const AttentionBackwardArgs& args, Workers& worke
   const int64_t pieces = args.sequences * shape.numKvHeads;
   const int64_t grain = attentionGrain(shape, pieces, pairs, double(shape.tokens), 5);
   workers.parallelFor(pieces, grain, [&](int64_t begin, int64_t end) {
-    dispatchFloat(shape.dtype, [&](auto t) {
+    dispatchOwn(shape.dtype, [&](auto t) {
       Scratch scratch;
       const RowTiles<decltype(t)> tiles(16);
       SequenceGradient<decltype(t)> gradient(scratch, args, longest);

@@ -3,7 +3,7 @@
 #include "cpu/shared/kernel.h"
 #include "ops/gemm.h"
 #define ISA_KERNELS "cpu/training/gemm.cc"
-#define ISA_TILES
+#define ISA_PRODUCTS
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
 // In this order: each uses what is before it.
@@ -19,9 +19,13 @@
 
 namespace isopolicy::ISA_PASS {
 
-void trainingGemm(const GemmArgs& args, Workers& workers) { multiply<1>(args, workers); }
+void trainingGemm(const GemmArgs& args, Workers& workers) {
+  ISA_BELOW_UNLESS_OWN(args.in, trainingGemm(args, workers));
+  multiply<1>(args, workers);
+}
 
 void trainingGemms(DType in, int64_t count, FunctionRef<GemmArgs(int64_t)> productAt, Workers& workers) {
+  ISA_BELOW_UNLESS_OWN(in, trainingGemms(in, count, productAt, workers));
   multiplyGroup<1>(in, count, productAt, workers);
 }
 

@@ -6,7 +6,7 @@
 #include "ops/gemm.h"
 #include "ops/linear_logprob.h"
 #define ISA_KERNELS "cpu/training/linear_logprob.cc"
-#define ISA_TILES
+#define ISA_PRODUCTS
 #include "cpu/shared/each_isa.h"
 #ifdef ISA_PASS
 #include "cpu/rollout/gemm.h"
@@ -263,15 +263,17 @@ void backward(const LinearLogprobBackwardArgs& args, Workers& workers) {
 
 void trainingLinearLogprob(const LinearLogprobArgs& args, Workers& workers) {
   const LogitsOf& p = args.product;
+  ISA_BELOW_UNLESS_OWN(p.dtype, trainingLinearLogprob(args, workers));
   checkIds("targets", p.targets, p.rows, p.columns);
-  dispatchFloat(p.logits16 ? p.dtype : DType::float32,
-                [&](auto round) { ForwardBlock<decltype(round)>(args, workers).run(); });
+  if (!p.logits16) return ForwardBlock<float>(args, workers).run();
+  dispatchOwn(p.dtype, [&](auto round) { ForwardBlock<decltype(round)>(args, workers).run(); });
 }
 
 void trainingLinearLogprobBackward(const LinearLogprobBackwardArgs& args, Workers& workers) {
   const LogitsOf& p = args.product;
+  ISA_BELOW_UNLESS_OWN(p.dtype, trainingLinearLogprobBackward(args, workers));
   checkIds("targets", p.targets, p.rows, p.columns);
-  dispatchFloat(p.dtype, [&](auto type) {
+  dispatchOwn(p.dtype, [&](auto type) {
     using T = decltype(type);
     if (p.logits16)
       backward<T, T>(args, workers);
