@@ -1,19 +1,20 @@
 // Memory that a product asks for ahead of its reading or writing it, in small shares on the way: what lies in
-// rows far apart, or is read when something else has run out, the hardware's prefetcher does not foresee.
+// rows far apart, or is read when something else has run out, the hardware's prefetcher does not foresee. A
+// tile asks once a turn of its loop, which is Format::kTurn steps.
 // Included once a pass, inside it, after gemm_pack.h: no guard.
 
 namespace isopolicy::ISA_PASS {
 
-// Memory that will be read soon, asked for on the way: so many rows of so many lines every so many steps, of
+// Memory that will be read soon, asked for on the way: so many rows of so many lines every so many turns, of
 // which `wait` are left until the next ones.
 struct Soon {
   const char* at = nullptr;
   int64_t stride = 64;
   int rows = 0, lines = 1, every = 1, wait = 1;
 
-  ISA_INLINE Soon after(int64_t steps) const {
-    const int64_t times = steps < wait ? 0 : 1 + (steps - wait) / every;
-    return {at + times * rows * stride, stride, rows, lines, every, int(wait + times * every - steps)};
+  ISA_INLINE Soon after(int64_t turns) const {
+    const int64_t times = turns < wait ? 0 : 1 + (turns - wait) / every;
+    return {at + times * rows * stride, stride, rows, lines, every, int(wait + times * every - turns)};
   }
   ISA_INLINE void fetch() {
     if (--wait > 0) return;
@@ -23,46 +24,49 @@ struct Soon {
   }
 };
 
-// The same of rows of C that will be written, each of two lines.
+// The same of rows of one or two lines that will be written: so many of those left at each turn.
 struct SoonWritten {
   const char* at = nullptr;
   int64_t stride = 0;
-  int rows = 0;
+  int left = 0, rows = 1, lines = 1;
 
-  ISA_INLINE SoonWritten after(int64_t steps) const { return {at + steps * rows * stride, stride, rows}; }
+  ISA_INLINE SoonWritten after(int64_t turns) const {
+    const int done = int(lesser(left, turns * rows));
+    return {at + done * stride, stride, left - done, rows, lines};
+  }
   ISA_INLINE void fetch() {
-    for (int i = 0; i < rows; i++, at += stride) {
+    for (int i = 0; i < rows && left > 0; i++, left--, at += stride) {
       __builtin_prefetch(at, 1);
-      __builtin_prefetch(at + 64, 1);
+      if (lines > 1) __builtin_prefetch(at + 64, 1);
     }
   }
 };
 
-// Rows of lines that are asked for in even shares over some steps. With `gap` the second half of them lies so
+// Rows of lines that are asked for in even shares over some turns. With `gap` the second half of them lies so
 // much further.
 struct Ahead {
   const char* at = nullptr;
-  int64_t stride = 64, rows = 0, lines = 1, steps = 1, gap = 0;
+  int64_t stride = 64, rows = 0, lines = 1, turns = 1, gap = 0;
 
-  Soon share(int64_t step) const {
-    const int64_t perStep = quotientUp(rows, steps > 0 ? steps : 1);
+  Soon share(int64_t done) const {
+    const int64_t perTurn = quotientUp(rows, turns > 0 ? turns : 1);
     // Long rows far apart are asked for one by one: all at once they would hold each other up.
-    const int64_t every = lines > 1 && rows > 0 && steps > rows ? steps / rows : 1;
-    const int64_t turn = quotientUp(step, every), first = turn * perStep;
+    const int64_t every = lines > 1 && rows > 0 && turns > rows ? turns / rows : 1;
+    const int64_t times = quotientUp(done, every), first = times * perTurn;
     if (first >= rows) return {};
     const char* from = at + first * stride + (2 * first >= rows ? gap : 0);
-    return {from, stride, int(perStep), int(lines), int(every), int(turn * every - step + 1)};
+    return {from, stride, int(perTurn), int(lines), int(every), int(times * every - done + 1)};
   }
 };
 // Lines that follow one another, or do so in two halves of which the second begins `half` behind the first.
-inline Ahead linesAhead(const char* at, int64_t bytes, int64_t steps, int64_t half = 0) {
-  return {at, 64, bytes / 64, 1, steps, half ? half - bytes / 2 : 0};
+inline Ahead linesAhead(const char* at, int64_t bytes, int64_t turns, int64_t half = 0) {
+  return {at, 64, bytes / 64, 1, turns, half ? half - bytes / 2 : 0};
 }
 // Rows of an operand as it is stored.
 template <class T>
-inline Ahead rowsAhead(const T* at, int64_t ld, int64_t rows, int64_t length, int64_t steps) {
+inline Ahead rowsAhead(const T* at, int64_t ld, int64_t rows, int64_t length, int64_t turns) {
   const int64_t bytes = int64_t(sizeof(T));
-  return {reinterpret_cast<const char*>(at), ld * bytes, rows, quotientUp(length * bytes, 64), steps};
+  return {reinterpret_cast<const char*>(at), ld * bytes, rows, quotientUp(length * bytes, 64), turns};
 }
 
 }  // namespace isopolicy::ISA_PASS

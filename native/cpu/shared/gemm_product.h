@@ -90,10 +90,12 @@ class Product {
   // As packed weights have it.
   int64_t bytesOfB() const { return quotientUp(g_.n, kColumns) * depths_.steps * Format::kBytesStored; }
 
-  // Operands as a task finds them: packed ahead, or null where it packs them itself.
+  // Operands as a task finds them: packed ahead, or null where it packs them itself. With aEmpty it packs A
+  // there.
   struct Packed {
     char* a = nullptr;
     int64_t aFirstRow = 0, aRows = 0;
+    bool aEmpty = false;
     const char* b = nullptr;
     int64_t bFirstColumn = 0;
   };
@@ -278,10 +280,10 @@ class Product {
         const int64_t matrix = i / down;
         packed.aFirstRow = i % down * high_;
         packed.aRows = lesser(high_, g_.m - packed.aFirstRow);
-        for (int64_t row = 0; !storedRows_ && row < packed.aRows; row += tilesPacked() * kRows)
-          for (int64_t b = 0; b < depths_.blocks; b++) packRows(packed, matrix, row, depths_.block(b));
-        for (int64_t column = n; column < n + columns; column += wide_)
+        for (int64_t column = n; column < n + columns; column += wide_) {
+          packed.aEmpty = column == n && !storedRows_;
           block(packed, matrix, packed.aFirstRow, packed.aRows, column, lesser(wide_, n + columns - column));
+        }
       }
       if (past_) fencePastCaches();
     });
@@ -312,26 +314,34 @@ class Product {
     const int64_t half = depths_.steps * stepBytes;  // from a stored left half to the right one
     for (int64_t blockIndex = 0; blockIndex < depths_.blocks; blockIndex++) {
       const Depths::Block k = depths_.block(blockIndex);
+      const auto packTile = [&](int64_t t, int64_t together) {
+        packRows(
+            matrix, m + t * kRows, lesser(together * kRows, rows - t * kRows), k,
+            slice ? slice + t * k.steps * Format::kBytesA : aAt(packed, m - packed.aFirstRow + t * kRows, k));
+      };
+      const bool packsA = slice || packed.aEmpty;
+      // Rows along k are packed tile by tile, each right before it is read; across k, where tiles share
+      // lines, all at once.
+      const bool packsAll = packsA && (g_.transposeA || streams());
+      if (packsAll)
+        for (int64_t t = 0; t < tiles; t += tilesPacked()) packTile(t, tilesPacked());
       if constexpr (Format::kStreamedRows > 0) {
         if (streams()) {
           streamBlock(packed, m, rows, n, columns, k, sums, totals, bias);
           continue;
         }
       }
-      const int64_t next = k.begin + k.length, steps = panels * tiles * k.steps;
+      const int64_t next = k.begin + k.length;
+      const int64_t turns = k.steps / Format::kTurn, turnsOfA = panels * tiles * turns;
       Ahead nextA;
-      if (slice) {
-        const int64_t together = tilesPacked();
-        for (int64_t t = 0; t < tiles; t += together)
-          packRows(matrix, m + t * kRows, lesser(together * kRows, rows - t * kRows), k,
-                   slice + t * k.steps * Format::kBytesA);
+      if (packsA) {
         const int64_t length = lesser(Format::kBlock, g_.k - next);
         if (!k.last)
-          nextA = g_.transposeA ? rowsAhead(aStored(matrix, m, next), g_.lda, length, rows, steps)
-                                : rowsAhead(aStored(matrix, m, next), g_.lda, rows, length, steps);
+          nextA = g_.transposeA ? rowsAhead(aStored(matrix, m, next), g_.lda, length, rows, turnsOfA)
+                                : rowsAhead(aStored(matrix, m, next), g_.lda, rows, length, turnsOfA);
       } else if (panels > 1 && !k.last && !storedRows_) {
         nextA = linesAhead(aAt(packed, m - packed.aFirstRow, depths_.block(blockIndex + 1)),
-                           tiles * k.steps * Format::kBytesA, steps);
+                           tiles * k.steps * Format::kBytesA, turnsOfA);
       }
       for (int64_t p = 0; p < panels; p++) {
         const int64_t column = n + p * kColumns;
@@ -344,7 +354,7 @@ class Product {
         job.halfA = storedRows_ ? kRows / 2 * job.rowA : Format::kBytesA / 2;
         job.stepA = storedRows_ ? 64 : Format::kBytesA;
         Ahead nextB;
-        int64_t stepOfB = 0;
+        int64_t turnOfB = 0;
         if (g_.packedB || packed.b) {
           const int64_t panelBytes = depths_.steps * storedBytes;
           const char* from = packed.b ? packed.b + (column - packed.bFirstColumn) / kColumns * panelBytes
@@ -362,32 +372,35 @@ class Product {
           const char* soon = p + 1 < panels ? at + panelBytes
                              : k.last       ? from + panelBytes
                                             : from - p * panelBytes + (k.firstStep + k.steps) * stepBytes;
-          nextB =
-              linesAhead(soon, k.steps * storedBytes, tiles * k.steps, stepBytes < storedBytes ? half : 0);
+          nextB = linesAhead(soon, k.steps * storedBytes, tiles * turns, stepBytes < storedBytes ? half : 0);
         } else {
           const int64_t panelBytes = k.steps * Format::kBytesB;
           if (p % group == 0)
             packColumns(matrix, column, lesser(group * kColumns, n + columns - column), k, own, panelBytes);
           job.b = own + p % group * panelBytes;
-          nextB = ownAfter(matrix, n, columns, p / group * group, k, group * tiles * k.steps);
-          stepOfB = p % group * tiles * k.steps;
+          nextB = ownAfter(matrix, n, columns, p / group * group, k, group * tiles * turns);
+          turnOfB = p % group * tiles * turns;
         }
         const int wide = int(lesser(kColumns, columns - p * kColumns));
         for (int64_t t = 0; t < tiles; t++) {
           const int high = int(lesser(kRows, rows - t * kRows));
           const int64_t at = p * tiles + t;
-          if (storedRows_) {
+          if (storedRows_)
             job.a = aStored(matrix, m + t * kRows, k.begin);
-            const T* below = aStored(matrix, m + (t + 1) * kRows, k.begin);
-            if (n == 0 && p == 0) job.nextA = rowsAhead(below, g_.lda, kRows, k.length, k.steps).share(0);
-          } else {
+          else
             job.a = slice ? slice + t * k.steps * Format::kBytesA
                           : aAt(packed, m - packed.aFirstRow + t * kRows, k);
-            job.nextA = nextA.share(at * k.steps);
-          }
+          const bool packsTile = packsA && !packsAll && p == 0;
+          if (packsTile) packTile(t, 1);
+          if (p == 0 && (panels == 1 || blockIndex == 0) && (packsTile || (storedRows_ && n == 0)))
+            job.nextA = rowsAhead(aStored(matrix, m + (t + 1) * kRows, k.begin), g_.lda,
+                                  lesser(kRows, g_.m - m - (t + 1) * kRows), k.length, turns)
+                            .share(0);
+          else
+            job.nextA = nextA.share(at * turns);
           job.sums = sums + at * tileSums;
-          job.nextB = nextB.share(stepOfB + t * k.steps);
-          if (k.last) job.nextC = soonOf(at + 1, matrix, m, rows, n, panels, k.steps);
+          job.nextB = nextB.share(turnOfB + t * turns);
+          if (k.last) job.nextC = soonOf(at + 1, matrix, m, rows, n, panels, turns);
           Format::run(high, wide, job, direct);
           if (k.chunkEnds)
             finish(matrix, m + t * kRows, high, column, wide, job.sums,
@@ -400,7 +413,7 @@ class Product {
   // What a block that packs B itself packs after the panels from `panel` on: the next panels, or the first
   // ones of the next k.
   Ahead ownAfter(int64_t matrix, int64_t n, int64_t columns, int64_t panel, const Depths::Block& k,
-                 int64_t steps) const {
+                 int64_t turns) const {
     const int64_t wide = panelsPacked() * kColumns;
     const bool deeper = (panel + panelsPacked()) * kColumns >= columns && !k.last;
     const int64_t column = deeper ? n : n + panel * kColumns + wide;
@@ -410,24 +423,26 @@ class Product {
     const int64_t count = lesser(wide, g_.n - column), length = lesser(Format::kBlock, g_.k - begin);
     if (count <= 0) return {};
     const T* at = bStored(matrix, column, begin);
-    return g_.transposeB ? rowsAhead(at, g_.ldb, count, length, steps)
-                         : rowsAhead(at, g_.ldb, length, count, steps);
+    return g_.transposeB ? rowsAhead(at, g_.ldb, count, length, turns)
+                         : rowsAhead(at, g_.ldb, length, count, turns);
   }
 
-  // What a tile of a block will be added to, asked for over so many steps, or its part of C where rows begin
-  // within a line: a store that waits for its line holds up loads that look as if they overlapped.
+  // What a tile of a block will be added to, asked for over so many turns, or its part of C: a store that
+  // waits for its line holds up others, and loads that look as if they overlapped.
   SoonWritten soonOf(int64_t tile, int64_t matrix, int64_t m, int64_t rows, int64_t n, int64_t panels,
-                     int64_t steps) const {
+                     int64_t turns) const {
     const int64_t tiles = quotientUp(rows, kRows), row = tile % tiles * kRows;
-    if (tile >= tiles * panels || steps == 0) return {};
+    if (tile >= tiles * panels || turns == 0) return {};
     m += row;
     n += tile / tiles * kColumns;
-    const int perStep = int(quotientUp(lesser(kRows, rows - row), steps));
-    if (g_.addend) return {reinterpret_cast<const char*>(addendAt(matrix, m, n)), g_.ldAddend * 4, perStep};
-    if (onLines_) return {};
+    const int high = int(lesser(kRows, rows - row)), perTurn = int(quotientUp(high, turns));
+    if (g_.addend)
+      return {reinterpret_cast<const char*>(addendAt(matrix, m, n)), g_.ldAddend * 4, high, perTurn, 2};
+    if (past_) return {};
     const int64_t bytes = int64_t(bytesOf(g_.out));
+    const int lines = bytes * kColumns > 64 || !onLines_ ? 2 : 1;
     return {static_cast<const char*>(g_.c) + (matrix * g_.strideC + m * g_.ldc + n) * bytes, g_.ldc * bytes,
-            perStep};
+            high, perTurn, lines};
   }
 
   // A block of k of the same, of a plain B that is read as it lies.

@@ -63,6 +63,9 @@ struct PairStep {
 };
 #endif
 
+// Steps of a turn of the loop, which share its instructions and those that ask for memory.
+inline constexpr int kTurnSteps = 2;
+
 template <class Step, class B, int Chains, int R, int V>
 static void vectorTile(const TileJob& job) {
   constexpr int kStride = kAllRows / Chains * kTileColumns;  // of a chain's sums
@@ -92,19 +95,16 @@ static void vectorTile(const TileJob& job) {
     a += R * kCopies;
     b += kTileColumns;
   };
-  // Portable code is short of instructions, so that two steps share those of the loop.
-  constexpr int kTogether = ISA_LEVEL == 0 ? 2 : Chains;
   int64_t s = 0;
-  for (; s + kTogether <= job.steps; s += kTogether)
-#pragma GCC unroll 2
-    for (int c = 0; c < kTogether; c++) {
-      if (ISA_LEVEL > 0) {
-        nextA.fetch();
-        nextB.fetch();
-        nextC.fetch();
-      }
-      step(sum[c % Chains]);
+  for (; s + kTurnSteps <= job.steps; s += kTurnSteps) {
+    if (ISA_LEVEL > 0) {
+      nextA.fetch();
+      nextB.fetch();
+      nextC.fetch();
     }
+#pragma GCC unroll 2
+    for (int c = 0; c < kTurnSteps; c++) step(sum[c % Chains]);
+  }
   if (s < job.steps) step(sum[0]);
 
 #pragma GCC unroll 2
@@ -205,6 +205,7 @@ struct Fused {
   static constexpr int64_t kStreamedRows = 4;      // so many rows of A take a plain B as it lies
   static constexpr int kTilesPacked = 1;           // tiles of A that are packed together
   static constexpr bool kTakesStoredRows = false;  // of A, where they are whole steps on whole lines
+  static constexpr int kTurn = kTurnSteps;         // steps after which memory is asked for once
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {
     packVectorRows<1>(x, steps, static_cast<float*>(to));
@@ -248,6 +249,7 @@ struct Pairs {
   static constexpr int64_t kStreamedRows = 0;
   static constexpr int kTilesPacked = 1;
   static constexpr bool kTakesStoredRows = false;
+  static constexpr int kTurn = kTurnSteps;
 
   static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
     packVectorRows<2>(x, steps, static_cast<float*>(to));
@@ -307,6 +309,7 @@ struct Tiles {
   static constexpr int64_t kStreamedRows = 0;
   static constexpr int kTilesPacked = 8;
   static constexpr bool kTakesStoredRows = Parts == 1;
+  static constexpr int kTurn = 1;
   using Scope = TileScope;
 
   static void packA(const Source<Element>& x, int64_t steps, void* to) {
