@@ -64,7 +64,7 @@ struct PairStep {
 #endif
 
 // Steps of a turn of the loop, which share its instructions and those that ask for memory.
-inline constexpr int kTurnSteps = 2;
+inline constexpr int kTurnSteps = 4;
 
 template <class Step, class B, int Chains, int R, int V>
 static void vectorTile(const TileJob& job) {
@@ -95,6 +95,10 @@ static void vectorTile(const TileJob& job) {
     a += R * kCopies;
     b += kTileColumns;
   };
+  const auto twoSteps = [&]() __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int c = 0; c < 2; c++) step(sum[c % Chains]);
+  };
   int64_t s = 0;
   for (; s + kTurnSteps <= job.steps; s += kTurnSteps) {
     if (ISA_LEVEL > 0) {
@@ -102,9 +106,11 @@ static void vectorTile(const TileJob& job) {
       nextB.fetch();
       nextC.fetch();
     }
-#pragma GCC unroll 2
-    for (int c = 0; c < kTurnSteps; c++) step(sum[c % Chains]);
+#pragma GCC unroll 1
+    for (int i = 0; i < kTurnSteps; i += 2) twoSteps();
   }
+#pragma GCC unroll 1
+  for (; s + 2 <= job.steps; s += 2) twoSteps();
   if (s < job.steps) step(sum[0]);
 
 #pragma GCC unroll 2
