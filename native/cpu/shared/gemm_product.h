@@ -322,7 +322,7 @@ class Product {
       const bool packsA = slice || packed.aEmpty;
       // Rows along k are packed tile by tile, each right before it is read; across k, where tiles share
       // lines, all at once.
-      const bool packsAll = packsA && (g_.transposeA || streams());
+      const bool packsAll = packsA && (!Format::kLazy || g_.transposeA || streams());
       if (packsAll)
         for (int64_t t = 0; t < tiles; t += tilesPacked()) packTile(t, tilesPacked());
       if constexpr (Format::kStreamedRows > 0) {
@@ -438,7 +438,7 @@ class Product {
     const int high = int(lesser(kRows, rows - row)), perTurn = int(quotientUp(high, turns));
     if (g_.addend)
       return {reinterpret_cast<const char*>(addendAt(matrix, m, n)), g_.ldAddend * 4, high, perTurn, 2};
-    if (past_) return {};
+    if (past_ || (onLines_ && !Format::kLazy)) return {};
     const int64_t bytes = int64_t(bytesOf(g_.out));
     const int lines = bytes * kColumns > 64 || !onLines_ ? 2 : 1;
     return {static_cast<const char*>(g_.c) + (matrix * g_.strideC + m * g_.ldc + n) * bytes, g_.ldc * bytes,

@@ -212,6 +212,7 @@ struct Fused {
   static constexpr int kTilesPacked = 1;           // tiles of A that are packed together
   static constexpr bool kTakesStoredRows = false;  // of A, where they are whole steps on whole lines
   static constexpr int kTurn = kTurnSteps;         // steps after which memory is asked for once
+  static constexpr bool kLazy = true;              // A is packed tile by tile, lines of C are asked for
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {
     packVectorRows<1>(x, steps, static_cast<float*>(to));
@@ -256,6 +257,7 @@ struct Pairs {
   static constexpr int kTilesPacked = 1;
   static constexpr bool kTakesStoredRows = false;
   static constexpr int kTurn = kTurnSteps;
+  static constexpr bool kLazy = true;
 
   static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
     packVectorRows<2>(x, steps, static_cast<float*>(to));
@@ -316,6 +318,7 @@ struct Tiles {
   static constexpr int kTilesPacked = 8;
   static constexpr bool kTakesStoredRows = Parts == 1;
   static constexpr int kTurn = 1;
+  static constexpr bool kLazy = false;  // neither pays: tiles are done before the memory is there
   using Scope = TileScope;
 
   static void packA(const Source<Element>& x, int64_t steps, void* to) {
