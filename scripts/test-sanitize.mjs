@@ -1,7 +1,9 @@
 #!/usr/bin/env node
 /**
  * Builds the addon with AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer into build/sanitize and runs the
- * tests that reach native code with it: node scripts/test-sanitize.mjs [--all-levels] [filter...]
+ * tests that reach native code with it:
+ *
+ *   node scripts/test-sanitize.mjs [--all-levels] [filter...] [--node-option...]
  *
  * Kernels are compiled and tested at two vector levels, portable and this processor's best, or at all that it has.
  *
@@ -56,10 +58,8 @@ if (process.platform !== 'linux') fail('only Linux is supported');
 if (spawnSync('cmake', ['--version']).error) fail('cmake was not found; "apt-get install cmake"');
 const preload = [runtimeLibrary('libasan.so'), runtimeLibrary('libubsan.so')].join(' ');
 
-const filters = process.argv.slice(2).filter((arg) => !arg.startsWith('--'));
-const unknown = process.argv.slice(2).find((arg) => arg.startsWith('--') && arg !== '--all-levels');
-if (unknown) fail(`unknown option ${unknown}; the only one is --all-levels`);
 const allLevels = process.argv.includes('--all-levels');
+const args = process.argv.slice(2).filter((arg) => arg !== '--all-levels');
 
 /** Bits of ISOPOLICY_LEVELS in native/core/registry.h. */
 function levels() {
@@ -88,8 +88,9 @@ build(
 build(['--build', folder, '--parallel', String(os.availableParallelism())], 'the sanitized build');
 console.log(`sanitized build: ${((Date.now() - start) / 1000).toFixed(0)} s`);
 
-const chosen =
-  filters.length > 0 ? filters : areas.filter((area) => fs.existsSync(path.join(root, 'dist', area)));
+const chosen = args.some((arg) => !arg.startsWith('--'))
+  ? args
+  : [...areas.filter((area) => fs.existsSync(path.join(root, 'dist', area))), ...args];
 if (chosen.length === 0) fail('no compiled tests in dist/test; run "npm run build:ts" first');
 const status = run(process.execPath, ['scripts/test.mjs', ...chosen], {
   env: {
