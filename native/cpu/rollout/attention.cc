@@ -26,8 +26,8 @@ struct RunPiece {
 // Rows up to which vectors read the pages as they are: they fit one pass over the keys.
 static constexpr int kDirectRows = 4;
 // Keys at a time that are then read of one head, before the same keys of the next: heads lie side by side, so
-// memory is read nearly in order. As many are on their way from memory meanwhile; products in the steps of
-// tiles take longer, so that fewer do.
+// memory is read nearly in order. As many are on their way from memory meanwhile: four pages are the fastest
+// at avx512bf16, two at amx.
 static constexpr int kDirectKeys = ISA_LEVEL >= 4 ? 32 : 64;
 static bool readsPages(const AttentionShape& shape, const TokenRun& run) {
   return run.count == 1 && shape.headDim % 16 == 0 && shape.group() <= kDirectRows;

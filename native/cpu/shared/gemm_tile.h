@@ -318,7 +318,7 @@ struct Tiles {
   static constexpr int kTilesPacked = 8;
   static constexpr bool kTakesStoredRows = Parts == 1;
   static constexpr int kTurn = 1;
-  static constexpr bool kLazy = false;  // neither pays: tiles are done before the memory is there
+  static constexpr bool kLazy = false;  // neither paid (docs/performance.md)
   using Scope = TileScope;
 
   static void packA(const Source<Element>& x, int64_t steps, void* to) {
