@@ -34,8 +34,9 @@ struct SoonWritten {
     const int done = int(lesser(left, turns * rows));
     return {at + done * stride, stride, left - done, rows, lines};
   }
-  ISA_INLINE void fetch() {
-    for (int i = 0; i < rows && left > 0; i++, left--, at += stride) {
+  ISA_INLINE void fetch() { fetch(rows); }
+  ISA_INLINE void fetch(int count) {
+    for (int i = 0; i < count && left > 0; i++, left--, at += stride) {
       __builtin_prefetch(at, 1);
       if (lines > 1) __builtin_prefetch(at + 64, 1);
     }

@@ -401,8 +401,16 @@ class Product {
           job.sums = sums + at * tileSums;
           job.nextB = nextB.share(turnOfB + t * turns);
           if (k.last) job.nextC = soonOf(at + 1, matrix, m, rows, n, panels, turns);
+          const bool puts = Format::kPutsTiles && k.last && k.chunk == 0 && high == kRows &&
+                            wide == kColumns && !g_.bias && !g_.addend;
+          job.out = {};
+          if (puts) {
+            const int64_t first = matrix * g_.strideC + (m + t * kRows) * g_.ldc + column;
+            job.out = {static_cast<char*>(g_.c) + first * int64_t(bytesOf(g_.out)), g_.ldc,
+                       g_.out == DType::float32, past_};
+          }
           Format::run(high, wide, job, direct);
-          if (k.chunkEnds)
+          if (k.chunkEnds && !puts)
             finish(matrix, m + t * kRows, high, column, wide, job.sums,
                    totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last, bias + p * kColumns);
         }

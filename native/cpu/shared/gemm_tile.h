@@ -16,6 +16,14 @@
 
 namespace isopolicy::ISA_PASS {
 
+// Rows of C where a whole tile is to go when it is done.
+struct TileOut {
+  void* at = nullptr;  // null: the sums are kept
+  int64_t ld = 0;
+  bool wide = false;  // fp32, whatever the operands are
+  bool past = false;  // past the caches
+};
+
 struct TileJob {
   const void* a;
   const void* b;
@@ -25,6 +33,7 @@ struct TileJob {
   int64_t steps;
   float* sums;  // [Chains][kRows][kColumns]
   bool resume;  // the sums go on, else they start from zero
+  TileOut out;
   Soon nextA, nextB;
   SoonWritten nextC;
 };
@@ -52,6 +61,7 @@ ISA_INLINE Vec copiesAt(const float* a) {
 
 struct FusedStep {
   ISA_INLINE static Vec apply(Vec a, Vec b, Vec sum) { return fma(a, b, sum); }
+  static constexpr bool kNormal = false;  // sums that are subnormal come out as zero
 };
 #if ISA_LEVEL >= 3
 // The instruction adds the product of the odd k first, then that of the even one, each with a rounding of its
@@ -60,13 +70,56 @@ struct PairStep {
   ISA_INLINE static Vec apply(Vec a, Vec b, Vec sum) {
     return {_mm512_dpbf16_ps(sum.v, (__m512bh)a.v, (__m512bh)b.v)};
   }
+  static constexpr bool kNormal = true;
 };
 #endif
 
-// Steps of a turn of the loop, which share its instructions and those that ask for memory.
-inline constexpr int kTurnSteps = 4;
+#if ISA_LEVEL >= 2
+// Rounds and stores a tile that is still in registers: through memory it would cost one of 256 k a twentieth.
+template <class Step, class Out, int Chains, int R>
+ISA_INLINE void putTile(const TileOut& out, Vec (&sum)[Chains][R][2]) {
+  const auto total = [&](int r, int v) __attribute__((always_inline)) {
+    if constexpr (Chains == 2) return sum[0][r][v] + sum[1][r][v];
+    return sum[0][r][v];
+  };
+  const auto eachRow = [&](auto put) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) put(r, r * out.ld);
+  };
+  if (std::is_same_v<Out, float> || out.wide) {
+    float* to = static_cast<float*>(out.at);
+    if (out.past)
+      eachRow([&](int r, int64_t at)
+                  __attribute__((always_inline)) { streamTwo(to + at, total(r, 0), total(r, 1)); });
+    else
+      eachRow([&](int r, int64_t at)
+                  __attribute__((always_inline)) { storeTwo(to + at, total(r, 0), total(r, 1)); });
+  } else if constexpr (!std::is_same_v<Out, float>) {
+    // Rounded before it is known where they go: in both branches the compiler would spill what they share.
+    __m512i lines[R];
+    if constexpr (Step::kNormal && Chains == 1)
+      eachRow([&](int r, int64_t)
+                  __attribute__((always_inline)) { lines[r] = sideBySideNormal(total(r, 0), total(r, 1)); });
+    else
+      eachRow([&](int r, int64_t)
+                  __attribute__((always_inline)) { lines[r] = sideBySide(Out(), total(r, 0), total(r, 1)); });
+    Out* to = static_cast<Out*>(out.at);
+    if (out.past)
+      eachRow([&](int r, int64_t at) __attribute__((always_inline)) {
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(to + at), lines[r]);
+      });
+    else
+      eachRow(
+          [&](int r, int64_t at) __attribute__((always_inline)) { _mm512_storeu_si512(to + at, lines[r]); });
+  }
+}
+#endif
 
-template <class Step, class B, int Chains, int R, int V>
+// Steps of a turn of the loop, which share its instructions and those that ask for memory.
+inline constexpr int kTurnSteps = 8;
+
+// Out is what a whole tile may be rounded to and stored as by itself, or void.
+template <class Step, class B, class Out, int Chains, int R, int V>
 static void vectorTile(const TileJob& job) {
   constexpr int kStride = kAllRows / Chains * kTileColumns;  // of a chain's sums
   Vec sum[Chains][R][V];
@@ -79,7 +132,10 @@ static void vectorTile(const TileJob& job) {
         sum[c][r][v] = job.resume ? load(job.sums + c * kStride + r * kTileColumns + v * kLanes) : zero();
 
   [[maybe_unused]] auto nextA = job.nextA, nextB = job.nextB;
-  [[maybe_unused]] auto nextC = job.nextC;
+  if (ISA_LEVEL > 0) {  // all of C at once: with a third stream in the loop, registers are spilled
+    auto nextC = job.nextC;
+    nextC.fetch(nextC.left);
+  }
   const float* a = static_cast<const float*>(job.a);
   const B* b = static_cast<const B*>(job.b);
   const auto step = [&](auto& sums) __attribute__((always_inline)) {
@@ -104,7 +160,6 @@ static void vectorTile(const TileJob& job) {
     if (ISA_LEVEL > 0) {
       nextA.fetch();
       nextB.fetch();
-      nextC.fetch();
     }
 #pragma GCC unroll 1
     for (int i = 0; i < kTurnSteps; i += 2) twoSteps();
@@ -113,6 +168,10 @@ static void vectorTile(const TileJob& job) {
   for (; s + 2 <= job.steps; s += 2) twoSteps();
   if (s < job.steps) step(sum[0]);
 
+#if ISA_LEVEL >= 2
+  if constexpr (V == 2 && !std::is_void_v<Out>)
+    if (job.out.at) return putTile<Step, Out>(job.out, sum);
+#endif
 #pragma GCC unroll 2
   for (int c = 0; c < Chains; c++)
 #pragma GCC unroll 16
@@ -122,12 +181,12 @@ static void vectorTile(const TileJob& job) {
 }
 
 // Runs the tile of `rows` rows and `vectors` vectors.
-template <class Step, class B, int Chains, int R = kAllRows / Chains>
+template <class Step, class B, class Out, int Chains, int R = kAllRows / Chains>
 ISA_INLINE void runVectorTile(int rows, int vectors, const TileJob& job) {
   if constexpr (R > 0) {
-    if (rows < R) return runVectorTile<Step, B, Chains, R - 1>(rows, vectors, job);
-    if (vectors == 1) return vectorTile<Step, B, Chains, R, 1>(job);
-    if constexpr (kTileVectors > 1) vectorTile<Step, B, Chains, R, 2>(job);
+    if (rows < R) return runVectorTile<Step, B, void, Chains, R - 1>(rows, vectors, job);
+    if (vectors == 1) return vectorTile<Step, B, void, Chains, R, 1>(job);
+    if constexpr (kTileVectors > 1) vectorTile<Step, B, Out, Chains, R, 2>(job);
   }
 }
 
@@ -213,6 +272,7 @@ struct Fused {
   static constexpr bool kTakesStoredRows = false;  // of A, where they are whole steps on whole lines
   static constexpr int kTurn = kTurnSteps;         // steps after which memory is asked for once
   static constexpr bool kLazy = true;              // A is packed tile by tile, lines of C are asked for
+  static constexpr bool kPutsTiles = ISA_LEVEL >= 2;  // a tile stores its part of C itself
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {
     packVectorRows<1>(x, steps, static_cast<float*>(to));
@@ -233,9 +293,9 @@ struct Fused {
   static void run(int rows, int columns, const TileJob& job, bool direct) {
     const int vectors = columns > kLanes ? 2 : 1;
     if (direct)
-      runVectorTile<FusedStep, T, Chains>(rows, vectors, job);
+      runVectorTile<FusedStep, T, T, Chains>(rows, vectors, job);
     else
-      runVectorTile<FusedStep, float, Chains>(rows, vectors, job);
+      runVectorTile<FusedStep, float, T, Chains>(rows, vectors, job);
   }
   static void stream(int rows, int64_t columns, const TileJob& job, int64_t ldb, int64_t panelSums) {
     streamRows<T, Chains>(rows, columns, job, ldb, panelSums);
@@ -257,7 +317,7 @@ struct Pairs {
   static constexpr int kTilesPacked = 1;
   static constexpr bool kTakesStoredRows = false;
   static constexpr int kTurn = kTurnSteps;
-  static constexpr bool kLazy = true;
+  static constexpr bool kLazy = true, kPutsTiles = true;
 
   static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
     packVectorRows<2>(x, steps, static_cast<float*>(to));
@@ -268,7 +328,7 @@ struct Pairs {
   static void packStored(const Source<BFloat16>& x, int64_t steps, void* to) { packB(x, steps, to, 0); }
   static void prepare(const void*, int64_t, int64_t, void*) {}
   static void run(int rows, int columns, const TileJob& job, bool) {
-    runVectorTile<PairStep, float, Chains>(rows, columns > kLanes ? 2 : 1, job);
+    runVectorTile<PairStep, float, BFloat16, Chains>(rows, columns > kLanes ? 2 : 1, job);
   }
   struct Scope {};
 };
@@ -319,6 +379,7 @@ struct Tiles {
   static constexpr bool kTakesStoredRows = Parts == 1;
   static constexpr int kTurn = 1;
   static constexpr bool kLazy = false;  // neither paid (docs/performance.md)
+  static constexpr bool kPutsTiles = false;
   using Scope = TileScope;
 
   static void packA(const Source<Element>& x, int64_t steps, void* to) {
