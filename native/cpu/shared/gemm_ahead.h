@@ -47,13 +47,22 @@ struct SoonWritten {
 // much further.
 struct Ahead {
   const char* at = nullptr;
-  int64_t stride = 64, rows = 0, lines = 1, turns = 1, gap = 0;
+  int64_t stride = 64, rows = 0, lines = 1, perTurn = 1, every = 1, gap = 0;
 
+  Ahead() = default;
+  // Long rows far apart are asked for one by one: all at once they would hold each other up.
+  Ahead(const char* at, int64_t stride, int64_t rows, int64_t lines, int64_t turns, int64_t gap = 0)
+      : at(at),
+        stride(stride),
+        rows(rows),
+        lines(lines),
+        perTurn(turns > 0 && rows > turns ? quotientUp(rows, turns) : turns > 0 ? 1 : rows),
+        every(lines > 1 && rows > 0 && turns > rows ? turns / rows : 1),
+        gap(gap) {}
+
+  // No division where it can do without: it is asked once a tile.
   Soon share(int64_t done) const {
-    const int64_t perTurn = quotientUp(rows, turns > 0 ? turns : 1);
-    // Long rows far apart are asked for one by one: all at once they would hold each other up.
-    const int64_t every = lines > 1 && rows > 0 && turns > rows ? turns / rows : 1;
-    const int64_t times = quotientUp(done, every), first = times * perTurn;
+    const int64_t times = every == 1 ? done : quotientUp(done, every), first = times * perTurn;
     if (first >= rows) return {};
     const char* from = at + first * stride + (2 * first >= rows ? gap : 0);
     return {from, stride, int(perTurn), int(lines), int(every), int(times * every - done + 1)};

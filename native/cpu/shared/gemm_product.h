@@ -333,6 +333,7 @@ class Product {
       }
       const int64_t next = k.begin + k.length;
       const int64_t turns = k.steps / Format::kTurn, turnsOfA = panels * tiles * turns;
+      const int rowsATurn = turns > 0 ? int(quotientUp(kRows, turns)) : 0;
       Ahead nextA;
       if (packsA) {
         const int64_t length = lesser(Format::kBlock, g_.k - next);
@@ -400,7 +401,12 @@ class Product {
             job.nextA = nextA.share(at * turns);
           job.sums = sums + at * tileSums;
           job.nextB = nextB.share(turnOfB + t * turns);
-          if (k.last) job.nextC = soonOf(at + 1, matrix, m, rows, n, panels, turns);
+          if (k.last) {
+            const bool lowest = t + 1 == tiles;  // then the next tile is the uppermost of the next panel
+            job.nextC = lowest && p + 1 == panels ? SoonWritten{}
+                        : lowest                  ? soonOf(matrix, m, rows, column + kColumns, rowsATurn)
+                                 : soonOf(matrix, m + (t + 1) * kRows, rows - (t + 1) * kRows, column, rowsATurn);
+          }
           const bool puts = Format::kPutsTiles && k.last && k.chunk == 0 && high == kRows &&
                             wide == kColumns && !g_.bias && !g_.addend;
           job.out = {};
@@ -435,22 +441,17 @@ class Product {
                          : rowsAhead(at, g_.ldb, length, count, turns);
   }
 
-  // What a tile of a block will be added to, asked for over so many turns, or its part of C: a store that
-  // waits for its line holds up others, and loads that look as if they overlapped.
-  SoonWritten soonOf(int64_t tile, int64_t matrix, int64_t m, int64_t rows, int64_t n, int64_t panels,
-                     int64_t turns) const {
-    const int64_t tiles = quotientUp(rows, kRows), row = tile % tiles * kRows;
-    if (tile >= tiles * panels || turns == 0) return {};
-    m += row;
-    n += tile / tiles * kColumns;
-    const int high = int(lesser(kRows, rows - row)), perTurn = int(quotientUp(high, turns));
+  // What the uppermost tile of so many rows will be added to, asked for over some turns, or its part of C: a
+  // store that waits for its line holds up others, and loads that look as if they overlapped.
+  SoonWritten soonOf(int64_t matrix, int64_t m, int64_t rows, int64_t n, int rowsATurn) const {
+    const int high = int(lesser(kRows, rows));
     if (g_.addend)
-      return {reinterpret_cast<const char*>(addendAt(matrix, m, n)), g_.ldAddend * 4, high, perTurn, 2};
+      return {reinterpret_cast<const char*>(addendAt(matrix, m, n)), g_.ldAddend * 4, high, rowsATurn, 2};
     if (past_ || (onLines_ && !Format::kLazy)) return {};
     const int64_t bytes = int64_t(bytesOf(g_.out));
     const int lines = bytes * kColumns > 64 || !onLines_ ? 2 : 1;
     return {static_cast<const char*>(g_.c) + (matrix * g_.strideC + m * g_.ldc + n) * bytes, g_.ldc * bytes,
-            high, perTurn, lines};
+            high, rowsATurn, lines};
   }
 
   // A block of k of the same, of a plain B that is read as it lies.
