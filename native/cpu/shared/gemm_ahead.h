@@ -56,7 +56,9 @@ struct Ahead {
         stride(stride),
         rows(rows),
         lines(lines),
-        perTurn(turns > 0 && rows > turns ? quotientUp(rows, turns) : turns > 0 ? 1 : rows),
+        perTurn(turns > 0 && rows > turns ? quotientUp(rows, turns)
+                : turns > 0               ? 1
+                                          : rows),
         every(lines > 1 && rows > 0 && turns > rows ? turns / rows : 1),
         gap(gap) {}
 

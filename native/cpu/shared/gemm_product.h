@@ -404,8 +404,9 @@ class Product {
           if (k.last) {
             const bool lowest = t + 1 == tiles;  // then the next tile is the uppermost of the next panel
             job.nextC = lowest && p + 1 == panels ? SoonWritten{}
-                        : lowest                  ? soonOf(matrix, m, rows, column + kColumns, rowsATurn)
-                                 : soonOf(matrix, m + (t + 1) * kRows, rows - (t + 1) * kRows, column, rowsATurn);
+                        : lowest
+                            ? soonOf(matrix, m, rows, column + kColumns, rowsATurn)
+                            : soonOf(matrix, m + (t + 1) * kRows, rows - (t + 1) * kRows, column, rowsATurn);
           }
           const bool puts = Format::kPutsTiles && k.last && k.chunk == 0 && high == kRows &&
                             wide == kColumns && !g_.bias && !g_.addend;

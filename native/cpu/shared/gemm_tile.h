@@ -61,7 +61,12 @@ ISA_INLINE Vec copiesAt(const float* a) {
 
 struct FusedStep {
   ISA_INLINE static Vec apply(Vec a, Vec b, Vec sum) { return fma(a, b, sum); }
-  static constexpr bool kNormal = false;  // sums that are subnormal come out as zero
+#if ISA_LEVEL >= 2
+  template <int Chains, class Out>
+  ISA_INLINE static __m512i rounded(Out, Vec a, Vec b) {
+    return sideBySide(Out(), a, b);
+  }
+#endif
 };
 #if ISA_LEVEL >= 3
 // The instruction adds the product of the odd k first, then that of the even one, each with a rounding of its
@@ -70,7 +75,12 @@ struct PairStep {
   ISA_INLINE static Vec apply(Vec a, Vec b, Vec sum) {
     return {_mm512_dpbf16_ps(sum.v, (__m512bh)a.v, (__m512bh)b.v)};
   }
-  static constexpr bool kNormal = true;
+  // The instruction that rounds takes subnormals as zero: the sum of a chain is none, that of two may be one.
+  template <int Chains>
+  ISA_INLINE static __m512i rounded(BFloat16, Vec a, Vec b) {
+    if constexpr (Chains == 1) return (__m512i)_mm512_cvtne2ps_pbh(b.v, a.v);
+    return sideBySide(BFloat16(), a, b);
+  }
 };
 #endif
 
@@ -78,39 +88,38 @@ struct PairStep {
 // Rounds and stores a tile that is still in registers: through memory it would cost one of 256 k a twentieth.
 template <class Step, class Out, int Chains, int R>
 ISA_INLINE void putTile(const TileOut& out, Vec (&sum)[Chains][R][2]) {
-  const auto total = [&](int r, int v) __attribute__((always_inline)) {
-    if constexpr (Chains == 2) return sum[0][r][v] + sum[1][r][v];
-    return sum[0][r][v];
-  };
   const auto eachRow = [&](auto put) __attribute__((always_inline)) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) put(r, r * out.ld);
   };
+  if constexpr (Chains == 2)
+    eachRow([&](int r, int64_t) __attribute__((always_inline)) {
+      sum[0][r][0] = sum[0][r][0] + sum[1][r][0];
+      sum[0][r][1] = sum[0][r][1] + sum[1][r][1];
+    });
+  const auto& total = sum[0];
   if (std::is_same_v<Out, float> || out.wide) {
     float* to = static_cast<float*>(out.at);
     if (out.past)
       eachRow([&](int r, int64_t at)
-                  __attribute__((always_inline)) { streamTwo(to + at, total(r, 0), total(r, 1)); });
+                  __attribute__((always_inline)) { streamTwo(to + at, total[r][0], total[r][1]); });
     else
       eachRow([&](int r, int64_t at)
-                  __attribute__((always_inline)) { storeTwo(to + at, total(r, 0), total(r, 1)); });
+                  __attribute__((always_inline)) { storeTwo(to + at, total[r][0], total[r][1]); });
   } else if constexpr (!std::is_same_v<Out, float>) {
     // Rounded before it is known where they go: in both branches the compiler would spill what they share.
     __m512i lines[R];
-    if constexpr (Step::kNormal && Chains == 1)
-      eachRow([&](int r, int64_t)
-                  __attribute__((always_inline)) { lines[r] = sideBySideNormal(total(r, 0), total(r, 1)); });
-    else
-      eachRow([&](int r, int64_t)
-                  __attribute__((always_inline)) { lines[r] = sideBySide(Out(), total(r, 0), total(r, 1)); });
+    eachRow([&](int r, int64_t) __attribute__((always_inline)) {
+      lines[r] = Step::template rounded<Chains>(Out(), total[r][0], total[r][1]);
+    });
     Out* to = static_cast<Out*>(out.at);
     if (out.past)
       eachRow([&](int r, int64_t at) __attribute__((always_inline)) {
         _mm512_stream_si512(reinterpret_cast<__m512i*>(to + at), lines[r]);
       });
     else
-      eachRow(
-          [&](int r, int64_t at) __attribute__((always_inline)) { _mm512_storeu_si512(to + at, lines[r]); });
+      eachRow([&](int r, int64_t at)
+                  __attribute__((always_inline)) { _mm512_storeu_si512(to + at, lines[r]); });
   }
 }
 #endif
@@ -267,11 +276,11 @@ struct Fused {
   // The tile can read packed weights as they are, widening them on the way, which costs it a conversion for
   // kRows multiply-adds; widened once they serve many tiles.
   static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : 2;
-  static constexpr int64_t kStreamedRows = 4;      // so many rows of A take a plain B as it lies
-  static constexpr int kTilesPacked = 1;           // tiles of A that are packed together
-  static constexpr bool kTakesStoredRows = false;  // of A, where they are whole steps on whole lines
-  static constexpr int kTurn = kTurnSteps;         // steps after which memory is asked for once
-  static constexpr bool kLazy = true;              // A is packed tile by tile, lines of C are asked for
+  static constexpr int64_t kStreamedRows = 4;         // so many rows of A take a plain B as it lies
+  static constexpr int kTilesPacked = 1;              // tiles of A that are packed together
+  static constexpr bool kTakesStoredRows = false;     // of A, where they are whole steps on whole lines
+  static constexpr int kTurn = kTurnSteps;            // steps after which memory is asked for once
+  static constexpr bool kLazy = true;                 // A is packed tile by tile, lines of C are asked for
   static constexpr bool kPutsTiles = ISA_LEVEL >= 2;  // a tile stores its part of C itself
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {

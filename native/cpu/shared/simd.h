@@ -145,10 +145,6 @@ ISA_INLINE __m512i sideBySide(BFloat16, Vec a, Vec b) {
                        0x1f001d, 0x1b0019, 0x170015, 0x130011, 0x0f000d, 0x0b0009, 0x070005, 0x030001);
   return _mm512_permutex2var_epi16(roundedToUpper(a), upper, roundedToUpper(b));
 }
-#if ISA_LEVEL >= 3
-// bf16 of lanes none of which is subnormal: the instruction takes such a one as zero.
-ISA_INLINE __m512i sideBySideNormal(Vec a, Vec b) { return (__m512i)_mm512_cvtne2ps_pbh(b.v, a.v); }
-#endif
 ISA_INLINE __m512i sideBySide(Half, Vec a, Vec b) {
   return _mm512_inserti64x4(_mm512_castsi256_si512(toHalfBits(a)), toHalfBits(b), 1);
 }
