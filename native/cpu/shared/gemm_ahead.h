@@ -1,6 +1,6 @@
 // Memory that a product asks for ahead of its reading or writing it, in small shares on the way: what lies in
 // rows far apart, or is read when something else has run out, the hardware's prefetcher does not foresee. A
-// tile asks once a turn of its loop, which is Format::kTurn steps.
+// tile asks once a turn of its loop, which is a few steps.
 // Included once a pass, inside it, after gemm_pack.h: no guard.
 
 namespace isopolicy::ISA_PASS {

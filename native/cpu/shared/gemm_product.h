@@ -332,7 +332,8 @@ class Product {
         }
       }
       const int64_t next = k.begin + k.length;
-      const int64_t turns = k.steps / Format::kTurn, turnsOfA = panels * tiles * turns;
+      const int turn = tiles <= 2 ? Format::kTurnOfFew : Format::kTurn;
+      const int64_t turns = k.steps / turn, turnsOfA = panels * tiles * turns;
       const int rowsATurn = turns > 0 ? int(quotientUp(kRows, turns)) : 0;
       Ahead nextA;
       if (packsA) {
@@ -348,6 +349,7 @@ class Product {
         const int64_t column = n + p * kColumns;
         TileJob job;
         job.steps = k.steps;
+        job.turn = turn;
         job.resume = !k.chunkBegins;
         job.stepB = Format::kBytesB;
         job.halfB = Format::kBytesB / 2;

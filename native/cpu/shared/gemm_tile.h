@@ -31,6 +31,7 @@ struct TileJob {
   // half of a panel of B to its right one and to the next step.
   int64_t rowA, halfA, stepA, halfB, stepB;
   int64_t steps;
+  int turn;     // steps after which memory is asked for once
   float* sums;  // [Chains][kRows][kColumns]
   bool resume;  // the sums go on, else they start from zero
   TileOut out;
@@ -124,8 +125,9 @@ ISA_INLINE void putTile(const TileOut& out, Vec (&sum)[Chains][R][2]) {
 }
 #endif
 
-// Steps of a turn of the loop, which share its instructions and those that ask for memory.
-inline constexpr int kTurnSteps = 8;
+// Steps of a turn: each asks for memory, which takes instructions. Where but a tile or two read a panel, the
+// weights that are asked for at a time are so many bytes: more at once would hold each other up.
+inline constexpr int kTurnSteps = 8, kTurnBytes = 512;
 
 // Out is what a whole tile may be rounded to and stored as by itself, or void.
 template <class Step, class B, class Out, int Chains, int R, int V>
@@ -165,13 +167,13 @@ static void vectorTile(const TileJob& job) {
     for (int c = 0; c < 2; c++) step(sum[c % Chains]);
   };
   int64_t s = 0;
-  for (; s + kTurnSteps <= job.steps; s += kTurnSteps) {
+  for (; s + job.turn <= job.steps; s += job.turn) {
     if (ISA_LEVEL > 0) {
       nextA.fetch();
       nextB.fetch();
     }
 #pragma GCC unroll 1
-    for (int i = 0; i < kTurnSteps; i += 2) twoSteps();
+    for (int i = 0; i < job.turn; i += 2) twoSteps();
   }
 #pragma GCC unroll 1
   for (; s + 2 <= job.steps; s += 2) twoSteps();
@@ -276,10 +278,11 @@ struct Fused {
   // The tile can read packed weights as they are, widening them on the way, which costs it a conversion for
   // kRows multiply-adds; widened once they serve many tiles.
   static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : 2;
-  static constexpr int64_t kStreamedRows = 4;         // so many rows of A take a plain B as it lies
-  static constexpr int kTilesPacked = 1;              // tiles of A that are packed together
-  static constexpr bool kTakesStoredRows = false;     // of A, where they are whole steps on whole lines
-  static constexpr int kTurn = kTurnSteps;            // steps after which memory is asked for once
+  static constexpr int64_t kStreamedRows = 4;      // so many rows of A take a plain B as it lies
+  static constexpr int kTilesPacked = 1;           // tiles of A that are packed together
+  static constexpr bool kTakesStoredRows = false;  // of A, where they are whole steps on whole lines
+  // Steps after which memory is asked for once, with many tiles of rows and with one or two.
+  static constexpr int kTurn = kTurnSteps, kTurnOfFew = kTurnBytes / kBytesStored;
   static constexpr bool kLazy = true;                 // A is packed tile by tile, lines of C are asked for
   static constexpr bool kPutsTiles = ISA_LEVEL >= 2;  // a tile stores its part of C itself
 
@@ -325,7 +328,7 @@ struct Pairs {
   static constexpr int64_t kStreamedRows = 0;
   static constexpr int kTilesPacked = 1;
   static constexpr bool kTakesStoredRows = false;
-  static constexpr int kTurn = kTurnSteps;
+  static constexpr int kTurn = kTurnSteps, kTurnOfFew = kTurnBytes / kBytesStored;
   static constexpr bool kLazy = true, kPutsTiles = true;
 
   static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
@@ -386,7 +389,7 @@ struct Tiles {
   static constexpr int64_t kStreamedRows = 0;
   static constexpr int kTilesPacked = 8;
   static constexpr bool kTakesStoredRows = Parts == 1;
-  static constexpr int kTurn = 1;
+  static constexpr int kTurn = 1, kTurnOfFew = 1;
   static constexpr bool kLazy = false;  // neither paid (docs/performance.md)
   static constexpr bool kPutsTiles = false;
   using Scope = TileScope;
