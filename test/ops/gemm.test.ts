@@ -347,6 +347,58 @@ for (const level of vectorLevels()) {
           assert.ok(c!.every((x) => x === Number.POSITIVE_INFINITY));
         });
 
+        it('rounds whole tiles, which store themselves, as it does the rest', async () => {
+          const k = 4;
+          const least = dtype === 'fp16' ? 2 ** -14 : 2 ** -126;
+          const half = { fp32: 2 ** -24, fp16: 2 ** -11, bf16: 2 ** -8 }[dtype];
+          const most = dtype === 'fp16' ? 65504 : 3.3895313892515355e38;
+          // Sums of two steps or two chains: subnormal, ties to even, the largest and beyond, infinite, none.
+          const columns = [
+            [1.5 * least, 0, -least, 0],
+            [-least / 2, 0, least / 4, 0],
+            [1, 0, half, 0],
+            [1 + 2 * half, 0, half, 0],
+            [most, 0, most * half, 0],
+            [most, 0, -most, 0],
+            [Number.NEGATIVE_INFINITY, 0, 1, 0],
+            [Number.NaN, 0, 1, 0],
+            [-0, 0, -0, 0],
+          ];
+          const one = await values(() => {
+            const row = tensor([1, 0, 1, 0], [1, k], dtype);
+            return columns.map((column) => gemm(row, tensor(column, [k, 1], dtype), { family }));
+          });
+          // Tails of rows and columns; and a C that goes past the caches.
+          for (const [m, n] of [
+            [29, 70],
+            [1100, 1024],
+          ] as const) {
+            const weight = Float32Array.from({ length: n * k }, (_, i) => {
+              const column = columns[Math.floor(i / k) % columns.length]!;
+              return column[i % k]!;
+            });
+            const [c] = await values(() => [
+              gemm(
+                tensor(
+                  Float32Array.from({ length: m * k }, (_, i) => (i + 1) % 2),
+                  [m, k],
+                  dtype,
+                ),
+                tensor(weight, [n, k], dtype),
+                {
+                  transposeB: true,
+                  family,
+                },
+              ),
+            ]);
+            const expected = Float32Array.from(
+              { length: m * n },
+              (_, i) => one[(i % n) % columns.length]![0]!,
+            );
+            assertSameBits(c!, expected, `[${m}, ${n}]`);
+          }
+        });
+
         it('keeps subnormal numbers, but for bf16 pairs and tiles', async () => {
           const { step } = orderOf(family, dtype, level);
           const tiny = dtype === 'fp16' ? 2 ** -24 : 2 ** -130;
