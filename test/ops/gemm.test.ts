@@ -413,6 +413,24 @@ for (const level of vectorLevels()) {
 }
 
 describe('gemm', () => {
+  it('rounds sums of an emulated format to it, whole tiles and the rest', async () => {
+    for (const level of vectorLevels())
+      for (const family of families)
+        for (const [m, n] of [
+          [29, 70],
+          [600, 1024], // past the caches
+        ] as const) {
+          setVectorLevel(level);
+          const [c, expected] = await values(() => {
+            const a = cast(normalTensor([m, 40], 'fp32', 16), 'e8m4');
+            const b = cast(normalTensor([n, 40], 'fp32', 17), 'e8m4');
+            const options = { transposeB: true, family } as const;
+            return [gemm(a, b, options), cast(gemm(a, b, { ...options, outDtype: 'fp32' }), 'e8m4')];
+          });
+          assertSameBits(c!, expected!, `${level} ${family} [${m}, ${n}]`);
+        }
+  });
+
   it('rounds fp32 alike at AVX2 and AVX-512', async () => {
     const levels = vectorLevels().filter((level) => level !== 'portable');
     for (const family of families) {

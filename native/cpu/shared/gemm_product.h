@@ -309,6 +309,9 @@ class Product {
     float* bias = scratch.get<float>(g_.bias ? panels * kColumns : 0);
     if (g_.bias) widen(static_cast<const T*>(g_.bias) + n, columns, panels * kColumns, bias);
 
+    // A tile rounds to its own dtype or to none: fp32 operands may be numbers of an emulated one.
+    const bool putsTiles = Format::kPutsTiles && !totals && !g_.bias && !g_.addend &&
+                           (g_.out == DTypeOf<T>::value || g_.out == DType::float32);
     const int64_t storedBytes = packed.b ? Format::kBytesB : Format::kBytesStored;
     const int64_t stepBytes = packed.b ? Format::kBytesB : Format::kStoredStep;
     const int64_t half = depths_.steps * stepBytes;  // from a stored left half to the right one
@@ -410,8 +413,7 @@ class Product {
                             ? soonOf(matrix, m, rows, column + kColumns, rowsATurn)
                             : soonOf(matrix, m + (t + 1) * kRows, rows - (t + 1) * kRows, column, rowsATurn);
           }
-          const bool puts = Format::kPutsTiles && k.last && k.chunk == 0 && high == kRows &&
-                            wide == kColumns && !g_.bias && !g_.addend;
+          const bool puts = putsTiles && k.last && high == kRows && wide == kColumns;
           job.out = {};
           if (puts) {
             const int64_t first = matrix * g_.strideC + (m + t * kRows) * g_.ldc + column;
