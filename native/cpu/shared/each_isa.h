@@ -19,7 +19,7 @@
 // Levels avx512bf16 and amx add products of 16-bit numbers to avx512, and nothing else. A kernel with
 // products in it defines ISA_PRODUCTS before it includes this header and is compiled for them, too; all
 // others run what they have for avx512. Even there only some types are multiplied in another way
-// (kOwnProducts in simd.h): a kernel gives the others to the level below by ISA_BELOW_UNLESS_OWN and has no
+// (ownsProducts in simd.h): a kernel gives the others to the level below by ISA_BELOW_UNLESS_OWN and has no
 // code for them.
 //
 // A build may leave levels out (ISOPOLICY_LEVELS in core/registry.h): the level below then stands for them.

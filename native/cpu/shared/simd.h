@@ -556,13 +556,9 @@ ISA_INLINE void dispatchFloat(DType dtype, F&& body) {
   }
 }
 
-// Whether this level multiplies numbers of type T otherwise than the level below: avx512bf16 has pairs of
+// Whether this level multiplies numbers of a dtype otherwise than the level below: avx512bf16 has pairs of
 // bf16, amx tiles of bf16, in two parts of which fp16 fits.
-template <class T>
-inline constexpr bool kOwnProducts =
-    ISA_LEVEL <= 2 || std::is_same_v<T, BFloat16> || (ISA_LEVEL == 4 && std::is_same_v<T, Half>);
-
-inline bool ownsProducts(DType dtype) {
+inline constexpr bool ownsProducts(DType dtype) {
   return ISA_LEVEL <= 2 || dtype == DType::bfloat16 || (ISA_LEVEL == 4 && dtype == DType::float16);
 }
 
@@ -570,7 +566,7 @@ inline bool ownsProducts(DType dtype) {
 template <class F>
 ISA_INLINE void dispatchOwn(DType dtype, F&& body) {
   dispatchFloat(dtype, [&](auto like) {
-    if constexpr (kOwnProducts<decltype(like)>) body(like);
+    if constexpr (ownsProducts(DTypeOf<decltype(like)>::value)) body(like);
   });
 }
 
