@@ -5,8 +5,8 @@ namespace isopolicy {
 
 enum class PeakKind : uint8_t { fma = 0, bf16 = 1, read = 2, copy = 3, amx = 4 };
 
-// One pass of the arithmetic kinds, known to lib/ops/peak.ts: kPeakSteps operations on each of
-// kPeakAccumulators vectors of 16 lanes.
+// One pass of the arithmetic kinds, known to lib/ops/peak.ts, is worth kPeakSteps operations on each of
+// kPeakAccumulators vectors of 16 lanes, however many of them a kernel has in flight.
 inline constexpr int64_t kPeakSteps = 4096;
 inline constexpr int kPeakAccumulators = 12;
 // Of kind amx: so many steps of 16 x 16 x 32 multiply-adds on each of so many tiles.
