@@ -7,6 +7,7 @@ import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { tidy } from '../../lib/tensor/scope.js';
 import { cast, empty, readTensors, type Tensor, tensor, view, zeros } from '../../lib/tensor/tensor.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
+import { noEmulated } from '../support/dtypes.js';
 import {
   matrix,
   normalTensor,
@@ -413,7 +414,7 @@ for (const level of vectorLevels()) {
 }
 
 describe('gemm', () => {
-  it('rounds sums of an emulated format to it, whole tiles and the rest', async () => {
+  it('rounds sums of an emulated format to it, whole tiles and the rest', { skip: noEmulated }, async () => {
     for (const level of vectorLevels())
       for (const family of families)
         for (const [m, n] of [
