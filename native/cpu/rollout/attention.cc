@@ -26,9 +26,11 @@ struct RunPiece {
 // Rows up to which vectors read the pages as they are: they fit one pass over the keys.
 static constexpr int kDirectRows = 4;
 // Keys at a time that are then read of one head, before the same keys of the next: heads lie side by side, so
-// memory is read nearly in order. As many are on their way from memory meanwhile: four pages are the fastest
-// at avx512bf16, two at amx.
+// memory is read nearly in order. Four pages are the fastest at avx512bf16, two at amx.
 static constexpr int kDirectKeys = ISA_LEVEL >= 4 ? 32 : 64;
+// What is on its way from memory meanwhile: while keys are read, their values, and while values are read, the
+// keys after them. At amx, keys and values of the strip after this one.
+static constexpr bool kFetchesNearest = ISA_LEVEL < 4;
 static bool readsPages(const AttentionShape& shape, const TokenRun& run) {
   return run.count == 1 && shape.headDim % 16 == 0 && shape.group() <= kDirectRows;
 }
@@ -66,6 +68,7 @@ class PagedStrips {
       setPage(at, g, keys_[g], values_[g]);
       setPage(after.run.slot >= 0 ? after : at, g, nextKeys_[g], nextValues_[g]);
     }
+    if constexpr (kFetchesNearest) return {{keys_, values_}, {values_, nextKeys_, headDim_}, true};
     return {{keys_, nextKeys_}, {values_, nextValues_, headDim_}, true};
   }
 

@@ -72,8 +72,9 @@ ISA_INLINE auto loadLast(const S* p) {
 
 // ---- scores[r][16 g + lane] = sum over d of q[r][d] * k[g][d][lane], d in order ----
 
-// Groups of 16 keys: packed ones, or pages of the cache as they are. While a page is read, the one that is
-// needed a strip later is on its way from memory, line by line.
+// Groups of 16 keys: packed ones, or pages of the cache as they are. While a page is read, another one that is
+// needed soon is on its way from memory, line by line: to L1, and at amx, which asks further ahead, to L2.
+inline constexpr int kPageLocality = ISA_LEVEL >= 4 ? 2 : 3;
 template <class S>
 struct PackedGroups {
   using Element = S;
@@ -91,7 +92,7 @@ struct PageGroups {
   PageGroups from(int g) const { return {pages + g, next + g}; }
   ISA_INLINE void fetch(int g, int64_t offset) const {
     for (int64_t line = 0; line < 32; line += 64 / int64_t(sizeof(S)))
-      __builtin_prefetch(next[g] + offset + line, 0, 2);
+      __builtin_prefetch(next[g] + offset + line, 0, kPageLocality);
   }
 };
 
@@ -146,8 +147,8 @@ struct PagedRows {
   // Of the two rows from an even i on, what belongs to 16 columns.
   ISA_INLINE void fetch(int i, int64_t offset) const {
     const S* row = next[i >> 4] + (i & 15) * stride + offset;
-    __builtin_prefetch(row, 0, 2);
-    if constexpr (!std::is_same_v<S, BFloat16>) __builtin_prefetch(row + stride, 0, 2);
+    __builtin_prefetch(row, 0, kPageLocality);
+    if constexpr (!std::is_same_v<S, BFloat16>) __builtin_prefetch(row + stride, 0, kPageLocality);
   }
 };
 template <class S>

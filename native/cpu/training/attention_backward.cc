@@ -14,13 +14,13 @@ template <class T>
 class SequenceGradient {
  public:
   using F = Form<T>;
-  // What a block of queries adds up in vectors should stay in the first-level cache; AMX rather has fewer
-  // loads and stores of its sums.
-  static constexpr int kTileKeys = F::kTiles ? 128 : 64;
-  static constexpr int kBlockQueries = F::kTiles ? 128 : 64;
-  // Queries whose probabilities are found at once. On the diagonal, where the later of the keys are masked,
-  // they are few.
-  static constexpr int kFewQueries = F::kTiles ? 32 : 64;
+  // What a block of queries adds up in wide vectors should stay in the first-level cache; pairs and tiles
+  // rather have fewer loads and stores of their sums.
+  static constexpr int kTileKeys = F::kPairs ? 128 : 64;
+  static constexpr int kBlockQueries = F::kPairs ? 128 : 64;
+  // Queries whose probabilities are found at once: wide ones of the whole block, since they replace the
+  // scores. On the diagonal, where the later of the keys are masked, they are few.
+  static constexpr int kFewQueries = F::kPairs ? 32 : kBlockQueries;
   static constexpr int kFewOnDiagonal = 32;
 
   SequenceGradient(Scratch& scratch, const AttentionBackwardArgs& args, int longest)
@@ -160,14 +160,14 @@ class SequenceGradient {
     for (int query = begin; query < length;) {
       const bool diagonal = query < begin + keys;
       const int few = diagonal ? kFewOnDiagonal : kFewQueries;
-      const int rows = std::min(F::kTiles ? kBlockQueries : few, length - query);
+      const int rows = std::min(F::kTiles || !diagonal ? kBlockQueries : few, length - query);
       int seen = 0;
       for (int r = 0; r < rows; r += few) {
         const int n = std::min(few, rows - r);
         seen = std::min(keys, query + r + n - begin);
         addQueries(h, query + r, r, n, begin, keys, seen);
       }
-      // Tiles take the whole block at once. On the diagonal it begins with the first key.
+      // Tiles take the whole block at once on the diagonal, too: there it begins with the first key.
       const int64_t row = h * rowsOfHead_ + query;
       const bool lower = F::kTiles && diagonal, fresh = lower && h == 0;
       const int groups = roundUp16(seen) / 16;
