@@ -122,6 +122,17 @@ class AttentionRows {
     return row;
   }
 
+  // How many tiles of the strip rows row .. rows - 1 take, each for itself.
+  int64_t softmaxSteps(int begin, int keys, int64_t row, int64_t rows) const {
+    int64_t steps = 0;
+    for (; row < rows; row += kGroup) {
+      const int64_t n = std::min<int64_t>(kGroup, rows - row);
+      const int most = std::min(keys, limits_[row + n - 1] - begin);
+      steps += n * (roundUp(most, settings_.tile) / settings_.tile);
+    }
+    return steps;
+  }
+
   template <class Load>
   int64_t attendChunk(int chunkBegin, int chunkEnd, int64_t rows, int sets, const States& states,
                       Load&& load) {
@@ -136,7 +147,7 @@ class AttentionRows {
       row = firstBeyond(begin, row, rows);
       for (int set = 0; set < sets; set++) {
         const auto strip = load(set, begin, keys);
-        ahead_.spread((rows - row) * roundUp(keys, settings_.tile) / settings_.tile);
+        ahead_.spread(softmaxSteps(begin, keys, row, rows));
         const int64_t end = (set + 1) * rows;
         for (int64_t r = set * rows + row; r < end; r += kGroup)
           attendGroup(strip, begin, keys, begin == chunkBegin, r, int(std::min<int64_t>(kGroup, end - r)),
