@@ -143,8 +143,9 @@ class SequenceGradient {
     }
     add(then.keys, tokenBytes, first, std::min(tileKeys_, end - first), 1);
     add(then.values, tokenBytes, first, std::min(tileKeys_, end - first), 1);
-    const int columns = F::kTiles ? stride_ / 32 : 0;
-    ahead_.spread(int64_t(group_) * (length - begin) / 32 * (16 + keys / 16 + columns));
+    // Every 32 queries take 16 turns for their probabilities, tiles some more for their products.
+    const int products = F::kTiles ? keys / 16 + stride_ / 32 : 0;
+    ahead_.spread(int64_t(group_) * (length - begin) / 32 * (16 + products));
   }
 
   float dot(const T* a, const T* b) const {
