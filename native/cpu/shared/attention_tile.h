@@ -72,9 +72,11 @@ ISA_INLINE auto loadLast(const S* p) {
 
 // ---- scores[r][16 g + lane] = sum over d of q[r][d] * k[g][d][lane], d in order ----
 
-// Groups of 16 keys: packed ones, or pages of the cache as they are. While a page is read, another one that is
-// needed soon is on its way from memory, line by line: to L1, and at amx, which asks further ahead, to L2.
+// While a page of the cache is read, another one that is needed soon is on its way from memory, line by line:
+// to L1, and at amx, which asks further ahead, to L2.
 inline constexpr int kPageLocality = ISA_LEVEL >= 4 ? 2 : 3;
+
+// Groups of 16 keys: packed ones, or pages as they are.
 template <class S>
 struct PackedGroups {
   using Element = S;
