@@ -4,79 +4,8 @@
  *
  * Commands import the engines only when they run, so that help and version need no addon.
  */
-import { Command, CommanderError } from 'commander';
-import { InvalidArgumentError } from '../errors.js';
-import { version } from '../version.js';
-import { algorithmsCommand } from './algorithms.js';
-import { convertCommand } from './convert.js';
-import { diagnoseCommand } from './diagnose.js';
-import { dialCommand } from './dial.js';
+import { describe, print, runCommandLine } from './commandLine.js';
 import { exitCodes } from './exitCodes.js';
-import { generateCommand } from './generate.js';
-import { gridCommand } from './grid.js';
-import { headroomCommand } from './headroom.js';
-import { infoCommand } from './info.js';
-import { injectCommand } from './inject.js';
-import { ladderCommand } from './ladder.js';
-import { mismatchCommand } from './mismatch.js';
-import { reportCommand } from './report.js';
-import { sanityCommand } from './sanity.js';
-import { simulateCommand } from './simulate.js';
-import { trainCommand } from './train.js';
-
-const program = new Command('isopolicy')
-  .description(
-    'Measures, explains and removes the training-inference mismatch in reinforcement learning of language models.',
-  )
-  .version(version, '-V, --version', 'print the version')
-  .helpOption('-h, --help', 'print help; also after a command')
-  .helpCommand('help [command]', 'print help of a command')
-  // All commands have options: without the word the column of descriptions is wide enough.
-  .configureHelp({
-    subcommandTerm: (command) => `${command.name()} ${command.usage()}`.replace(' [options]', ''),
-  })
-  .addHelpText(
-    'after',
-    `
-Exit codes:
-  ${exitCodes.success}    done; sanity: passed
-  ${exitCodes.failure}    failed
-  ${exitCodes.usage}    bad usage, or a bad value
-  ${exitCodes.notPassed}    sanity: not passed
-  ${exitCodes.doesNotFit}    train --dry-run: does not fit into memory
-  ${exitCodes.interrupted}  interrupted; what was done is saved
-  diagnose: 0 noise floor, 1 suspicious, 2 broken
-
-Results go to stdout, progress to stderr.
-With ISOPOLICY_DEBUG=1 errors come with their stacks.
-
-Example:
-  $ isopolicy sanity --precision fp16 --seed 1`,
-  );
-
-for (const command of [
-  sanityCommand(),
-  trainCommand(),
-  gridCommand(),
-  diagnoseCommand(),
-  mismatchCommand(),
-  ladderCommand(),
-  dialCommand(),
-  headroomCommand(),
-  reportCommand(),
-  simulateCommand(),
-  injectCommand(),
-  algorithmsCommand(),
-  generateCommand(),
-  convertCommand(),
-  infoCommand(),
-]) {
-  // Inherits what is set above; a command added as an object otherwise doesn't.
-  program.addCommand(command.copyInheritedSettings(program));
-}
-for (const command of [program, ...program.commands]) {
-  command.exitOverride().configureOutput({ outputError: () => {} });
-}
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit();
@@ -86,42 +15,4 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 // Progress that nobody reads doesn't end the work.
 process.stderr.on('error', () => {});
 
-try {
-  if (process.argv.length <= 2) {
-    process.stderr.write(program.helpInformation());
-    process.exitCode = exitCodes.usage;
-  } else {
-    await program.parseAsync();
-  }
-} catch (error) {
-  process.exitCode = report(error);
-}
-
-/** Writes an error to stderr and returns the exit code that it stands for. */
-function report(error: unknown): number {
-  if (error instanceof CommanderError) {
-    if (error.exitCode === 0) return exitCodes.success;
-    // "(Did you mean ...?)" is on a line of its own.
-    print(error.message.replace(/^error: /, '').replaceAll('\n', ' '));
-    return exitCodes.usage;
-  }
-  if (process.env.ISOPOLICY_DEBUG === '1' && error instanceof Error && error.stack) {
-    print(error.stack);
-  } else {
-    print(describe(error));
-  }
-  if (error instanceof InvalidArgumentError) return exitCodes.usage;
-  // A command can have said before what a failure is to end with.
-  return Number(process.exitCode ?? exitCodes.failure);
-}
-
-function describe(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  if (error instanceof InvalidArgumentError) return error.message;
-  const label = (error as NodeJS.ErrnoException).code ?? error.name;
-  return error.message.startsWith(label) ? error.message : `${label}: ${error.message}`;
-}
-
-function print(message: string): void {
-  process.stderr.write(`isopolicy: ${message}\n`);
-}
+await runCommandLine();

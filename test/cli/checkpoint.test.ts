@@ -4,7 +4,15 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
 import { writeAdder } from '../sanity/checkpoint.js';
-import { isopolicy, type Outcome, start, temporaryFolder, withoutAddon } from './command.js';
+import {
+  assertUsageErrors,
+  isopolicy,
+  type Outcome,
+  start,
+  temporaryFolder,
+  type UsageCase,
+  withoutAddon,
+} from './command.js';
 
 const folder = temporaryFolder();
 const [model, data] = [path.join(folder, 'adder'), path.join(folder, 'sums.jsonl')];
@@ -134,21 +142,18 @@ test('report draws runs on one data set together', () => {
 });
 
 test('options that do not go together are refused without the addon', () => {
-  const refused = (args: readonly string[], message: RegExp) => {
-    const { status, stderr } = isopolicy(args, withoutAddon);
-    assert.equal(status, 2, stderr);
-    assert.match(stderr, message);
-    assert.equal(stderr.trim().split('\n').length, 1);
-  };
-  refused(['sanity', ...source, '--task', 'sort:2:4', '--layers', '2'], /no --task, --layers beside --model/);
-  refused(['sanity', '--data', data], /no --data beside a taught model/);
-  refused(['sanity', '--filter-precision', 'bf16'], /no --filter-precision beside a taught model/);
-  refused(['sanity', '--model', model], /expected --data beside --model/);
-  refused(['mismatch', ...source, '--candidates', '9'], /no --candidates beside --model/);
-  refused(['mismatch', ...source, '--prompts', data], /no --data, --verifier beside --prompts/);
-  refused(['ladder', '--model', model, '--count', '3'], /no --count beside --model without --data/);
-  refused(['ladder', '--run', 'x', '--model', model], /no --model beside --run/);
-  refused(['headroom', '--verifier', 'exact'], /no --verifier beside a taught model/);
+  const cases: UsageCase[] = [
+    [['sanity', ...source, '--task', 'sort:2:4', '--layers', '2'], /no --task, --layers beside --model/],
+    [['sanity', '--data', data], /no --data beside a taught model/],
+    [['sanity', '--filter-precision', 'bf16'], /no --filter-precision beside a taught model/],
+    [['sanity', '--model', model], /expected --data beside --model/],
+    [['mismatch', ...source, '--candidates', '9'], /no --candidates beside --model/],
+    [['mismatch', ...source, '--prompts', data], /no --data, --verifier beside --prompts/],
+    [['ladder', '--model', model, '--count', '3'], /no --count beside --model without --data/],
+    [['ladder', '--run', 'x', '--model', model], /no --model beside --run/],
+    [['headroom', '--verifier', 'exact'], /no --verifier beside a taught model/],
+  ];
+  assertUsageErrors(cases, withoutAddon);
 });
 
 test('what is wrong with model or data is one error before a folder is made', () => {
@@ -167,15 +172,14 @@ test('what is wrong with model or data is one error before a folder is made', ()
     [['--max-prompt-length', '3'], /problem 0 to have at most maxPromptLength = 3 tokens/],
   ];
   const mismatch = ['mismatch', ...source, '--samples', '16'];
-  for (const [i, [changes, message]] of cases.entries()) {
-    for (const command of i < 2 ? [sanity, mismatch] : [sanity]) {
-      const { status, stderr } = isopolicy([...command, ...changes, '--out', out('never')]);
-      assert.equal(status, 2, stderr);
-      assert.match(stderr, message);
-      assert.ok(stderr.trim().split('\n').length === 1, stderr);
-      assert.ok(!fs.existsSync(out('never')));
-    }
-  }
+  assertUsageErrors(
+    cases.flatMap(([changes, message], i) =>
+      (i < 2 ? [sanity, mismatch] : [sanity]).map(
+        (command): UsageCase => [[...command, ...changes, '--out', out('never')], message],
+      ),
+    ),
+  );
+  assert.ok(!fs.existsSync(out('never')));
   const none = isopolicy([
     ...[...sanity, '--solved-at-least', '0.95', '--solved-at-most', '0.96', '--out', out('none')],
   ]);

@@ -31,13 +31,52 @@ export function isopolicy(args: readonly string[], env: Record<string, string> =
   return { status, stdout, stderr };
 }
 
+/**
+ * Runs commands one after another in one process: for tables of what is refused, where a process for each would spend
+ * all of its time on starting.
+ */
+export function isopolicyEach(
+  commands: readonly (readonly string[])[],
+  env: Record<string, string> = {},
+): Outcome[] {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [path.resolve(import.meta.dirname, 'commands.js')],
+    {
+      encoding: 'utf8',
+      env: { ...process.env, ...env },
+      input: JSON.stringify(commands),
+      maxBuffer: 2 ** 28,
+    },
+  );
+  assert.equal(status, 0, stderr);
+  const outcomes = JSON.parse(stdout) as Outcome[];
+  assert.equal(outcomes.length, commands.length);
+  return outcomes;
+}
+
 /** Bad usage: exit code 2, nothing on stdout, one line on stderr, no stack. */
-export function assertUsageError({ status, stdout, stderr }: Outcome, message: RegExp): void {
-  assert.equal(status, 2, stderr);
+export function assertUsageError(
+  { status, stdout, stderr }: Outcome,
+  message: RegExp,
+  label = 'isopolicy',
+): void {
+  assert.equal(status, 2, `${label}: ${stderr}`);
   assert.equal(stdout, '');
   assert.match(stderr, /^isopolicy: [^\n]+\n$/, 'one line');
   assert.match(stderr, message);
   assert.doesNotMatch(stderr, /\bat .*:\d+/);
+}
+
+/** What is refused, and the message that says so. */
+export type UsageCase = readonly [args: readonly string[], message: RegExp];
+
+export function assertUsageErrors(cases: readonly UsageCase[], env: Record<string, string> = {}): void {
+  const outcomes = isopolicyEach(
+    cases.map(([args]) => args),
+    env,
+  );
+  for (const [i, [args, message]] of cases.entries()) assertUsageError(outcomes[i]!, message, args.join(' '));
 }
 
 /** An environment in which the addon can't be loaded. */

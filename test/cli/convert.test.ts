@@ -6,7 +6,14 @@ import path from 'node:path';
 import { before, test } from 'node:test';
 import { writeCheckpoint } from '../../lib/io/checkpointFiles.js';
 import { writeCheckpointFolder } from '../support/checkpoint.js';
-import { assertUsageError, isopolicy, main, temporaryFolder, withoutAddon } from './command.js';
+import {
+  assertUsageError,
+  assertUsageErrors,
+  isopolicy,
+  main,
+  temporaryFolder,
+  withoutAddon,
+} from './command.js';
 
 const folder = temporaryFolder();
 const model = path.join(folder, 'model');
@@ -91,9 +98,7 @@ test('what is wrong is one line, and writes nothing', () => {
     [[out('none'), out('x'), '--dtype', 'fp16'], /\[checkpoint\] expected a folder with a model/],
     [[folder, out('x'), '--dtype', 'fp16'], /expected model\.safetensors or /],
   ];
-  for (const [args, message] of cases) {
-    assertUsageError(isopolicy(['convert', ...args]), message);
-  }
+  assertUsageErrors(cases.map(([args, message]) => [['convert', ...args], message]));
   assert.ok(!fs.existsSync(out('x')));
   const help = isopolicy(['convert', '--help'], withoutAddon);
   assert.equal(help.status, 0);

@@ -7,7 +7,16 @@ import { diagnose } from '../../lib/diagnose/diagnose.js';
 import type { Pair, Side } from '../../lib/diagnose/record.js';
 import { synthetic, usualNoise, withSeries } from '../diagnose/synthetic.js';
 import { layOut, readFixture } from '../text/fixtures.js';
-import { assertUsageError, isopolicy, start, temporaryFolder, withoutAddon } from './command.js';
+import {
+  assertUsageError,
+  assertUsageErrors,
+  isopolicy,
+  isopolicyEach,
+  start,
+  temporaryFolder,
+  type UsageCase,
+  withoutAddon,
+} from './command.js';
 
 const folder = temporaryFolder();
 
@@ -33,23 +42,37 @@ const training = {
 
 /** Runs without the addon, which nothing here needs. */
 const run = (...args: readonly string[]) => isopolicy(['diagnose', ...args], withoutAddon);
+const refused = (cases: readonly UsageCase[]) =>
+  assertUsageErrors(
+    cases.map(([args, message]) => [['diagnose', ...args], message]),
+    withoutAddon,
+  );
 
 const isGone = (name: string) => !fs.existsSync(path.join(folder, name));
 
 test('the exit code is the verdict, from the one on that is to fail', () => {
   const verdicts = { clean: 'NOISE FLOOR', suspicious: 'SUSPICIOUS', broken: 'BROKEN' } as const;
-  for (const [name, codes] of [
-    ['clean', { '': 0, suspicious: 0, broken: 0, never: 0 }],
-    ['suspicious', { '': 1, suspicious: 1, broken: 0, never: 0 }],
-    ['broken', { '': 2, suspicious: 2, broken: 2, never: 0 }],
-  ] as const) {
-    for (const [least, code] of Object.entries(codes)) {
+  const cases = (
+    [
+      ['clean', { '': 0, suspicious: 0, broken: 0, never: 0 }],
+      ['suspicious', { '': 1, suspicious: 1, broken: 0, never: 0 }],
+      ['broken', { '': 2, suspicious: 2, broken: 2, never: 0 }],
+    ] as const
+  ).flatMap(([name, codes]) =>
+    Object.entries(codes).map(([least, code]) => {
       const failOn = least === '' ? [] : ['--fail-on', least];
-      const { status, stdout, stderr } = run(rollout, training[name], '--dtype', 'bf16', ...failOn);
-      assert.equal(status, code, `${name} ${least}: ${stderr}`);
-      assert.ok(stdout.startsWith(verdicts[name]), stdout);
-      assert.equal(stderr, '');
-    }
+      return { name, code, args: ['diagnose', rollout, training[name], '--dtype', 'bf16', ...failOn] };
+    }),
+  );
+  const outcomes = isopolicyEach(
+    cases.map(({ args }) => args),
+    withoutAddon,
+  );
+  for (const [i, { name, code, args }] of cases.entries()) {
+    const { status, stdout, stderr } = outcomes[i]!;
+    assert.equal(status, code, `${args.join(' ')}: ${stderr}`);
+    assert.ok(stdout.startsWith(verdicts[name]), stdout);
+    assert.equal(stderr, '');
   }
 });
 
@@ -164,11 +187,10 @@ test('nothing is left of bad input, and nothing is taken that was there before',
     [path.join(folder, 'missing.jsonl'), training.clean],
     [rollout],
   ]) {
-    assertUsageError(run(...args, '--out', path.join(folder, 'deep', 'er', 'out')), /\[diagnose\] expected /);
+    const outs = [path.join(folder, 'deep', 'er', 'out'), mine, empty];
+    refused(outs.map((out) => [[...args, '--out', out], /\[diagnose\] expected /]));
     assert.ok(isGone('deep'));
-    assertUsageError(run(...args, '--out', mine), /\[diagnose\] expected /);
     assert.deepEqual(fs.readdirSync(mine).sort(), ['notes.txt', 'report.html']);
-    assertUsageError(run(...args, '--out', empty), /\[diagnose\] expected /);
     assert.deepEqual(fs.readdirSync(empty), []);
   }
   assert.equal(fs.readFileSync(path.join(mine, 'report.html'), 'utf8'), 'mine');
@@ -176,7 +198,7 @@ test('nothing is left of bad input, and nothing is taken that was there before',
 });
 
 test('wrong flags, and files that are none, are usage errors with nothing on stdout', () => {
-  for (const [args, message] of [
+  const cases: UsageCase[] = [
     [[], /missing required argument 'rollout'/],
     [[rollout, training.clean, rollout], /too many arguments/],
     [['/nonexistent/rollout.jsonl'], /\/nonexistent\/rollout\.jsonl/],
@@ -191,9 +213,8 @@ test('wrong flags, and files that are none, are usage errors with nothing on std
     [[rollout, training.clean, '--json', '--markdown'], /'--markdown' cannot be used with option '--json'/],
     [[rollout, training.clean, '--tokenizer', '/nonexistent'], /\/nonexistent/],
     [[rollout, training.clean, '--format', 'verl'], /rollout\.jsonl:1/],
-  ] as const) {
-    assertUsageError(run(...args), message);
-  }
+  ];
+  refused(cases);
 });
 
 test('a tokenizer gives the worst tokens their text', async () => {

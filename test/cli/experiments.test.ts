@@ -3,7 +3,15 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { isopolicy, start, temporaryFolder, withoutAddon } from './command.js';
+import {
+  assertUsageErrors,
+  isopolicy,
+  isopolicyEach,
+  start,
+  temporaryFolder,
+  type UsageCase,
+  withoutAddon,
+} from './command.js';
 
 const folder = temporaryFolder();
 const out = (name: string) => path.join(folder, name);
@@ -14,7 +22,7 @@ const base = [
 const bases = out('bases');
 
 test('what is unknown or contradicts itself is one line, and makes no folder', () => {
-  for (const [args, message] of [
+  const cases: UsageCase[] = [
     [['ladder', '--precisions', 'bf61'], /did you mean bf16\?/],
     [['ladder', '--run', 'x', '--task', 'sort:4:4'], /no --task beside --run/],
     [['mismatch', '--run', 'x', '--layers', '2', '--base', 'y'], /no --layers, --base beside --run/],
@@ -75,20 +83,20 @@ test('what is unknown or contradicts itself is one line, and makes no folder', (
     [['simulate'], /expected <run>, the folder of a sanity run, got none/],
     [['simulate', 'nowhere'], /the folder of a run/],
     [['simulate', 'nowhere', '--algorithms', 'gsop'], /did you mean gspo\?/],
-  ] as const) {
-    const run = out('unmade');
-    const { status, stdout, stderr } = isopolicy([...args, '--out', run]);
-    assert.equal(status, 2, `${args.join(' ')}: ${stderr}`);
-    assert.equal(stdout, '');
-    assert.match(stderr, /^isopolicy: [^\n]+\n$/);
-    assert.match(stderr, message);
-    assert.ok(!fs.existsSync(run), args.join(' '));
-  }
+  ];
+  const unmade = (i: number) => out(`unmade-${i}`);
+  assertUsageErrors(cases.map(([args, message], i) => [[...args, '--out', unmade(i)], message]));
+  for (const [i, [args]] of cases.entries()) assert.ok(!fs.existsSync(unmade(i)), args.join(' '));
 });
 
 test('every command has help without the addon, in 80 columns', () => {
-  for (const command of ['grid', 'mismatch', 'ladder', 'dial', 'simulate', 'headroom', 'report']) {
-    const { status, stdout } = isopolicy([command, '--help'], withoutAddon);
+  const commands = ['grid', 'mismatch', 'ladder', 'dial', 'simulate', 'headroom', 'report'];
+  const helps = isopolicyEach(
+    commands.map((command) => [command, '--help']),
+    withoutAddon,
+  );
+  for (const [i, command] of commands.entries()) {
+    const { status, stdout } = helps[i]!;
     assert.equal(status, 0, command);
     for (const line of stdout.split('\n')) assert.ok(line.length <= 80, `${command}: ${line}`);
     assert.match(stdout, /Example/);
@@ -201,18 +209,14 @@ test('simulate makes a run directory like the others, without the addon', () => 
 
   const file = out('taken.json');
   fs.writeFileSync(file, '{}');
-  for (const [args, message] of [
+  const refused: UsageCase[] = [
     [[run, '--out', kept], /expected out to be a folder without a run \(it has config\.json; resume it/],
     [[run, '--out', file], /expected out to be a folder, not \(in\) a file .*taken\.json/],
     [[run, '--resume', kept], /expected no <run> beside --resume, .*, got /],
     [['--resume', kept, '--algorithms', 'pg-seq-is'], /no --algorithms beside --resume/],
     [['--resume', run], /--resume to be the folder of a simulate run/],
-  ] as const) {
-    const refused = isopolicy(['simulate', ...args]);
-    assert.equal(refused.status, 2, refused.stderr);
-    assert.match(refused.stderr, /^isopolicy: [^\n]+\n$/);
-    assert.match(refused.stderr, message);
-  }
+  ];
+  assertUsageErrors(refused.map(([args, message]) => [['simulate', ...args], message]));
   assert.equal(fs.readFileSync(file, 'utf8'), '{}');
 });
 

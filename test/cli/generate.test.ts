@@ -16,7 +16,15 @@ import { fill } from '../../lib/tensor/tensor.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { CHARACTERS, checkpointConfig, EOS, writeCheckpointFolder } from '../support/checkpoint.js';
 import { randomizeB } from '../support/lora.js';
-import { assertUsageError, isopolicy, main, type Outcome, temporaryFolder, withoutAddon } from './command.js';
+import {
+  assertUsageError,
+  assertUsageErrors,
+  isopolicy,
+  main,
+  type Outcome,
+  temporaryFolder,
+  withoutAddon,
+} from './command.js';
 
 const folder = temporaryFolder();
 const model = path.join(folder, 'model');
@@ -302,9 +310,9 @@ test('what is wrong shows before the weights are read', async () => {
     [['--max-new-tokens', '96'], /prompt 0 and --max-new-tokens 96 within the model's context of 96/],
     [['--prompt', ''], /--prompt to be text, got ""/],
   ];
-  for (const [args, message] of cases) {
-    assertUsageError(isopolicy(['generate', weightless, '--prompt', 'a', ...args]), message);
-  }
+  assertUsageErrors(
+    cases.map(([args, message]) => [['generate', weightless, '--prompt', 'a', ...args], message]),
+  );
   const args = ['generate', weightless, '--prompt', 'a', '--max-new-tokens', '5'];
   const adapter = path.join(folder, 'of-a-narrower-model');
   using narrow = new Decoder({ ...checkpointConfig, intermediateSize: 24 }, { seed: 1 });

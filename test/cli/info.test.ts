@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { RunDirectory } from '../../lib/io/runDirectory.js';
 import { writeSafetensors } from '../../lib/io/safetensors.js';
 import { writeCheckpointFolder } from '../support/checkpoint.js';
-import { assertUsageError, isopolicy, temporaryFolder } from './command.js';
+import { assertUsageErrors, isopolicy, temporaryFolder } from './command.js';
 
 const fixtures = fileURLToPath(new URL('../../../test/fixtures/models/', import.meta.url));
 const folder = temporaryFolder();
@@ -139,11 +139,9 @@ test('what is not there, or nothing that is known, is one line', () => {
   mkdirSync(empty);
   const several = path.join(folder, 'several');
   for (const step of ['step-000010', 'step-000020']) mkdirSync(path.join(several, step), { recursive: true });
-  for (const [at, message] of [
-    [several, /\[info\] expected one of the checkpoints, such as .*several\/step-000020, got "/],
-    [path.join(folder, 'nowhere'), /\[info\] expected a file or folder \(ENOENT\), got "/],
-    [empty, /files of data .*, got "an empty folder"/],
-  ] as const) {
-    assertUsageError(isopolicy(['info', at]), message);
-  }
+  assertUsageErrors([
+    [['info', several], /\[info\] expected one of the checkpoints, such as .*several\/step-000020, got "/],
+    [['info', path.join(folder, 'nowhere')], /\[info\] expected a file or folder \(ENOENT\), got "/],
+    [['info', empty], /files of data .*, got "an empty folder"/],
+  ]);
 });

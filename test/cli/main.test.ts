@@ -4,7 +4,14 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { assertUsageError, isopolicy, main, temporaryFolder, withoutAddon } from './command.js';
+import {
+  assertUsageError,
+  assertUsageErrors,
+  isopolicy,
+  main,
+  temporaryFolder,
+  withoutAddon,
+} from './command.js';
 
 const packageJson = JSON.parse(fs.readFileSync(path.resolve(main, '../../../../package.json'), 'utf8'));
 
@@ -76,9 +83,10 @@ test('a bad value names the option, what is expected and what came', () => {
     ['--threads', '257', /--threads .*at most 256, got 257/],
     ['--out', '', /--out to be a path, got ""/],
   ];
-  for (const [option, value, message] of cases) {
-    assertUsageError(isopolicy(['sanity', option, value], withoutAddon), message);
-  }
+  assertUsageErrors(
+    cases.map(([option, value, message]) => [['sanity', option, value], message]),
+    withoutAddon,
+  );
 });
 
 test('an addon that cannot be loaded says so, with exit code 1', () => {

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { defaultDirectory } from '../../lib/cli/experiment.js';
 import { runName } from '../../lib/cli/sanity.js';
 import { resolveSanityOptions } from '../../lib/sanity/config.js';
-import { isopolicy, temporaryFolder, withoutAddon } from './command.js';
+import { assertUsageErrors, isopolicy, temporaryFolder, type UsageCase, withoutAddon } from './command.js';
 
 const folder = temporaryFolder();
 
@@ -73,18 +73,13 @@ test('precisions that contradict each other', () => {
 
 test('what the options only together get wrong is found before a folder is made', () => {
   const out = path.join(folder, 'unmade');
-  for (const [args, message] of [
+  const cases: UsageCase[] = [
     [['--hidden-size', '48'], /hiddenSize to be a multiple of 32/],
     [['--numerics', 'matched', '--training-precision', 'bf16', '--rollout-precision', 'fp16'], /matched/],
     [['--prompts-per-step', '1', '--group-size', '2', '--updates-per-step', '3'], /updatesPerStep/],
-  ] as const) {
-    const { status, stdout, stderr } = isopolicy(['sanity', ...args, '--out', out]);
-    assert.equal(status, 2, stderr);
-    assert.equal(stdout, '');
-    assert.match(stderr, /^isopolicy: [^\n]+\n$/);
-    assert.match(stderr, message);
-    assert.ok(!fs.existsSync(out));
-  }
+  ];
+  assertUsageErrors(cases.map(([args, message]) => [['sanity', ...args, '--out', out], message]));
+  assert.ok(!fs.existsSync(out));
 });
 
 test('an output folder that cannot be used ends the command before any work', () => {
@@ -93,17 +88,11 @@ test('an output folder that cannot be used ends the command before any work', ()
   const taken = path.join(folder, 'taken');
   fs.mkdirSync(taken);
   fs.writeFileSync(path.join(taken, 'metrics.jsonl'), '');
-  for (const [out, message] of [
-    [path.join(file, 'run'), /a folder, not \(in\) a file/],
-    [file, /a folder, not \(in\) a file/],
-    [taken, /a folder without a run \(it has metrics\.jsonl/],
-  ] as const) {
-    const { status, stdout, stderr } = isopolicy(['sanity', '--out', out]);
-    assert.equal(status, 2, stderr);
-    assert.equal(stdout, '');
-    assert.match(stderr, /^isopolicy: \[run\] expected out to be [^\n]+\n$/, 'no progress before it');
-    assert.match(stderr, message);
-  }
+  assertUsageErrors([
+    [['sanity', '--out', path.join(file, 'run')], /\[run\] expected out to be a folder, not \(in\) a file/],
+    [['sanity', '--out', file], /\[run\] expected out to be a folder, not \(in\) a file/],
+    [['sanity', '--out', taken], /\[run\] expected out to be a folder without a run \(it has metrics\.jsonl/],
+  ]);
 });
 
 test('--resume needs the folder of a sanity run', () => {
@@ -137,19 +126,19 @@ test('--resume needs the folder of a sanity run', () => {
 });
 
 test('--resume refuses options that would change the run, without looking at it', () => {
-  for (const args of [
+  const cases = [
     ['--steps', '5'],
     ['--precision', 'fp16'],
     ['--out', 'elsewhere'],
     ['--loss-scaler', 'none'],
-  ]) {
-    const { status, stderr } = isopolicy(['sanity', '--resume', 'runs/x', ...args], withoutAddon);
-    assert.equal(status, 2);
-    assert.match(
-      stderr,
-      new RegExp(`^isopolicy: \\[sanity\\] expected no ${args[0]} beside --resume[^\\n]+\\n$`),
-    );
-  }
+  ];
+  assertUsageErrors(
+    cases.map((args) => [
+      ['sanity', '--resume', 'runs/x', ...args],
+      new RegExp(`^isopolicy: \\[sanity\\] expected no ${args[0]} beside --resume`),
+    ]),
+    withoutAddon,
+  );
   const allowed = ['sanity', '--resume', path.join(folder, 'missing'), '--threads', '1', '--json'];
   assert.match(isopolicy(allowed, withoutAddon).stderr, /missing/);
 });

@@ -4,7 +4,14 @@ import path from 'node:path';
 import { before, describe, it } from 'node:test';
 import { formatYaml, parseYaml } from '../../lib/train/yaml.js';
 import { type Tiny, tinyTraining } from '../train/tiny.js';
-import { isopolicy, start, temporaryFolder, withoutAddon } from './command.js';
+import {
+  assertUsageErrors,
+  isopolicy,
+  start,
+  temporaryFolder,
+  type UsageCase,
+  withoutAddon,
+} from './command.js';
 
 const folder = temporaryFolder();
 let tiny: Tiny;
@@ -155,33 +162,37 @@ describe('isopolicy train', () => {
   });
 
   it('mistakes are one line, and make no folder', () => {
-    const fails = (args: string[], expected: RegExp, env = {}) => {
-      const { status, stdout, stderr } = isopolicy(['train', ...args, '--out', out('none')], env);
-      assert.equal(status, 2, `${args.join(' ')}: ${stderr}`);
-      assert.equal(stdout, '');
-      assert.match(stderr, expected);
-      assert.equal(stderr.trim().split('\n').length, 1, stderr);
-      assert.ok(!fs.existsSync(out('none')));
-    };
-    fails([], /expected model to be text, got undefined; and data to be text, got undefined/);
-    fails([out('missing.yaml')], /a file of settings that can be read \(ENOENT\)/);
-    fails([file, '--set', 'batch.groupSiz=3'], /\(did you mean batch\.groupSize\?\), got "groupSiz"/);
-    fails([file, '--set', 'steps'], /--set to be name=value/);
-    fails([file, '--preset', 'sanity'], /--preset to be one of sanity-oat/, withoutAddon);
-    fails([file, '--data', out('none.jsonl')], /none\.jsonl/);
-    fails([file, '--set', 'evaluation.data=/none.jsonl'], /none\.jsonl/);
-    fails([file, '--set', 'algorithmParameters.clip=3'], /each parameter to be one of/);
-    fails([file, '--algorithm', './missing.ts'], /missing\.ts/);
-    fails([file, '--model', folder], /config\.json/);
-    fails([file, '--resume', out('x')], /no file of settings beside --resume/, withoutAddon);
-    fails(['--resume', out('x'), '--steps', '3'], /no --steps beside --resume/, withoutAddon);
-    for (const only of ['--print-config', '--dry-run']) {
-      const { status, stderr } = isopolicy(['train', '--resume', out('x'), only], withoutAddon);
-      assert.equal(status, 2);
-      assert.match(stderr, new RegExp(`no ${only} beside --resume: .*config\\.yaml`));
-    }
     const bad = path.join(folder, 'bad.yaml');
     fs.writeFileSync(bad, 'steps: 3\nbatch: [\n');
-    fails([bad], /bad\.yaml to be YAML, got at line 3, column 1/);
+    const missing = ['train', '--resume', out('x')];
+    const withOut = (cases: readonly UsageCase[]) =>
+      cases.map(([args, message]): UsageCase => [['train', ...args, '--out', out('none')], message]);
+    assertUsageErrors(
+      withOut([
+        [[], /expected model to be text, got undefined; and data to be text, got undefined/],
+        [[out('missing.yaml')], /a file of settings that can be read \(ENOENT\)/],
+        [[file, '--set', 'batch.groupSiz=3'], /\(did you mean batch\.groupSize\?\), got "groupSiz"/],
+        [[file, '--set', 'steps'], /--set to be name=value/],
+        [[file, '--data', out('none.jsonl')], /none\.jsonl/],
+        [[file, '--set', 'evaluation.data=/none.jsonl'], /none\.jsonl/],
+        [[file, '--set', 'algorithmParameters.clip=3'], /each parameter to be one of/],
+        [[file, '--algorithm', './missing.ts'], /missing\.ts/],
+        [[file, '--model', folder], /config\.json/],
+        [[bad], /bad\.yaml to be YAML, got at line 3, column 1/],
+      ]),
+    );
+    assertUsageErrors(
+      [
+        ...withOut([
+          [[file, '--preset', 'sanity'], /--preset to be one of sanity-oat/],
+          [[file, '--resume', out('x')], /no file of settings beside --resume/],
+          [['--resume', out('x'), '--steps', '3'], /no --steps beside --resume/],
+        ]),
+        [[...missing, '--print-config'], /no --print-config beside --resume: .*config\.yaml/],
+        [[...missing, '--dry-run'], /no --dry-run beside --resume: .*config\.yaml/],
+      ],
+      withoutAddon,
+    );
+    assert.ok(!fs.existsSync(out('none')));
   });
 });
