@@ -9,15 +9,7 @@ import {
   readBytes,
   rememberCallSite,
 } from '../native.js';
-import {
-  bf16ToNumber,
-  bytesPerElement,
-  type DType,
-  dtypeNumber,
-  dtypeOf,
-  type FloatDType,
-  fp16ToNumber,
-} from './dtype.js';
+import { bytesPerElement, type DType, dtypeNumber, dtypeOf, type FloatDType, floatsOf } from './dtype.js';
 import { currentScope } from './scope.js';
 
 /** Frees the memory of tensors that were dropped without dispose(): a safety net, run when the event loop is idle. */
@@ -318,8 +310,7 @@ export async function readTensors(tensors: readonly Tensor[]): Promise<(Float32A
   return buffers.map((buffer, i) => {
     const { dtype } = tensors[i]!;
     if (dtype === 'int32') return new Int32Array(buffer);
-    if (dtype === 'fp16') return Float32Array.from(new Uint16Array(buffer), fp16ToNumber);
-    if (dtype === 'bf16') return Float32Array.from(new Uint16Array(buffer), bf16ToNumber);
+    if (dtype === 'fp16' || dtype === 'bf16') return floatsOf(dtype, new Uint16Array(buffer));
     return new Float32Array(buffer);
   });
 }

@@ -51,8 +51,8 @@ export function normals(count: number, seed: number, scale = 1): Float64Array {
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
   };
-  return Float64Array.from(
-    { length: count },
-    () => scale * Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()),
-  );
+  const values = new Float64Array(count);
+  for (let i = 0; i < count; i++)
+    values[i] = scale * Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+  return values;
 }
