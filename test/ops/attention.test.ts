@@ -8,6 +8,7 @@ import {
   type AttentionCase,
   cuSeqlensOf,
   int32,
+  keptReference,
   offsets,
   pagedCache,
   randomQkv,
@@ -66,7 +67,8 @@ for (const level of vectorLevels()) {
           const cache = filledCache(c, qkv, dtype);
           for (const scale of [undefined, 0.7]) {
             const heads = { ...c, ...(scale === undefined ? {} : { scale }) };
-            const expected = referenceAttention(c, await qkv.floats(), scale ?? c.headDim ** -0.5);
+            const key = `${nameOf(c)} ${dtype} ${scale}`;
+            const expected = keptReference(key, c, await qkv.floats(), scale ?? c.headDim ** -0.5);
             for (const order of [{}, { chunk: 32, tile: 16 }, { chunk: 96, tile: 48 }]) {
               const label = JSON.stringify({ ...order, scale });
               const { out, lse } = attention(qkv, cu, { ...heads, ...order });

@@ -64,7 +64,10 @@ function stored(
   dtype: NativeFloatDType,
 ): Tensor {
   if (!transposed) return tensor(values, [rows, columns], dtype);
-  const turned = values.map((_, i) => values[(i % rows) * columns + Math.floor(i / rows)]!);
+  const turned = new Float32Array(values.length);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) turned[j * rows + i] = values[i * columns + j]!;
+  }
   return tensor(turned, [columns, rows], dtype);
 }
 
@@ -374,17 +377,10 @@ for (const level of vectorLevels()) {
             [29, 70],
             [1100, 1024],
           ] as const) {
-            const weight = Float32Array.from({ length: n * k }, (_, i) => {
-              const column = columns[Math.floor(i / k) % columns.length]!;
-              return column[i % k]!;
-            });
+            const weight = Array.from({ length: n }, (_, j) => columns[j % columns.length]!).flat();
             const [c] = await values(() => [
               gemm(
-                tensor(
-                  Float32Array.from({ length: m * k }, (_, i) => (i + 1) % 2),
-                  [m, k],
-                  dtype,
-                ),
+                tensor(new Array(m).fill([1, 0, 1, 0]).flat(), [m, k], dtype),
                 tensor(weight, [n, k], dtype),
                 {
                   transposeB: true,
@@ -392,10 +388,9 @@ for (const level of vectorLevels()) {
                 },
               ),
             ]);
-            const expected = Float32Array.from(
-              { length: m * n },
-              (_, i) => one[(i % n) % columns.length]![0]!,
-            );
+            const row = Float32Array.from({ length: n }, (_, j) => one[j % columns.length]![0]!);
+            const expected = new Float32Array(m * n);
+            for (let i = 0; i < m; i++) expected.set(row, i * n);
             assertSameBits(c!, expected, `[${m}, ${n}]`);
           }
         });

@@ -28,6 +28,22 @@ export function cuSeqlensOf(lengths: readonly number[]): Tensor {
   return int32(offsets(lengths));
 }
 
+export interface Reference {
+  readonly out: Float64Array;
+  readonly lse: Float64Array;
+  /** Zero without dOut. */
+  readonly dqkv: Float64Array;
+}
+
+const references = new Map<string, Reference>();
+
+/** {@link referenceAttention} of values that `key` names: computed once for all vector levels. */
+export function keptReference(key: string, ...args: Parameters<typeof referenceAttention>): Reference {
+  const known = references.get(key) ?? referenceAttention(...args);
+  references.set(key, known);
+  return known;
+}
+
 /**
  * Softmax attention in fp64, straight from its definition, and its gradient by qkv where dOut is given.
  * Values are packed as in the op.
@@ -37,7 +53,7 @@ export function referenceAttention(
   qkv: ArrayLike<number>,
   scale: number,
   dOut?: ArrayLike<number>,
-) {
+): Reference {
   const { numHeads, numKvHeads, headDim } = c;
   const starts = offsets(c.lengths);
   const tokens = starts.at(-1)!;

@@ -41,8 +41,24 @@ export function assertSameBits(a: ArrayLike<number>, b: ArrayLike<number>, label
   }
 }
 
-/** Normal values from a small generator of its own (mulberry32 + Box-Muller), not from the code under test. */
+const made = new Map<string, Float64Array>();
+
+/**
+ * Normal values from a small generator of its own, not from the code under test. Fewer values are the first of more: they
+ * are kept for the vector levels and dtypes that ask for them again.
+ */
 export function normals(count: number, seed: number, scale = 1): Float64Array {
+  const key = `${seed} ${scale}`;
+  let values = made.get(key);
+  if (values === undefined || values.length < count) {
+    values = generate(count, seed, scale);
+    made.set(key, values);
+  }
+  return values.slice(0, count);
+}
+
+/** mulberry32 and Box-Muller. */
+function generate(count: number, seed: number, scale: number): Float64Array {
   let state = seed >>> 0;
   const uniform = () => {
     state = (state + 0x6d2b79f5) >>> 0;
