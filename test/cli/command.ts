@@ -32,8 +32,8 @@ export function isopolicy(args: readonly string[], env: Record<string, string> =
 }
 
 /**
- * Runs commands one after another in one process: for tables of what is refused, where a process for each would spend
- * all of its time on starting.
+ * Runs commands one after another in one process: for tables of what is refused and the like, where processes of their own
+ * would spend their time on starting.
  */
 export function isopolicyEach(
   commands: readonly (readonly string[])[],

@@ -233,6 +233,7 @@ function isLong({ offsets, logprobs }: TopSample, t: number): boolean {
  */
 function octaveOf(list: Float64Array, mantissa: number): number | undefined {
   const gaps = list.map((log) => list[0]! - log).subarray(1);
+  const splitter = 2 ** (52 - mantissa) + 1;
   // From the top: numbers of a coarse step fit finer ones, too.
   for (let octave = OCTAVES.to - 1; octave >= OCTAVES.from; octave--) {
     const [from, to] = [2 ** octave, 2 ** (octave + 1)];
@@ -240,7 +241,7 @@ function octaveOf(list: Float64Array, mantissa: number): number | undefined {
     const step = 2 ** (octave - mantissa);
     for (let greatest = from; greatest < to; greatest += step) {
       let fits = true;
-      for (let i = 0; fits && i < gaps.length; i++) fits = isNumber(greatest - gaps[i]!, mantissa);
+      for (let i = 0; fits && i < gaps.length; i++) fits = isNumber(greatest - gaps[i]!, splitter);
       if (fits) return octave;
     }
   }
@@ -259,11 +260,11 @@ function canBeGap(gap: number, from: number, to: number, mantissa: number): bool
   return Math.abs(gap - step * Math.round(gap / step)) <= TOLERANCE;
 }
 
-/** Whether a logit is a number with that many mantissa bits. */
-function isNumber(logit: number, mantissa: number): boolean {
+/** Whether a logit is a number with n mantissa bits, whose splitter is 2^(52 - n) + 1. */
+function isNumber(logit: number, splitter: number): boolean {
   // Small ones are multiples of anything within the tolerance.
   if (Math.abs(logit) < SMALL) return true;
   // Veltkamp's splitting: the nearest number with so many bits.
-  const split = logit * (2 ** (52 - mantissa) + 1);
+  const split = logit * splitter;
   return Math.abs(logit - (split - (split - logit))) <= TOLERANCE;
 }
