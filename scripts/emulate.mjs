@@ -178,7 +178,7 @@ if (options.only) {
 } else {
   const objects = cpuObjects();
   objects.push(
-    ...(await compileAll([...emulator.filter((source) => !source.includes('/selftest')), ...lists.cuda])),
+    ...(await compileAll([...lists.cuda, ...emulator.filter((source) => !source.includes('/selftest'))])),
   );
   const addon = path.join(folder, 'isopolicy.node');
   link(objects, addon, '-shared', '-Wl,--exclude-libs,ALL');
