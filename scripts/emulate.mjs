@@ -59,12 +59,10 @@ const folder = path.join(root, options.sanitize ? 'build/emulated-sanitize' : 'b
 const emulation = 'native/cuda/emulation';
 const common = [
   ...lists.flags.filter((flag) => !flag.startsWith('-O')),
-  ...'-std=c++20 -g1 -fPIC -pthread -fno-strict-aliasing -Wno-unknown-pragmas -DISOPOLICY_EMULATED'.split(
-    ' ',
-  ),
+  ...'-std=c++20 -fPIC -pthread -fno-strict-aliasing -Wno-unknown-pragmas -DISOPOLICY_EMULATED'.split(' '),
   ...['-I', emulation, '-I', 'native'],
   ...(process.env.ISOPOLICY_WERROR === '1' ? ['-Werror'] : []),
-  ...(options.sanitize ? ['-fsanitize=address'] : []),
+  ...(options.sanitize ? ['-fsanitize=address', '-g1'] : []),
 ];
 // fmaf as an instruction: a sum is still only fused where it is written so (-ffp-contract=off is among the flags).
 if (/\bfma\b/.test(fs.readFileSync('/proc/cpuinfo', 'utf8'))) common.push('-mfma');
