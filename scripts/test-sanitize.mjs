@@ -3,9 +3,10 @@
  * Builds the addon with AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer into build/sanitize and runs the
  * tests that reach native code with it:
  *
- *   node scripts/test-sanitize.mjs [--all-levels] [filter...] [--node-option...]
+ *   node scripts/test-sanitize.mjs [--all] [filter...] [--node-option...]
  *
- * Kernels are compiled and tested at two vector levels, portable and this processor's best, or at all that it has.
+ * Kernels are compiled and tested at two vector levels, portable and this processor's best; with --all at all that it
+ * has, and alignment is checked, too, for which they take twice as long to compile.
  *
  * A finding ends the test process with an error, so it fails its test file. Nothing is suppressed: an entry for node
  * or V8 would hide the addon's own leaks, whose stacks go through both.
@@ -58,8 +59,8 @@ if (process.platform !== 'linux') fail('only Linux is supported');
 if (spawnSync('cmake', ['--version']).error) fail('cmake was not found; "apt-get install cmake"');
 const preload = [runtimeLibrary('libasan.so'), runtimeLibrary('libubsan.so')].join(' ');
 
-const allLevels = process.argv.includes('--all-levels');
-const args = process.argv.slice(2).filter((arg) => arg !== '--all-levels');
+const all = process.argv.includes('--all');
+const args = process.argv.slice(2).filter((arg) => arg !== '--all');
 
 /** Bits of ISOPOLICY_LEVELS in native/core/registry.h. */
 function levels() {
@@ -69,7 +70,7 @@ function levels() {
   if (flags.includes(' avx512dq')) mask |= 4;
   if (flags.includes(' avx512_bf16')) mask |= 8;
   if (flags.includes(' amx_bf16')) mask |= 16;
-  return !allLevels && mask & 4 ? mask & ~2 : mask;
+  return !all && mask & 4 ? mask & ~2 : mask;
 }
 
 const start = Date.now();
@@ -80,6 +81,7 @@ build(
     '-B',
     folder,
     '-DISOPOLICY_SANITIZE=ON',
+    `-DISOPOLICY_SANITIZE_ALIGNMENT=${all ? 'ON' : 'OFF'}`,
     '-DISOPOLICY_CUDA=OFF',
     `-DISOPOLICY_LEVELS=${levels()}`,
   ],
@@ -93,7 +95,7 @@ const status = run(process.execPath, ['scripts/test.mjs', ...chosen], {
   env: {
     ...process.env,
     ISOPOLICY_ADDON: path.join(folder, 'isopolicy.node'),
-    ISOPOLICY_TEST_WITHOUT: allLevels ? '' : 'avx2,avx512,avx512bf16',
+    ISOPOLICY_TEST_WITHOUT: all ? '' : 'avx2,avx512,avx512bf16',
     LD_PRELOAD: preload,
     // A request beyond all memory has to fail as it does without the sanitizer, not to end the process.
     // UndefinedBehaviorSanitizer's checks end in an illegal instruction.
