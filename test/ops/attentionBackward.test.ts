@@ -50,7 +50,7 @@ for (const level of vectorLevels()) {
             assert.deepEqual(dqkv.shape, qkv.shape);
             assert.equal(dqkv.dtype, dtype);
             const expected = keptReference(
-              `${c.lengths} ${c.numHeads} ${c.headDim} ${dtype} ${scale}`,
+              `${c.lengths} ${c.numHeads} ${c.numKvHeads} ${c.headDim} ${dtype} ${scale}`,
               c,
               await qkv.floats(),
               scale ?? c.headDim ** -0.5,
