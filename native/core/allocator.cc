@@ -1,40 +1,10 @@
 #include "core/allocator.h"
 
-#include <cstdlib>
 #include <string>
 
 #include "core/error.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace isopolicy {
-
-namespace {
-
-class HostMemory final : public MemorySource {
- public:
-  void* take(size_t bytes) override {
-    const bool huge = bytes >= CachingAllocator::kHugePage;
-    void* block = nullptr;
-    if (posix_memalign(&block, huge ? CachingAllocator::kHugePage : CachingAllocator::kAlignment, bytes) != 0)
-      return nullptr;
-#if defined(__linux__)
-    if (huge) madvise(block, bytes, MADV_HUGEPAGE);  // a wish: without huge pages the memory works as well
-#endif
-    return block;
-  }
-  void give(void* block) override { std::free(block); }
-  double freeBytes() override { return -1; }
-};
-
-}  // namespace
-
-MemorySource& hostMemory() {
-  static HostMemory source;
-  return source;
-}
 
 // Eight classes a doubling: at most 12 % of a block is unused, and a step's shapes fall on few classes.
 size_t CachingAllocator::sizeClass(size_t bytes) {

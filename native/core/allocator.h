@@ -31,9 +31,6 @@ class MemorySource {
   ~MemorySource() = default;
 };
 
-// Memory from the system, on huge pages where it is large.
-MemorySource& hostMemory();
-
 // All bits of fresh memory set: NaN in every float type.
 struct PoisonArgs {
   void* data;
@@ -43,9 +40,6 @@ struct PoisonArgs {
 class CachingAllocator {
  public:
   static constexpr size_t kAlignment = 64;
-  // Blocks of at least this size lie on pages of this size where the system has them: a stream through memory
-  // then misses the TLB once in 2 MiB instead of once in 4 KiB.
-  static constexpr size_t kHugePage = size_t(2) << 20;
 
   explicit CachingAllocator(MemorySource& source) : source_(source) {}
   CachingAllocator(const CachingAllocator&) = delete;

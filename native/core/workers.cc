@@ -1,13 +1,12 @@
 #include "core/workers.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <system_error>
 #include <utility>
 
-#include "core/allocator.h"
+#include "core/host_memory.h"
 #include "core/error.h"
 
 namespace isopolicy {
@@ -149,7 +148,7 @@ struct Arena {
   std::vector<Block> blocks;
   size_t used = 0;  // across the blocks, in the order of use
   ~Arena() {
-    for (auto& b : blocks) std::free(b.data);
+    for (auto& b : blocks) hostMemory().give(b.data);
   }
 };
 Arena& arena() {

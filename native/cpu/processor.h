@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "core/allocator.h"
+#include "core/host_memory.h"
 #include "core/processor.h"
 #include "core/workers.h"
 

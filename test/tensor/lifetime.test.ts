@@ -45,6 +45,46 @@ describe('memory', () => {
     assert.equal(output, 'true 0 true 3\n');
   });
 
+  it('keeps what live tensors hold, while their neighbours go back and are handed out anew', () => {
+    const output = runWell(`
+      let seed = 1;
+      const random = (n) => (seed = (seed * 48271) % 2147483647) % n;
+      const live = new Map();
+      let next = 0, wrong = 0;
+      const drop = async (tensor) => {
+        const value = live.get(tensor);
+        live.delete(tensor);
+        if (!(await tensor.data()).every((x) => x === value)) wrong++;
+        tensor.dispose();
+      };
+      for (let round = 0; round < 12; round++) {
+        for (let i = 0; i < 60; i++) {
+          // Some bytes to 40 MiB, evenly by their logarithm.
+          const tensor = full([1 + Math.floor(Math.exp(random(1000) / 1000 * Math.log(1e5 * (i === 0 ? 100 : 1))))], ++next);
+          live.set(tensor, next);
+        }
+        for (const tensor of [...live.keys()]) if (random(3) > 0) await drop(tensor);
+        if (round % 3 < 2) trimMemory();
+      }
+      for (const tensor of [...live.keys()]) await drop(tensor);
+      trimMemory();
+      console.log(wrong, live.size, memory().bytes, memory().cachedBytes);`);
+    assert.equal(output, '0 0 0 0\n');
+  });
+
+  it('of tensors that lie between live ones goes back to the system, too', () => {
+    const output = runWell(`
+      const tensors = Array.from({ length: 192 }, (_, i) => full([1 << 18], i));
+      await tensors[191].data();
+      const mebibytes = () => process.memoryUsage.rss() / 2 ** 20;
+      const most = mebibytes();
+      const kept = tensors.filter((tensor, i) => i % 32 === 16 || tensor.dispose());
+      trimMemory();
+      const values = await Promise.all(kept.map(async (tensor) => (await tensor.data())[12345]));
+      console.log(most - mebibytes() > 120, values.join());`);
+    assert.equal(output, 'true 16,48,80,112,144,176\n');
+  });
+
   it('that cannot be had is an error that says how much was asked for, and the process lives', () => {
     const { stdout, status } = run(`
       let message;
