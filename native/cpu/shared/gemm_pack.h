@@ -137,6 +137,15 @@ ISA_INLINE void stepBlock(const Source<T>& x, int64_t k, int64_t lane, Vec (&out
 }
 
 #if ISA_LEVEL >= 3
+// The pairs of 32 lanes of two rows.
+ISA_INLINE void pairsOf(__m512i even, __m512i odd, Vec& left, Vec& right) {
+  const __m512i low = _mm512_unpacklo_epi16(even, odd), high = _mm512_unpackhi_epi16(even, odd);
+  const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+  const __m512i second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+  left.v = _mm512_castsi512_ps(_mm512_permutex2var_epi64(low, first, high));
+  right.v = _mm512_castsi512_ps(_mm512_permutex2var_epi64(low, second, high));
+}
+
 // The pairs of rows k and k + 1 of 32 lanes that lie across, a whole line of each row at a time: where rows
 // lie a multiple of some KiB apart, half a line would be gone from L1 before the other half is asked for.
 template <class T>
@@ -144,13 +153,8 @@ ISA_INLINE void pairsAcross(const Source<T>& x, int64_t k, int64_t lane, Vec& le
   const int64_t lanes = lesser(32, x.lanes - lane);
   const T* at = x.at + k * x.ld + lane;
   const __mmask32 mask = lanes == 32 ? ~0u : lanes > 0 ? (1u << lanes) - 1 : 0;
-  const __m512i even = _mm512_maskz_loadu_epi16(k < x.length ? mask : 0, at);
-  const __m512i odd = _mm512_maskz_loadu_epi16(k + 1 < x.length ? mask : 0, at + x.ld);
-  const __m512i low = _mm512_unpacklo_epi16(even, odd), high = _mm512_unpackhi_epi16(even, odd);
-  const __m512i first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
-  const __m512i second = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
-  left.v = _mm512_castsi512_ps(_mm512_permutex2var_epi64(low, first, high));
-  right.v = _mm512_castsi512_ps(_mm512_permutex2var_epi64(low, second, high));
+  pairsOf(_mm512_maskz_loadu_epi16(k < x.length ? mask : 0, at),
+          _mm512_maskz_loadu_epi16(k + 1 < x.length ? mask : 0, at + x.ld), left, right);
 }
 #endif
 

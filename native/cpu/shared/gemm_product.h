@@ -73,12 +73,11 @@ class Product {
  private:
   static constexpr int kRows = Format::kRows, kColumns = Format::kColumns, kChains = Format::kChains;
   static constexpr int64_t kSums = kRows * kColumns;  // of a chain of a tile
-  static constexpr int64_t kPanelsPacked = 4;
 
   // Tiles of A and panels of B that are packed together: several where their lanes lie side by side, since
   // memory gives a few lines in a row sooner than as many far apart.
   int64_t tilesPacked() const { return g_.transposeA ? Format::kTilesPacked : 1; }
-  int64_t panelsPacked() const { return g_.transposeB ? 1 : kPanelsPacked; }
+  int64_t panelsPacked() const { return g_.transposeB ? 1 : Format::kPanelsPacked; }
 
   // Columns of a plain B that a few rows of A take at a time: long reads, whose sums stay in L2.
   static constexpr int64_t kStreamedColumns = 2048;

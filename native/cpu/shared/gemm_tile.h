@@ -12,6 +12,7 @@
 // takes steps c, c + Chains, ...; it does not depend on the tile's shape or on what else is in it. Included
 // once a pass, inside it, after gemm_pack.h: no guard.
 #include "cpu/shared/gemm_ahead.h"
+#include "cpu/shared/gemm_pack_vectors.h"
 #include "cpu/shared/tiles.h"
 
 namespace isopolicy::ISA_PASS {
@@ -244,27 +245,8 @@ static void streamRows(int rows, int64_t columns, const TileJob& job, int64_t ld
   }
 }
 
-// A tile's rows lie step by step: [step][rows][kCopies].
-template <int Depth, class T>
-static void packVectorRows(const Source<T>& x, int64_t steps, float* to) {
-  const int rows = int(x.lanes);
-  eachStep<Depth>(x, steps, kLanes, [&](int64_t step, int64_t, Vec words) {
-    float* at = to + step * rows * kCopies;
-#if ISA_LEVEL == 0
-    for (int r = 0; r < rows; r++) putQuad(at + r * kCopies, quadOf(words.a[r]));
-#else
-    storePartial(at, words, rows);
-#endif
-  });
-}
-
-// A panel lies step by step: [step][kTileColumns]; panels are `panelWords` apart.
-template <int Depth, class T>
-static void packVectorColumns(const Source<T>& x, int64_t steps, float* to, int64_t panelWords) {
-  eachStep<Depth>(x, steps, roundUp(x.lanes, kTileColumns), [&](int64_t step, int64_t lane, Vec words) {
-    store(to + lane / kTileColumns * panelWords + step * kTileColumns + lane % kTileColumns, words);
-  });
-}
+// Tiles of A, and panels of B, that are packed together where their lanes lie across k.
+inline constexpr int kVectorTilesPacked = 16, kVectorPanelsPacked = 8;
 
 template <class T, int Chains>
 struct Fused {
@@ -278,8 +260,8 @@ struct Fused {
   // The tile can read packed weights as they are, widening them on the way, which costs it a conversion for
   // kRows multiply-adds; widened once they serve many tiles.
   static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : 2;
-  static constexpr int64_t kStreamedRows = 4;      // so many rows of A take a plain B as it lies
-  static constexpr int kTilesPacked = 1;           // tiles of A that are packed together
+  static constexpr int64_t kStreamedRows = 4;  // so many rows of A take a plain B as it lies
+  static constexpr int kTilesPacked = kVectorTilesPacked, kPanelsPacked = kVectorPanelsPacked;
   static constexpr bool kTakesStoredRows = false;  // of A, where they are whole steps on whole lines
   // Steps after which memory is asked for once, with many tiles of rows and with one or two.
   static constexpr int kTurn = kTurnSteps, kTurnOfFew = kTurnBytes / kBytesStored;
@@ -287,10 +269,10 @@ struct Fused {
   static constexpr bool kPutsTiles = ISA_LEVEL >= 2;  // a tile stores its part of C itself
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {
-    packVectorRows<1>(x, steps, static_cast<float*>(to));
+    packVectorRows<1, kRows, kCopies>(x, steps, static_cast<float*>(to));
   }
   static void packB(const Source<T>& x, int64_t steps, void* to, int64_t panelBytes) {
-    packVectorColumns<1>(x, steps, static_cast<float*>(to), panelBytes / 4);
+    packVectorColumns<1, kColumns>(x, steps, static_cast<float*>(to), panelBytes / 4);
   }
   static void packStored(const Source<T>& x, int64_t steps, void* to) {
     T* elements = static_cast<T*>(to);
@@ -326,16 +308,16 @@ struct Pairs {
   static constexpr int64_t kStoredStep = kBytesStored;
   static constexpr int kMostDirectTiles = 1 << 30;
   static constexpr int64_t kStreamedRows = 0;
-  static constexpr int kTilesPacked = 1;
+  static constexpr int kTilesPacked = kVectorTilesPacked, kPanelsPacked = kVectorPanelsPacked;
   static constexpr bool kTakesStoredRows = false;
   static constexpr int kTurn = kTurnSteps, kTurnOfFew = kTurnBytes / kBytesStored;
   static constexpr bool kLazy = true, kPutsTiles = true;
 
   static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
-    packVectorRows<2>(x, steps, static_cast<float*>(to));
+    packVectorRows<2, kRows, kCopies>(x, steps, static_cast<float*>(to));
   }
   static void packB(const Source<BFloat16>& x, int64_t steps, void* to, int64_t panelBytes) {
-    packVectorColumns<2>(x, steps, static_cast<float*>(to), panelBytes / 4);
+    packVectorColumns<2, kColumns>(x, steps, static_cast<float*>(to), panelBytes / 4);
   }
   static void packStored(const Source<BFloat16>& x, int64_t steps, void* to) { packB(x, steps, to, 0); }
   static void prepare(const void*, int64_t, int64_t, void*) {}
@@ -387,7 +369,7 @@ struct Tiles {
   static constexpr int64_t kStoredStep = kTileBytes;
   static constexpr int kMostDirectTiles = Parts == 1 ? 1 << 30 : 0;
   static constexpr int64_t kStreamedRows = 0;
-  static constexpr int kTilesPacked = 8;
+  static constexpr int kTilesPacked = 8, kPanelsPacked = 4;
   static constexpr bool kTakesStoredRows = Parts == 1;
   static constexpr int kTurn = 1, kTurnOfFew = 1;
   static constexpr bool kLazy = false;  // neither paid (docs/performance.md)
