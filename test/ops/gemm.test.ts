@@ -28,6 +28,9 @@ const best = info().vectorLevel;
 const shapes: readonly [number, number, number, number][] = [
   [1, 1, 1, 0],
   [1, 257, 33, 0],
+  [2, 40, 97, 0],
+  [3, 17, 70, 20],
+  [16, 18, 75, 30],
   [7, 33, 65, 0],
   [33, 7, 130, 16],
   [65, 130, 7, 3],

@@ -15,6 +15,7 @@
 #include "cpu/shared/gemm_pack.h"
 #include "cpu/shared/gemm_tile.h"
 #include "cpu/shared/gemm_product.h"
+#include "cpu/shared/gemm_few_rows.h"
 #include "cpu/shared/gemm_stream.h"
 #include "cpu/shared/gemm_group.h"
 // clang-format on

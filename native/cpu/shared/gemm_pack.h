@@ -10,7 +10,7 @@
 namespace isopolicy::ISA_PASS {
 
 ISA_INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-ISA_INLINE int64_t quotientUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+ISA_INLINE constexpr int64_t quotientUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 ISA_INLINE int64_t roundUp(int64_t a, int64_t b) { return quotientUp(a, b) * b; }
 
 // A block of a stored matrix: `lanes` x `length` of k, element (lane, k) at lane * ld + k where it lies along
@@ -107,6 +107,11 @@ ISA_INLINE Vec stepsAlong(const T* x, int n) {
 // How far ahead the bytes of a row are asked for: many short streams are more than the hardware's prefetcher
 // follows.
 inline constexpr int kAhead = 512;
+template <class T>
+ISA_INLINE void fetchLanes(const Source<T>& x, int64_t k, int64_t lane) {
+  for (int i = 0; i < 16; i++)
+    __builtin_prefetch(reinterpret_cast<const char*>(x.at + (lane + i) * x.ld + k) + kAhead);
+}
 // The same where the lanes of a row lie side by side, in rows: into L2, since of rows that are some KiB apart
 // L1 holds but a few dozen.
 inline constexpr int kRowsAhead = 32;
@@ -126,11 +131,9 @@ ISA_INLINE void stepBlock(const Source<T>& x, int64_t k, int64_t lane, Vec (&out
   const int lanes = int(lesser(kLanes, x.lanes - lane));
   const int n = int(lesser(16 * Depth, x.length - k));
   const T* from = x.at + lane * x.ld + k;
-  if (lanes == 16 && n == 16 * Depth) {
-    for (int i = 0; i < 16; i++) __builtin_prefetch(reinterpret_cast<const char*>(from + i * x.ld) + kAhead);
-    if constexpr (kGathersQuarters && (Depth == 2 || std::is_same_v<T, float>))
+  if constexpr (kGathersQuarters && (Depth == 2 || std::is_same_v<T, float>))
+    if (lanes == 16 && n == 16 * Depth)
       return transposeWords(reinterpret_cast<const char*>(from), x.ld * int64_t(sizeof(T)), out);
-  }
   Vec rows[16];
   for (int i = 0; i < 16; i++) rows[i] = i < lanes ? stepsAlong<Depth>(from + i * x.ld, n) : zero();
   transpose16(rows, out);
@@ -209,6 +212,7 @@ ISA_INLINE void eachStep(const Source<T>& x, int64_t steps, int64_t width, Put&&
       for (; x.alongK && lane + kLanes <= x.lanes && step + 32 <= x.length; step += 32)
         putPairs(x.at + lane * x.ld + step, x.ld, [&](int i, Vec v) { put(step + i, lane, v); });
     for (; step < steps; step += 16) {
+      if (lane + kLanes <= x.lanes && (step + 16) * Depth <= x.length) fetchLanes(x, step * Depth, lane);
       Vec block[16];
       stepBlock<Depth>(x, step * Depth, lane, block);
       const int count = int(lesser(16, steps - step));

@@ -7,18 +7,9 @@
 // its sums in tile registers. fp16 is split into its two parts a step ahead of the tiles that read them, line
 // by line between their products: a tile that is loaded from lines just stored would wait for them. All rows
 // of A, packed for all threads, stay in L1 or L2. The order of a sum is that of gemm_tile.h. Included once a
-// pass, inside it, after gemm_product.h: no guard.
+// pass, inside it, after gemm_few_rows.h: no guard.
 
 namespace isopolicy::ISA_PASS {
-
-// Formats without tile registers have no such walk.
-template <class Format>
-class FewRows {
- public:
-  explicit FewRows(const Product<Format>&) {}
-  static bool takes(const GemmArgs&) { return false; }
-  void run(Workers&) const {}
-};
 
 #if ISA_LEVEL >= 4
 // The way of a task through its panels, chunk by chunk of k: a step is a tile of each side.

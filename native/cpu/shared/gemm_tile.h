@@ -251,6 +251,7 @@ inline constexpr int kVectorTilesPacked = 16, kVectorPanelsPacked = 8;
 template <class T, int Chains>
 struct Fused {
   using Element = T;
+  using Step = FusedStep;
   static constexpr int kChains = Chains, kStepLength = 1;
   static constexpr int kRows = kAllRows / Chains, kColumns = kTileColumns;
   static constexpr int64_t kBlock = 128 * Chains;  // of k: a panel of B is 16 KiB (one chain) and stays in L1
@@ -287,9 +288,9 @@ struct Fused {
   static void run(int rows, int columns, const TileJob& job, bool direct) {
     const int vectors = columns > kLanes ? 2 : 1;
     if (direct)
-      runVectorTile<FusedStep, T, T, Chains>(rows, vectors, job);
+      runVectorTile<Step, T, T, Chains>(rows, vectors, job);
     else
-      runVectorTile<FusedStep, float, T, Chains>(rows, vectors, job);
+      runVectorTile<Step, float, T, Chains>(rows, vectors, job);
   }
   static void stream(int rows, int64_t columns, const TileJob& job, int64_t ldb, int64_t panelSums) {
     streamRows<T, Chains>(rows, columns, job, ldb, panelSums);
@@ -301,6 +302,7 @@ struct Fused {
 template <int Chains>
 struct Pairs {
   using Element = BFloat16;
+  using Step = PairStep;
   static constexpr int kChains = Chains, kStepLength = 2;
   static constexpr int kRows = kAllRows / Chains, kColumns = kTileColumns;
   static constexpr int64_t kBlock = 256 * Chains;
@@ -322,7 +324,7 @@ struct Pairs {
   static void packStored(const Source<BFloat16>& x, int64_t steps, void* to) { packB(x, steps, to, 0); }
   static void prepare(const void*, int64_t, int64_t, void*) {}
   static void run(int rows, int columns, const TileJob& job, bool) {
-    runVectorTile<PairStep, float, BFloat16, Chains>(rows, columns > kLanes ? 2 : 1, job);
+    runVectorTile<Step, float, BFloat16, Chains>(rows, columns > kLanes ? 2 : 1, job);
   }
   struct Scope {};
 };
