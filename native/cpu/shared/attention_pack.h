@@ -135,7 +135,8 @@ ISA_INLINE void widenPairs(const BFloat16* pairs, int columns, float* first, flo
 #if ISA_LEVEL >= 2
 ISA_INLINE __m512i loadBits(const void* p) { return _mm512_loadu_si512(p); }
 ISA_INLINE __m512i loadBits(const void* p, int elements) {
-  return _mm512_maskz_loadu_epi16(elements >= 32 ? ~__mmask32(0) : (__mmask32(1) << elements) - 1, p);
+  if (elements >= 32) return loadBits(p);
+  return _mm512_maskz_loadu_epi16((__mmask32(1) << elements) - 1, p);
 }
 
 // a0 b0 a1 b1 .. a15 b15, and a16 b16 .. a31 b31.

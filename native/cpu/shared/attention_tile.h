@@ -218,10 +218,11 @@ ISA_INLINE void accumulateColumns(float* out, int64_t outStride, const float* fa
     accumulateColumns<R, C / 2>(out, outStride, factor, weights, rows, vectors, column, begin, end);
 }
 
-// `vectors` of 16 columns, an even `begin`; factor may be null (1 for every row).
+// `vectors` of 16 columns, an even `begin`; factor may be null (1 for every row). The weights are passed by
+// reference: a copy would read as a vector what was just stored in parts, which has to wait for the cache.
 template <int R, class E, class Rows>
 __attribute__((noinline)) void accumulate(float* out, int64_t outStride, const float* factor,
-                                          Weights<E> weights, const Rows& rows, int vectors, int begin,
+                                          const Weights<E>& weights, const Rows& rows, int vectors, int begin,
                                           int end) {
   accumulateColumns<R, kRegisterVectors<R>>(out, outStride, factor, weights, rows, vectors, 0, begin, end);
 }
