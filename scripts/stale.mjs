@@ -16,12 +16,18 @@ export function listFiles(folder) {
     .sort();
 }
 
+/** What tsc keeps of its last run, to compile no more than what changed. */
+const buildInfo = 'dist/tsconfig.tsbuildinfo';
+
 /** Deletes what tsc compiled from sources that no longer exist; returns the JavaScript files among it. */
 export function removeStale() {
   const stale = listFiles('dist').filter((file) => {
+    if (file === buildInfo) return false;
     const source = file.replace(/^dist\//, '').replace(/(\.d\.ts|\.js)(\.map)?$/, '.ts');
     return !fs.existsSync(path.join(root, source));
   });
   for (const file of stale) fs.rmSync(path.join(root, file));
+  // Else a source that comes back as it was would count as compiled.
+  if (stale.length > 0) fs.rmSync(path.join(root, buildInfo), { force: true });
   return stale.filter((file) => file.endsWith('.js'));
 }
