@@ -2,24 +2,29 @@
 import { Command, CommanderError } from 'commander';
 import { InvalidArgumentError } from '../errors.js';
 import { version } from '../version.js';
-import { algorithmsCommand } from './algorithms.js';
-import { convertCommand } from './convert.js';
-import { diagnoseCommand } from './diagnose.js';
-import { dialCommand } from './dial.js';
 import { exitCodes } from './exitCodes.js';
-import { generateCommand } from './generate.js';
-import { gridCommand } from './grid.js';
-import { headroomCommand } from './headroom.js';
-import { infoCommand } from './info.js';
-import { injectCommand } from './inject.js';
-import { ladderCommand } from './ladder.js';
-import { mismatchCommand } from './mismatch.js';
-import { reportCommand } from './report.js';
-import { sanityCommand } from './sanity.js';
-import { simulateCommand } from './simulate.js';
-import { trainCommand } from './train.js';
 
-function makeProgram(): Command {
+/** What makes each command. A command is imported alone: to load them all takes longer than to run most. */
+const makers: Readonly<Record<string, () => Promise<Command>>> = {
+  sanity: async () => (await import('./sanity.js')).sanityCommand(),
+  train: async () => (await import('./train.js')).trainCommand(),
+  grid: async () => (await import('./grid.js')).gridCommand(),
+  diagnose: async () => (await import('./diagnose.js')).diagnoseCommand(),
+  mismatch: async () => (await import('./mismatch.js')).mismatchCommand(),
+  ladder: async () => (await import('./ladder.js')).ladderCommand(),
+  dial: async () => (await import('./dial.js')).dialCommand(),
+  headroom: async () => (await import('./headroom.js')).headroomCommand(),
+  report: async () => (await import('./report.js')).reportCommand(),
+  simulate: async () => (await import('./simulate.js')).simulateCommand(),
+  inject: async () => (await import('./inject.js')).injectCommand(),
+  algorithms: async () => (await import('./algorithms.js')).algorithmsCommand(),
+  generate: async () => (await import('./generate.js')).generateCommand(),
+  convert: async () => (await import('./convert.js')).convertCommand(),
+  info: async () => (await import('./info.js')).infoCommand(),
+};
+
+/** The program with the command of that name, or with all commands where there is none: their list, or what is nearest. */
+async function makeProgram(name: string | undefined): Promise<Command> {
   const program = new Command('isopolicy')
     .description(
       'Measures, explains and removes the training-inference mismatch in reinforcement learning of language models.',
@@ -50,23 +55,8 @@ Example:
   $ isopolicy sanity --precision fp16 --seed 1`,
     );
 
-  for (const command of [
-    sanityCommand(),
-    trainCommand(),
-    gridCommand(),
-    diagnoseCommand(),
-    mismatchCommand(),
-    ladderCommand(),
-    dialCommand(),
-    headroomCommand(),
-    reportCommand(),
-    simulateCommand(),
-    injectCommand(),
-    algorithmsCommand(),
-    generateCommand(),
-    convertCommand(),
-    infoCommand(),
-  ]) {
+  const made = name !== undefined && Object.hasOwn(makers, name) ? [makers[name]!] : Object.values(makers);
+  for (const command of await Promise.all(made.map((make) => make()))) {
     // Inherits what is set above; a command added as an object otherwise doesn't.
     program.addCommand(command.copyInheritedSettings(program));
   }
@@ -83,7 +73,7 @@ Example:
  */
 export async function runCommandLine(): Promise<void> {
   try {
-    const program = makeProgram();
+    const program = await makeProgram(process.argv[2]);
     if (process.argv.length <= 2) {
       process.stderr.write(program.helpInformation());
       process.exitCode = exitCodes.usage;
