@@ -3,7 +3,13 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { before, describe, it } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { assertUsageErrors, isopolicy, isopolicyEach, temporaryFolder } from '../cli/command.js';
+import {
+  assertUsageErrors,
+  isopolicy,
+  isopolicyEach,
+  type Outcome,
+  temporaryFolder,
+} from '../cli/command.js';
 import { Browser, browserName } from './browser.js';
 import { makeRuns, runNames } from './runs.js';
 
@@ -23,9 +29,9 @@ describe('isopolicy report', () => {
   it('makes one page and the SVGs of every kind of run', () => {
     const outcomes = isopolicyEach([
       ...runNames.map((name) => ['report', dir(name), '--svg', path.join(root, `svg-${name}`), '--json']),
-      ...runNames.map((name) => ['report', dir(name)]),
+      ['report', dir('ladder')], // a report is written over
     ]);
-    for (const { status, stderr } of outcomes) assert.equal(status, 0, stderr); // a report is written over
+    for (const { status, stderr } of outcomes) assert.equal(status, 0, stderr);
     for (const [i, name] of runNames.entries()) {
       const { stdout } = outcomes[i]!;
       const { page: file, figures, svgs } = JSON.parse(stdout);
@@ -73,12 +79,14 @@ describe('isopolicy report', () => {
     const zero = metrics.replace(/"(mismatch\/(?:meanAbsLogRatio|klMuPiK3))":[^,}]+/g, '"$1":0');
     assert.notEqual(zero, metrics);
     fs.writeFileSync(path.join(matched, 'metrics.jsonl'), zero);
-    const alone = isopolicy(['report', matched, '--json']);
+    const out = path.join(root, 'zero.html');
+    const [alone, both] = isopolicyEach([
+      ['report', matched, '--json'],
+      ['report', matched, dir('sanity'), '--out', out],
+    ]) as [Outcome, Outcome];
     assert.equal(alone.status, 0, alone.stderr);
     assert.ok(JSON.parse(alone.stdout).figures >= 2);
     assert.ok(!page('matched').includes('<h3>Mismatch</h3>'), 'no empty chart');
-    const out = path.join(root, 'zero.html');
-    const both = isopolicy(['report', matched, dir('sanity'), '--out', out]);
     assert.equal(both.status, 0, both.stderr);
     const html = fs.readFileSync(out, 'utf8');
     assert.match(html, /Exactly 0 at every step, so without a line: [^.]*seed 5, matched\./);
@@ -86,54 +94,47 @@ describe('isopolicy report', () => {
     assert.match(html, /seed 5, not passed, training accuracy 0\.\d{3}/);
   });
 
-  it('shows the whole lines of a torn points.jsonl', () => {
-    const half = copyOf('mismatch', 'half-mismatch');
-    const points = path.join(half, 'points.jsonl');
+  it('shows runs that were killed as far as they go, without torn lines', () => {
+    const points = path.join(copyOf('mismatch', 'half-mismatch'), 'points.jsonl');
     fs.appendFileSync(points, '{"key":"to');
-    const { status, stdout, stderr } = isopolicy(['report', half, '--json']);
-    assert.equal(status, 0, stderr);
-    assert.equal(JSON.parse(stdout).figures, 3);
-    assert.ok(fs.readFileSync(points, 'utf8').endsWith('{"key":"to'), 'left as it is');
+    const metrics = path.join(copyOf('sanity', 'half'), 'metrics.jsonl');
+    fs.appendFileSync(metrics, '{"step":12,"train/rew');
+    copyOf('grid', 'killed');
+    for (const name of ['half', 'killed']) fs.rmSync(path.join(dir(name), 'summary.json'));
+    const before = [points, metrics].map((file) => fs.readFileSync(file));
+    const names = ['half-mismatch', 'half', 'killed'];
+    const outcomes = isopolicyEach(names.map((name) => ['report', dir(name), '--json']));
+    for (const { status, stderr } of outcomes) assert.equal(status, 0, stderr);
+    assert.deepEqual(
+      [points, metrics].map((file) => fs.readFileSync(file)),
+      before,
+      'left as they are',
+    );
+    assert.equal(JSON.parse(outcomes[0]!.stdout).figures, 3);
+    for (const name of ['half', 'killed']) assert.match(page(name), /no summary yet/);
+    assert.match(page('half'), /last line of metrics\.jsonl is torn/);
+    assert.match(page('killed'), /Training accuracy by algorithm/);
+    assert.doesNotMatch(page('killed'), /Final and peak accuracy/);
   });
 
   it('says a title once where there is one section', () => {
-    const titled = (...args: string[]) => {
-      const out = path.join(root, 'titled.html');
-      const { status, stderr } = isopolicy(['report', ...args, '--out', out]);
-      assert.equal(status, 0, stderr);
-      return [...fs.readFileSync(out, 'utf8').matchAll(/<h([12])>([^<]*)<\/h\1>/g)].map(
+    const titled = [
+      [dir('headroom')],
+      [dir('headroom'), '--title', 'Room'],
+      [dir('headroom'), dir('dial')],
+    ].map((args, i) => ({ args, out: path.join(root, `titled-${i}.html`) }));
+    const outcomes = isopolicyEach(titled.map(({ args, out }) => ['report', ...args, '--out', out]));
+    for (const { status, stderr } of outcomes) assert.equal(status, 0, stderr);
+    const titles = titled.map(({ out }) =>
+      [...fs.readFileSync(out, 'utf8').matchAll(/<h([12])>([^<]*)<\/h\1>/g)].map(
         ([, n, text]) => `${n} ${text}`,
-      );
-    };
-    assert.deepEqual(titled(dir('headroom')), ['1 headroom: headroom']);
-    assert.deepEqual(titled(dir('headroom'), '--title', 'Room'), ['1 Room', '2 headroom: headroom']);
-    assert.deepEqual(titled(dir('headroom'), dir('dial')), [
-      '1 2 runs',
-      '2 headroom: headroom',
-      '2 dial: dial',
+      ),
+    );
+    assert.deepEqual(titles, [
+      ['1 headroom: headroom'],
+      ['1 Room', '2 headroom: headroom'],
+      ['1 2 runs', '2 headroom: headroom', '2 dial: dial'],
     ]);
-  });
-
-  it('shows a half-written run as far as it goes, without a torn line', () => {
-    const half = copyOf('sanity', 'half');
-    fs.rmSync(path.join(half, 'summary.json'));
-    fs.appendFileSync(path.join(half, 'metrics.jsonl'), '{"step":12,"train/rew');
-    const before = fs.readFileSync(path.join(half, 'metrics.jsonl'));
-    const { status, stderr } = isopolicy(['report', half]);
-    assert.equal(status, 0, stderr);
-    assert.match(page('half'), /no summary yet/);
-    assert.match(page('half'), /last line of metrics\.jsonl is torn/);
-    assert.deepEqual(fs.readFileSync(path.join(half, 'metrics.jsonl')), before, 'left as it is');
-  });
-
-  it('draws the runs of a grid that was killed before it had a summary', () => {
-    const killed = copyOf('grid', 'killed');
-    fs.rmSync(path.join(killed, 'summary.json'));
-    const { status, stderr } = isopolicy(['report', killed]);
-    assert.equal(status, 0, stderr);
-    assert.match(page('killed'), /no summary yet/);
-    assert.match(page('killed'), /Training accuracy by algorithm/);
-    assert.doesNotMatch(page('killed'), /Final and peak accuracy/);
   });
 
   it('names what it cannot use, and overwrites nothing', () => {
