@@ -8,6 +8,7 @@ import { info, setThreads, setVectorLevel } from '../../lib/runtime.js';
 import { floatDtypes, type NativeFloatDType } from '../../lib/tensor/dtype.js';
 import { TrainingEngine } from '../../lib/training/engine.js';
 import { assertSameBits } from '../support/compare.js';
+import { onEmulator } from '../support/cuda.js';
 import { vectorLevels } from '../support/levels.js';
 import { mixtureFields, oddModel, randomTokens } from '../support/models.js';
 
@@ -23,7 +24,8 @@ const lengths = [
   [31, 33],
   [64, 1],
   [100, 157],
-  [250, 263],
+  // More chunks of 256 keys than one and a part, half of all tokens: on the emulator the tests of attention alone have those.
+  ...(onEmulator() ? [] : [[250, 263] as const]),
 ] as const;
 
 function sequences(vocabSize: number): TokenSequence[] {
@@ -125,7 +127,7 @@ describe('matched numerics', () => {
         const completions = await rollout.generate(requests, {
           seed: 5,
           temperature: 0.7,
-          maxNewTokens: 75,
+          maxNewTokens: 40,
           stopTokens: [4],
         });
         assert.ok(completions.some(({ finishReason }) => finishReason === 'stop'));

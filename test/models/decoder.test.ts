@@ -86,7 +86,7 @@ function batchFor({ config }: Decoder): TokenSequence[] {
     [1, 1],
     [1, 20],
     [17, 3],
-    [40, 65],
+    [30, 36],
   ] as const;
   return lengths.map(([prompt, response], i) => ({
     prompt: randomTokens(prompt, config.vocabSize, 10 + i),
@@ -121,7 +121,7 @@ describe('Decoder', () => {
         ] as const) {
           assertClose(scores.logprobs, reference.logprobs, 'fp32', `${engine}, ${preset}: log-probs`);
           assertClose(scores.entropy, reference.entropy, 'fp32', `${engine}, ${preset}: entropies`);
-          assert.deepEqual([...scores.offsets], [0, 1, 21, 24, 89]);
+          assert.deepEqual([...scores.offsets], [0, 1, 21, 24, 60]);
         }
       }
     });
@@ -158,7 +158,7 @@ describe('Decoder', () => {
 
   it('every parameter matters to the log-probs', async () => {
     using model = randomModel(configs['norms of heads and every bias, positions scaled as Llama 3 does']!, 3);
-    const batch = batchFor(model);
+    const batch = batchFor(model).slice(0, 2);
     using training = new TrainingEngine(model, { precision: 'fp32', schedule });
     const { logprobs } = await training.score(batch);
     for (const { name, master } of model.parameters) {

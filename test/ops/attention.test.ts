@@ -15,6 +15,7 @@ import {
   referenceAttention,
 } from '../support/attention.js';
 import { assertClose, assertSameBits, normals } from '../support/compare.js';
+import { onEmulator } from '../support/cuda.js';
 import { vectorLevels } from '../support/levels.js';
 
 const cases: AttentionCase[] = [
@@ -99,13 +100,15 @@ for (const level of vectorLevels()) {
       ] as const)
         it(`${dtype}, chunk ${chunk}, tile ${tile}: rollout gives the bits of training, prefill and decode`, async () => {
           setVectorLevel(level);
-          const lengths = [31, 32, 33, 255, 256, 257, 300];
-          for (const shape of [
+          for (const [i, shape] of [
             { numHeads: 4, numKvHeads: 2, headDim: 32 },
             { numHeads: 4, numKvHeads: 1, headDim: 36 },
             { numHeads: 1, numKvHeads: 1, headDim: 48 },
             { numHeads: 6, numKvHeads: 1, headDim: 64 },
-          ]) {
+          ].entries()) {
+            const lengths = [31, 32, 33, 300];
+            // How a sequence ends has nothing to do with heads.
+            if (i === 0 || !onEmulator()) lengths.push(255, 256, 257);
             const c = { lengths, ...shape };
             const qkv = randomQkv(c, dtype, 5);
             const cu = cuSeqlensOf(lengths);
@@ -195,17 +198,22 @@ for (const level of vectorLevels()) {
         const many = { lengths: [17, 100, 1, 290, 64, 33, 90, 250], ...shape };
         const qkv = randomQkv(many, dtype, 3);
         const cu = cuSeqlensOf(many.lengths);
-        const cache = filledCache(many, qkv, dtype);
         const first = attention(qkv, cu, many);
-        const paged = pagedAttention(qkv, cache, many);
         const expected = await first.out.floats();
-        const expectedPaged = await paged.floats();
-        setThreads(3);
-        const again = attention(qkv, cu, many);
-        const pagedAgain = pagedAttention(qkv, cache, many);
-        assertSameBits(await again.out.floats(), expected, 'training, 3 threads');
-        assertSameBits(await again.lse.floats(), await first.lse.floats(), 'lse, 3 threads');
-        assertSameBits(await pagedAgain.floats(), expectedPaged, 'rollout, 3 threads');
+        // The emulator does the same twice, and knows no threads.
+        if (!onEmulator()) {
+          const cache = filledCache(many, qkv, dtype);
+          const paged = pagedAttention(qkv, cache, many);
+          const expectedPaged = await paged.floats();
+          setThreads(3);
+          const again = attention(qkv, cu, many);
+          const pagedAgain = pagedAttention(qkv, cache, many);
+          assertSameBits(await again.out.floats(), expected, 'training, 3 threads');
+          assertSameBits(await again.lse.floats(), await first.lse.floats(), 'lse, 3 threads');
+          assertSameBits(await pagedAgain.floats(), expectedPaged, 'rollout, 3 threads');
+          dispose(paged, again.out, again.lse, pagedAgain);
+          disposeCache(cache);
+        }
         const starts = offsets(many.lengths);
         for (const [s, length] of many.lengths.entries()) {
           const part = qkv.rows(starts[s]!, starts[s + 1]!);
@@ -219,8 +227,7 @@ for (const level of vectorLevels()) {
           );
           dispose(part, bounds, alone.out, alone.lse);
         }
-        dispose(qkv, cu, first.out, first.lse, paged, again.out, again.lse, pagedAgain);
-        disposeCache(cache);
+        dispose(qkv, cu, first.out, first.lse);
       }
     });
 
@@ -279,9 +286,17 @@ for (const level of vectorLevels()) {
           const c = { lengths: [length, 40], numHeads, numKvHeads, headDim: 16, chunk: 96, tile: 48 };
           const qkv = randomQkv(c, dtype, 9);
           const cache = filledCache(c, qkv, dtype);
-          const all = pagedAttention(qkv, cache, c);
-          const expected = await all.floats();
+          // The end of a prompt.
+          const count = 40;
+          const tail = qkv.rows(length - count, length);
+          const tailCache = {
+            ...cache,
+            slots: int32(new Array(count).fill(0)),
+            positions: int32(Array.from({ length: count }, (_, i) => length - count + i)),
+          };
+          const end = pagedAttention(tail, tailCache, c);
           const width = numHeads * 16;
+          const row = (await end.floats()).subarray((count - 1) * width);
           const last = qkv.rows(length - 1, length);
           const values = await last.floats();
           const absent = new Float32Array(values.length);
@@ -292,10 +307,9 @@ for (const level of vectorLevels()) {
             slots: int32([-1, 0, 0]),
             positions: int32([0, length - 1, length - 1]),
           };
-          for (const threads of [1, 2, 5]) {
+          for (const threads of currentDevice() === 'cuda' ? [1] : [1, 2, 5]) {
             setThreads(threads);
             const [one, more] = [pagedAttention(last, alone, c), pagedAttention(three, among, c)];
-            const row = expected.subarray((length - 1) * width, length * width);
             assertSameBits(await one.floats(), row, `${dtype}, ${numHeads} heads, ${threads} threads`);
             const got = await more.floats();
             assert.ok(got.subarray(0, width).every((x) => x === 0));
@@ -303,7 +317,8 @@ for (const level of vectorLevels()) {
             assertSameBits(got.subarray(2 * width), row, 'once more');
             dispose(one, more);
           }
-          dispose(qkv, all, last, three, alone.slots, alone.positions, among.slots, among.positions);
+          dispose(tail, tailCache.slots, tailCache.positions, end);
+          dispose(qkv, last, three, alone.slots, alone.positions, among.slots, among.positions);
           disposeCache(cache);
         }
     });
