@@ -172,16 +172,19 @@ test('results are text of 80 columns on stdout, or one JSON object', () => {
       assert.ok(!line.includes('\x1b'), 'no colour into a pipe');
     }
     if (name === 'mismatch') assert.match(text.stdout, /\nentropy, nats +tokens +bf16 \|log r\|/);
-    // What is finished is not done again, and says the same.
-    const json = isopolicy([args[0], '--resume', out(name), '--json']);
-    assert.equal(json.status, 0, json.stderr);
-    const { directory, ...summary } = JSON.parse(json.stdout);
-    assert.equal(directory, out(name));
-    assert.deepEqual(JSON.parse(fs.readFileSync(path.join(out(name), 'summary.json'), 'utf8')), summary);
-    const other = isopolicy(['sanity', '--resume', out(name)]);
-    assert.equal(other.status, 2);
-    assert.match(other.stderr, /--resume to be the folder of a sanity run/);
   }
+  // What is finished is not done again, and says the same.
+  const names = ['mismatch', 'ladder', 'dial', 'headroom', 'grid'];
+  const resumed = isopolicyEach(names.map((name) => [name, '--resume', out(name), '--json']));
+  for (const [i, { status, stdout, stderr }] of resumed.entries()) {
+    assert.equal(status, 0, stderr);
+    const { directory, ...summary } = JSON.parse(stdout);
+    assert.equal(directory, out(names[i]!));
+    assert.deepEqual(JSON.parse(fs.readFileSync(path.join(directory, 'summary.json'), 'utf8')), summary);
+  }
+  assertUsageErrors(
+    names.map((name) => [['sanity', '--resume', out(name)], /--resume to be the folder of a sanity run/]),
+  );
 });
 
 test('simulate makes a run directory like the others, without the addon', () => {
@@ -221,13 +224,13 @@ test('simulate makes a run directory like the others, without the addon', () => 
 });
 
 test('a grid that is interrupted ends its runs with a step, and goes on to the same results', async () => {
-  const args = ['grid', ...base, '--steps', '30', '--seeds', '1,2', '--precisions', 'fp16', '--bases', bases];
+  const args = ['grid', ...base, '--steps', '16', '--seeds', '1,2', '--precisions', 'fp16', '--bases', bases];
   const small = ['--prompts-per-step', '4', '--group-size', '4', '--updates-per-step', '1', '--jobs', '2'];
   const whole = isopolicy([...args, ...small, '--out', out('whole'), '--json']);
   assert.equal(whole.status, 0, whole.stderr);
   let sent = false;
   const stopped = await start([...args, ...small, '--out', out('stopped')], (line, child) => {
-    if (!sent && /step [5-9]\/30/.test(line)) {
+    if (!sent && /step [5-9]\/16/.test(line)) {
       sent = true;
       child.kill('SIGINT');
     }

@@ -3,9 +3,10 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { after, describe, it } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { cellConfig, type GridConfig, resolveGridOptions } from '../../lib/grid/config.js';
 import { type GridEvent, runGrid } from '../../lib/grid/run.js';
+import type { GridSummary } from '../../lib/grid/summary.js';
 import { RunDirectory } from '../../lib/io/runDirectory.js';
 import { runSanity } from '../../lib/sanity/run.js';
 import { tinyConfig } from '../sanity/tiny.js';
@@ -35,37 +36,36 @@ function metricsOf(folder: string): Record<string, unknown>[] {
 }
 
 describe('runGrid', () => {
+  const bases = path.join(root, 'shared');
+  const events: GridEvent[] = [];
+  let whole: RunDirectory;
+  let summary: GridSummary;
+  before(async () => {
+    whole = await open(grid);
+    const report = (event: GridEvent) => events.push(event);
+    summary = await runGrid(grid, { directory: whole, version: 'test', jobs: 2, bases, report });
+  });
+
   it('runs every cell to the bits of a run of its own, and sums them up', async () => {
-    const directory = await open(grid);
-    const events: GridEvent[] = [];
-    const summary = await runGrid(grid, {
-      directory,
-      version: 'test',
-      jobs: 2,
-      report: (event) => events.push(event),
-    });
     assert.deepEqual(
       summary.cells.map(({ status }) => status),
       ['finished', 'finished', 'finished', 'finished'],
     );
     assert.equal(summary.interrupted, false);
     assert.equal(summary.groups.length, 4);
-    assert.equal(readdirSync(path.join(directory.path, 'bases')).length, 1);
+    assert.equal(readdirSync(bases).length, 1);
     assert.equal(events.at(-1)!.done, 5, 'four runs and a base');
     const { oldPassShare, oldPassShareOfStep, fp32RolloutCost } = summary.costs;
     assert.ok(oldPassShareOfStep > 0 && oldPassShareOfStep < oldPassShare && oldPassShare < 1);
     assert.ok(fp32RolloutCost! > 0);
-    assert.deepEqual(JSON.parse(readFileSync(path.join(directory.path, 'summary.json'), 'utf8')), summary);
+    assert.deepEqual(JSON.parse(readFileSync(path.join(whole.path, 'summary.json'), 'utf8')), summary);
 
     const cell = grid.cells[1]!;
     const alone = await RunDirectory.create(path.join(root, 'alone'), {});
     const { seconds, ...expected } = await runSanity(cellConfig(grid, cell), { directory: alone });
     const { seconds: inGrid, ...found } = summary.cells[1]!.summary!;
     assert.deepEqual(found, expected);
-    assert.deepEqual(
-      metricsOf(path.join(directory.path, summary.cells[1]!.directory)),
-      metricsOf(alone.path),
-    );
+    assert.deepEqual(metricsOf(path.join(whole.path, summary.cells[1]!.directory)), metricsOf(alone.path));
 
     const records = metricsOf(alone.path);
     const meanOf = (name: string) =>
@@ -80,17 +80,17 @@ describe('runGrid', () => {
 
     // Nothing is left to do.
     const again: GridEvent[] = [];
-    const repeated = await runGrid(grid, { directory, version: 'test', report: (e) => again.push(e) });
+    const report = (event: GridEvent) => again.push(event);
+    const repeated = await runGrid(grid, { directory: whole, version: 'test', bases, report });
     assert.deepEqual(again, []);
     assert.deepEqual(repeated, summary);
   });
 
   it('goes on with what was interrupted, and counts what is left', async () => {
-    const whole = await open(grid);
-    await runGrid(grid, { directory: whole, version: 'test', jobs: 2, bases: path.join(root, 'shared') });
+    // In its own place for bases, by default.
     const directory = await open(grid);
     const controller = new AbortController();
-    const options = { directory, version: 'test', jobs: 1, bases: path.join(root, 'shared') };
+    const options = { directory, version: 'test', jobs: 1 };
     const stopped = await runGrid(grid, {
       ...options,
       signal: controller.signal,
@@ -104,26 +104,26 @@ describe('runGrid', () => {
       ['finished', 'interrupted', 'missing', 'missing'],
     );
     assert.equal(stopped.interrupted, true);
-    const summary = await runGrid(grid, options);
-    assert.ok(summary.cells.every(({ status }) => status === 'finished'));
-    for (const { directory: run } of summary.cells) {
+    const resumed = await runGrid(grid, options);
+    assert.equal(readdirSync(path.join(directory.path, 'bases')).length, 1);
+    assert.ok(resumed.cells.every(({ status }) => status === 'finished'));
+    for (const { directory: run } of resumed.cells) {
       assert.deepEqual(metricsOf(path.join(directory.path, run)), metricsOf(path.join(whole.path, run)), run);
     }
   });
 
   it('tells which run failed and why, and runs the others', async () => {
     const directory = await open(grid);
-    const bases = path.join(root, 'shared');
     const broken = path.join(directory.path, 'runs', 'grpo-fp16-fp16-seed5');
     const run = await RunDirectory.create(broken, {});
     writeFileSync(path.join(run.path, 'config.json'), '{"formatVersion":99}');
-    const summary = await runGrid(grid, { directory, version: 'test', jobs: 2, bases });
+    const partial = await runGrid(grid, { directory, version: 'test', jobs: 2, bases });
     assert.deepEqual(
-      summary.cells.map(({ status }) => status),
+      partial.cells.map(({ status }) => status),
       ['failed', 'finished', 'finished', 'finished'],
     );
-    assert.equal(summary.failed, 1);
-    assert.match(summary.cells[0]!.failure!, /format version/);
+    assert.equal(partial.failed, 1);
+    assert.match(partial.cells[0]!.failure!, /format version/);
     assert.equal(
       readFileSync(path.join(broken, 'config.json'), 'utf8'),
       '{"formatVersion":99}',

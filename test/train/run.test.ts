@@ -203,7 +203,7 @@ describe('runTrain', () => {
       child.stdout.on('data', (chunk) => {
         output += chunk;
         // Within a step's saving, a little later each round.
-        if (round < 6) setTimeout(() => child.kill('SIGKILL'), 2 * round);
+        if (round < 4) setTimeout(() => child.kill('SIGKILL'), 3 * round);
       });
       await new Promise((resolve) => child.on('close', resolve));
       ended = output.endsWith('!');
