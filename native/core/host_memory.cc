@@ -1,9 +1,11 @@
 #include "core/host_memory.h"
 
+#include <cstddef>
 #include <cstdlib>
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <new>
 #include <set>
 #include <utility>
 
@@ -131,7 +133,9 @@ class HostMemory final : public MemorySource {
 }  // namespace
 
 MemorySource& hostMemory() {
-  static HostMemory& source = *new HostMemory;  // never destroyed, see MemorySource
+  // Never destroyed, see MemorySource; nor on the heap, where it would be lost when the addon is unloaded.
+  alignas(HostMemory) static std::byte place[sizeof(HostMemory)];
+  static HostMemory& source = *new (place) HostMemory;
   return source;
 }
 
