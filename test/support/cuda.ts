@@ -7,8 +7,7 @@ export function needsCuda(): { skip: string | false } {
 }
 
 /**
- * Whether kernels run on the emulator of a GPU, a thousand times as slowly as on one: sizes that are no part of the evidence
- * are smaller there.
+ * Whether kernels run on the emulator of a GPU, which is slow: sizes that are no part of the evidence are smaller there.
  */
 export function onEmulator(): boolean {
   return currentDevice() === 'cuda' && info().cudaDevices[0]!.name === 'emulated CUDA device';

@@ -13,7 +13,6 @@
 #include "cpu/shared/gemm_pack.h"
 #include "cpu/shared/gemm_tile.h"
 #include "cpu/shared/gemm_product.h"
-#include "cpu/shared/gemm_stream.h"
 // clang-format on
 
 namespace isopolicy::ISA_PASS {
