@@ -72,7 +72,7 @@ class FewRows {
     for (int64_t i = begin; i < end; i++) {
       const int64_t n = i * kLanes;
       const int columns = int(lesser(kLanes, g_.n - n));
-      if (g_.bias) p_.widen(static_cast<const T*>(g_.bias) + n, columns, kLanes, bias);
+      p_.output_.widenBias(n, columns, kLanes, bias);
       for (int64_t chunk = 0; chunk < chunks; chunk++) {
         const bool last = chunk == chunks - 1;
         const int64_t k = chunk * depths.chunk, length = lesser(depths.chunk, g_.k - k);
@@ -81,11 +81,12 @@ class FewRows {
         const int64_t leap = !last ? 0 : (i + 1 < end ? kLanes * g_.ldb : 0) - g_.k;
         dots<Rows>(a + chunk * depths.stepsAChunk * Rows, weights, leap, sums);
         for (int64_t t = 0; t * kHigh < g_.m; t++)
-          p_.finish(0, t * kHigh, int(lesser(kHigh, g_.m - t * kHigh)), n, columns,
-                    sums + t * kChains * kSums, totals ? totals + t * kSums : nullptr, chunk > 0, last, bias);
+          p_.output_.finish(0, t * kHigh, int(lesser(kHigh, g_.m - t * kHigh)), n, columns,
+                            sums + t * kChains * kSums, totals ? totals + t * kSums : nullptr, chunk > 0,
+                            last, bias);
       }
     }
-    if (p_.past_) fencePastCaches();
+    if (p_.output_.past()) fencePastCaches();
   }
 
   // The sums of sixteen columns over a chunk of k.

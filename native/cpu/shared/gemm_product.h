@@ -9,6 +9,7 @@
 // it as it is stored. With splitK each chunk of k has chains of its own, and the chunks are added in order.
 // Included once a pass, inside it, after each_vector.h and gemm_tile.h: no guard.
 #include "cpu/shared/gemm_depths.h"
+#include "cpu/shared/gemm_output.h"
 
 namespace isopolicy::ISA_PASS {
 
@@ -26,10 +27,6 @@ inline constexpr int64_t kPackedTwice = int64_t(160) << 10;
 // From so many rows a thread on, each thread packs its own and reads all of B; with fewer it does where B is
 // this small. Else all pack A ahead and share out the columns, so that B is read once.
 inline constexpr int64_t kLeastOwnRows = 512, kSmallBytes = int64_t(1) << 20;
-// An output of this size is not in a core's caches when it is read, and goes past them, as does one that
-// takes more bytes of packed weights than are kept: an ordinary store first reads the line that it
-// overwrites.
-inline constexpr int64_t kOutputPast = int64_t(2) << 20;
 // With so few columns and so small a k packing A takes longer than what it saves the tiles.
 inline constexpr int64_t kFewColumns = 512, kFewDepth = 512;
 // Bytes that are packed ahead for all threads (a share of L3).
@@ -47,8 +44,11 @@ class Product {
  public:
   using T = typename Format::Element;
 
+  Product(const Product&) = delete;
   explicit Product(const GemmArgs& args)
-      : g_(args), depths_(args.k, args.splitK, Format::kBlock, Format::kStepLength) {
+      : g_(args),
+        depths_(args.k, args.splitK, Format::kBlock, Format::kStepLength),
+        output_(g_, g_.packedB ? bytesOfB() : 0) {
     if (g_.accumulate) {
       g_.addend = static_cast<const float*>(g_.c);
       g_.ldAddend = g_.ldc;
@@ -56,12 +56,6 @@ class Product {
   }
 
   void run(Workers& workers) {
-    const int64_t rowBytes = g_.n * int64_t(bytesOf(g_.out));
-    const bool large =
-        g_.batch * g_.m * rowBytes >= kOutputPast || (g_.packedB && bytesOfB() >= kPackedAhead);
-    const int64_t strides = g_.ldc | (g_.batch > 1 ? g_.strideC : 0);
-    onLines_ = strides * int64_t(bytesOf(g_.out)) % 64 == 0 && reinterpret_cast<uintptr_t>(g_.c) % 64 == 0;
-    past_ = large && !g_.readSoon && !g_.accumulate && g_.ldc == g_.n && onLines_;
     if (FewRows<Format>::takes(g_)) return FewRows<Format>(*this).run(workers);
     cut(workers.threads());
     if (g_.batch > 1)
@@ -73,6 +67,7 @@ class Product {
  private:
   static constexpr int kRows = Format::kRows, kColumns = Format::kColumns, kChains = Format::kChains;
   static constexpr int64_t kSums = kRows * kColumns;  // of a chain of a tile
+  static constexpr int64_t kFewTiles = 3;             // which hardly hide the reading of B
 
   // Tiles of A and panels of B that are packed together: several where their lanes lie side by side, since
   // memory gives a few lines in a row sooner than as many far apart.
@@ -93,7 +88,7 @@ class Product {
   // there.
   struct Packed {
     char* a = nullptr;
-    int64_t aFirstRow = 0, aRows = 0;
+    int64_t aFirstRow = 0, aTiles = 0;
     bool aEmpty = false;
     const char* b = nullptr;
     int64_t bFirstColumn = 0;
@@ -105,13 +100,14 @@ class Product {
     const int64_t fitting = kBlockBytes / rowBytes;
     const bool whole = fitting >= lesser(kLeastRows, g_.m);
     const int64_t rows = whole ? fitting : kSquareRows / kChains;
-    const int64_t high = rows > kRows ? rows / kRows * kRows : kRows;
+    shareRows();
+    const int64_t high = rows > tall_ ? rows / tall_ * tall_ : tall_;
     int64_t down = quotientUp(g_.m, high);
     const int64_t even = roundUp(down, threads);
     ownRows_ = g_.batch * down >= 4 * threads || g_.m >= even * kLeastOwnRows ||
-               (bytesOfB() <= kSmallBytes && g_.m >= even * kRows) || threads == 1;
+               (bytesOfB() <= kSmallBytes && g_.m >= even * tall_) || threads == 1;
     if (ownRows_ && g_.batch * down < 4 * threads && g_.batch % threads != 0) down = even;
-    high_ = roundUp(quotientUp(g_.m, down), kRows);
+    high_ = roundUp(quotientUp(g_.m, down), tall_);
     sharesB_ = !g_.packedB && g_.batch == 1 && g_.m > high_;
     wide_ = !whole ? kSquareColumns : g_.packedB || sharesB_ ? kColumns : panelsPacked() * kColumns;
     if (streams()) wide_ = lesser(kStreamedColumns, roundUp(quotientUp(g_.n, threads), kColumns));
@@ -126,6 +122,13 @@ class Product {
                   (g_.k | depths_.chunk) % Format::kStepLength == 0 && g_.m % (kRows / 2) == 0 &&
                   (g_.lda | (g_.batch > 1 ? g_.strideA : 0)) * int64_t(sizeof(T)) % 64 == 0 &&
                   reinterpret_cast<uintptr_t>(g_.a) % 64 == 0;
+  }
+
+  // A few tiles have as many rows each: in a last one of a row or two each step would wait for the one
+  // before.
+  void shareRows() {
+    if (Format::kSharesRows && !g_.transposeA && !streams() && g_.m <= kFewTiles * kRows)
+      tall_ = quotientUp(g_.m, quotientUp(g_.m, kRows));
   }
 
   void cutSliced(int threads) {
@@ -167,7 +170,7 @@ class Product {
     Packed packed;
     if (!ownRows_)
       packed.a =
-          scratch.get<char>(quotientUp(lesser(slabRows, g_.m), kRows) * depths_.steps * Format::kBytesA);
+          scratch.get<char>(quotientUp(lesser(slabRows, g_.m), tall_) * depths_.steps * Format::kBytesA);
     char* bAhead = nullptr;
     if (sharesB_)
       bAhead = scratch.get<char>(quotientUp(lesser(slabColumns, g_.n), kColumns) * depths_.steps *
@@ -177,26 +180,27 @@ class Product {
       const int64_t columns = lesser(slabColumns, g_.n - n);
       packed.bFirstColumn = n;
       if (ownRows_) {
-        packed.aRows = 0;
-        packAhead(workers, packed, false, bAhead, n, columns);
+        packAhead(workers, packed, 0, bAhead, n, columns);
         eachRows(workers, packed, n, columns);
         continue;
       }
       for (int64_t m = 0; m < g_.m; m += slabRows) {
+        const int64_t rows = lesser(slabRows, g_.m - m);
         packed.aFirstRow = m;
-        packed.aRows = lesser(slabRows, g_.m - m);
+        packed.aTiles = quotientUp(rows, tall_);
         const bool packsA = n == 0 || slabRows < g_.m;
-        packAhead(workers, packed, packsA, m == 0 ? bAhead : nullptr, n, columns);
-        eachBlock(workers, packed, m, packed.aRows, n, columns);
+        packAhead(workers, packed, packsA ? rows : 0, m == 0 ? bAhead : nullptr, n, columns);
+        eachBlock(workers, packed, m, rows, n, columns);
       }
     }
   }
 
-  // A and, where bAhead is not null, B: piece by piece, a piece one tile or panel over one block of k.
-  void packAhead(Workers& workers, const Packed& packed, bool packsA, char* bAhead, int64_t n,
+  // So many rows of A and, where bAhead is not null, B: piece by piece, a piece one tile or panel over one
+  // block of k.
+  void packAhead(Workers& workers, const Packed& packed, int64_t rows, char* bAhead, int64_t n,
                  int64_t columns) {
-    const int64_t high = tilesPacked() * kRows, wide = panelsPacked() * kColumns;
-    const int64_t down = packsA ? quotientUp(packed.aRows, high) : 0;
+    const int64_t high = tilesPacked() * tall_, wide = panelsPacked() * kColumns;
+    const int64_t down = quotientUp(rows, high);
     const int64_t across = bAhead ? quotientUp(columns, wide) : 0;
     const int64_t blocks = depths_.blocks, panelBytes = depths_.steps * Format::kBytesB;
     workers.parallelFor((down + across) * blocks, quotientUp(int64_t(1) << 15, kRows * Format::kBlock),
@@ -205,7 +209,9 @@ class Product {
                             const Depths::Block k = depths_.block(i % blocks);
                             const int64_t piece = i / blocks;
                             if (piece < down) {
-                              packRows(packed, 0, piece * high, k);
+                              const int64_t row = piece * high;
+                              packRows(0, packed.aFirstRow + row, lesser(high, rows - row), k,
+                                       aAt(packed, piece * tilesPacked(), k));
                             } else {
                               const int64_t column = (piece - down) * wide;
                               packColumns(
@@ -217,9 +223,8 @@ class Product {
                         });
   }
 
-  char* aAt(const Packed& packed, int64_t row, const Depths::Block& k) const {
-    const int64_t tiles = quotientUp(packed.aRows, kRows);
-    return packed.a + (k.firstStep * tiles + row / kRows * k.steps) * Format::kBytesA;
+  char* aAt(const Packed& packed, int64_t tile, const Depths::Block& k) const {
+    return packed.a + (k.firstStep * packed.aTiles + tile * k.steps) * Format::kBytesA;
   }
 
   const T* aStored(int64_t matrix, int64_t m, int64_t k) const {
@@ -231,11 +236,7 @@ class Product {
     return g_.transposeB ? b + n * g_.ldb + k : b + k * g_.ldb + n;
   }
 
-  // The tiles of packed.a from `row` on that are packed together.
-  void packRows(const Packed& packed, int64_t matrix, int64_t row, const Depths::Block& k) const {
-    packRows(matrix, packed.aFirstRow + row, lesser(tilesPacked() * kRows, packed.aRows - row), k,
-             aAt(packed, row, k));
-  }
+  // Rows of tiles that are packed together.
   void packRows(int64_t matrix, int64_t m, int64_t rows, const Depths::Block& k, char* to) const {
     Format::packA({aStored(matrix, m, k.begin), g_.lda, !g_.transposeA, rows, k.length}, k.steps, to);
   }
@@ -261,7 +262,7 @@ class Product {
         const int64_t row = m + i / across * high_, column = n + i % across * wide;
         block(packed, 0, row, lesser(high_, m + rows - row), column, lesser(wide, n + columns - column));
       }
-      if (past_) fencePastCaches();
+      if (output_.past()) fencePastCaches();
     });
   }
 
@@ -274,17 +275,18 @@ class Product {
       [[maybe_unused]] typename Format::Scope scope;
       Scratch scratch;
       Packed packed = ahead;
-      packed.a = scratch.get<char>(quotientUp(lesser(high_, g_.m), kRows) * depths_.steps * Format::kBytesA);
+      packed.a = scratch.get<char>(quotientUp(lesser(high_, g_.m), tall_) * depths_.steps * Format::kBytesA);
       for (int64_t i = begin; i < end; i++) {
         const int64_t matrix = i / down;
         packed.aFirstRow = i % down * high_;
-        packed.aRows = lesser(high_, g_.m - packed.aFirstRow);
+        const int64_t rows = lesser(high_, g_.m - packed.aFirstRow);
+        packed.aTiles = quotientUp(rows, tall_);
         for (int64_t column = n; column < n + columns; column += wide_) {
           packed.aEmpty = column == n && !storedRows_;
-          block(packed, matrix, packed.aFirstRow, packed.aRows, column, lesser(wide_, n + columns - column));
+          block(packed, matrix, packed.aFirstRow, rows, column, lesser(wide_, n + columns - column));
         }
       }
-      if (past_) fencePastCaches();
+      if (output_.past()) fencePastCaches();
     });
   }
 
@@ -292,7 +294,9 @@ class Product {
   void block(const Packed& packed, int64_t matrix, int64_t m, int64_t rows, int64_t n,
              int64_t columns) const {
     Scratch scratch;
-    const int64_t tiles = quotientUp(rows, kRows), panels = quotientUp(columns, kColumns);
+    const int64_t tiles = quotientUp(rows, tall_), panels = quotientUp(columns, kColumns);
+    const int64_t first = (m - packed.aFirstRow) / tall_;  // of packed.a
+    const auto tileRows = [&](int64_t t) { return int(lesser(tall_, rows - t * tall_)); };
     const int64_t tileSums = kChains * kSums;
     float* sums = scratch.get<float>(tiles * panels * tileSums);
     float* totals =
@@ -306,20 +310,19 @@ class Product {
                       ? nullptr
                       : scratch.get<char>(tiles * (Format::kBlock / Format::kStepLength) * Format::kBytesA);
     float* bias = scratch.get<float>(g_.bias ? panels * kColumns : 0);
-    if (g_.bias) widen(static_cast<const T*>(g_.bias) + n, columns, panels * kColumns, bias);
+    output_.widenBias(n, columns, panels * kColumns, bias);
 
-    // A tile rounds to its own dtype or to none: fp32 operands may be numbers of an emulated one.
-    const bool putsTiles = Format::kPutsTiles && !totals && !g_.bias && !g_.addend &&
-                           (g_.out == DTypeOf<T>::value || g_.out == DType::float32);
+    const bool putsTiles = output_.putByTile() && !totals;
     const int64_t storedBytes = packed.b ? Format::kBytesB : Format::kBytesStored;
     const int64_t stepBytes = packed.b ? Format::kBytesB : Format::kStoredStep;
     const int64_t half = depths_.steps * stepBytes;  // from a stored left half to the right one
     for (int64_t blockIndex = 0; blockIndex < depths_.blocks; blockIndex++) {
       const Depths::Block k = depths_.block(blockIndex);
+      const auto tileAt = [&](int64_t t) {
+        return slice ? slice + t * k.steps * Format::kBytesA : aAt(packed, first + t, k);
+      };
       const auto packTile = [&](int64_t t, int64_t together) {
-        packRows(
-            matrix, m + t * kRows, lesser(together * kRows, rows - t * kRows), k,
-            slice ? slice + t * k.steps * Format::kBytesA : aAt(packed, m - packed.aFirstRow + t * kRows, k));
+        packRows(matrix, m + t * tall_, lesser(together * tall_, rows - t * tall_), k, tileAt(t));
       };
       const bool packsA = slice || packed.aEmpty;
       // Rows along k are packed tile by tile, each right before it is read; across k, where tiles share
@@ -334,7 +337,7 @@ class Product {
         }
       }
       const int64_t next = k.begin + k.length;
-      const int turn = tiles <= 2 ? Format::kTurnOfFew : Format::kTurn;
+      const int turn = tiles <= kFewTiles ? Format::kTurnOfFew : Format::kTurn;
       const int64_t turns = k.steps / turn, turnsOfA = panels * tiles * turns;
       const int rowsATurn = turns > 0 ? int(quotientUp(kRows, turns)) : 0;
       Ahead nextA;
@@ -344,7 +347,7 @@ class Product {
           nextA = g_.transposeA ? rowsAhead(aStored(matrix, m, next), g_.lda, length, rows, turnsOfA)
                                 : rowsAhead(aStored(matrix, m, next), g_.lda, rows, length, turnsOfA);
       } else if (panels > 1 && !k.last && !storedRows_) {
-        nextA = linesAhead(aAt(packed, m - packed.aFirstRow, depths_.block(blockIndex + 1)),
+        nextA = linesAhead(aAt(packed, first, depths_.block(blockIndex + 1)),
                            tiles * k.steps * Format::kBytesA, turnsOfA);
       }
       for (int64_t p = 0; p < panels; p++) {
@@ -388,18 +391,17 @@ class Product {
         }
         const int wide = int(lesser(kColumns, columns - p * kColumns));
         for (int64_t t = 0; t < tiles; t++) {
-          const int high = int(lesser(kRows, rows - t * kRows));
+          const int high = tileRows(t);
           const int64_t at = p * tiles + t;
           if (storedRows_)
-            job.a = aStored(matrix, m + t * kRows, k.begin);
+            job.a = aStored(matrix, m + t * tall_, k.begin);
           else
-            job.a = slice ? slice + t * k.steps * Format::kBytesA
-                          : aAt(packed, m - packed.aFirstRow + t * kRows, k);
+            job.a = tileAt(t);
           const bool packsTile = packsA && !packsAll && p == 0;
           if (packsTile) packTile(t, 1);
           if (p == 0 && (panels == 1 || blockIndex == 0) && (packsTile || (storedRows_ && n == 0)))
-            job.nextA = rowsAhead(aStored(matrix, m + (t + 1) * kRows, k.begin), g_.lda,
-                                  lesser(kRows, g_.m - m - (t + 1) * kRows), k.length, turns)
+            job.nextA = rowsAhead(aStored(matrix, m + (t + 1) * tall_, k.begin), g_.lda,
+                                  lesser(tall_, g_.m - m - (t + 1) * tall_), k.length, turns)
                             .share(0);
           else
             job.nextA = nextA.share(at * turns);
@@ -409,20 +411,15 @@ class Product {
             const bool lowest = t + 1 == tiles;  // then the next tile is the uppermost of the next panel
             job.nextC = lowest && p + 1 == panels ? SoonWritten{}
                         : lowest
-                            ? soonOf(matrix, m, rows, column + kColumns, rowsATurn)
-                            : soonOf(matrix, m + (t + 1) * kRows, rows - (t + 1) * kRows, column, rowsATurn);
+                            ? output_.soon(matrix, m, tileRows(0), column + kColumns, rowsATurn)
+                            : output_.soon(matrix, m + (t + 1) * tall_, tileRows(t + 1), column, rowsATurn);
           }
           const bool puts = putsTiles && k.last && high == kRows && wide == kColumns;
-          job.out = {};
-          if (puts) {
-            const int64_t first = matrix * g_.strideC + (m + t * kRows) * g_.ldc + column;
-            job.out = {static_cast<char*>(g_.c) + first * int64_t(bytesOf(g_.out)), g_.ldc,
-                       g_.out == DType::float32, past_};
-          }
+          job.out = puts ? output_.tile(matrix, m + t * tall_, column) : TileOut{};
           Format::run(high, wide, job, direct);
           if (k.chunkEnds && !puts)
-            finish(matrix, m + t * kRows, high, column, wide, job.sums,
-                   totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last, bias + p * kColumns);
+            output_.finish(matrix, m + t * tall_, high, column, wide, job.sums,
+                           totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last, bias + p * kColumns);
         }
       }
     }
@@ -445,116 +442,38 @@ class Product {
                          : rowsAhead(at, g_.ldb, length, count, turns);
   }
 
-  // What the uppermost tile of so many rows will be added to, asked for over some turns, or its part of C: a
-  // store that waits for its line holds up others, and loads that look as if they overlapped.
-  SoonWritten soonOf(int64_t matrix, int64_t m, int64_t rows, int64_t n, int rowsATurn) const {
-    const int high = int(lesser(kRows, rows));
-    if (g_.addend)
-      return {reinterpret_cast<const char*>(addendAt(matrix, m, n)), g_.ldAddend * 4, high, rowsATurn, 2};
-    if (past_ || (onLines_ && !Format::kLazy)) return {};
-    const int64_t bytes = int64_t(bytesOf(g_.out));
-    const int lines = bytes * kColumns > 64 || !onLines_ ? 2 : 1;
-    return {static_cast<const char*>(g_.c) + (matrix * g_.strideC + m * g_.ldc + n) * bytes, g_.ldc * bytes,
-            high, rowsATurn, lines};
-  }
-
   // A block of k of the same, of a plain B that is read as it lies.
   void streamBlock(const Packed& packed, int64_t m, int64_t rows, int64_t n, int64_t columns,
                    const Depths::Block& k, float* sums, float* totals, const float* bias) const {
-    const int64_t tiles = quotientUp(rows, kRows), tileSums = kChains * kSums;
+    const int64_t tiles = quotientUp(rows, tall_), tileSums = kChains * kSums;
+    const int64_t first = (m - packed.aFirstRow) / tall_;
     TileJob job;
     job.b = static_cast<const T*>(g_.b) + k.begin * g_.ldb + n;
     job.steps = k.steps;
     job.resume = !k.chunkBegins;
     for (int64_t t = 0; t < tiles; t++) {
-      const int high = int(lesser(kRows, rows - t * kRows));
-      job.a = aAt(packed, m - packed.aFirstRow + t * kRows, k);
+      const int high = int(lesser(tall_, rows - t * tall_));
+      job.a = aAt(packed, first + t, k);
       job.sums = sums + t * tileSums;
       Format::stream(high, columns, job, g_.ldb, tiles * tileSums);
       for (int64_t p = 0; k.chunkEnds && p * kColumns < columns; p++) {
         const int64_t at = p * tiles + t, column = p * kColumns;
-        finish(0, m + t * kRows, high, n + column, int(lesser(kColumns, columns - column)),
-               sums + at * tileSums, totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last,
-               bias + column);
+        output_.finish(0, m + t * tall_, high, n + column, int(lesser(kColumns, columns - column)),
+                       sums + at * tileSums, totals ? totals + at * kSums : nullptr, k.chunk > 0, k.last,
+                       bias + column);
       }
     }
-  }
-
-  static void widen(const T* from, int64_t count, int64_t width, float* to) {
-    for (int64_t i = 0; i < width; i += kLanes) {
-      const int64_t left = count - i;
-      store(to + i, loadPartial(from + i, int(left < 0 ? 0 : lesser(left, kLanes))));
-    }
-  }
-
-  const float* addendAt(int64_t matrix, int64_t m, int64_t n) const {
-    return g_.addend + (g_.accumulate ? matrix * g_.strideC : 0) + m * g_.ldAddend + n;
-  }
-
-  // A chunk of k is done: its chains are joined and added to the chunks before it; after the last one the
-  // result is rounded and stored.
-  void finish(int64_t matrix, int64_t m, int rows, int64_t n, int columns, const float* sums, float* totals,
-              bool hasTotal, bool last, const float* bias) const {
-    const auto total = [&](int r, int i) __attribute__((always_inline)) {
-      const int64_t at = r * kColumns + i;
-      Vec x = load(sums + at);
-      if constexpr (kChains == 2) x = x + load(sums + kSums + at);
-      return x;
-    };
-    const auto whole = [&](int r, int i) __attribute__((always_inline)) {
-      return hasTotal ? load(totals + r * kColumns + i) + total(r, i) : total(r, i);
-    };
-    if (!last) {
-      for (int r = 0; r < rows; r++)
-        for (int i = 0; i < kColumns; i += kLanes) store(totals + r * kColumns + i, whole(r, i));
-      return;
-    }
-    const float* addend = g_.addend ? addendAt(matrix, m, n) : nullptr;
-    dispatchFloat(g_.out, [&](auto like) {
-      using Out = decltype(like);
-      Out* to = static_cast<Out*>(g_.c) + matrix * g_.strideC + m * g_.ldc + n;
-      if constexpr (kColumns == 2 * kLanes) {
-        // With few steps of k it is instructions that limit here: nothing is asked in these loops.
-        if (columns == kColumns && !hasTotal && !g_.bias && !addend) {
-          const auto eachRow = [&](auto put) __attribute__((always_inline)) {
-            for (int r = 0; r < rows; r++) put(to + r * g_.ldc, total(r, 0), total(r, kLanes));
-          };
-          if (past_)
-            return eachRow([](Out * p, Vec a, Vec b) __attribute__((always_inline)) { streamTwo(p, a, b); });
-          if (onLines_)
-            return eachRow([](Out * p, Vec a, Vec b) __attribute__((always_inline)) { storeTwo(p, a, b); });
-          return eachRow([](Out * p, Vec a, Vec b) __attribute__((always_inline)) {
-            store(p, a);
-            store(p + kLanes, b);
-          });
-        }
-      }
-      for (int r = 0; r < rows; r++) {
-        for (int i = 0; i < columns; i += kLanes) {
-          const int wide = columns - i;
-          Vec y = whole(r, i);
-          if (g_.bias) y = y + load(bias + i);
-          if (wide >= kLanes) {
-            if (addend) y = load(addend + r * g_.ldAddend + i) + y;
-            past_ ? stream(to + r * g_.ldc + i, y) : store(to + r * g_.ldc + i, y);
-          } else {
-            if (addend) y = loadPartial(addend + r * g_.ldAddend + i, wide) + y;
-            storePartial(to + r * g_.ldc + i, y, wide);
-          }
-        }
-      }
-    });
   }
 
   GemmArgs g_;
   Depths depths_;
+  Output<Format> output_;
+  int64_t tall_ = kRows;         // rows of a tile
   int64_t high_ = 0, wide_ = 0;  // rows and columns of a block
   bool sliced_ = false;          // a block packs A slice by slice
   bool storedRows_ = false;      // A is taken as it is stored
   bool ownRows_ = false;         // a task packs its rows of A and has all columns, else A is packed ahead
   bool sharesB_ = false;         // several blocks of rows read the same panels of B, packed ahead
-  bool onLines_ = false;         // every row of C begins with a line of the cache
-  bool past_ = false;            // C goes past the caches
 };
 
 // The format of a dtype that this level multiplies in a way of its own.

@@ -77,7 +77,7 @@ class FewRows<Tiles<Parts, Chains>> {
     for (int64_t panel = begin; panel < end; panel++) {
       const int64_t n = panel * kColumns;
       const int columns = int(lesser(kColumns, g_.n - n));
-      if (g_.bias) p_.widen(static_cast<const T*>(g_.bias) + n, columns, kColumns, bias);
+      p_.output_.widenBias(n, columns, kColumns, bias);
       for (int64_t chunk = 0; chunk < chunks; chunk++) {
         const int64_t first = chunk * depths.stepsAChunk;
         const bool last = chunk == chunks - 1;
@@ -92,7 +92,7 @@ class FewRows<Tiles<Parts, Chains>> {
         w.sums = sums;
         w.outStride = g_.ldc * int64_t(bytesOf(g_.out));
         w.out = static_cast<const char*>(g_.c) + n * int64_t(bytesOf(g_.out));
-        w.outRows = last && !p_.past_ ? int(g_.m) : 0;
+        w.outRows = last && !p_.output_.past() ? int(g_.m) : 0;
         if (panel == begin && chunk == 0) ring.begin(w);
         if (g_.m <= 16)
           shallow(w, ring);
@@ -100,10 +100,10 @@ class FewRows<Tiles<Parts, Chains>> {
           deep(w, ring);
         else
           deepBySides(w, ring);
-        p_.finish(0, 0, int(g_.m), n, columns, sums, totals, chunk > 0, last, bias);
+        p_.output_.finish(0, 0, int(g_.m), n, columns, sums, totals, chunk > 0, last, bias);
       }
     }
-    if (p_.past_) fencePastCaches();
+    if (p_.output_.past()) fencePastCaches();
   }
 
   // How far ahead a stream is asked for.

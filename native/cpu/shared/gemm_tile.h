@@ -259,14 +259,16 @@ struct Fused {
   // A step of packed weights, and how far the next one is.
   static constexpr int64_t kBytesStored = kColumns * int64_t(sizeof(T)), kStoredStep = kBytesStored;
   // The tile can read packed weights as they are, widening them on the way, which costs it a conversion for
-  // kRows multiply-adds; widened once they serve many tiles.
-  static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : 2;
+  // kRows multiply-adds. Widened once they serve many tiles, which only pays where those are very many, or
+  // where widening takes several instructions.
+  static constexpr int kMostDirectTiles = sizeof(T) == 4 ? 1 << 30 : ISA_LEVEL == 0 ? 2 : 16;
   static constexpr int64_t kStreamedRows = 4;  // so many rows of A take a plain B as it lies
   static constexpr int kTilesPacked = kVectorTilesPacked, kPanelsPacked = kVectorPanelsPacked;
   static constexpr bool kTakesStoredRows = false;  // of A, where they are whole steps on whole lines
   // Steps after which memory is asked for once, with many tiles of rows and with one or two.
   static constexpr int kTurn = kTurnSteps, kTurnOfFew = kTurnBytes / kBytesStored;
   static constexpr bool kLazy = true;                 // A is packed tile by tile, lines of C are asked for
+  static constexpr bool kSharesRows = true;           // a tile may have any number of rows
   static constexpr bool kPutsTiles = ISA_LEVEL >= 2;  // a tile stores its part of C itself
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {
@@ -313,7 +315,7 @@ struct Pairs {
   static constexpr int kTilesPacked = kVectorTilesPacked, kPanelsPacked = kVectorPanelsPacked;
   static constexpr bool kTakesStoredRows = false;
   static constexpr int kTurn = kTurnSteps, kTurnOfFew = kTurnBytes / kBytesStored;
-  static constexpr bool kLazy = true, kPutsTiles = true;
+  static constexpr bool kLazy = true, kSharesRows = true, kPutsTiles = true;
 
   static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
     packVectorRows<2, kRows, kCopies>(x, steps, static_cast<float*>(to));
@@ -375,7 +377,7 @@ struct Tiles {
   static constexpr bool kTakesStoredRows = Parts == 1;
   static constexpr int kTurn = 1, kTurnOfFew = 1;
   static constexpr bool kLazy = false;  // neither paid (docs/performance.md)
-  static constexpr bool kPutsTiles = false;
+  static constexpr bool kSharesRows = false, kPutsTiles = false;
   using Scope = TileScope;
 
   static void packA(const Source<Element>& x, int64_t steps, void* to) {
