@@ -269,7 +269,9 @@ class Product {
   // A block of rows a task, which packs them and goes over all columns: its part of A stays in the thread's
   // caches.
   void eachRows(Workers& workers, const Packed& ahead, int64_t n, int64_t columns) {
-    const int64_t down = quotientUp(g_.m, high_);
+    const int64_t down = quotientUp(g_.m, high_), tiles = quotientUp(g_.m, tall_);
+    // A last tile of few rows goes to a task that has no more whole ones than the others.
+    const auto firstRow = [&](int64_t i) { return lesser(g_.m, tiles * i / down * tall_); };
     const int64_t work = lesser(high_, g_.m) * columns * (g_.k + 16);
     workers.parallelFor(g_.batch * down, quotientUp(kProductGrain, work), [&](int64_t begin, int64_t end) {
       [[maybe_unused]] typename Format::Scope scope;
@@ -278,8 +280,8 @@ class Product {
       packed.a = scratch.get<char>(quotientUp(lesser(high_, g_.m), tall_) * depths_.steps * Format::kBytesA);
       for (int64_t i = begin; i < end; i++) {
         const int64_t matrix = i / down;
-        packed.aFirstRow = i % down * high_;
-        const int64_t rows = lesser(high_, g_.m - packed.aFirstRow);
+        packed.aFirstRow = firstRow(i % down);
+        const int64_t rows = firstRow(i % down + 1) - packed.aFirstRow;
         packed.aTiles = quotientUp(rows, tall_);
         for (int64_t column = n; column < n + columns; column += wide_) {
           packed.aEmpty = column == n && !storedRows_;
