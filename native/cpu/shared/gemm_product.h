@@ -100,9 +100,10 @@ class Product {
     const int64_t rowBytes = depths_.steps * Format::kBytesA / kRows + 1;
     const int64_t fitting = kBlockBytes / rowBytes;
     const bool whole = fitting >= lesser(kLeastRows, g_.m);
-    const int64_t rows = whole ? fitting : kSquareRows / kChains;
     shareRows();
-    const int64_t high = rows > tall_ ? rows / tall_ * tall_ : tall_;
+    const int64_t high = whole && fitting > tall_ ? fitting / tall_ * tall_
+                         : whole                  ? tall_
+                                                  : roundUp(kSquareRows / kChains, tall_);
     int64_t down = quotientUp(g_.m, high);
     const int64_t even = roundUp(down, threads);
     ownRows_ = g_.batch * down >= 4 * threads || g_.m >= even * kLeastOwnRows ||
