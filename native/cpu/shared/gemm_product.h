@@ -22,12 +22,15 @@ inline constexpr int64_t kLeastRows = 192, kSquareRows = 512, kSquareColumns = 2
 // The same of a gradient of weights, whose operands both lie across k: where all columns of some rows have
 // few enough sums, a task packs both slice by slice as it comes to them, each read once, in long rows.
 inline constexpr int64_t kSlicedBytes = int64_t(1) << 20, kMostSliced = 1024;
-// From so many rows or columns of its own on, a thread packs all that it needs by itself, even if others pack
-// the same: that takes less than to wait for them and to read what lies in their caches.
-inline constexpr int64_t kLeastApart = 64;
+// Where packing takes little beside the product, a thread that has so many rows or columns of its own packs
+// all that it needs by itself, even if others pack the same: that takes less than to wait for them and to
+// read out of their caches. Else it does so with operands of so many bytes.
+inline constexpr int64_t kLeastApart = 64, kPackedTwice = int64_t(160) << 10;
 // From so many rows a thread on, each thread packs its own and reads all of B; with fewer it does where B is
 // this small. Else all pack A ahead and share out the columns, so that B is read once.
-inline constexpr int64_t kLeastOwnRows = 192, kSmallBytes = int64_t(1) << 20;
+template <class Format>
+inline constexpr int64_t kLeastOwnRows = Format::kCheapPacking ? 192 : 512;
+inline constexpr int64_t kSmallBytes = int64_t(1) << 20;
 // With so few columns and so small a k packing A takes longer than what it saves the tiles.
 inline constexpr int64_t kFewColumns = 512, kFewDepth = 512;
 // Bytes that are packed ahead for all threads (a share of L3).
@@ -106,11 +109,13 @@ class Product {
                                                   : roundUp(kSquareRows / kChains, tall_);
     int64_t down = quotientUp(g_.m, high);
     const int64_t even = roundUp(down, threads);
-    ownRows_ = g_.batch * down >= 4 * threads || g_.m >= even * kLeastOwnRows ||
+    ownRows_ = g_.batch * down >= 4 * threads || g_.m >= even * kLeastOwnRows<Format> ||
                (bytesOfB() <= kSmallBytes && g_.m >= even * tall_) || threads == 1;
     if (ownRows_ && g_.batch * down < 4 * threads && g_.batch % threads != 0) down = even;
     high_ = roundUp(quotientUp(g_.m, down), tall_);
-    sharesB_ = !g_.packedB && g_.batch == 1 && quotientUp(g_.m, high_) > threads;
+    // Of squares a panel packed ahead would be long gone from the caches.
+    const bool again = Format::kCheapPacking ? whole && quotientUp(g_.m, high_) > 2 * threads : g_.m > high_;
+    sharesB_ = !g_.packedB && g_.batch == 1 && again;
     wide_ = !whole ? kSquareColumns : g_.packedB || sharesB_ ? kColumns : panelsPacked() * kColumns;
     if (streams()) wide_ = lesser(kStreamedColumns, roundUp(quotientUp(g_.n, threads), kColumns));
     if (!g_.packedB && g_.batch == 1 && !streams()) {
@@ -151,7 +156,9 @@ class Product {
     const bool byColumns = g_.n >= g_.m;
     const int64_t split = byColumns ? g_.n : g_.m, whole = byColumns ? g_.m : g_.n;
     const int64_t part = roundUp(quotientUp(split, threads), byColumns ? kColumns : kRows);
-    if (part >= split || part < kLeastApart || part * whole * 4 * kChains > kSlicedBytes) return;
+    const bool apart =
+        Format::kCheapPacking ? part >= kLeastApart : whole * g_.k * int64_t(sizeof(T)) <= kPackedTwice;
+    if (part >= split || !apart || part * whole * 4 * kChains > kSlicedBytes) return;
     sliced_ = true;
     high_ = byColumns ? roundUp(g_.m, kRows) : part;
     wide_ = byColumns ? part : roundUp(g_.n, kColumns);

@@ -269,6 +269,7 @@ struct Fused {
   static constexpr int kTurn = kTurnSteps, kTurnOfFew = kTurnBytes / kBytesStored;
   static constexpr bool kLazy = true;                 // A is packed tile by tile, lines of C are asked for
   static constexpr bool kSharesRows = true;           // a tile may have any number of rows
+  static constexpr bool kCheapPacking = true;         // beside the product
   static constexpr bool kPutsTiles = ISA_LEVEL >= 2;  // a tile stores its part of C itself
 
   static void packA(const Source<T>& x, int64_t steps, void* to) {
@@ -315,7 +316,7 @@ struct Pairs {
   static constexpr int kTilesPacked = kVectorTilesPacked, kPanelsPacked = kVectorPanelsPacked;
   static constexpr bool kTakesStoredRows = false;
   static constexpr int kTurn = kTurnSteps, kTurnOfFew = kTurnBytes / kBytesStored;
-  static constexpr bool kLazy = true, kSharesRows = true, kPutsTiles = true;
+  static constexpr bool kLazy = true, kSharesRows = true, kCheapPacking = true, kPutsTiles = true;
 
   static void packA(const Source<BFloat16>& x, int64_t steps, void* to) {
     packVectorRows<2, kRows, kCopies>(x, steps, static_cast<float*>(to));
@@ -377,7 +378,7 @@ struct Tiles {
   static constexpr bool kTakesStoredRows = Parts == 1;
   static constexpr int kTurn = 1, kTurnOfFew = 1;
   static constexpr bool kLazy = false;  // neither paid (docs/performance.md)
-  static constexpr bool kSharesRows = false, kPutsTiles = false;
+  static constexpr bool kSharesRows = false, kCheapPacking = false, kPutsTiles = false;
   using Scope = TileScope;
 
   static void packA(const Source<Element>& x, int64_t steps, void* to) {
