@@ -270,8 +270,11 @@ void rolloutPagedAttention(const PagedAttentionArgs& args, Workers& workers) {
   }
   plan.pieces = scratch.get<RunPiece>(most);
   plan.parts = scratch.get<float>(rowsOfParts * (roundUp16(shape.headDim) + 16));
-  // The last runs of a prompt see most: what the threads take last is then short.
-  for (int64_t r = runs - 1, part = 0; r >= 0; r--) {
+  // The last runs of a prompt see most: what the threads take last is then short. Single tokens go in order,
+  // so that a thread has the sequences whose keys and values it has just written.
+  const bool prompts = plan.longest > 1;
+  for (int64_t i = 0, part = 0; i < runs; i++) {
+    const int64_t r = prompts ? runs - 1 - i : i;
     const auto cut = cutOf(plan.runs[r]);
     for (int head = 0; head < kvHeads; head += cut.heads) {
       const int heads = std::min(cut.heads, kvHeads - head);
@@ -282,7 +285,7 @@ void rolloutPagedAttention(const PagedAttentionArgs& args, Workers& workers) {
     }
   }
   // A single token has to wait for its keys and values: that takes as long as twice the products.
-  const int64_t grain = attentionGrain(shape, pieces, pairs, double(shape.tokens), plan.longest > 1 ? 2 : 4);
+  const int64_t grain = attentionGrain(shape, pieces, pairs, double(shape.tokens), prompts ? 2 : 4);
   workers.parallelFor(pieces, grain, [&](int64_t begin, int64_t end) {
     dispatchOwn(shape.dtype, [&](auto t) { attendPieces<decltype(t)>(args, plan, begin, end); });
   });
