@@ -49,6 +49,8 @@ void Workers::runChunk(const Job& job, int64_t chunk) {
   }
 }
 
+int64_t Workers::firstChunk(const Job& job, int64_t thread) const { return job.chunks * thread / threads(); }
+
 // Works on what is left of a thread's share; returns how many chunks that were.
 int64_t Workers::takeChunks(int owner) {
   Share& share = shares_[size_t(owner)];
@@ -56,7 +58,7 @@ int64_t Workers::takeChunks(int owner) {
   while (anyLeft(share.state.load(std::memory_order_relaxed))) {
     const uint64_t state = share.state.fetch_add(1, std::memory_order_acquire);
     if (!anyLeft(state)) break;
-    runChunk(share.job, owner + int64_t(state & 0xffff) * threads());
+    runChunk(share.job, firstChunk(share.job, owner) + int64_t(state & 0xffff));
     taken++;
   }
   return taken;
@@ -110,7 +112,7 @@ void Workers::parallelFor(int64_t n, int64_t grain, FunctionRef<void(int64_t, in
   for (int64_t i = count - 1; i >= 0; i--) {
     Share& share = shares_[size_t(i)];
     share.job = job;
-    const int64_t own = chunks > i ? (chunks - i - 1) / count + 1 : 0;
+    const int64_t own = firstChunk(job, i + 1) - firstChunk(job, i);
     share.state.store(stateOf(number_, own), std::memory_order_release);
   }
   // In one order with the sleepers' count: either this sees a worker that is about to sleep, or it sees the

@@ -92,11 +92,11 @@ class Workers {
     const Body* body = nullptr;
     DType emulated = DType::float32;  // the format in force where parallelFor was called
   };
-  // A thread's share of a job, on a cache line that holds all it needs: of n threads number t has the chunks
-  // t, t + n, t + 2 n and so on. In one kernel after another it meets the same rows, which its cache may
-  // still have, and the first chunks, which a kernel may have made the heaviest, are shared evenly. Who is
-  // done with its own takes chunks of the others'. A thread that is late, because the system had put it to
-  // sleep, finds nothing left: nobody waits for it.
+  // A thread's share of a job, on a cache line that holds all it needs: of n threads number t has the t-th
+  // n-th of the chunks. In one kernel after another it meets the same rows, which its cache may still have,
+  // however many chunks a kernel is cut into. Who is done with its own takes chunks of the others', so that
+  // it does no harm where some are heavier. A thread that is late, because the system had put it to sleep,
+  // finds nothing left: nobody waits for it.
   struct alignas(64) Share {
     // The number of the job, how many chunks the share has, and which of them is next. Whoever adds one to a
     // next chunk that there is has taken it, and the job does not end before it is done: `job` may then be
@@ -110,6 +110,7 @@ class Workers {
 
   void loop(int thread);
   int64_t workOn(int thread);
+  int64_t firstChunk(const Job& job, int64_t thread) const;
   int64_t takeChunks(int owner);
   void runChunk(const Job& job, int64_t chunk);
   void stop();
