@@ -277,8 +277,10 @@ class Product {
   // caches.
   void eachRows(Workers& workers, const Packed& ahead, int64_t n, int64_t columns) {
     const int64_t down = quotientUp(g_.m, high_), tiles = quotientUp(g_.m, tall_);
-    // A last tile of few rows goes to a task that has no more whole ones than the others.
-    const auto firstRow = [&](int64_t i) { return lesser(g_.m, tiles * i / down * tall_); };
+    // In equal parts, or in whole tiles.
+    const auto firstRow = [&](int64_t i) {
+      return Format::kSharesRows ? g_.m * i / down : lesser(g_.m, tiles * i / down * tall_);
+    };
     const int64_t work = lesser(high_, g_.m) * columns * (g_.k + 16);
     workers.parallelFor(g_.batch * down, quotientUp(kProductGrain, work), [&](int64_t begin, int64_t end) {
       [[maybe_unused]] typename Format::Scope scope;
