@@ -95,7 +95,7 @@ export class RunDirectory {
     const taken = (await readdir(dir)).find((entry) => RUN_ENTRIES.includes(entry));
     if (taken !== undefined) {
       throw new InvalidArgumentError(
-        `[run] expected out to be a folder without a run (it has ${taken}; resume it or choose another), got ${JSON.stringify(dir)}`,
+        `[run] expected out to be a folder without a run (it has ${taken}; choose another, or resume that run if it is this command's), got ${JSON.stringify(dir)}`,
       );
     }
     await atomicWriteFile(join(dir, CONFIG), text);

@@ -213,7 +213,10 @@ test('simulate makes a run directory like the others, without the addon', () => 
   const file = out('taken.json');
   fs.writeFileSync(file, '{}');
   const refused: UsageCase[] = [
-    [[run, '--out', kept], /expected out to be a folder without a run \(it has config\.json; resume it/],
+    [
+      [run, '--out', kept],
+      /expected out to be a folder without a run \(it has config\.json; choose another, or resume/,
+    ],
     [[run, '--out', file], /expected out to be a folder, not \(in\) a file .*taken\.json/],
     [[run, '--resume', kept], /expected no <run> beside --resume, .*, got /],
     [['--resume', kept, '--algorithms', 'pg-seq-is'], /no --algorithms beside --resume/],

@@ -126,7 +126,7 @@ ISA_INLINE void putTile(const TileOut& out, Vec (&sum)[Chains][R][2]) {
 }
 #endif
 
-// Steps of a turn: each asks for memory, which takes instructions. Where but a tile or two read a panel, the
+// Steps of a turn: each asks for memory, which takes instructions. Where but a few tiles read a panel, the
 // weights that are asked for at a time are so many bytes: more at once would hold each other up.
 inline constexpr int kTurnSteps = 8, kTurnBytes = 512;
 
@@ -265,7 +265,7 @@ struct Fused {
   static constexpr int64_t kStreamedRows = 4;  // so many rows of A take a plain B as it lies
   static constexpr int kTilesPacked = kVectorTilesPacked, kPanelsPacked = kVectorPanelsPacked;
   static constexpr bool kTakesStoredRows = false;  // of A, where they are whole steps on whole lines
-  // Steps after which memory is asked for once, with many tiles of rows and with one or two.
+  // Steps after which memory is asked for once, with many tiles of rows and with few.
   static constexpr int kTurn = kTurnSteps, kTurnOfFew = kTurnBytes / kBytesStored;
   static constexpr bool kLazy = true;                 // A is packed tile by tile, lines of C are asked for
   static constexpr bool kSharesRows = true;           // a tile may have any number of rows
