@@ -3,9 +3,8 @@
  * Builds the addon with AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer into build/sanitize and runs the
  * tests that reach native code with it:
  *
- *   node scripts/test-sanitize.mjs [--all] [--build] [filter...] [--node-option...]
+ *   node scripts/test-sanitize.mjs [--all] [filter...] [--node-option...]
  *
- * --build builds and runs nothing.
  * Kernels are compiled and tested at two vector levels, portable and this processor's best; with --all at all that it
  * has, and alignment is checked, too, for which they take twice as long to compile.
  *
@@ -61,8 +60,7 @@ if (spawnSync('cmake', ['--version']).error) fail('cmake was not found; "apt-get
 const preload = [runtimeLibrary('libasan.so'), runtimeLibrary('libubsan.so')].join(' ');
 
 const all = process.argv.includes('--all');
-const only = process.argv.includes('--build');
-const args = process.argv.slice(2).filter((arg) => arg !== '--all' && arg !== '--build');
+const args = process.argv.slice(2).filter((arg) => arg !== '--all');
 
 /** Bits of ISOPOLICY_LEVELS in native/core/registry.h. */
 function levels() {
@@ -91,7 +89,6 @@ build(
 );
 build(['--build', folder, '--parallel', String(os.availableParallelism())], 'the sanitized build');
 console.log(`sanitized build: ${((Date.now() - start) / 1000).toFixed(0)} s`);
-if (only) process.exit(0);
 
 const chosen = args.some((arg) => !arg.startsWith('--')) ? args : [...areas, ...args];
 const status = run(process.execPath, ['scripts/test.mjs', ...chosen], {
