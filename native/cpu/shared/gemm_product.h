@@ -3,8 +3,8 @@
 //
 // C is cut into blocks of rows x columns; k into blocks whose panel of B stays in L1 while the rows of a
 // block pass over it. A task is a block, whose rows of A are packed ahead for all threads, or all blocks of
-// some rows, which it packs itself. B is packed ahead where several blocks of rows read it, else block by
-// block by the task itself; packed weights are read in place. Of gradients of weights, and of small products
+// some rows, which it packs itself. B is packed ahead where many blocks of rows read it, else block by block
+// by the task itself; packed weights are read in place. Of gradients of weights, and of small products
 // on several threads, a task packs both operands slice by slice of k; where few columns take A the tiles load
 // it as it is stored. With splitK each chunk of k has chains of its own, and the chunks are added in order.
 // Included once a pass, inside it, after each_vector.h and gemm_tile.h: no guard.
@@ -104,10 +104,8 @@ class Product {
     const int64_t fitting = kBlockBytes / rowBytes;
     const bool whole = fitting >= lesser(kLeastRows, g_.m);
     shareRows();
-    const int64_t high = whole && fitting > tall_ ? fitting / tall_ * tall_
-                         : whole                  ? tall_
-                                                  : roundUp(kSquareRows / kChains, tall_);
-    int64_t down = quotientUp(g_.m, high);
+    const int64_t high = whole ? fitting / tall_ * tall_ : roundUp(kSquareRows / kChains, tall_);
+    int64_t down = quotientUp(g_.m, high > 0 ? high : tall_);
     const int64_t even = roundUp(down, threads);
     ownRows_ = g_.batch * down >= 4 * threads || g_.m >= even * kLeastOwnRows<Format> ||
                (bytesOfB() <= kSmallBytes && g_.m >= even * tall_) || threads == 1;
@@ -484,7 +482,7 @@ class Product {
   bool sliced_ = false;          // a block packs A slice by slice
   bool storedRows_ = false;      // A is taken as it is stored
   bool ownRows_ = false;         // a task packs its rows of A and has all columns, else A is packed ahead
-  bool sharesB_ = false;         // several blocks of rows read the same panels of B, packed ahead
+  bool sharesB_ = false;         // many blocks of rows read the same panels of B, packed ahead
 };
 
 // The format of a dtype that this level multiplies in a way of its own.
